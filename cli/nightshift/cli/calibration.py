@@ -1,0 +1,172 @@
+"""`nightshift calibration`: what a run's scores look like, as numbers or as a plot."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nightshift.cli.options import data_dir_option, json_option, read_settings
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from nightshift.query.runs import RunProgress
+    from nightshift.scoring.calibration import CalibrationStats
+
+__all__ = ["calibration"]
+
+_BAR_CELLS = 28
+
+
+@click.command(short_help="Plot the scores and entropies of a run.")
+@click.argument("run_id", metavar="RUN", type=int)
+@data_dir_option
+@json_option
+def calibration(run_id: int, data_dir: Path | None, as_json: bool) -> None:
+    """Plot the scores and entropies of RUN, and count what ties and the enhancement did.
+
+    The statistics are kept as one row a job and merged in job order, so they are the same for any
+    number of workers; a run that goes on shows the queries ranked so far.
+
+    \b
+    Examples:
+      nightshift calibration 7
+      nightshift calibration 7 --json
+    """
+    from nightshift.cli.output import echo_json, make_console
+    from nightshift.cli.services import open_database
+    from nightshift.query.calibration import calibration as merged
+    from nightshift.query.runs import progress
+
+    with open_database(read_settings(data_dir)) as database:
+        stats = merged(database, run_id)
+        run = progress(database, run_id)
+    if as_json:
+        echo_json(_facts(run, stats))
+    else:
+        _plot(make_console(), run, stats)
+
+
+def _facts(run: "RunProgress", stats: "CalibrationStats") -> dict[str, Any]:
+    from nightshift.scoring.calibration import ENTROPY_EDGES, SCORE_EDGES
+
+    return {
+        "run_id": run.run.id,
+        "state": run.run.state,
+        **stats.to_json(),
+        "score_edges": SCORE_EDGES,
+        "entropy_edges": ENTROPY_EDGES,
+        "tie_rate": _share(stats.n_tied, stats.n_scored),
+        "firing_rate": _share(stats.n_fired, stats.n_scored),
+        "firing_rate_by_layer": {
+            layer: _share(count, stats.n_scored) for layer, count in stats.fired_by_layer.items()
+        },
+        "expected_calibration_error": stats.expected_calibration_error(),
+        "brier_score": stats.brier_score(),
+        "stages": run.stages,
+    }
+
+
+def _plot(console: "Console", run: "RunProgress", stats: "CalibrationStats") -> None:
+    from rich.table import Table
+
+    from nightshift.cli.run_text import stages_table
+    from nightshift.scoring.calibration import ENTROPY_EDGES, SCORE_EDGES
+
+    console.print(f"Run {run.run.id} ({run.run.state})", style="bold")
+    console.print(_overview(stats))
+    console.print(stages_table(run.stages))
+    if not stats.n_scored:
+        console.print("No query is ranked yet.")
+        return
+    scores = _bars("Score p", _ranges(SCORE_EDGES, 2), stats.score_histogram, stats.n_scored)
+    last = max(place for place, count in enumerate(stats.entropy_histogram) if count) + 1
+    entropies = _bars(
+        "Entropy, nats",
+        _ranges(ENTROPY_EDGES, 1)[:last],
+        stats.entropy_histogram[:last],
+        stats.n_scored,
+    )
+    beside = Table.grid(padding=(0, 6))
+    beside.add_row(scores, entropies)
+    console.print(beside, "")
+    if stats.fired_by_layer:
+        title = f"Enhancement fired on {_percent(stats.n_fired, stats.n_scored)} of the pairs"
+        layers = [f"layer {layer}" for layer in stats.fired_by_layer]
+        console.print(_bars(title, layers, list(stats.fired_by_layer.values()), stats.n_scored), "")
+    names, counts = list(stats.decided_by), list(stats.decided_by.values())
+    console.print(_bars("Places decided by", names, counts, stats.n_candidates), "")
+    for line in _sentences(stats):
+        console.print(line)
+
+
+def _overview(stats: "CalibrationStats") -> str:
+    return (
+        f"{stats.n_queries:,} queries, {stats.n_candidates:,} candidates, {stats.n_scored:,} "
+        f"scored, {stats.n_reused:,} of them on earlier nights, {stats.n_failed:,} failed"
+    )
+
+
+def _sentences(stats: "CalibrationStats") -> list[str]:
+    tied = _percent(stats.n_tied, stats.n_scored)
+    by_ties, by_enhancement = (
+        stats.winners_changed_by_tie_break,
+        stats.winners_changed_by_enhancement,
+    )
+    compared = (
+        f"{by_enhancement:,} of {stats.n_compared:,} queries scored without it too"
+        if stats.n_compared
+        else "not known, no query was scored without it too"
+    )
+    lines = [
+        f"Tied: {tied} of the pairs, in {stats.n_tie_groups:,} groups",
+        f"Winners changed by the tie-break: {by_ties:,} of {stats.n_queries:,} queries",
+        f"Winners changed by the enhancement: {compared}",
+    ]
+    error, brier = stats.expected_calibration_error(), stats.brier_score()
+    if error is not None and brier is not None:
+        lines.append(
+            f"Against the judgements of {stats.n_labelled:,} pairs: expected calibration error "
+            f"{error:.3f}, Brier score {brier:.3f}"
+        )
+    return lines
+
+
+def _bars(title: str, labels: Sequence[str], counts: Sequence[int], total: int) -> "Table":
+    """A bar for each count; the longest fills the width."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        box=None, show_header=False, title=title, title_justify="left", title_style="bold",
+        pad_edge=False,
+    )  # fmt: skip
+    most = max(counts, default=0)
+    for label, count in zip(labels, counts, strict=True):
+        bar = Text(_bar(count, most).ljust(_BAR_CELLS), style="cyan")
+        table.add_row(label, bar, f"{count:>8,}", f"{_percent(count, total):>6}")
+    return table
+
+
+def _bar(count: int, most: int) -> str:
+    """Blocks in eighths of a character; whatever is not zero can be seen."""
+    if not count:
+        return ""
+    eighths = max(1, round(8 * _BAR_CELLS * count / most))
+    whole, rest = divmod(eighths, 8)
+    return "█" * whole + ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")[rest]
+
+
+def _ranges(edges: Sequence[float], digits: int) -> list[str]:
+    return [f"{low:.{digits}f} – {high:.{digits}f}" for low, high in pairwise(edges)]
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{part / whole:.1%}" if whole else "–"

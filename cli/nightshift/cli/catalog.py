@@ -1,0 +1,240 @@
+"""`nightshift catalog import | list | show | failures`: what there is to search."""
+
+import json
+import sys
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+
+import click
+
+from nightshift.cli.options import data_dir_option, json_option, read_settings
+from nightshift.schema.errors import InputError
+
+__all__ = ["catalog"]
+
+
+@click.group()
+def catalog() -> None:
+    """Import catalogues of images and texts, and look at them."""
+
+
+@catalog.command(name="import")
+@click.argument("name")
+@click.argument("source")
+@click.option(
+    "--map",
+    "pairs",
+    metavar="FIELD=COLUMN",
+    multiple=True,
+    help="Where the source calls id, text, image or parts something else; several times if need "
+    "be. A column that is named here must be there in every row.  [default: the same names]",
+)
+@click.option(
+    "--verify/--no-verify",
+    default=True,
+    show_default=True,
+    help="Decode local images now, so that a broken one fails here and not when it is embedded.",
+)
+@click.option(
+    "--prune",
+    is_flag=True,
+    help="Mark items as gone that SOURCE no longer names, if it could be read to its end.",
+)
+@data_dir_option
+@json_option
+def import_(
+    name: str,
+    source: str,
+    pairs: tuple[str, ...],
+    verify: bool,
+    prune: bool,
+    data_dir: Path | None,
+    as_json: bool,
+) -> None:
+    """Read SOURCE into the catalogue NAME; what is in it already is left alone.
+
+    SOURCE is a folder of images (captions in a .txt of the same name), a .jsonl, .csv, .tsv or
+    .parquet file, a WebDataset .tar, a folder of such files, or a quoted pattern; a path or any
+    fsspec URL. Fields are id, text and image (a path, beside the file, or a URL); the rest is kept
+    as metadata. A bad row is recorded with its reason, and the others go through.
+
+    \b
+    Examples:
+      nightshift catalog import shop photos/
+      nightshift catalog import shop products.csv --map text=title --map image=photo_path
+      nightshift catalog import shop 's3://bucket/shards/*.tar' --json
+
+    Exits with 0 when every row was taken, with 7 when some failed.
+    """
+    from nightshift.cli.importing import explain_import, import_progress
+    from nightshift.cli.services import open_database
+    from nightshift.producers.catalog_import import import_catalog
+    from nightshift.producers.sources import FieldNames
+    from nightshift.stores.blobs import BlobStore
+
+    settings = read_settings(data_dir)
+    mapping = FieldNames.parse(pairs)
+    with open_database(settings) as database:
+        with import_progress(name, quiet=as_json) as progress:
+            summary = import_catalog(
+                database,
+                name,
+                source,
+                mapping=mapping,
+                verify=verify,
+                blobs=BlobStore(settings.data_dir / "blobs"),
+                prune=prune,
+                progress=progress,
+            )
+        counts = {
+            "read": summary.read,
+            "accepted": summary.accepted,
+            "failed": summary.failed,
+            "unchanged": summary.unchanged,
+        }
+        if as_json:
+            click.echo(json.dumps(counts))
+        else:
+            click.echo(f"{name}: " + ", ".join(f"{n:,} {what}" for what, n in counts.items()))
+        explain_import(database, name, summary)
+    if summary.failed:
+        sys.exit(InputError.exit_code)
+
+
+@catalog.command(name="list")
+@data_dir_option
+@json_option
+def list_(data_dir: Path | None, as_json: bool) -> None:
+    """List the catalogues.
+
+    \b
+    Example:
+      nightshift catalog list
+    """
+    from nightshift.cli.output import echo_json, make_console, make_table
+    from nightshift.cli.services import open_database
+    from nightshift.stores.catalog_reports import list_catalogs
+
+    with (
+        open_database(read_settings(data_dir)) as database,
+        database.begin() as connection,
+    ):
+        found = list_catalogs(connection)
+    if as_json:
+        echo_json(found)
+        return
+    table = make_table(
+        "catalogue",
+        "items",
+        "gone",
+        "text",
+        "image",
+        "both",
+        "indexes",
+        right="items gone text image both",
+    )
+    for one in found:
+        kinds = (one.live, one.gone, one.text_only, one.image_only, one.text_and_image)
+        table.add_row(one.name, *(f"{count:,}" for count in kinds), ", ".join(one.indexes) or "–")
+    make_console().print(table)
+
+
+@catalog.command()
+@click.argument("name")
+@data_dir_option
+@json_option
+def show(name: str, data_dir: Path | None, as_json: bool) -> None:
+    """Show what the catalogue NAME holds, and its last imports.
+
+    \b
+    Example:
+      nightshift catalog show shop
+    """
+    from rich.text import Text
+
+    from nightshift.cli.output import echo_json, make_console, make_table
+    from nightshift.cli.services import open_database
+    from nightshift.stores.catalog_reports import imports_of, list_catalogs
+
+    with (
+        open_database(read_settings(data_dir)) as database,
+        database.begin() as connection,
+    ):
+        (facts,) = list_catalogs(connection, name)
+        imports = imports_of(connection, name)
+    if as_json:
+        echo_json({**asdict(facts), "imports": imports})
+        return
+    console = make_console()
+    console.print(
+        f"{facts.name}: {facts.live:,} items ({facts.text_only:,} of text, {facts.image_only:,} of "
+        f"image, {facts.text_and_image:,} of both), {facts.gone:,} gone; "
+        f"indexes: {', '.join(facts.indexes) or 'none'}",
+        markup=False,
+    )
+    counts = ("read", "accepted", "failed", "unchanged")
+    table = make_table("import", "begun", "ended", *counts, "source", right=" ".join(counts))
+    for one in imports:
+        table.add_row(
+            str(one.id),
+            f"{one.started_at.astimezone():%Y-%m-%d %H:%M:%S}",
+            f"{one.finished_at.astimezone():%H:%M:%S}" if one.finished_at else "–",
+            *(f"{getattr(one, count):,}" for count in counts),
+            Text(one.source),
+        )
+    console.print(table)
+
+
+@catalog.command()
+@click.argument("name")
+@click.option("--import", "import_id", type=int, help="Number of an import.  [default: the last]")
+@click.option("--reason", help="Only this reason, such as image_unreadable.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=0),
+    default=100,
+    show_default=True,
+    help="Rows at most; 0 for all.",
+)
+@data_dir_option
+@json_option
+def failures(
+    name: str,
+    import_id: int | None,
+    reason: str | None,
+    limit: int,
+    data_dir: Path | None,
+    as_json: bool,
+) -> None:
+    """List what an import into the catalogue NAME could not take, and why.
+
+    \b
+    Examples:
+      nightshift catalog failures shop
+      nightshift catalog failures shop --reason image_unreadable --limit 0 --json
+    """
+    from rich.text import Text
+
+    from nightshift.cli.output import echo_json, make_console, make_table
+    from nightshift.cli.services import open_database
+    from nightshift.stores.catalog_reports import import_of
+    from nightshift.stores.import_failures import failures_of_import
+
+    with (
+        open_database(read_settings(data_dir)) as database,
+        database.begin() as connection,
+    ):
+        import_id = import_of(connection, name, import_id).id
+        found = failures_of_import(connection, import_id, reason=reason)
+        listed = list(islice(found, limit or None))
+    if as_json:
+        echo_json(listed)
+        return
+    table = make_table("kind", "subject", "reason", "message")
+    for failure in listed:
+        # A text from outside must not be read as markup.
+        table.add_row(
+            failure.kind.value, Text(failure.subject), failure.reason, Text(failure.message)
+        )
+    make_console().print(table)

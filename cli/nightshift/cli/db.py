@@ -1,0 +1,69 @@
+"""`nightshift db upgrade | status`: the schema of the database."""
+
+from pathlib import Path
+
+import click
+
+from nightshift.cli.options import data_dir_option, json_option, read_settings
+
+__all__ = ["db"]
+
+
+@click.group()
+def db() -> None:
+    """Bring the database to the schema that this program needs."""
+
+
+@db.command()
+@data_dir_option
+def upgrade(data_dir: Path | None) -> None:
+    """Run the migrations that the database lacks; harmless where there is none.
+
+    \b
+    Example:
+      nightshift db upgrade
+    """
+    from nightshift import migrations
+    from nightshift.stores.embedded import resolve_database_url
+
+    url = resolve_database_url(read_settings(data_dir))
+    before = _revision(url)
+    migrations.upgrade(url)
+    after = _revision(url)
+    if before == after:
+        click.echo(f"the database is at revision {after} already")
+    else:
+        click.echo(f"the database went from revision {before or 'none'} to {after}")
+
+
+@db.command()
+@data_dir_option
+@json_option
+def status(data_dir: Path | None, as_json: bool) -> None:
+    """Print the revision of the database and the one needed; exits with 5 when it is behind.
+
+    \b
+    Example:
+      nightshift db status
+    """
+    from nightshift import migrations
+    from nightshift.cli.output import echo_json
+    from nightshift.schema.errors import DatabaseBehindError
+    from nightshift.stores.embedded import resolve_database_url
+
+    current = _revision(resolve_database_url(read_settings(data_dir)))
+    needed = migrations.head_revision()
+    if as_json:
+        echo_json({"current": current, "needed": needed, "behind": current != needed})
+    else:
+        click.echo(f"current {current or 'none'}\nneeded  {needed}")
+    if current != needed:
+        raise SystemExit(DatabaseBehindError.exit_code)
+
+
+def _revision(url: str) -> str | None:
+    from nightshift import migrations
+    from nightshift.stores.database import Database
+
+    with Database(url) as database, database.begin() as connection:
+        return migrations.current_revision(connection)

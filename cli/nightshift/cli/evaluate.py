@@ -1,0 +1,44 @@
+"""`nightshift evaluate`: a run against the judgements of its queries."""
+
+from pathlib import Path
+
+import click
+
+from nightshift.cli.options import data_dir_option, json_option, read_settings
+
+__all__ = ["evaluate"]
+
+_MEASURES = ("recall@1", "recall@5", "recall@10", "recall@20", "mrr", "ndcg@10", "map")
+
+
+@click.command(short_help="Measure a run against its judgements.")
+@click.argument("run_id", metavar="RUN", type=int)
+@data_dir_option
+@json_option
+def evaluate(run_id: int, data_dir: Path | None, as_json: bool) -> None:
+    """Compare the coarse and the fine order of RUN with the judgements of its queries.
+
+    Recall, mean reciprocal rank, nDCG and mean average precision as trec_eval defines them, over
+    the candidates that were re-ranked. A judged query without a ranking counts as zero.
+
+    \b
+    Examples:
+      nightshift evaluate 7
+      nightshift evaluate 7 --json
+    """
+    from nightshift.cli.output import echo_json, make_console, make_table
+    from nightshift.cli.services import open_database
+    from nightshift.query.evaluate import evaluate as evaluate_run
+
+    with open_database(read_settings(data_dir)) as database:
+        found = evaluate_run(database, run_id)
+    if as_json:
+        echo_json(found)
+        return
+    title = f"Run {run_id}, {found.n_queries:,} judged queries"
+    table = make_table("measure", "coarse", "fine", "change", right="coarse fine change",
+                       title=title)  # fmt: skip
+    for name in _MEASURES:
+        before, after = found.coarse[name], found.fine[name]
+        table.add_row(name, f"{before:.4f}", f"{after:.4f}", f"{after - before:+.4f}")
+    make_console().print(table)

@@ -1,0 +1,102 @@
+"""`nightshift dispatcher` and `nightshift worker`: one process each, in the foreground."""
+
+import logging
+import signal
+from pathlib import Path
+from threading import Event
+
+import click
+
+from nightshift.cli.main import LazyGroup
+from nightshift.cli.options import data_dir_option, read_settings
+
+__all__ = ["dispatcher", "worker"]
+
+_STAGES = "embed,search,score,rank"
+
+
+@click.command()
+@data_dir_option
+def dispatcher(data_dir: Path | None) -> None:
+    """Run a dispatcher until stopped; any number may run, one acts.
+
+    \b
+    Example:
+      nightshift dispatcher
+    """
+    from nightshift.cli.services import open_services
+    from nightshift.producers.dispatcher import Dispatcher
+    from nightshift.stores.embedded import resolve_urls
+    from nightshift.stores.wire import Wire
+
+    settings = read_settings(data_dir)
+    _log_to_stderr(settings.log_level)
+    stop = Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, lambda *_: stop.set())
+    # Short: while one run waits for Milvus, the others need the dispatcher.
+    with open_services(settings, patience_s=3.0) as services:
+        wire = Wire(resolve_urls(settings).redis_url)
+        try:
+            Dispatcher(
+                database=services.database,
+                vectors=services.vectors,
+                wire=wire,
+                settings=settings,
+            ).run(stop)
+        finally:
+            wire.close()
+
+
+@click.group(
+    cls=LazyGroup,
+    lazy={"list": "nightshift.cli.workers:list_workers"},
+    invoke_without_command=True,
+)
+@click.option(
+    "--queues",
+    default=_STAGES,
+    show_default=True,
+    help="Stages to serve: any of embed, search, score, rank, separated by commas.",
+)
+@click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda, or cuda:N for one GPU."
+)
+@data_dir_option
+@click.pass_context
+def worker(ctx: click.Context, queues: str, device: str, data_dir: Path | None) -> None:
+    """Run a worker in the foreground until stopped, or `list` those that run.
+
+    SIGTERM lets it finish the job in hand within the grace period.
+
+    \b
+    Examples:
+      nightshift worker
+      nightshift worker --queues score --device cuda:1
+      nightshift worker list
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    from nightshift.migrations import require_current
+    from nightshift.schema.errors import ConfigurationError
+    from nightshift.schema.states import Stage
+    from nightshift.stores.embedded import resolve_urls
+    from nightshift.workers.app import run_worker
+
+    names = [name.strip() for name in queues.split(",")]
+    unknown = [name for name in names if name not in set(Stage)]
+    if unknown:
+        raise ConfigurationError(f"--queues: {', '.join(unknown)} is not among {_STAGES}")
+    settings = read_settings(data_dir)
+    _log_to_stderr(settings.log_level)
+    require_current(resolve_urls(settings).database_url)
+    stages = frozenset(Stage(name) for name in names)
+    raise SystemExit(run_worker(settings, stages=stages, device=device))
+
+
+def _log_to_stderr(level: str) -> None:
+    """Our own log at the level asked for; of the libraries only what is wrong."""
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    logging.getLogger("nightshift").setLevel(level)

@@ -1,0 +1,50 @@
+"""What an import shows on stderr while it runs and when it has ended."""
+
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from nightshift.producers.catalog_import import ImportSummary
+from nightshift.stores.database import Database
+from nightshift.stores.import_failures import notices_of_import, reasons_of_import
+
+__all__ = ["explain_import", "import_progress"]
+
+
+@contextmanager
+def import_progress(name: str, *, quiet: bool) -> Iterator[Callable[[ImportSummary], None]]:
+    """A line on stderr that counts rows; what it yields takes each new count."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}  {task.completed:,} rows"),
+        TextColumn("{task.fields[failed]:,} failed"),
+        TimeElapsedColumn(),
+    )
+    console = Console(stderr=True)
+    hidden = quiet or not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden) as bars:
+        bar = bars.add_task(escape(name), total=None, failed=0)
+        yield lambda summary: bars.update(bar, completed=summary.read, failed=summary.failed)
+
+
+def explain_import(database: Database, name: str, summary: ImportSummary) -> None:
+    """Say on stderr what failed, why, and how to list it."""
+    with database.begin() as connection:
+        reasons = reasons_of_import(connection, summary.import_id)
+        notices = notices_of_import(connection, summary.import_id)
+    for notice in notices:
+        click.echo(notice, err=True)
+    if summary.gone:
+        click.echo(f"{summary.gone:,} items are gone from the source", err=True)
+    if summary.failed:
+        by_reason = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
+        click.echo(
+            f"{summary.failed:,} rows failed ({by_reason}): "
+            f"`nightshift catalog failures {shlex.quote(name)}` lists them",
+            err=True,
+        )

@@ -1,0 +1,147 @@
+"""`nightshift index build | list`: embed a catalogue."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from nightshift.cli.options import data_dir_option, json_option, read_settings
+
+if TYPE_CHECKING:
+    from nightshift.stores.database import Database
+
+__all__ = ["index"]
+
+
+@click.group()
+def index() -> None:
+    """Embed catalogues into searchable indexes."""
+
+
+@index.command()
+@click.argument("catalog")
+@click.option(
+    "--embedder",
+    required=True,
+    help="open_clip:ARCH/PRETRAINED (hub tag or local file), open_clip:DIRECTORY, or hf:MODEL.",
+)
+@click.option("--name", default="default", show_default=True, help="Name of the index.")
+@click.option(
+    "--parts",
+    type=click.Choice(["image", "text", "text,image"]),
+    help="What of an item the embedder sees.  [default: image where items have one, else text]",
+)
+@click.option(
+    "--index-type",
+    default="FLAT",
+    show_default=True,
+    help="Milvus index: FLAT is exact, HNSW faster on millions of items.",
+)
+@click.option("--rebuild", is_flag=True, help="Embed everything anew, in a new version.")
+@click.option("--wait", is_flag=True, help="Come back when the run has ended.")
+@data_dir_option
+@json_option
+def build(
+    catalog: str,
+    embedder: str,
+    name: str,
+    parts: str | None,
+    index_type: str,
+    rebuild: bool,
+    wait: bool,
+    data_dir: Path | None,
+    as_json: bool,
+) -> None:
+    """Enqueue embed jobs for what is missing from an index of CATALOG.
+
+    \b
+    Examples:
+      nightshift index build shop --embedder open_clip:ViT-B-32/laion2b_s34b_b79k --wait
+      nightshift index build shop --embedder hf:google/siglip2-base-patch16-224 --parts text,image
+    """
+    from nightshift.cli.planning import default_item_parts
+    from nightshift.cli.services import open_services
+    from nightshift.models.describe import describe_embedder
+    from nightshift.producers.plan_index import plan_index
+
+    settings = read_settings(data_dir)
+    with open_services(settings) as services:
+        parts = parts or default_item_parts(services.database, catalog)
+        planned = plan_index(
+            services.database,
+            services.vectors,
+            catalog,
+            embedder=describe_embedder(embedder),
+            parts=parts,
+            name=name,
+            index_type=index_type,
+            rebuild=rebuild,
+        )
+        if not as_json:
+            click.echo(
+                f"run {planned.run_id}: {planned.n_units} items to embed in {planned.n_jobs} jobs "
+                f"for index {planned.index!r} version {planned.version}",
+                err=True,
+            )
+        state = _wait(services.database, planned.run_id, quiet=as_json) if wait else "running"
+    if as_json:
+        facts = {"run_id": planned.run_id, "index": planned.index, "version": planned.version}
+        click.echo(json.dumps({**facts, "items": planned.n_units, "state": state}))
+    elif not wait:
+        click.echo(f"watch it with `nightshift run watch {planned.run_id}`", err=True)
+    if state == "failed":
+        raise SystemExit(1)
+
+
+@index.command(name="list")
+@data_dir_option
+@json_option
+def list_(data_dir: Path | None, as_json: bool) -> None:
+    """List the indexes, every version of each.
+
+    \b
+    Example:
+      nightshift index list
+    """
+    from nightshift.cli.output import add_row, echo_json, make_console, make_table
+    from nightshift.cli.services import open_database
+    from nightshift.stores.indexes import list_indexes
+
+    with open_database(read_settings(data_dir)) as database, database.begin() as connection:
+        found = list_indexes(connection)
+    if as_json:
+        echo_json(found)
+        return
+    headings = (
+        "catalogue",
+        "index",
+        "version",
+        "state",
+        "items",
+        "sees",
+        "dim",
+        "type",
+        "embedder",
+    )
+    table = make_table(*headings, right="version items dim")
+    for one in found:
+        add_row(
+            table,
+            one.catalog,
+            one.index,
+            str(one.version),
+            one.state.value,
+            f"{one.items:,}",
+            one.parts,
+            str(one.dim),
+            one.index_type,
+            one.embedder,
+        )
+    make_console().print(table)
+
+
+def _wait(database: "Database", run_id: int, *, quiet: bool) -> str:
+    from nightshift.cli.wait import wait_for_run
+
+    return wait_for_run(database, run_id, quiet=quiet).value

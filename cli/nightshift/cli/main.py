@@ -1,0 +1,86 @@
+"""The root command. Each command's module is imported only when that command runs."""
+
+from importlib import import_module
+from typing import Any, NoReturn
+
+import click
+
+from nightshift.schema.errors import NightshiftError
+
+__all__ = ["LazyGroup", "main"]
+
+#: Command name → "module:attribute", in the order of the help page. A command's summary there is
+#: the first line of its docstring, so the help page alone imports them all.
+COMMANDS = {
+    "demo": "nightshift.cli.demo:demo",
+    "up": "nightshift.cli.stack:up",
+    "down": "nightshift.cli.stack:down",
+    "status": "nightshift.cli.stack:status",
+    "catalog": "nightshift.cli.catalog:catalog",
+    "index": "nightshift.cli.index:index",
+    "rerank": "nightshift.cli.rerank:rerank",
+    "run": "nightshift.cli.run:run",
+    "results": "nightshift.cli.results:results",
+    "evaluate": "nightshift.cli.evaluate:evaluate",
+    "calibration": "nightshift.cli.calibration:calibration",
+    "report": "nightshift.cli.report:report",
+    "verify": "nightshift.cli.verify:verify",
+    "doctor": "nightshift.cli.doctor:doctor",
+    "worker": "nightshift.cli.foreground:worker",
+    "dispatcher": "nightshift.cli.foreground:dispatcher",
+    "db": "nightshift.cli.db:db",
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports the module of a command when it is asked for, and reports our errors.
+
+    Args:
+        lazy: Command name → "module:attribute" of a click command.
+    """
+
+    def __init__(self, *, lazy: dict[str, str], **attributes: Any) -> None:  # noqa: ANN401 - click's
+        super().__init__(**attributes)
+        self._lazy = lazy
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All names, in the order in which they were declared."""
+        return [*self._lazy, *super().list_commands(ctx)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return one command."""
+        if cmd_name not in self._lazy:
+            return super().get_command(ctx, cmd_name)
+        module, _, attribute = self._lazy[cmd_name].partition(":")
+        command = getattr(import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's
+        """Run, turning an error of ours into one message and its exit code."""
+        try:
+            return super().invoke(ctx)
+        except NightshiftError as error:
+            _fail(error)
+
+
+@click.command(
+    cls=LazyGroup, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]}
+)
+@click.version_option(package_name="nightshift", prog_name="nightshift")
+def main() -> None:
+    """Re-index and re-rank large multimodal catalogues overnight.
+
+    \b
+    Exit codes: 0 done, 1 other error, 2 wrong setting or option, 3 not found,
+    4 conflict, 5 database behind, 6 service unavailable, 7 bad input, 8 model.
+    """
+
+
+def _fail(error: NightshiftError) -> NoReturn:
+    click.echo(f"Error: {error}", err=True)
+    raise SystemExit(error.exit_code) from error
+
+
+if __name__ == "__main__":
+    main()

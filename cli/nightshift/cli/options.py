@@ -1,0 +1,37 @@
+"""Options and settings that several commands share."""
+
+from pathlib import Path
+
+import click
+from pydantic import ValidationError
+
+from nightshift.schema.errors import ConfigurationError
+from nightshift.schema.settings import Settings
+
+__all__ = ["data_dir_option", "json_option", "read_settings"]
+
+data_dir_option = click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Home of the embedded stack.  [default: NIGHTSHIFT_DATA_DIR, else in your data home]",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
+
+def read_settings(data_dir: Path | None = None) -> Settings:
+    """The settings of this process, from the environment and `.env`.
+
+    Args:
+        data_dir: Given on the command line; wins over both.
+
+    Raises:
+        ConfigurationError: Names every variable that is malformed.
+    """
+    try:
+        return Settings() if data_dir is None else Settings(data_dir=data_dir)
+    except ValidationError as error:
+        faults = "; ".join(
+            f"NIGHTSHIFT_{'_'.join(map(str, fault['loc'])).upper()}: {fault['msg']}"
+            for fault in error.errors(include_input=False)
+        )
+        raise ConfigurationError(f"settings cannot be read: {faults}") from error

@@ -1,0 +1,95 @@
+"""Printing: JSON for programs, tables for people."""
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
+from datetime import datetime
+from typing import Any
+
+import click
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+__all__ = ["add_row", "duration", "echo_json", "figure", "make_console", "make_table", "rate"]
+
+#: Width of tables that go into a file or a pipe, in characters.
+_PIPE_WIDTH = 160
+
+
+def echo_json(value: object) -> None:
+    """Print a record, or a mapping or list of records, as one JSON value."""
+    click.echo(json.dumps(value, default=_to_json, ensure_ascii=False, indent=2))
+
+
+def make_console(*, terminal: bool | None = None) -> Console:
+    """For standard output; what is piped is not cut to the width of a terminal that is not there.
+
+    Args:
+        terminal: Whether the text ends on one; None finds out.
+    """
+    terminal = sys.stdout.isatty() if terminal is None else terminal
+    return Console(
+        width=None if terminal else _PIPE_WIDTH,
+        force_terminal=terminal,
+        # Ids and texts of catalogues are shown as they are, brackets and colons included.
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
+
+
+def make_table(*columns: str, right: str = "", title: str | None = None) -> Table:
+    """An empty table.
+
+    Args:
+        columns: Headings.
+        right: Headings of the columns to align on the right, separated by blanks.
+        title: Above the table.
+    """
+    table = Table(
+        box=SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False
+    )
+    for column in columns:
+        table.add_column(column, justify="right" if column in right.split() else "left")
+    return table
+
+
+def add_row(table: Table, *cells: str, end_section: bool = False) -> None:
+    """Add a row of other people's text: what a terminal would obey becomes a blank."""
+    printable = ("".join(sign if sign.isprintable() else " " for sign in cell) for cell in cells)
+    table.add_row(*printable, end_section=end_section)
+
+
+def figure(value: float | None, digits: int = 3) -> str:
+    """A number of `digits` decimals, a dash where there is none."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def rate(units_per_s: float | None) -> str:
+    """Units a second."""
+    if units_per_s is None:
+        return "–"
+    return f"{units_per_s:,.{0 if units_per_s >= 100 else 1}f}/s"
+
+
+def duration(seconds: float | None) -> str:
+    """Such as `8 s`, `3:20` or `12:03:20`."""
+    if seconds is None:
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _to_json(value: object) -> Any:  # noqa: ANN401 - whatever json takes
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(value)

@@ -1,0 +1,42 @@
+"""`nightshift report`: a contact sheet of a run."""
+
+from pathlib import Path
+
+import click
+
+from nightshift.cli.options import data_dir_option, read_settings
+
+__all__ = ["report"]
+
+
+@click.command(short_help="Draw a contact sheet of a run.")
+@click.argument("run_id", metavar="RUN", type=int)
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    help="A .html page or a .png picture; either is one file that needs no other.",
+)
+@click.option(
+    "--queries",
+    "n_queries",
+    type=click.IntRange(min=1, max=100),
+    default=6,
+    show_default=True,
+    help="How many queries to show, in proportion to what fine scoring did to them.",
+)
+@data_dir_option
+def report(run_id: int, output: Path, n_queries: int, data_dir: Path | None) -> None:
+    """Show a few queries of RUN with their coarse and fine rankings side by side.
+
+    \b
+    Examples:
+      nightshift report 7 --output run7.html
+      nightshift report 7 --output run7.png --queries 4
+    """
+    from nightshift.cli.services import open_database
+    from nightshift.query.report import write_report
+
+    with open_database(read_settings(data_dir)) as database:
+        write_report(database, run_id, output, n_queries=n_queries)
+    click.echo(f"wrote {output}", err=True)

@@ -1,0 +1,202 @@
+"""`nightshift rerank`: coarse search, fine scoring and final ranking of a file of queries."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from nightshift.cli.options import data_dir_option, json_option, read_settings
+
+if TYPE_CHECKING:
+    from nightshift.producers.plan_rerank import RerankEstimate
+    from nightshift.schema.runs import RunParams
+
+__all__ = ["rerank"]
+
+_PARTS = click.Choice(["image", "text", "text,image"])
+
+
+@click.command()
+@click.argument("catalog")
+@click.option("--queries", required=True, help="File of queries: JSONL, CSV, Parquet, a folder, …")
+@click.option("--qrels", help="Judgements (TREC or JSONL), for `nightshift evaluate`.")
+@click.option("--index", "index_name", help="Which index to search.  [default: the newest ready]")
+@click.option(
+    "--method", type=click.Choice(["retllm"]), default="retllm", show_default=True, help="How."
+)
+@click.option("--scorer", required=True, help="hf:MODEL, a hub name or a local directory.")
+@click.option(
+    "--top-k",
+    type=click.IntRange(1, 16384),
+    default=5,
+    show_default=True,
+    help="Candidates a query that are scored; 5 as published.",
+)
+@click.option("--query-parts", type=_PARTS, help="What models see of a query.  [default: all]")
+@click.option(
+    "--item-parts",
+    type=_PARTS,
+    help="What the scorer sees of an item.  [default: what the index's embedder saw]",
+)
+@click.option(
+    "--enhancement",
+    default="on",
+    show_default=True,
+    help="Visual enhancement: on, off, or the number of a layer to force it at.",
+)
+@click.option(
+    "--quantum",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.01,
+    show_default=True,
+    help="Scores within one step of this size tie, and entropy decides; 0 never ties.",
+)
+@click.option(
+    "--compare",
+    type=click.FloatRange(0, 1),
+    default=0.1,
+    show_default=True,
+    help="Share of the queries also scored without the enhancement, to see what it changed.",
+)
+@click.option("--max-pixels", type=click.IntRange(min=1), help="Largest picture the scorer sees.")
+@click.option(
+    "--priority", type=click.IntRange(0, 9), default=5, show_default=True, help="0 goes first."
+)
+@click.option("--wait", is_flag=True, help="Come back when the run has ended.")
+@click.option("--dry-run", is_flag=True, help="Say what it would cost, and do nothing.")
+@data_dir_option
+@json_option
+def rerank(
+    catalog: str,
+    queries: str,
+    qrels: str | None,
+    index_name: str | None,
+    method: str,
+    scorer: str,
+    top_k: int,
+    query_parts: str | None,
+    item_parts: str | None,
+    enhancement: str,
+    quantum: float,
+    compare: float,
+    max_pixels: int | None,
+    priority: int,
+    wait: bool,
+    dry_run: bool,
+    data_dir: Path | None,
+    as_json: bool,
+) -> None:
+    """Find and re-rank items of CATALOG for every query of a file.
+
+    \b
+    Examples:
+      nightshift rerank shop --queries queries.jsonl --scorer hf:Qwen/Qwen2.5-VL-7B-Instruct --wait
+      nightshift rerank shop --queries queries.jsonl --scorer ./my-mllm --top-k 20 --dry-run
+    """
+    from nightshift.cli.planning import index_parts, query_set_parts
+    from nightshift.cli.services import open_services
+    from nightshift.cli.wait import wait_for_run
+    from nightshift.models.describe import describe_scorer
+    from nightshift.producers.plan_rerank import estimate_rerank, plan_rerank
+    from nightshift.producers.query_import import import_queries
+    from nightshift.schema.runs import EnhancementParams, RunParams, ScorerParams, kinds_from_text
+    from nightshift.scoring.framings import framing
+    from nightshift.stores.blobs import BlobStore
+
+    settings = read_settings(data_dir)
+    with open_services(settings) as services:
+        item_parts = item_parts or index_parts(services.database, catalog, index_name)
+        blobs = BlobStore(settings.data_dir / "blobs")
+        imported = import_queries(services.database, queries, qrels=qrels, blobs=blobs)
+        query_parts = query_parts or query_set_parts(services.database, imported.query_set_id)
+        params = RunParams(
+            top_k=top_k,
+            query_parts=query_parts,
+            item_parts=item_parts,
+            quantum=quantum,
+            compare=compare,
+            scorer=ScorerParams(
+                framing=method,
+                max_pixels=max_pixels,
+                enhancement=EnhancementParams(trigger=_trigger(enhancement)),
+            ),
+        )
+        facts = describe_scorer(scorer, params.scorer)
+        if dry_run:
+            side = framing(method).shared_side(
+                kinds_from_text(query_parts), kinds_from_text(item_parts)
+            )
+            estimate = estimate_rerank(
+                services.database,
+                catalog,
+                index_name=index_name,
+                query_set_id=imported.query_set_id,
+                scorer=facts,
+                params=params,
+                shared_side=side,
+            )
+            _show_estimate(estimate, params, as_json=as_json)
+            return
+        planned = plan_rerank(
+            services.database,
+            catalog,
+            index_name=index_name,
+            query_set_id=imported.query_set_id,
+            scorer=facts,
+            params=params,
+            priority=priority,
+        )
+        if not as_json:
+            click.echo(
+                f"run {planned.run_id}: {imported.n_queries} queries over index "
+                f"{planned.index!r} version {planned.version}, at most {planned.n_units} pairs",
+                err=True,
+            )
+        state = "running"
+        if wait:
+            state = wait_for_run(services.database, planned.run_id, quiet=as_json).value
+    _report(planned.run_id, imported.n_queries, imported.failed, state, as_json=as_json, wait=wait)
+
+
+def _trigger(enhancement: str) -> "Literal['entropy', 'never'] | int":
+    from nightshift.schema.errors import ConfigurationError
+
+    if enhancement in {"on", "off"}:
+        return "entropy" if enhancement == "on" else "never"
+    if enhancement.isdecimal():
+        return int(enhancement)
+    raise ConfigurationError(f"--enhancement is on, off or a layer number, not {enhancement!r}")
+
+
+def _show_estimate(estimate: "RerankEstimate", params: "RunParams", *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(asdict(estimate)))
+        return
+    share = estimate.reused / estimate.pairs if estimate.pairs else 0.0
+    click.echo(f"items      {estimate.items}")
+    click.echo(f"queries    {estimate.queries}, {params.query_parts} shown")
+    click.echo(f"pairs      {estimate.pairs} at depth {params.top_k}, {params.item_parts} shown")
+    click.echo(f"groups     {estimate.groups} at most, sharing one side of their prompt")
+    click.echo(f"reused     {estimate.reused} pairs ({share:.0%}) scored on earlier nights")
+    if estimate.seconds is None:
+        click.echo("time       unknown until these models have run here once")
+    else:
+        click.echo(f"time       {estimate.seconds:.0f} s of one worker, at its measured rates")
+
+
+def _report(
+    run_id: int, n_queries: int, failed: int, state: str, *, as_json: bool, wait: bool
+) -> None:
+    if as_json:
+        facts = {"run_id": run_id, "queries": n_queries, "failed": failed, "state": state}
+        click.echo(json.dumps(facts))
+    elif wait:
+        click.echo(f"run {run_id} is {state}; see `nightshift results {run_id}`", err=True)
+    else:
+        click.echo(f"watch it with `nightshift run watch {run_id}`", err=True)
+    if state == "failed":
+        raise SystemExit(1)
+    if failed:
+        raise SystemExit(7)

@@ -1,0 +1,205 @@
+"""`nightshift results`: the rankings of a run, each row with what put it there."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import click
+
+from nightshift.cli.options import data_dir_option, read_settings
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from nightshift.query.results import RankedList
+    from nightshift.stores.database import Database
+    from nightshift.stores.results_read import RankedItem
+    from nightshift.stores.runs import RunRow
+
+__all__ = ["results"]
+
+_TABLE_ROWS = 40
+
+
+@click.command(short_help="Print or export the rankings of a run.")
+@click.argument("run_id", metavar="RUN", type=int)
+@click.option("--query", help="Of this query only, by its id in the file of queries.")
+@click.option(
+    "--format",
+    "file_format",
+    type=click.Choice(["table", "jsonl", "csv", "parquet", "trec"]),
+    default="table",
+    show_default=True,
+    help="A table is for people, the others for programs.",
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    help="Rows at most.  [default: 40 in a table of all queries, else all]",
+)
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File to write, whole or not at all.  [default: standard output]",
+)
+@data_dir_option
+def results(
+    run_id: int,
+    query: str | None,
+    file_format: str,
+    limit: int | None,
+    output: Path | None,
+    data_dir: Path | None,
+) -> None:
+    """Print or export the rankings of RUN, in the order of its queries, best item first.
+
+    Every row says where the coarse search had the item, what the scorer made of it (margin,
+    probability, entropy, enhancement), with how many others it tied, and what decided its place.
+
+    TREC lines carry 1/rank as their score, so that tools which sort by score keep this order.
+
+    \b
+    Examples:
+      nightshift results 7
+      nightshift results 7 --query q12
+      nightshift results 7 --format parquet --output run7.parquet
+      nightshift results 7 --format trec | trec_eval qrels.txt -
+    """
+    from nightshift.cli.services import open_database
+
+    with open_database(read_settings(data_dir)) as database, _destination(output) as stream:
+        if file_format == "table":
+            _print_tables(database, run_id, query, limit, stream)
+        else:
+            _export(database, run_id, query, limit, file_format, stream)
+
+
+def _export(
+    database: "Database",
+    run_id: int,
+    query: str | None,
+    limit: int | None,
+    file_format: str,
+    stream: IO[bytes],
+) -> None:
+    from nightshift.query.export import export
+    from nightshift.query.results import open_rankings
+
+    if file_format == "parquet" and stream.isatty():
+        raise click.UsageError("Parquet is not for terminals: add --output FILE, or pipe it on")
+    with open_rankings(database, run_id, query=query, limit=limit) as (run, rows):
+        _tell_state(run)
+        written = export(rows, file_format, stream)
+    if stream is not sys.stdout.buffer:
+        click.echo(f"{written:,} rows of run {run_id} written", err=True)
+
+
+def _print_tables(
+    database: "Database", run_id: int, query: str | None, limit: int | None, stream: IO[bytes]
+) -> None:
+    from nightshift.cli.output import make_console
+    from nightshift.query.results import open_rankings, ranked_list
+
+    if query is None:
+        with open_rankings(database, run_id, limit=limit or _TABLE_ROWS) as (run, rows):
+            _tell_state(run)
+            table, notes = _all_table(list(rows), run, limit or _TABLE_ROWS)
+    else:
+        run, found = ranked_list(database, run_id, query, limit=limit)
+        _tell_state(run)
+        table, notes = _one_table(found, run)
+    console = make_console(terminal=stream.isatty())
+    with console.capture() as captured:
+        console.print(table)
+        for note in notes:
+            console.print(note, style="dim")
+    stream.write(captured.get().encode())
+
+
+def _all_table(rows: "list[RankedItem]", run: "RunRow", limit: int) -> "tuple[Table, list[str]]":
+    from nightshift.cli.output import add_row, make_table
+
+    table = make_table("query", "item", *_COLUMNS, right=_RIGHT, title=_title(run))
+    for place, row in enumerate(rows):
+        ends = place + 1 == len(rows) or rows[place + 1].query != row.query
+        query = row.query if row.final_rank == 1 else ""
+        add_row(table, query, row.item, *_cells(row), end_section=ends)
+    notes = [_LEGEND]
+    if len(rows) == limit:
+        notes.append("More: --limit N, one list with its texts: --query ID, files: --format.")
+    return table, notes
+
+
+def _one_table(found: "RankedList", run: "RunRow") -> "tuple[Table, list[str]]":
+    from nightshift.cli.output import add_row, make_table
+    from nightshift.query.captions import caption, shorten
+
+    query_id = shorten(found.query.external_id, 100)
+    title = f"Query {query_id}: {caption(found.query.parts, 300)}"
+    table = make_table("item", "content", *_COLUMNS, right=_RIGHT, title=title)
+    for row in found.rows:
+        content = caption(found.items[row.item_id].parts, 60) if row.item_id in found.items else ""
+        add_row(table, row.item, content, *_cells(row))
+    if not found.rows:
+        return table, [f"Run {run.id} has no ranking of it: `nightshift run failures {run.id}`."]
+    scorer = f"{_title(run)}; scorer {run.scorer}, fingerprint {found.rows[0].scorer_fingerprint}."
+    return table, [scorer, _LEGEND]
+
+
+_COLUMNS = (
+    "rank", "coarse", "cosine", "margin", "p", "entropy", "fired", "tie", "decided", "relevant",
+)  # fmt: skip
+_RIGHT = "rank coarse cosine margin p entropy fired relevant"
+_LEGEND = (
+    "rank: final, coarse: before; margin: log-odds, p: its logistic, entropy: nats; fired: layer "
+    "of the visual enhancement; tie: group (size); decided: by what."
+)
+
+
+def _cells(row: "RankedItem") -> tuple[str, ...]:
+    from nightshift.cli.output import figure
+
+    tied = row.tie_group is not None and (row.tie_size or 0) > 1
+    return (
+        str(row.final_rank),
+        str(row.coarse_rank),
+        figure(row.coarse_score),
+        figure(row.margin, 2),
+        figure(row.probability),
+        figure(row.entropy),
+        ("yes" if row.fired_layer is None else str(row.fired_layer)) if row.fired else "",
+        f"{row.tie_group} ({row.tie_size})" if tied else "",
+        row.decided_by.value,
+        "" if row.relevance is None else str(row.relevance),
+    )
+
+
+def _title(run: "RunRow") -> str:
+    return f"Run {run.id}: {run.query_set} over {run.catalog}"
+
+
+def _tell_state(run: "RunRow") -> None:
+    if run.state != "done":
+        click.echo(f"run {run.id} is {run.state}: these are the rankings so far", err=True)
+
+
+@contextmanager
+def _destination(output: Path | None) -> Iterator[IO[bytes]]:
+    """Standard output, or a file that appears under its name only when it is whole."""
+    if output is None:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    part = output.with_name(f".{output.name}.part")
+    try:
+        stream = part.open("wb")
+    except OSError as error:
+        raise click.FileError(str(output), hint=error.strerror) from error
+    try:
+        with stream:
+            yield stream
+        part.replace(output)
+    finally:
+        part.unlink(missing_ok=True)

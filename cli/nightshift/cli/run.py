@@ -1,0 +1,192 @@
+"""`nightshift run list | show | watch | pause | resume | cancel | failures`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from nightshift.cli.options import data_dir_option, json_option, read_settings
+
+if TYPE_CHECKING:
+    from nightshift.schema.states import RunState
+
+__all__ = ["run"]
+
+_run_argument = click.argument("run_id", metavar="RUN", type=int)
+
+
+@click.group()
+def run() -> None:
+    """Follow, steer and explain runs."""
+
+
+@run.command(name="list")
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="The newest so many."
+)
+@data_dir_option
+@json_option
+def list_runs(limit: int, data_dir: Path | None, as_json: bool) -> None:
+    """Show the newest runs: what they do, how far they are, how fast.
+
+    \b
+    Examples:
+      nightshift run list
+      nightshift run list --limit 5 --json
+    """
+    from nightshift.cli.output import echo_json, make_console
+    from nightshift.cli.run_text import runs_table
+    from nightshift.cli.services import open_database
+    from nightshift.query.runs import list_progress
+
+    with open_database(read_settings(data_dir)) as database:
+        found = list_progress(database, limit)
+    if as_json:
+        echo_json(found)
+    elif found:
+        make_console().print(runs_table(found))
+    else:
+        click.echo("no run yet: `nightshift index build CATALOG --embedder SPEC` makes one")
+
+
+@run.command()
+@_run_argument
+@data_dir_option
+@json_option
+def show(run_id: int, data_dir: Path | None, as_json: bool) -> None:
+    """Explain RUN: its plan, stages, failures by reason, models and parameters.
+
+    \b
+    Examples:
+      nightshift run show 7
+      nightshift run show 7 --json
+    """
+    from nightshift.cli.output import echo_json, make_console
+    from nightshift.cli.run_text import print_details
+    from nightshift.cli.services import open_database
+    from nightshift.query.runs import show_run
+
+    with open_database(read_settings(data_dir)) as database:
+        found = show_run(database, run_id)
+    if as_json:
+        echo_json(found)
+    else:
+        print_details(make_console(), found)
+
+
+@run.command()
+@_run_argument
+@data_dir_option
+@json_option
+def watch(run_id: int, data_dir: Path | None, as_json: bool) -> None:
+    """Follow RUN until it ends: progress, throughput and time left of each stage.
+
+    Exits with 0 when it is done, with 1 when it failed or was cancelled. Ctrl-C stops the watching,
+    not the run. With --json, prints one object at the end.
+
+    \b
+    Example:
+      nightshift run watch 7
+    """
+    from nightshift.cli.output import echo_json
+    from nightshift.cli.services import open_database
+    from nightshift.cli.wait import wait_for_run
+    from nightshift.query.runs import progress
+    from nightshift.schema.states import RunState
+
+    with open_database(read_settings(data_dir)) as database:
+        try:
+            state = wait_for_run(database, run_id, quiet=as_json)
+        except KeyboardInterrupt:
+            click.echo(f"run {run_id} goes on; `nightshift run cancel {run_id}` ends it", err=True)
+            raise SystemExit(130) from None
+        if as_json:
+            echo_json(progress(database, run_id))
+    if not as_json:
+        click.echo(f"run {run_id} is {state}", err=True)
+    if state is not RunState.DONE:
+        raise SystemExit(1)
+
+
+@run.command()
+@_run_argument
+@data_dir_option
+def pause(run_id: int, data_dir: Path | None) -> None:
+    """Hold RUN: no job of it is begun, those in hand are handed back at their next micro-batch.
+
+    \b
+    Example:
+      nightshift run pause 7
+    """
+    from nightshift.schema.states import RunState
+
+    _move(run_id, RunState.PAUSED, data_dir)
+
+
+@run.command()
+@_run_argument
+@data_dir_option
+def resume(run_id: int, data_dir: Path | None) -> None:
+    """Let a paused RUN go on.
+
+    \b
+    Example:
+      nightshift run resume 7
+    """
+    from nightshift.schema.states import RunState
+
+    _move(run_id, RunState.RUNNING, data_dir)
+
+
+@run.command()
+@_run_argument
+@data_dir_option
+def cancel(run_id: int, data_dir: Path | None) -> None:
+    """End RUN for good; what it has written so far is kept.
+
+    \b
+    Example:
+      nightshift run cancel 7
+    """
+    from nightshift.schema.states import RunState
+
+    _move(run_id, RunState.CANCELLED, data_dir)
+
+
+@run.command()
+@_run_argument
+@click.option("--limit", type=click.IntRange(min=1), help="Rows at most.  [default: all]")
+@data_dir_option
+@json_option
+def failures(run_id: int, limit: int | None, data_dir: Path | None, as_json: bool) -> None:
+    """List what went wrong in RUN and in reading its queries: which thing, why, and the remedy.
+
+    A notice, such as a text longer than the model reads, is no failure and is marked as such.
+
+    \b
+    Examples:
+      nightshift run failures 7
+      nightshift run failures 7 --json
+    """
+    from nightshift.cli.output import echo_json, make_console
+    from nightshift.cli.run_text import failures_table
+    from nightshift.cli.services import open_database
+    from nightshift.query.runs import list_failures
+
+    with open_database(read_settings(data_dir)) as database:
+        found = list_failures(database, run_id, limit)
+    if as_json:
+        echo_json(found)
+    elif found:
+        make_console().print(failures_table(found))
+    else:
+        click.echo(f"nothing went wrong in run {run_id}")
+
+
+def _move(run_id: int, state: "RunState", data_dir: Path | None) -> None:
+    from nightshift.cli.services import open_database
+    from nightshift.stores import runs
+
+    with open_database(read_settings(data_dir)) as database, database.begin() as connection:
+        runs.set_run_state(connection, run_id, state)
+    click.echo(f"run {run_id} is {state}")

@@ -1,0 +1,169 @@
+"""Runs as text for people."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from nightshift.cli.output import add_row, duration, make_table, rate
+from nightshift.query.runs import RunDetails, RunProgress, StageProgress
+from nightshift.stores.run_status import FailureCount, FailureRow, ModelRow
+from nightshift.stores.runs import RunRow
+
+__all__ = ["failures_table", "print_details", "runs_table", "stages_table"]
+
+
+def runs_table(found: Iterable[RunProgress]) -> Table:
+    """One row a run."""
+    table = make_table(
+        "run", "state", "what", "stage", "progress", "rate", "left", "failed", "begun",
+        right="run progress rate left failed",
+    )  # fmt: skip
+    for progress in found:
+        run = progress.run
+        stage = next(stage for stage in progress.stages if stage.stage is run.stage)
+        failed = sum(each.units_failed for each in progress.stages)
+        table.add_row(
+            str(run.id),
+            run.state,
+            _what(run),
+            "" if progress.ended else run.stage,
+            "" if progress.ended else f"{stage.units_done:,} / {stage.units:,}",
+            "" if progress.ended else rate(stage.units_per_s),
+            "" if progress.ended else duration(stage.left_s),
+            f"{failed:,}" if failed else "",
+            _moment(run.created_at),
+        )
+    return table
+
+
+def print_details(console: Console, details: RunDetails) -> None:
+    """All that `nightshift run show` shows."""
+    run = details.progress.run
+    ended = f", ended {_moment(run.finished_at)}" if run.finished_at else ""
+    console.print(f"Run {run.id} is {run.state}: {_what(run)}", style="bold")
+    console.print(f"begun {_moment(run.created_at)}{ended}, priority {run.priority}")
+    if not details.progress.ended and not details.progress.workers_alive:
+        console.print("No worker is alive: `nightshift up` or `nightshift worker`", style="yellow")
+    console.print()
+    console.print(stages_table(details.progress.stages))
+    console.print(_facts_table("Plan", _plan(details)))
+    if details.failures:
+        console.print(_counts_table(details.failures))
+        console.print(f"Each of them: `nightshift run failures {run.id}`\n", style="dim")
+    console.print(_facts_table("Lineage", _lineage(details)))
+
+
+def failures_table(found: Sequence[FailureRow]) -> Table:
+    """One row a failure."""
+    table = make_table("stage", "what", "id", "reason", "message")
+    for row in found:
+        reason = row.reason if row.fatal else f"{row.reason} (notice)"
+        add_row(table, row.stage, row.subject_kind, row.subject_id, reason, row.message)
+    return table
+
+
+def stages_table(stages: Sequence[StageProgress]) -> Table:
+    """One row a stage."""
+    table = make_table(
+        "stage", "state", "units", "failed", "jobs", "rate", "left", "took",
+        right="units failed jobs rate left took",
+    )  # fmt: skip
+    for stage in stages:
+        took = (
+            (stage.finished_at - stage.started_at).total_seconds()
+            if stage.finished_at and stage.started_at
+            else None
+        )
+        table.add_row(
+            stage.stage,
+            stage.state,
+            f"{stage.units_done:,} / {stage.units:,}" if stage.jobs else "",
+            f"{stage.units_failed:,}" if stage.units_failed else "",
+            f"{stage.jobs_done + stage.jobs_failed:,} / {stage.jobs:,}" if stage.jobs else "",
+            rate(stage.units_per_s) if stage.jobs else "",
+            duration(stage.left_s) if stage.left_s is not None else "",
+            duration(took) if took is not None else "",
+        )
+    return table
+
+
+def _counts_table(failures: Sequence[FailureCount]) -> Table:
+    table = make_table(
+        "stage", "reason", "count", "for example", right="count", title="Failures and notices"
+    )
+    for row in failures:
+        reason = row.reason if row.fatal else f"{row.reason} (notice)"
+        add_row(table, row.stage, reason, f"{row.count:,}", row.example)
+    return table
+
+
+def _plan(details: RunDetails) -> dict[str, str]:
+    facts = {
+        name.replace("_", " "): f"{value:,}" if isinstance(value, int) else str(value)
+        for name, value in sorted(details.progress.run.plan.items(), key=_in_plan)
+    }
+    if details.pairs_per_group is not None:
+        facts["pairs per group"] = f"{details.pairs_per_group:.2f}"
+    return facts
+
+
+_PLAN = ("items", "gone", "queries", "pairs", "reused", "unscorable", "to_score", "groups")
+
+
+def _in_plan(fact: tuple[str, object]) -> tuple[int, str]:
+    """In the order in which things come about; JSON from Postgres has lost it."""
+    name = fact[0]
+    return (_PLAN.index(name) if name in _PLAN else len(_PLAN), name)
+
+
+def _lineage(details: RunDetails) -> dict[str, str]:
+    run = details.progress.run
+    facts = {
+        "index": f"{run.index_name}, collection {run.collection}, sees {run.index_parts} of items"
+    }
+    facts |= _model("embedder", details.embedder)
+    if details.scorer is not None:
+        facts |= _model("scorer", details.scorer)
+    return facts | _flat(run.params)
+
+
+def _model(role: str, model: ModelRow) -> dict[str, str]:
+    return {
+        role: model.spec,
+        f"{role} fingerprint": f"{model.fingerprint}, by nightshift {model.package_version}",
+    }
+
+
+def _flat(facts: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested parameters as `scorer.enhancement.alpha`."""
+    flat: dict[str, str] = {}
+    for name, value in sorted(facts.items()):
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value if isinstance(value, str) else json.dumps(value)
+    return flat
+
+
+def _facts_table(title: str, facts: Mapping[str, str]) -> Table:
+    table = Table(box=None, show_header=False, title=title, title_justify="left",
+                  title_style="bold", pad_edge=False)  # fmt: skip
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        table.add_row(name, value)
+    return table
+
+
+def _what(run: RunRow) -> str:
+    if run.query_set is None:
+        return f"index {run.index_name} of {run.catalog} by {run.embedder}"
+    return f"{run.method} of {run.query_set} over {run.catalog} by {run.scorer}"
+
+
+def _moment(when: datetime) -> str:
+    return f"{when.astimezone():%Y-%m-%d %H:%M:%S}"

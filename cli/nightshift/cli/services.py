@@ -1,0 +1,59 @@
+"""Connections for commands: opened once, checked once, closed at the end."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nightshift.schema.settings import Settings
+from nightshift.stores.database import Database
+
+if TYPE_CHECKING:
+    from nightshift.stores.milvus import VectorStore
+
+__all__ = ["Services", "open_database", "open_services"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """What a planning command needs."""
+
+    database: Database
+    vectors: "VectorStore"
+
+
+@contextmanager
+def open_database(settings: Settings) -> Iterator[Database]:
+    """Postgres, at the revision that this program needs.
+
+    Raises:
+        ConfigurationError: When no database is configured and no embedded stack runs.
+        DatabaseBehindError: When migrations are missing.
+    """
+    from nightshift.migrations import require_current
+    from nightshift.stores.embedded import resolve_database_url
+
+    url = resolve_database_url(settings)
+    require_current(url)
+    with Database(url, application="nightshift") as database:
+        yield database
+
+
+@contextmanager
+def open_services(settings: Settings, *, patience_s: float = 60.0) -> Iterator[Services]:
+    """Postgres and Milvus.
+
+    Args:
+        settings: Where they are.
+        patience_s: How long an outage of Milvus is waited out.
+    """
+    from nightshift.stores.embedded import resolve_urls
+    from nightshift.stores.milvus import VectorStore
+
+    urls = resolve_urls(settings)
+    with open_database(settings) as database:
+        vectors = VectorStore(urls.milvus_uri, urls.milvus_token, patience_s=patience_s)
+        try:
+            yield Services(database=database, vectors=vectors)
+        finally:
+            vectors.close()

@@ -1,0 +1,116 @@
+"""`nightshift up`, `down` and `status`: the embedded stack of a data directory."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from nightshift.cli.options import data_dir_option, json_option, read_settings
+from nightshift.schema.errors import ServiceUnavailableError
+
+if TYPE_CHECKING:
+    from nightshift.stores.embedded import Stack, StackStatus
+
+__all__ = ["down", "status", "up"]
+
+
+@click.command(short_help="Start the embedded stack.")
+@data_dir_option
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    default=1,
+    show_default=True,
+    help="How many workers are to run at least; 0 starts none.",
+)
+@click.option(
+    "--dispatcher/--no-dispatcher", default=True, show_default=True, help="Start the dispatcher."
+)
+@json_option
+def up(data_dir: Path | None, workers: int, dispatcher: bool, as_json: bool) -> None:
+    """Start Postgres, Redis, Milvus Lite, the dispatcher and the workers, detached.
+
+    What runs already is left alone, what died is restarted, and the database is brought up to
+    date. Everything listens on the loopback interface only.
+
+    \b
+    Examples:
+      nightshift up
+      nightshift up --workers 3
+      nightshift up --data-dir ./night --workers 0
+    """
+    _show(_stack(data_dir).up(workers, dispatcher=dispatcher), as_json=as_json)
+
+
+@click.command(short_help="Stop the embedded stack.")
+@data_dir_option
+@click.option(
+    "--grace",
+    "grace_s",
+    type=click.FloatRange(min=0),
+    help="Seconds a worker may take to finish its job.  [default: NIGHTSHIFT_GRACE_S, 30]",
+)
+@json_option
+def down(data_dir: Path | None, grace_s: float | None, as_json: bool) -> None:
+    """Stop what `nightshift up` started; all data is kept.
+
+    A worker that does not finish within the grace period is killed, and its job is done again
+    after the next start.
+
+    \b
+    Examples:
+      nightshift down
+      nightshift down --data-dir ./night --grace 5
+    """
+    grace_s = read_settings().grace_s if grace_s is None else grace_s
+    stopped = _stack(data_dir).down(grace_s)
+    if as_json:
+        click.echo(json.dumps({"stopped": stopped}))
+    else:
+        click.echo(f"Stopped {', '.join(stopped)}." if stopped else "Nothing was running.")
+
+
+@click.command(short_help="Show what runs of the embedded stack.")
+@data_dir_option
+@json_option
+def status(data_dir: Path | None, as_json: bool) -> None:
+    """Show each part's state, process, address and time since its start.
+
+    States: running, silent (runs but does not answer), died (gone without `nightshift down`),
+    stopped. Exits with 6 when a service does not run or another part has died.
+
+    \b
+    Examples:
+      nightshift status
+      nightshift status --json
+    """
+    current = _stack(data_dir).status()
+    _show(current, as_json=as_json)
+    if not current.healthy:
+        raise SystemExit(ServiceUnavailableError.exit_code)
+
+
+def _stack(data_dir: Path | None) -> "Stack":
+    from nightshift.stores.embedded import Stack
+
+    return Stack(read_settings(data_dir).data_dir)
+
+
+def _show(status: "StackStatus", *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({**asdict(status), "healthy": status.healthy}, default=str, indent=2))
+        return
+    click.echo(f"{'part':<12} {'state':<8} {'pid':>8} {'uptime':>9}  address")
+    for part in status.parts:
+        pid = "" if part.pid is None else part.pid
+        uptime = "" if part.uptime_s is None else _duration(part.uptime_s)
+        click.echo(f"{part.name:<12} {part.state:<8} {pid:>8} {uptime:>9}  {part.address}".rstrip())
+    click.echo(f"data and logs: {status.data_dir}")
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"

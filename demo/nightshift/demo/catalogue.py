@@ -1,0 +1,150 @@
+"""The held-out evaluation: pictures, captions, queries and relevance judgements, from a seed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from PIL import Image
+
+from nightshift.demo.render import Rendering, render
+from nightshift.demo.scenes import Scene, Split, describe, neighbours, random_scene
+
+SEED = 2026
+"""The seed of the evaluation that the model cards report."""
+
+_FAMILY = 8
+_QUERIES = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One picture of the catalogue and its caption."""
+
+    id: str
+    scene: Scene
+    caption: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Catalogue:
+    """The evaluation in memory.
+
+    Attributes:
+        items: no two show the same scene or bear the same caption.
+        queried: the items that the queries look for, one by one.
+        questions: the text queries, worded anew, in the order of `queried`.
+    """
+
+    items: tuple[Item, ...]
+    queried: tuple[Item, ...]
+    questions: tuple[str, ...]
+
+
+def build_catalogue(
+    seed: int = SEED, *, items: int = 2048, queries: int = _QUERIES, split: Split = Split.TEST
+) -> Catalogue:
+    """Draw families of near neighbours until there are enough items.
+
+    A family is a scene and scenes one or two permuting edits away from it, so that every item
+    has hard negatives beside it. All scenes belong to `split`.
+    """
+    rng = Random(f"{seed}:catalogue:{split}")
+    scenes: dict[Scene, None] = {}
+    while len(scenes) < items:
+        for scene in _family(random_scene(rng, split), rng):
+            scenes.setdefault(scene)
+    order = list(scenes)[:items]
+    rng.shuffle(order)
+    made = tuple(
+        Item(id=f"scene-{index:05d}", scene=scene, caption=describe(scene, rng))
+        for index, scene in enumerate(order)
+    )
+    queried = tuple(rng.sample(made, queries))
+    questions = tuple(describe(item.scene, rng) for item in queried)
+    return Catalogue(items=made, queried=queried, questions=questions)
+
+
+def write_catalogue(
+    directory: Path, seed: int = SEED, *, items: int = 2048, queries: int = _QUERIES
+) -> Catalogue:
+    """Write the evaluation as files; the same arguments write the same bytes.
+
+    - `items.jsonl` (`id`, `image`, `text`): the catalogue, its captions beside the pictures;
+    - `captions.jsonl` (`id`, `text`): the captions as a catalogue of their own;
+    - `renderings.jsonl` (`id`, `image`): the queried scenes drawn anew, once in each manner;
+    - `queries-text.jsonl` (`id`, `text`), `queries-image.jsonl` (`id`, `image`);
+    - `qrels-text-image.txt`, `qrels-image-text.txt`, `qrels-image-image.txt`: TREC judgements.
+
+    Images are PNG files under `images/`, named relative to `directory`.
+    """
+    catalogue = build_catalogue(seed, items=items, queries=queries)
+    (directory / "images").mkdir(parents=True, exist_ok=True)
+    for item in catalogue.items:
+        draw_item(item, seed).save(directory / _image_path(item.id))
+    _write_lines(
+        directory / "items.jsonl",
+        ({"id": i.id, "image": _image_path(i.id), "text": i.caption} for i in catalogue.items),
+    )
+    _write_lines(
+        directory / "captions.jsonl", ({"id": i.id, "text": i.caption} for i in catalogue.items)
+    )
+    _write_queries(directory, catalogue)
+    _write_renderings(directory, catalogue, seed)
+    return catalogue
+
+
+def draw_item(item: Item, seed: int = SEED, rendering: Rendering | None = None) -> Image.Image:
+    """Draw the picture of an item, or one of its other renderings."""
+    manner = rendering or Rendering.PLAIN
+    return render(item.scene, Random(f"{seed}:{item.id}:{rendering}"), manner)
+
+
+def _family(scene: Scene, rng: Random) -> list[Scene]:
+    near = neighbours(scene)
+    further = sorted({far for one in near for far in neighbours(one)} - {scene, *near})
+    rng.shuffle(near)
+    rng.shuffle(further)
+    return [scene, *(near + further)[: _FAMILY - 1]]
+
+
+def _write_queries(directory: Path, catalogue: Catalogue) -> None:
+    texts, images, text_qrels, image_qrels = [], [], [], []
+    pairs = zip(catalogue.queried, catalogue.questions, strict=True)
+    for number, (item, question) in enumerate(pairs):
+        text_id, image_id = f"text-{number:03d}", f"image-{number:03d}"
+        texts.append({"id": text_id, "text": question})
+        images.append({"id": image_id, "image": _image_path(item.id)})
+        text_qrels.append(f"{text_id} 0 {item.id} 1")
+        image_qrels.append(f"{image_id} 0 {item.id} 1")
+    _write_lines(directory / "queries-text.jsonl", texts)
+    _write_lines(directory / "queries-image.jsonl", images)
+    _write_qrels(directory / "qrels-text-image.txt", text_qrels)
+    _write_qrels(directory / "qrels-image-text.txt", image_qrels)
+
+
+def _write_renderings(directory: Path, catalogue: Catalogue, seed: int) -> None:
+    lines, qrels = [], []
+    for number, item in enumerate(catalogue.queried):
+        for rendering in Rendering:
+            name = f"{item.id}-{rendering}"
+            draw_item(item, seed, rendering).save(directory / _image_path(name))
+            lines.append({"id": name, "image": _image_path(name)})
+            qrels.append(f"image-{number:03d} 0 {name} 1")
+    _write_lines(directory / "renderings.jsonl", lines)
+    _write_qrels(directory / "qrels-image-image.txt", qrels)
+
+
+def _image_path(name: str) -> str:
+    return f"images/{name}.png"
+
+
+def _write_lines(path: Path, records: Iterable[Mapping[str, str]]) -> None:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+
+
+def _write_qrels(path: Path, lines: list[str]) -> None:
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

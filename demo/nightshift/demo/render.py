@@ -1,0 +1,236 @@
+"""Drawing scenes: a scene and a seed give one small RGB picture, always the same bytes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from enum import StrEnum
+from random import Random
+
+from PIL import Image, ImageChops, ImageDraw
+
+from nightshift.demo.scenes import Relation, Scene, Thing
+
+IMAGE_SIZE = 80
+"""Side of a picture, in pixels."""
+
+_SCALE = 3  # drawn this much larger, then averaged down: smooth edges
+_RADII = {"small": (5.6, 7.0), "large": (10.5, 13.0)}
+_GAP = (3.0, 9.0)
+_MARGIN = 1.5
+_PALETTE = {
+    "red": (214, 36, 40),
+    "orange": (250, 140, 20),
+    "yellow": (246, 224, 40),
+    "green": (36, 156, 60),
+    "blue": (34, 78, 214),
+    "purple": (140, 44, 170),
+    "white": (246, 246, 246),
+    "black": (22, 22, 24),
+}
+
+_Point = tuple[float, float]
+_Colour = tuple[int, int, int]
+
+
+class Rendering(StrEnum):
+    """How a picture of a scene differs from the plain one: same things, same relations."""
+
+    PLAIN = "plain"
+    RESCALED = "rescaled"
+    RELIT = "relit"
+    CLUTTERED = "cluttered"
+    HIDDEN = "hidden"
+
+
+def render(scene: Scene, rng: Random, rendering: Rendering = Rendering.PLAIN) -> Image.Image:
+    """Draw a scene on a random background, at a random place.
+
+    Returns:
+        An RGB image of `IMAGE_SIZE` × `IMAGE_SIZE` pixels.
+    """
+    zoom = rng.choice((0.82, 1.14)) if rendering is Rendering.RESCALED else 1.0
+    canvas = _background(rng)
+    draw = ImageDraw.Draw(canvas)
+    if rendering is Rendering.CLUTTERED:
+        _scatter(draw, rng)
+    placed = _place(scene, rng, zoom)
+    for thing, centre, radius in placed:
+        _draw_thing(draw, thing, centre, radius, rng)
+    if rendering is Rendering.HIDDEN:
+        _hide_a_part(draw, rng.choice(placed), rng)
+    picture = canvas.reduce(_SCALE)
+    return _relight(picture, rng) if rendering is Rendering.RELIT else picture
+
+
+def _place(scene: Scene, rng: Random, zoom: float) -> list[tuple[Thing, _Point, float]]:
+    """Centres and radii in pixels, the whole group moved to a random place on the canvas."""
+    radii = [rng.uniform(*_RADII[thing.size]) * zoom for thing in scene.things]
+    spots: list[_Point] = [(0.0, 0.0)]
+    for (relation, _), radius in zip(scene.beside, radii[1:], strict=True):
+        away = (radii[0] + radius) * 1.05 + rng.uniform(*_GAP) * zoom
+        askew = rng.uniform(-3.0, 3.0)
+        spots.append(
+            {
+                Relation.LEFT: (-away, askew),
+                Relation.RIGHT: (away, askew),
+                Relation.ABOVE: (askew, -away),
+                Relation.BELOW: (askew, away),
+            }[relation]
+        )
+    shift = [
+        rng.uniform(
+            _MARGIN - min(spot[axis] - radius for spot, radius in zip(spots, radii, strict=True)),
+            IMAGE_SIZE
+            - _MARGIN
+            - max(spot[axis] + radius for spot, radius in zip(spots, radii, strict=True)),
+        )
+        for axis in (0, 1)
+    ]
+    return [
+        (thing, (x + shift[0], y + shift[1]), radius)
+        for thing, (x, y), radius in zip(scene.things, spots, radii, strict=True)
+    ]
+
+
+def _draw_thing(
+    draw: ImageDraw.ImageDraw, thing: Thing, centre: _Point, radius: float, rng: Random
+) -> None:
+    fill = _jitter(_PALETTE[thing.colour], rng, 10)
+    edge = (200, 200, 200) if thing.colour == "black" else (30, 30, 30)
+    x, y, r = centre[0] * _SCALE, centre[1] * _SCALE, radius * _SCALE
+    if thing.shape == "circle":
+        draw.ellipse((x - r, y - r, x + r, y + r), fill=fill, outline=edge, width=_SCALE)
+    elif thing.shape == "ring":
+        draw.ellipse((x - r, y - r, x + r, y + r), outline=edge, width=round(r * 0.5))
+        inset = _SCALE * 0.8
+        draw.ellipse(
+            (x - r + inset, y - r + inset, x + r - inset, y + r - inset),
+            outline=fill,
+            width=round(r * 0.5 - inset * 1.6),
+        )
+    else:
+        outline = [(x + r * px, y + r * py) for px, py in _OUTLINES[thing.shape]]
+        draw.polygon(outline, fill=fill, outline=edge, width=_SCALE)
+
+
+def _star() -> list[_Point]:
+    points = []
+    for index in range(10):
+        reach = 1.12 if index % 2 == 0 else 0.46
+        angle = math.pi * (index / 5 - 0.5)
+        points.append((reach * math.cos(angle), reach * math.sin(angle)))
+    return points
+
+
+_ARM = 0.36
+_OUTLINES: dict[str, list[_Point]] = {
+    "square": [(-0.88, -0.88), (0.88, -0.88), (0.88, 0.88), (-0.88, 0.88)],
+    "triangle": [(0.0, -1.0), (1.0, 0.85), (-1.0, 0.85)],
+    "diamond": [(0.0, -1.1), (0.8, 0.0), (0.0, 1.1), (-0.8, 0.0)],
+    "star": _star(),
+    "cross": [
+        *[(-_ARM, -1.0), (_ARM, -1.0), (_ARM, -_ARM), (1.0, -_ARM), (1.0, _ARM), (_ARM, _ARM)],
+        *[(_ARM, 1.0), (-_ARM, 1.0), (-_ARM, _ARM), (-1.0, _ARM), (-1.0, -_ARM), (-_ARM, -_ARM)],
+    ],
+}
+
+
+def _background(rng: Random) -> Image.Image:
+    side = IMAGE_SIZE * _SCALE
+    one, two = _muted(rng), _muted(rng)
+    painter: Callable[[int, _Colour, _Colour, Random], Image.Image] = rng.choice(
+        (_flat, _gradient, _stripes, _checks)
+    )
+    return painter(side, one, two, rng)
+
+
+def _flat(side: int, one: _Colour, _two: _Colour, _rng: Random) -> Image.Image:
+    return Image.new("RGB", (side, side), one)
+
+
+def _gradient(side: int, one: _Colour, two: _Colour, rng: Random) -> Image.Image:
+    ramp = Image.linear_gradient("L").resize((side, side))
+    if rng.random() < 0.5:
+        ramp = ramp.transpose(Image.Transpose.ROTATE_90)
+    plain = Image.new("RGB", (side, side), one)
+    return Image.composite(Image.new("RGB", (side, side), two), plain, ramp)
+
+
+def _stripes(side: int, one: _Colour, two: _Colour, rng: Random) -> Image.Image:
+    picture = Image.new("RGB", (side, side), one)
+    draw = ImageDraw.Draw(picture)
+    step = rng.randint(8, 20) * _SCALE
+    upright = rng.random() < 0.5
+    faint = _blend(one, two, 0.35)
+    for start in range(0, side, step):
+        stop = start + step // 2
+        draw.rectangle((start, 0, stop, side) if upright else (0, start, side, stop), fill=faint)
+    return picture
+
+
+def _checks(side: int, one: _Colour, two: _Colour, rng: Random) -> Image.Image:
+    picture = Image.new("RGB", (side, side), one)
+    draw = ImageDraw.Draw(picture)
+    step = rng.randint(8, 16) * _SCALE
+    faint = _blend(one, two, 0.35)
+    for row, top in enumerate(range(0, side, step)):
+        for left in range(step * (row % 2), side, 2 * step):
+            draw.rectangle((left, top, left + step - 1, top + step - 1), fill=faint)
+    return picture
+
+
+def _scatter(draw: ImageDraw.ImageDraw, rng: Random) -> None:
+    """Thin grey strokes: clutter that is no thing of the vocabulary."""
+    for _ in range(rng.randint(6, 12)):
+        x, y = rng.uniform(0, IMAGE_SIZE), rng.uniform(0, IMAGE_SIZE)
+        angle, length = rng.uniform(0, math.pi), rng.uniform(5, 16)
+        end = (x + length * math.cos(angle), y + length * math.sin(angle))
+        shade = rng.randint(60, 200)
+        draw.line(
+            (x * _SCALE, y * _SCALE, end[0] * _SCALE, end[1] * _SCALE),
+            fill=(shade, shade, shade),
+            width=round(_SCALE * rng.uniform(0.8, 1.6)),
+        )
+
+
+def _hide_a_part(
+    draw: ImageDraw.ImageDraw, placed: tuple[Thing, _Point, float], rng: Random
+) -> None:
+    """A grey bar over the outer third of one thing."""
+    _, (x, y), radius = placed
+    shade = rng.randint(90, 160)
+    depth = radius * rng.uniform(0.5, 0.7)
+    reach = radius * 1.2
+    box = rng.choice(
+        (
+            (x - reach, y - reach, x - reach + depth, y + reach),
+            (x + reach - depth, y - reach, x + reach, y + reach),
+            (x - reach, y - reach, x + reach, y - reach + depth),
+            (x - reach, y + reach - depth, x + reach, y + reach),
+        )
+    )
+    draw.rectangle(tuple(edge * _SCALE for edge in box), fill=(shade, shade, shade))
+
+
+def _relight(picture: Image.Image, rng: Random) -> Image.Image:
+    """Multiply by a warm, cool or dim light."""
+    warmth = rng.choice((-1, 1)) * rng.uniform(0.05, 0.12)
+    level = rng.uniform(0.72, 0.9)
+    light = tuple(round(255 * min(1.0, level * (1 + k * warmth))) for k in (1, 0, -1))
+    return ImageChops.multiply(picture, Image.new("RGB", picture.size, light))
+
+
+def _muted(rng: Random) -> _Colour:
+    level = rng.randint(95, 185)
+    return _jitter((level, level, level), rng, 14)
+
+
+def _jitter(colour: _Colour, rng: Random, spread: int) -> _Colour:
+    red, green, blue = (min(255, max(0, c + rng.randint(-spread, spread))) for c in colour)
+    return red, green, blue
+
+
+def _blend(one: _Colour, two: _Colour, share: float) -> _Colour:
+    red, green, blue = (round(a + (b - a) * share) for a, b in zip(one, two, strict=True))
+    return red, green, blue

@@ -1,0 +1,201 @@
+"""What the two models reach on the held-out catalogue, measured with plain torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import open_clip
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
+
+from nightshift.demo import prompts
+from nightshift.demo.catalogue import Catalogue, Item, draw_item
+from nightshift.demo.prompts import IMAGE, Prompt
+from nightshift.demo.render import Rendering, render
+from nightshift.demo.scenes import describe, neighbours
+from nightshift.demo.train.coarse import embed_images, embed_texts
+from nightshift.demo.train.network import collate, hidden_states, patches_of, see
+from nightshift.demo.train.rows import RowMaker, false_caption
+from nightshift.demo.train.tokenizers import token_id
+
+_DEPTHS = (1, 5, 10, 20)
+_ROWS_AT_ONCE = 128
+
+Question = tuple[Prompt, tuple[int, ...]]
+"""A prompt, and the places of its pictures among those seen."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Direction:
+    """Recall@k of the coarse list, and of its first twenty put in the scorer's order."""
+
+    coarse: dict[int, float]
+    fine: dict[int, float]
+
+
+class Scorer:
+    """The demo scorer on pictures of the demo's size: margins of a batch of prompts."""
+
+    def __init__(self, directory: Path) -> None:
+        self._tokenizer = AutoTokenizer.from_pretrained(directory)
+        self._model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+            directory, dtype=torch.float32
+        ).eval()
+        self._maker = RowMaker(self._tokenizer)
+
+    @torch.no_grad()
+    def see(self, images: NDArray[np.uint8]) -> Tensor:
+        """Visual tokens `[n, 25, width]` of pictures `[n, 80, 80, 3]`."""
+        parts = [
+            see(self._model, patches_of(images[i : i + 64])) for i in range(0, len(images), 64)
+        ]
+        return torch.cat(parts)
+
+    @torch.no_grad()
+    def margins(self, asked: Sequence[Question], seen: Tensor, labels: tuple[str, str]) -> Tensor:
+        """Log-odds `[prompts]` of the first label against the second.
+
+        Args:
+            asked: prompts and the places of their pictures in `seen`.
+            seen: visual tokens by `see`.
+            labels: of one token each.
+        """
+        one, other = (token_id(self._tokenizer, label) for label in labels)
+        rows = [self._maker.row(prompt, pictures=at, answer=labels[0]) for prompt, at in asked]
+        nothing = np.empty((0, 80, 80, 3), dtype=np.uint8)
+        parts = []
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            batch = collate(rows[start : start + _ROWS_AT_ONCE], nothing, self._maker)
+            states = hidden_states(self._model, batch, seen)
+            logits = self._model.lm_head(states[batch.answers >= 0])
+            parts.append(logits[:, one] - logits[:, other])
+        return torch.cat(parts)
+
+
+def evaluate(
+    catalogue: Catalogue, *, coarse: Path, scorer: Path, depth: int = 20
+) -> dict[str, Direction]:
+    """Recall of both stages over the whole catalogue; keys `text_to_image`, `image_to_text`."""
+    images = draw_items(catalogue.items)
+    captions = [item.caption for item in catalogue.items]
+    wanted = _wanted(catalogue).tolist()
+    judge = Scorer(scorer)
+    seen = judge.see(images)
+
+    def to_images(query: int, item: int) -> Question:
+        return prompts.retllm(catalogue.questions[query]), (item,)
+
+    def to_captions(query: int, item: int) -> Question:
+        return prompts.retllm(captions[item]), (wanted[query],)
+
+    directions = {}
+    orders = coarse_orders(catalogue, coarse, images)
+    for name, ask in (("text_to_image", to_images), ("image_to_text", to_captions)):
+        order = orders[name]
+        head = order[:, :depth]
+        asked = [ask(query, item) for query in range(len(head)) for item in head[query].tolist()]
+        margins = judge.margins(asked, seen, ("True", "False")).view(head.shape)
+        fine = head.gather(1, margins.argsort(dim=1, descending=True, stable=True))
+        directions[name] = Direction(
+            coarse=recalls(order, catalogue), fine=recalls(fine, catalogue)
+        )
+    return directions
+
+
+def coarse_orders(
+    catalogue: Catalogue, coarse: Path, images: NDArray[np.uint8]
+) -> dict[str, Tensor]:
+    """All items by falling similarity `[queries, items]`, in both directions.
+
+    Args:
+        catalogue: the evaluation.
+        coarse: directory of the open_clip model.
+        images: the items' pictures, by `draw_items`.
+    """
+    clip = open_clip.create_model(f"local-dir:{coarse}")
+    words = AutoTokenizer.from_pretrained(coarse)
+    visual = embed_images(clip, images)
+    captions = embed_texts(clip, words, [item.caption for item in catalogue.items])
+    scores = {
+        "text_to_image": embed_texts(clip, words, list(catalogue.questions)) @ visual.T,
+        "image_to_text": visual[_wanted(catalogue)] @ captions.T,
+    }
+    return {
+        name: score.argsort(dim=1, descending=True, stable=True) for name, score in scores.items()
+    }
+
+
+def recalls(order: Tensor, catalogue: Catalogue) -> dict[int, float]:
+    """Share of queries whose item is among the first k, for k of 1, 5, 10 and 20."""
+    hits = order == _wanted(catalogue)[:, None]
+    return {depth: float(hits[:, :depth].any(1).float().mean()) for depth in _DEPTHS}
+
+
+def accuracies(catalogue: Catalogue, scorer: Path, seed: int = 0) -> dict[str, float]:
+    """Share of right answers to each method's question; half of the pairs are hard negatives.
+
+    A negative is one permuting edit, or for captions one changed attribute, from the truth. Of
+    a pair of pictures the second is the scene drawn anew in any manner, or a near neighbour.
+    """
+    judge = Scorer(scorer)
+    rng = Random(f"{seed}:accuracies")
+    items = catalogue.queried
+    near = tuple(
+        Item(id=f"{item.id}-near", scene=rng.choice(neighbours(item.scene)), caption="")
+        for item in items
+    )
+    pictures = [draw_items(items), draw_items(items, rng), draw_items(near, rng)]
+    seen = judge.see(np.concatenate(pictures))
+    places = range(len(items))
+    true = [describe(item.scene, rng) for item in items]
+    false = [false_caption(item.scene, rng) for item in items]
+
+    def share_right(
+        labels: tuple[str, str], fits: Sequence[Question], differs: Sequence[Question]
+    ) -> float:
+        margins = judge.margins([*fits, *differs], seen, labels)
+        return float(
+            torch.cat([margins[: len(fits)] > 0, margins[len(fits) :] <= 0]).float().mean()
+        )
+
+    def about_texts(ask: Callable[[str], Prompt], *labels: str) -> float:
+        fits, differs = ([(ask(texts[at]), (at,)) for at in places] for texts in (true, false))
+        return share_right((labels[0], labels[1]), fits, differs)
+
+    def about_pictures(prompt: Prompt, *labels: str) -> float:
+        anew, other = len(items), 2 * len(items)
+        fits = [(prompt, (at, anew + at)) for at in places]
+        differs = [(prompt, (at, other + at)) for at in places]
+        return share_right((labels[0], labels[1]), fits, differs)
+
+    return {
+        "RetLLM, text and picture": about_texts(prompts.retllm, "True", "False"),
+        "FreeRet, text and picture": about_texts(lambda t: prompts.freeret(t, IMAGE), "A", "B"),
+        "IndexMLLM, two pictures": about_pictures(prompts.indexmllm(), "1", "0"),
+        "FreeRet, two pictures": about_pictures(prompts.freeret(IMAGE, IMAGE), "A", "B"),
+        "RetLLM, two pictures": about_pictures(prompts.retllm_pair(), "True", "False"),
+    }
+
+
+def draw_items(items: tuple[Item, ...], rng: Random | None = None) -> NDArray[np.uint8]:
+    """The items' pictures `[n, 80, 80, 3]`; with `rng`, drawn anew in manners of its choice."""
+    if rng is None:
+        return np.stack([np.asarray(draw_item(item)) for item in items])
+    manners = [rng.choice(tuple(Rendering)) for _ in items]
+    return np.stack(
+        [
+            np.asarray(render(item.scene, rng, manner))
+            for item, manner in zip(items, manners, strict=True)
+        ]
+    )
+
+
+def _wanted(catalogue: Catalogue) -> Tensor:
+    places = {item.id: place for place, item in enumerate(catalogue.items)}
+    return torch.tensor([places[item.id] for item in catalogue.queried])

@@ -1,0 +1,214 @@
+"""Trains the tiny Qwen2.5-VL in three stages: to read pictures, to match, to answer everything."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+import open_clip
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import (
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+    Qwen2_5_VLForConditionalGeneration,
+)
+
+from nightshift.demo.train.batches import BatchMaker
+from nightshift.demo.train.coarse import embed_texts
+from nightshift.demo.train.network import (
+    Batch,
+    build_model,
+    build_processor,
+    hidden_states,
+    losses,
+    see,
+)
+from nightshift.demo.train.optimizers import muon_and_adam, scale_rates
+from nightshift.demo.train.pool import Pool
+from nightshift.demo.train.rows import RowMaker
+from nightshift.demo.train.tokenizers import token_id
+
+_log = logging.getLogger(__name__)
+
+_MATRIX_RATE = 2e-3
+_OTHER_RATE = 1e-3
+_ALIGNMENT_WEIGHT = 0.5
+_CHECKS = 8
+_CHECK_BATCHES = 12
+
+Draw = Callable[[Random], Batch]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One stage of the training, as the model card tells it.
+
+    `curve` holds a point a check: `step`, the mean training losses since the last point
+    (`labels`, `words`), and `true_false`, the accuracy on validation scenes.
+    """
+
+    name: str
+    minutes: float
+    curve: list[dict[str, float]]
+
+
+class Alignment(nn.Module):
+    """Pulls the mean visual token towards the coarse model's embedding of the caption.
+
+    Without it the vision tower takes several times longer to tell shapes apart. Used while
+    learning to read only, and not part of the model.
+    """
+
+    def __init__(self, coarse: Path, width: int, tokenizer: PreTrainedTokenizerBase) -> None:
+        super().__init__()
+        teacher = open_clip.create_model(f"local-dir:{coarse}")
+        words = AutoTokenizer.from_pretrained(coarse)
+        self._target: Callable[[list[str]], Tensor] = lambda texts: embed_texts(
+            teacher, words, texts
+        )
+        self._tokenizer = tokenizer
+        self.project = nn.Linear(width, teacher.text_projection.shape[1])
+        self.scale = nn.Parameter(torch.tensor(2.5))
+
+    def loss(self, seen: Tensor, batch: Batch) -> Tensor:
+        """Contrastive loss of a `reading` batch's visual tokens `[pictures, 25, width]`."""
+        captions = [
+            str(self._tokenizer.decode([word for word in row if word >= 0]))
+            for row in batch.words.tolist()
+        ]
+        mean = functional.normalize(self.project(seen.mean(1)).float(), dim=-1)
+        logits = self.scale.exp() * mean @ self._target(captions).T
+        return functional.cross_entropy(logits, torch.arange(len(logits)))
+
+
+def train_in_stages(
+    tokenizer: PreTrainedTokenizerBase,
+    training: Pool,
+    validation: Pool,
+    *,
+    coarse: Path,
+    minutes: float,
+    seed: int,
+) -> tuple[Qwen2_5_VLForConditionalGeneration, list[Stage]]:
+    """Train a new scorer.
+
+    Args:
+        tokenizer: by `scorer_tokenizer`.
+        training: pictures of split `train`.
+        validation: pictures of split `validation`.
+        coarse: directory of the trained coarse model.
+        minutes: of all stages together.
+        seed: of the batches.
+    """
+    model = build_model(tokenizer)
+    maker = RowMaker(tokenizer)
+    batches = BatchMaker(maker, training)
+    labels = (token_id(tokenizer, "True"), token_id(tokenizer, "False"))
+    rng = Random(f"{seed}:validation")
+    held = [BatchMaker(maker, validation).matching(rng) for _ in range(_CHECK_BATCHES)]
+
+    def check() -> float:
+        return accuracy(model, held, labels)
+
+    alignment = Alignment(coarse, model.lm_head.in_features, tokenizer)
+    stages = []
+    for name, share, draw in (
+        ("reading", 0.4, batches.reading),
+        ("matching", 0.25, batches.matching),
+        ("everything", 0.35, batches.everything),
+    ):
+        curve = train(
+            model,
+            draw,
+            minutes=minutes * share,
+            rng=Random(f"{seed}:{name}"),
+            check=check,
+            alignment=alignment if name == "reading" else None,
+        )
+        stages.append(Stage(name=name, minutes=minutes * share, curve=curve))
+    return model, stages
+
+
+def train(
+    model: Qwen2_5_VLForConditionalGeneration,
+    draw: Draw,
+    *,
+    minutes: float,
+    rng: Random,
+    check: Callable[[], float],
+    alignment: Alignment | None = None,
+) -> list[dict[str, float]]:
+    """Train in place for a span of time; returns the curve of `Stage`."""
+    optimizers = muon_and_adam(model, matrix_rate=_MATRIX_RATE, other_rate=_OTHER_RATE)
+    if alignment:
+        optimizers += muon_and_adam(alignment, matrix_rate=_OTHER_RATE, other_rate=_OTHER_RATE)
+    curve: list[dict[str, float]] = []
+    running: list[tuple[float, float]] = []
+    start = time.monotonic()
+    for step in itertools.count():
+        passed = (time.monotonic() - start) / (60 * minutes)
+        if passed * _CHECKS >= len(curve) + 1 or passed >= 1:
+            label_loss, word_loss = torch.tensor(running).mean(0).tolist()
+            point = {"step": step, "labels": label_loss, "words": word_loss}
+            curve.append({**point, "true_false": check()})
+            _log.info("%s", {name: round(value, 4) for name, value in curve[-1].items()})
+            running.clear()
+        if passed >= 1:
+            break
+        scale_rates(optimizers, step, passed)
+        running.append(_step(model, draw(rng), optimizers, alignment))
+    return curve
+
+
+def accuracy(
+    model: Qwen2_5_VLForConditionalGeneration, batches: Iterable[Batch], labels: tuple[int, int]
+) -> float:
+    """Share of rows whose margin between two labels has the right sign."""
+    model.eval()
+    right = []
+    for batch in batches:
+        asked = batch.answers >= 0
+        with torch.no_grad():
+            logits = model.lm_head(hidden_states(model, batch)[asked])
+        margins = logits[:, labels[0]] - logits[:, labels[1]]
+        right.append((margins > 0) == (batch.answers[asked] == labels[0]))
+    return float(torch.cat(right).float().mean())
+
+
+def save(
+    model: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, directory: Path
+) -> None:
+    """Write a directory that `AutoProcessor` and `AutoModelForImageTextToText` load."""
+    state = {name: value.half() for name, value in model.state_dict().items()}
+    model.save_pretrained(directory, state_dict=state)
+    build_processor(tokenizer).save_pretrained(directory)
+
+
+def _step(
+    model: Qwen2_5_VLForConditionalGeneration,
+    batch: Batch,
+    optimizers: list[torch.optim.Optimizer],
+    alignment: Alignment | None,
+) -> tuple[float, float]:
+    model.train()
+    # The fused CPU attention is slow backwards: plain matrix products take a third off a step.
+    with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", dtype=torch.bfloat16):
+        seen = see(model, batch.patches)
+        label_loss, word_loss = losses(model, hidden_states(model, batch, seen), batch)
+        total = label_loss + word_loss
+        if alignment:
+            total = total + _ALIGNMENT_WEIGHT * alignment.loss(seen, batch)
+    torch.autograd.backward(total)
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad()
+    return label_loss.item(), word_loss.item()

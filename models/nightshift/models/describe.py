@@ -1,0 +1,262 @@
+"""What a planner must know of a model, read off its files: no weights are loaded.
+
+The same functions name the model when a worker loads it, so both get one fingerprint or the
+difference is real.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from importlib import import_module, util
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HFValidationError
+
+from nightshift.models.spec import Builtin, Directory, Hub, ModelSpec, parse_spec
+from nightshift.schema.errors import ModelError
+from nightshift.schema.identity import fingerprint
+from nightshift.schema.models import ModelFacts
+from nightshift.schema.runs import ScorerParams
+from nightshift.scoring.framings import framing
+from nightshift.scoring.mixing import MIXING_WEIGHTS
+
+__all__ = ["FAMILIES", "describe_embedder", "describe_scorer", "open_clip_checkpoint", "revision"]
+
+#: transformers' `model_type` → our module that scores with it.
+FAMILIES: Mapping[str, str] = {"qwen2_5_vl": "nightshift.models.families.qwen2_5_vl"}
+
+# Raised when a change of ours alters the numbers that the same weights give.
+_EMBEDDER_VERSION = 1
+_SCORER_VERSION = 1
+
+_FILES = (".json", ".safetensors", ".jinja", ".txt", ".model")
+_TRUNCATION = "each text to the model's context, with a notice"
+
+
+def describe_embedder(spec: str) -> ModelFacts:
+    """Name an embedder.
+
+    Args:
+        spec: As `parse_spec` reads it; float32 unless it says otherwise, on every device.
+
+    Raises:
+        ModelError: It is malformed, its files are missing, or it is no embedder.
+    """
+    parsed = parse_spec(spec)
+    where = _open_clip if parsed.library == "open_clip" else _hf_embedder
+    identity, dim, context_length = where(parsed)
+    card = {
+        "kind": "embedder",
+        "library": parsed.library,
+        "version": _EMBEDDER_VERSION,
+        **identity,
+        "precision": parsed.precision or "float32",
+        "mixing": {role: list(weights) for role, weights in MIXING_WEIGHTS.items()},
+        "truncation": _TRUNCATION,
+        "context_length": context_length,
+    }
+    return ModelFacts(
+        kind="embedder", spec=str(parsed), fingerprint=fingerprint(card), card=card, dim=dim
+    )
+
+
+def describe_scorer(spec: str, params: ScorerParams) -> ModelFacts:
+    """Name a scorer: a multimodal LLM, a framing, and everything else that changes a score.
+
+    Args:
+        spec: As `parse_spec` reads it. Without a precision, the planner's machine decides:
+            bfloat16 where it has an NVIDIA GPU, else float32; the returned `spec` says which, so
+            that every worker computes in the same.
+        params: Framing, pixel limits and enhancement.
+
+    Raises:
+        ModelError: It is malformed, its files are missing, or its family is not known.
+    """
+    parsed = parse_spec(spec)
+    if parsed.library != "hf":
+        raise ModelError(f"{spec!r}: a scorer is loaded by transformers; write hf:MODEL", spec)
+    precision = parsed.precision or ("bfloat16" if _has_gpu() else "float32")
+    config, identity = _hf_files(parsed)
+    model_type = config.get("model_type")
+    if model_type not in FAMILIES:
+        known = ", ".join(sorted(FAMILIES))
+        raise ModelError(f"{spec!r} is of family {model_type!r}; known scorers: {known}", spec)
+    card = {
+        "kind": "scorer",
+        "version": _SCORER_VERSION,
+        "family": model_type,
+        **identity,
+        "precision": precision,
+        "framing": framing(params.framing).digest,
+        "params": params.model_dump(mode="json"),
+    }
+    canonical = ModelSpec(library="hf", source=parsed.source, precision=precision)
+    return ModelFacts(kind="scorer", spec=str(canonical), fingerprint=fingerprint(card), card=card)
+
+
+def revision(hub: Hub) -> str:
+    """The commit that the hub's default branch points to, or the newest one in the local cache.
+
+    Raises:
+        ModelError: Neither the hub nor the cache has it.
+    """
+    return _hub_file(hub, "config.json").parent.name
+
+
+def open_clip_checkpoint(source: Builtin | Directory | Hub) -> Path:
+    """The safetensors file with the weights, downloaded if need be.
+
+    Raises:
+        ModelError: There is none; other formats can carry code and are not read.
+    """
+    match source:
+        case Directory(path=path):
+            found = sorted(path.glob("*.safetensors"))
+            named = [one for one in found if one.name.startswith("open_clip")]
+            candidates = named or found
+            if len(candidates) != 1:
+                names = [one.name for one in candidates]
+                raise ModelError(
+                    f"{path} must hold one .safetensors checkpoint, found {names}", str(path)
+                )
+            return candidates[0]
+        case Hub():
+            return _hub_file(source, "open_clip_model.safetensors")
+        case Builtin(architecture=architecture, weights=weights):
+            path = Path(weights) if Path(weights).is_file() else _tagged(architecture, weights)
+            if path.suffix != ".safetensors":
+                raise ModelError(
+                    f"the weights {weights!r} of {architecture} come as {path.suffix}; only "
+                    "safetensors are read: convert them, and give the file's path",
+                    architecture,
+                )
+            return path
+
+
+def _open_clip(spec: ModelSpec) -> tuple[dict[str, Any], int, int]:
+    config = _open_clip_config(spec.source)
+    identity: dict[str, Any] = {"config": config}
+    match spec.source:
+        case Directory(path=path):
+            identity["files"] = _digests(path)
+        case Builtin(weights=weights) as source:
+            if not Path(weights).is_file():
+                # A tag brings its own preprocessing along.
+                identity["tag"] = weights
+            identity["weights"] = _file_digest(open_clip_checkpoint(source))
+        case Hub() as source:
+            identity["weights"] = _file_digest(open_clip_checkpoint(source))
+    model = config.get("model_cfg", config)
+    context = model["text_cfg"].get("context_length", 77)
+    return identity, int(model["embed_dim"]), int(context)
+
+
+def _open_clip_config(source: Builtin | Directory | Hub) -> dict[str, Any]:
+    match source:
+        case Directory(path=path):
+            return _read_json(path / "open_clip_config.json")
+        case Hub():
+            return _read_json(_hub_file(source, "open_clip_config.json"))
+        case Builtin(architecture=architecture):
+            # The package's own file, found without importing it: that would import torch.
+            found = util.find_spec("open_clip")
+            assert found is not None
+            assert found.submodule_search_locations
+            folder = Path(found.submodule_search_locations[0]) / "model_configs"
+            file = folder / f"{architecture}.json"
+            if not file.is_file():
+                raise ModelError(
+                    f"open_clip knows no architecture {architecture!r}; "
+                    "its `list_models()` prints those it does",
+                    architecture,
+                )
+            return _read_json(file)
+
+
+def _tagged(architecture: str, tag: str) -> Path:
+    pretrained = import_module("open_clip.pretrained")
+    config = pretrained.get_pretrained_cfg(architecture, tag)
+    if not config:
+        tags = ", ".join(pretrained.list_pretrained_tags_by_model(architecture)) or "none"
+        raise ModelError(
+            f"{architecture} has no weights tagged {tag!r} and there is no such file; "
+            f"known tags: {tags}",
+            f"{architecture}/{tag}",
+        )
+    try:
+        return Path(pretrained.download_pretrained(config))
+    except (OSError, RuntimeError) as error:
+        raise ModelError(
+            f"the weights {architecture}/{tag} cannot be downloaded: {error}",
+            f"{architecture}/{tag}",
+        ) from error
+
+
+def _hf_embedder(spec: ModelSpec) -> tuple[dict[str, Any], int, int]:
+    config, identity = _hf_files(spec)
+    text = config.get("text_config", {})
+    match config.get("model_type"):
+        case "siglip" | "siglip2":
+            dim = text.get("projection_size") or text.get("hidden_size", 768)
+            context = text.get("max_position_embeddings", 64)
+        case model_type if model_type == "clip" or "projection_dim" in config:
+            dim = config.get("projection_dim", 512)
+            context = text.get("max_position_embeddings", 77)
+        case other:
+            raise ModelError(f"{spec} is of type {other!r}: no text–image embedder", str(spec))
+    return identity, int(dim), int(context)
+
+
+def _hf_files(spec: ModelSpec) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The configuration, and what tells these weights from all others."""
+    match spec.source:
+        case Directory(path=path):
+            return _read_json(path / "config.json"), {"files": _digests(path)}
+        case Hub(name=name) as hub:
+            file = _hub_file(hub, "config.json")
+            return _read_json(file), {"hub": name, "revision": file.parent.name}
+        case Builtin():
+            raise ModelError(f"{spec} is no model of transformers", str(spec))
+
+
+def _hub_file(hub: Hub, name: str) -> Path:
+    try:
+        return Path(hf_hub_download(hub.name, name))
+    except (OSError, HFValidationError) as error:
+        raise ModelError(
+            f"{hub.name}: {name} is neither on the hub nor in the local cache: {error}", hub.name
+        ) from error
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        value: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{file} cannot be read: {error}", str(file)) from error
+    return value
+
+
+def _digests(directory: Path) -> dict[str, str]:
+    files = sorted(file for file in directory.iterdir() if file.suffix in _FILES)
+    if not any(file.suffix == ".safetensors" for file in files):
+        raise ModelError(f"{directory} holds no .safetensors weights", str(directory))
+    return {file.name: _file_digest(file) for file in files}
+
+
+def _file_digest(file: Path) -> str:
+    stat = file.stat()
+    return _digest_of_version(file, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _digest_of_version(file: Path, _size: int, _mtime_ns: int) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _has_gpu() -> bool:
+    # Asking torch would load it, and may initialise CUDA before a fork.
+    return Path("/proc/driver/nvidia/version").exists()

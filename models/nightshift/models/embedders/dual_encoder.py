@@ -1,0 +1,162 @@
+"""From the features of a text tower and an image tower to one unit vector a content (§1.6)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from nightshift.models.content import ItemContent
+from nightshift.models.embedder import Embedded, Notice, Prepared, Role
+from nightshift.schema.errors import InputError, ModelError
+from nightshift.schema.models import ModelFacts
+from nightshift.scoring.mixing import mix_item, mix_query, normalise, pool
+
+__all__ = ["DualEncoder", "Tokens", "Towers"]
+
+_P = TypeVar("_P")
+Features = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tokens(Generic[_P]):
+    """Texts as one tower reads them, cut to its context."""
+
+    inputs: _P
+    #: Tokens of each text before it was cut.
+    lengths: tuple[int, ...]
+
+
+class Towers(Protocol[_P]):
+    """What a library offers; `prepare_*` run on the CPU and in any thread."""
+
+    def prepare_texts(self, texts: Sequence[str]) -> Tokens[_P]:
+        """Tokenise at least one text; nothing in it is read as a special token."""
+        ...
+
+    def prepare_images(self, images: Sequence[Image.Image]) -> _P:
+        """Resize and normalise at least one RGB picture."""
+        ...
+
+    def encode_texts(self, inputs: _P) -> Tensor:
+        """Features (n, dim), not normalised."""
+        ...
+
+    def encode_images(self, inputs: _P) -> Tensor:
+        """Features (n, dim), not normalised."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Batch(Generic[_P]):
+    n_contents: int
+    texts: Tokens[_P] | None
+    images: _P | None
+    #: Content of each text and of each image, in order.
+    text_owners: tuple[int, ...]
+    image_owners: tuple[int, ...]
+
+
+class DualEncoder(Generic[_P]):
+    """An `Embedder` over two towers.
+
+    Args:
+        towers: The model.
+        facts: As `describe_embedder` named it.
+    """
+
+    def __init__(self, towers: Towers[_P], facts: ModelFacts) -> None:
+        self._towers = towers
+        self.fingerprint = facts.fingerprint
+        self.dim = facts.dim
+        self._context_length = int(facts.card["context_length"])
+        self._spec = facts.spec
+
+    def prepare(self, contents: Sequence[ItemContent]) -> Prepared:
+        """See `Embedder.prepare`."""
+        for position, content in enumerate(contents):
+            if not (content.texts or content.images):
+                raise InputError(
+                    f"content {position} has neither text nor image to embed",
+                    "empty_content",
+                    str(position),
+                )
+        texts = [(i, text) for i, content in enumerate(contents) for text in content.texts]
+        images = [(i, image) for i, content in enumerate(contents) for image in content.images]
+        rgb = [image.convert("RGB") for _, image in images]
+        return _Batch(
+            n_contents=len(contents),
+            texts=self._towers.prepare_texts([text for _, text in texts]) if texts else None,
+            images=self._towers.prepare_images(rgb) if rgb else None,
+            text_owners=tuple(i for i, _ in texts),
+            image_owners=tuple(i for i, _ in images),
+        )
+
+    @torch.inference_mode()
+    def embed(self, prepared: Prepared, role: Role) -> Embedded:
+        """See `Embedder.embed`."""
+        assert isinstance(prepared, _Batch)
+        batch: _Batch[_P] = prepared
+        texts = self._features(
+            self._towers.encode_texts(batch.texts.inputs) if batch.texts else None
+        )
+        images = self._features(
+            self._towers.encode_images(batch.images) if batch.images is not None else None
+        )
+        vectors = np.empty((batch.n_contents, self.dim), np.float32)
+        for position in range(batch.n_contents):
+            of_text = texts[[owner == position for owner in batch.text_owners]]
+            of_image = images[[owner == position for owner in batch.image_owners]]
+            vectors[position] = _combine(of_image, of_text, role)
+        _refuse_broken(vectors)
+        return Embedded(vectors=vectors, notices=self._notices(batch))
+
+    def _features(self, features: Tensor | None) -> Features:
+        if features is None:
+            return np.empty((0, self.dim), np.float32)
+        if features.shape[1] != self.dim:
+            raise ModelError(
+                f"{self._spec} gives embeddings of length {features.shape[1]}, though its "
+                f"configuration says {self.dim}",
+                self._spec,
+            )
+        array: Features = features.float().cpu().numpy()
+        return array
+
+    def _notices(self, batch: _Batch[_P]) -> tuple[Notice, ...]:
+        if batch.texts is None:
+            return ()
+        return tuple(
+            Notice(
+                position=owner,
+                reason="text_truncated",
+                detail=f"{length} tokens, of which the model reads {self._context_length}",
+            )
+            for owner, length in zip(batch.text_owners, batch.texts.lengths, strict=True)
+            if length > self._context_length
+        )
+
+
+def _combine(images: Features, texts: Features, role: Role) -> Features:
+    if not len(texts):
+        return normalise(pool(images))
+    if not len(images):
+        return normalise(pool(texts))
+    mix = mix_query if role == "query" else mix_item
+    return mix(pool(images), pool(texts))
+
+
+def _refuse_broken(vectors: Features) -> None:
+    # A zero vector becomes NaN when it is normalised.
+    broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(broken):
+        raise InputError(
+            f"the embedding of content {broken[0]} is zero or not finite: look at the picture, or "
+            "try the model in float32",
+            "embedding_not_finite",
+            str(broken[0]),
+        )

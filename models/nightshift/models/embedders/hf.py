@@ -1,0 +1,96 @@
+"""Embedders of transformers: CLIP, SigLIP and whatever else has a text and an image tower."""
+
+from collections.abc import Callable, Mapping, Sequence
+from threading import Lock
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
+
+from nightshift.models.describe import describe_embedder, revision
+from nightshift.models.embedders.dual_encoder import DualEncoder, Tokens
+from nightshift.models.spec import Hub, parse_spec
+from nightshift.schema.errors import ModelError
+
+__all__ = ["load"]
+
+Inputs = dict[str, Tensor]
+
+
+def load(spec: str, device: torch.device) -> DualEncoder[Inputs]:
+    """Load an embedder; safetensors only, and no code from its repository.
+
+    Raises:
+        ModelError: It cannot be loaded, or has no text and image features.
+    """
+    facts = describe_embedder(spec)
+    source = parse_spec(spec).source
+    pin = revision(source) if isinstance(source, Hub) else "main"
+    dtype = getattr(torch, facts.card["precision"])
+    disable_progress_bar()
+    try:
+        model = AutoModel.from_pretrained(
+            str(source), revision=pin, dtype=dtype, use_safetensors=True, trust_remote_code=False
+        )
+        tokenizer = AutoTokenizer.from_pretrained(str(source), revision=pin)
+        image_processor = AutoImageProcessor.from_pretrained(str(source), revision=pin)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(f"{spec} cannot be loaded by transformers: {error}", spec) from error
+    if not (hasattr(model, "get_text_features") and hasattr(model, "get_image_features")):
+        raise ModelError(f"{spec} gives no text and image features: it is no embedder", spec)
+    towers = _TransformersTowers(
+        model.to(device).eval(), tokenizer, image_processor, int(facts.card["context_length"])
+    )
+    return DualEncoder(towers, facts)
+
+
+class _TransformersTowers:
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        image_processor: Callable[..., Mapping[str, Tensor]],
+        context_length: int,
+    ) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+        self._tokenizer.split_special_tokens = True
+        self._image_processor = image_processor
+        self._context_length = context_length
+        self._lock = Lock()
+
+    def prepare_texts(self, texts: Sequence[str]) -> Tokens[Inputs]:
+        # The tokenizer keeps the length limit of a call as state.
+        with self._lock:
+            whole = self._tokenizer(list(texts), verbose=False)["input_ids"]
+            # SigLIP was trained on texts padded to the full context; to CLIP it is all the same.
+            cut = self._tokenizer(
+                list(texts),
+                truncation=True,
+                padding="max_length",
+                max_length=self._context_length,
+                return_tensors="pt",
+            )
+        return Tokens(inputs=dict(cut), lengths=tuple(len(ids) for ids in whole))
+
+    def prepare_images(self, images: Sequence[Image.Image]) -> Inputs:
+        return dict(self._image_processor(images=list(images), return_tensors="pt"))
+
+    def encode_texts(self, inputs: Inputs) -> Tensor:
+        return self._pooled("get_text_features", inputs)
+
+    def encode_images(self, inputs: Inputs) -> Tensor:
+        return self._pooled("get_image_features", inputs)
+
+    def _pooled(self, method: str, inputs: Inputs) -> Tensor:
+        reference = next(self._model.parameters())
+        moved = {
+            name: value.to(reference.device, reference.dtype)
+            if value.is_floating_point()
+            else value.to(reference.device)
+            for name, value in inputs.items()
+        }
+        features: Tensor = getattr(self._model, method)(**moved).pooler_output
+        return features

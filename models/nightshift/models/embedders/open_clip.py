@@ -1,0 +1,123 @@
+"""Embedders of the open_clip library: built-in architectures, local directories, hub models."""
+
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from threading import Lock
+
+import open_clip
+import torch
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
+from torch import Tensor
+
+from nightshift.models.describe import describe_embedder, open_clip_checkpoint
+from nightshift.models.embedders.dual_encoder import DualEncoder, Tokens
+from nightshift.models.spec import Builtin, Directory, ModelSpec, Precision, parse_spec
+from nightshift.schema.errors import ModelError
+
+__all__ = ["load"]
+
+_PRECISIONS: dict[Precision | None, str] = {
+    None: "fp32",
+    "float32": "fp32",
+    "bfloat16": "pure_bf16",
+    "float16": "pure_fp16",
+}
+# open_clip's own tokenizer reads these, in any case, out of a caption.
+_CONTROL = re.compile(r"<(start_of_text|end_of_text)>", re.IGNORECASE)
+
+
+def load(spec: str, device: torch.device) -> DualEncoder[Tensor]:
+    """Load an embedder.
+
+    Raises:
+        ModelError: It is unknown, or its files are missing or do not fit together.
+    """
+    facts = describe_embedder(spec)
+    parsed = parse_spec(spec)
+    checkpoint = open_clip_checkpoint(parsed.source)
+    try:
+        towers = _OpenClip(parsed, str(checkpoint), device)
+    except (RuntimeError, ValueError, LookupError, TypeError, OSError, AssertionError) as error:
+        raise ModelError(f"{spec} cannot be loaded by open_clip: {error}", spec) from error
+    return DualEncoder(towers, facts)
+
+
+class _OpenClip:
+    def __init__(self, spec: ModelSpec, checkpoint: str, device: torch.device) -> None:
+        name, weights = _open_clip_names(spec)
+        self._device = device
+        tag = open_clip.get_pretrained_cfg(name, weights) if weights else {}
+        with _without("initialized randomly"):
+            self._model = open_clip.create_model(
+                name,
+                # A tag brings its preprocessing; the weights are read below, safetensors only.
+                pretrained=weights,
+                load_weights=False,
+                pretrained_text=False,
+                precision=_PRECISIONS[spec.precision],
+                device=device,
+                # open_clip only warns where a tag was trained with another activation.
+                force_quick_gelu=bool(tag.get("quick_gelu")),
+            )
+        open_clip.load_checkpoint(self._model, checkpoint, device="cpu")
+        self._model.eval()
+        self._dtype = next(self._model.parameters()).dtype
+        preprocess = PreprocessCfg(**self._model.visual.preprocess_cfg)
+        self._preprocess = image_transform_v2(preprocess, is_train=False)
+        self._tokenizer = open_clip.get_tokenizer(name)
+        self._lock = Lock()
+        if not isinstance(self._tokenizer, open_clip.SimpleTokenizer):
+            self._tokenizer.tokenizer.split_special_tokens = True
+
+    def prepare_texts(self, texts: Sequence[str]) -> Tokens[Tensor]:
+        plain = [_CONTROL.sub(r"< \1>", text) for text in texts]
+        # Hugging Face tokenizers keep the length limit of a call as state.
+        with self._lock:
+            lengths = tuple(self._length(text) for text in plain)
+            return Tokens(inputs=self._tokenizer(plain), lengths=lengths)
+
+    def prepare_images(self, images: Sequence[Image.Image]) -> Tensor:
+        return torch.stack([self._preprocess(image) for image in images])
+
+    def encode_texts(self, inputs: Tensor) -> Tensor:
+        features: Tensor = self._model.encode_text(inputs.to(self._device))
+        return features
+
+    def encode_images(self, inputs: Tensor) -> Tensor:
+        features: Tensor = self._model.encode_image(inputs.to(self._device, self._dtype))
+        return features
+
+    def _length(self, text: str) -> int:
+        if isinstance(self._tokenizer, open_clip.SimpleTokenizer):
+            return len(self._tokenizer.encode(text)) + 2
+        clean = getattr(self._tokenizer, "clean_fn", str)
+        return len(self._tokenizer.tokenizer(clean(text), verbose=False)["input_ids"])
+
+
+def _open_clip_names(spec: ModelSpec) -> tuple[str, str | None]:
+    match spec.source:
+        case Directory(path=path):
+            return f"local-dir:{path}", None
+        case Builtin(architecture=architecture, weights=weights):
+            return architecture, weights
+        case hub:
+            return f"hf-hub:{hub}", None
+
+
+@contextmanager
+def _without(words: str) -> Iterator[None]:
+    """Drop the messages that hold these words: they are not true of what we do."""
+
+    def wanted(record: logging.LogRecord) -> bool:
+        return words not in record.getMessage()
+
+    # open_clip logs to the root logger.
+    root = logging.getLogger()
+    root.addFilter(wanted)
+    try:
+        yield
+    finally:
+        root.removeFilter(wanted)

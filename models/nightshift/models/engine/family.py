@@ -1,0 +1,158 @@
+"""What the engine needs of a model family; each family is one file that says how it is met."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from PIL import Image
+from torch import Tensor, nn
+
+from nightshift.models.engine.text import TextEncoder, Turn
+
+__all__ = ["DEFAULT_MAX_PIXELS", "Decoder", "Family", "Picture", "PixelLimits", "Rotary", "Steps"]
+
+#: RetLLM's published bound, 512 visual tokens of 28 × 28 pixels. Checkpoints allow many times as
+#: much: a single photograph would then take 16,384 tokens.
+DEFAULT_MAX_PIXELS = 512 * 28 * 28
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PixelLimits:
+    """Bounds on the pixels of a resized picture."""
+
+    #: None means the checkpoint's own.
+    min_pixels: int | None = None
+    #: None means the checkpoint's own, or `DEFAULT_MAX_PIXELS` where that is less.
+    max_pixels: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """One preprocessed picture, in host memory."""
+
+    #: float32; the shape is the family's affair.
+    pixels: Tensor
+    #: Patches in time, height and width, before they are merged.
+    grid: tuple[int, int, int]
+    #: Visual tokens in the prompt.
+    n_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoder:
+    """The parts of the language model that the enhancement looks at and acts on."""
+
+    #: Modules whose output is the residual stream (batch, length, width).
+    layers: Sequence[nn.Module]
+    #: The feed-forward of each layer: maps normed states to what is added to the stream.
+    feed_forwards: Sequence[nn.Module]
+    #: Mean absolute weight of each feed-forward's gate projection.
+    gate_sizes: Sequence[float]
+    #: The norm between the last layer and the head.
+    norm: nn.Module
+    #: (vocabulary, width), without bias.
+    head_weight: Tensor
+
+
+#: Cosines and sines of rotary positions, (batch, length, head width) each.
+Rotary = tuple[Tensor, Tensor]
+
+
+class Steps(Protocol):
+    """A decoder layer taken apart, for an engine that decides itself who attends to whom.
+
+    States are (batch, length, width), heads (batch, heads, length, head width).
+    """
+
+    def rotary(self, states: Tensor, positions: Tensor) -> Rotary:
+        """Of positions (axes, batch, length), in the type and on the device of `states`."""
+        ...
+
+    def normed(self, layer: int, states: Tensor) -> Tensor:
+        """What attention reads."""
+        ...
+
+    def queries(self, layer: int, normed: Tensor, rotary: Rotary) -> Tensor:
+        """Heads that ask; a multiple of those that answer, neighbours sharing one."""
+        ...
+
+    def keys_values(self, layer: int, normed: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor]:
+        """Heads that answer."""
+        ...
+
+    def attended(self, layer: int, states: Tensor, heads: Tensor) -> Tensor:
+        """The stream after attention, from the stream before it and what the heads found."""
+        ...
+
+    def feed_forward_input(self, layer: int, states: Tensor) -> Tensor:
+        """What the feed-forward reads; its output is then added to `states`."""
+        ...
+
+
+class Family(Protocol):
+    """A loaded multimodal language model."""
+
+    @property
+    def steps(self) -> Steps | None:
+        """Its layers taken apart; None where only whole prompts can be read."""
+        ...
+
+    @property
+    def decoder(self) -> Decoder:
+        """Its language model."""
+        ...
+
+    @property
+    def text(self) -> TextEncoder:
+        """Its tokenizer for text that is only text."""
+        ...
+
+    @property
+    def turn(self) -> Turn:
+        """Its chat template around one user turn."""
+        ...
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of the longest prompt it reads."""
+        ...
+
+    def picture_ids(self, picture: Picture) -> list[int]:
+        """Token ids that stand for a picture in a prompt."""
+        ...
+
+    def prepare_pictures(self, images: Sequence[Image.Image], limits: PixelLimits) -> list[Picture]:
+        """Resize and normalise RGB pictures, on the CPU; any thread may call it.
+
+        Raises:
+            InputError: A picture cannot be resized within the limits; `subject_id` is its place.
+        """
+        ...
+
+    def see(self, pictures: Sequence[Picture]) -> list[Tensor]:
+        """Visual tokens (n_tokens, width) of each picture, on the device."""
+        ...
+
+    def is_visual(self, ids: Tensor) -> Tensor:
+        """Bool, of the shape of `ids`: where a visual token goes."""
+        ...
+
+    def positions(self, ids: Tensor, pictures: Sequence[Picture]) -> Tensor:
+        """Positions (axes, length) of one prompt's ids (length,), on the CPU."""
+        ...
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Token embeddings (batch, length, width); those of visual tokens are overwritten."""
+        ...
+
+    def decode(self, embeddings: Tensor, positions: Tensor) -> Tensor:
+        """Run the decoder causally; rows may be padded on the right.
+
+        Args:
+            embeddings: (batch, length, width).
+            positions: (axes, batch, length).
+
+        Returns:
+            States after the final norm, (batch, length, width).
+        """
+        ...

@@ -1,0 +1,208 @@
+"""Prefixes and suffixes side by side through the decoder, layer after layer."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad, scaled_dot_product_attention
+
+from nightshift.models.engine.blocks import Block, fold, prefixes, suffix_blocks, take
+from nightshift.models.engine.enhancement import Watch, blend, correction, trigger_layers
+from nightshift.models.engine.family import Family, Steps
+from nightshift.models.engine.prompts import PromptGroup
+from nightshift.models.scorer import Trace
+from nightshift.schema.runs import EnhancementParams
+
+__all__ = ["Lockstep"]
+
+# Tokens that go through a layer at a time: few stay in a CPU's cache, many keep a GPU busy.
+_TOKENS_PER_STEP = {"cpu": 2048, "cuda": 16_384}
+# Prompts whose uncertainty over the whole vocabulary is computed at a time.
+_LENS_ROWS = 128
+
+#: Keys and values of the prefixes in one layer, (rows, heads, length, head width) each.
+_Memory = tuple[Tensor, Tensor]
+
+
+class Lockstep:
+    """One forward of some groups; run once.
+
+    Args:
+        family: The loaded model.
+        steps: Its layers, taken apart.
+        groups: Prompts; only prefixes hold pictures that the enhancement may look at.
+        seen: Visual tokens of the distinct pictures.
+        enhancement: As `effective` returned it.
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        steps: Steps,
+        groups: Sequence[PromptGroup],
+        seen: Sequence[Tensor],
+        enhancement: EnhancementParams,
+    ) -> None:
+        self._decoder = family.decoder
+        self._steps = steps
+        self._enhancement = enhancement
+        self._window = trigger_layers(enhancement, len(family.decoder.layers))
+        groups = sorted(groups, key=lambda one: -len(one.prefix.ids))
+        ordered = [
+            (i, len(g.prefix.ids), suffix) for i, g in enumerate(groups) for suffix in g.suffixes
+        ]
+        ordered.sort(key=lambda one: (-one[1], -len(one[2].ids)))
+        self._prefixes = prefixes(family, steps, groups, seen)
+        self._step = _TOKENS_PER_STEP.get(self._prefixes.states.device.type, 16_384)
+        self._blocks = list(suffix_blocks(family, steps, ordered, seen, self._step))
+        #: `group/suffix` of each prompt, in the order of everything below.
+        self.places = [suffix.place for _, _, suffix in ordered]
+        self._groups = [group for group, _, _ in ordered]
+        #: The row of each prompt's prefix: all start from the same one.
+        self._owners = list(self._groups)
+        self._memories = [
+            torch.cat([seen[i] for i in g.prefix.pictures]) if g.prefix.pictures else None
+            for g in groups
+        ]
+        self._watch = Watch(
+            self._decoder,
+            enhancement,
+            [
+                enhancement.memory == "all" or bool(groups[i].prefix.pictures + suffix.pictures)
+                for i, _, suffix in ordered
+            ],
+        )
+
+    def run(self) -> Tensor:
+        """Normed states (n, width) at the end of each prompt."""
+        n_layers = len(self._decoder.layers)
+        for layer in range(n_layers):
+            last = layer == n_layers - 1
+            fired = self._watch.at(layer - 1) if layer - 1 in self._window else []
+            memory, variants = self._advance_prefixes(layer, fired, last=last)
+            for block in self._blocks:
+                self._advance(layer, block, memory, set(fired), last=last)
+            if fired and not last:
+                self._settle(variants, fired)
+            if layer in self._window and self._enhancement.trigger == "entropy":
+                self._look(layer)
+        ends: Tensor = self._decoder.norm(torch.cat([block.last() for block in self._blocks]))
+        return ends
+
+    def traces(self) -> list[Trace]:
+        """What the enhancement did to each prompt."""
+        return self._watch.traces()
+
+    def _advance_prefixes(
+        self, layer: int, fired: Sequence[int], *, last: bool
+    ) -> tuple[_Memory, dict[int, Tensor]]:
+        """Move prefixes past a layer; in the last one only their keys and values are wanted.
+
+        Returns:
+            Keys and values, and the enhanced variant of each row that fired prompts have read.
+        """
+        enhanced: dict[int, Tensor] = {}
+        memories: list[_Memory] = []
+        forks = {self._owners[prompt] for prompt in fired}
+        own, cos, sin = self._prefixes, *self._prefixes.rotary
+        for rows, groups, length in own.steps(self._step):
+            states = own.states[rows, :length]
+            rotary = cos[groups, :length], sin[groups, :length]
+            normed = self._steps.normed(layer, states)
+            keys, values = self._steps.keys_values(layer, normed, rotary)
+            memories.append((keys, values))
+            if last:
+                continue
+            queries = self._steps.queries(layer, normed, rotary)
+            heads = scaled_dot_product_attention(
+                queries, keys, values, is_causal=True, enable_gqa=True
+            )
+            states = self._steps.attended(layer, states, heads)
+            x = self._steps.feed_forward_input(layer, states)
+            f = self._decoder.feed_forwards[layer](x)
+            for i, group in enumerate(groups):
+                if rows.start + i in forks:
+                    blended = self._blend(layer, group, x[i], f[i])
+                    enhanced[rows.start + i] = states[i] + blended
+            own.states[rows, :length] = states + f
+        return _joined(memories), enhanced
+
+    def _advance(
+        self, layer: int, block: Block, memory: _Memory, fired: set[int], *, last: bool
+    ) -> None:
+        """Move suffixes past a layer; in the last one only their ends are wanted."""
+        states, rotary, mask = block.states, block.rotary, block.mask
+        normed = self._steps.normed(layer, states)
+        own = self._steps.keys_values(layer, normed, rotary)
+        if last:
+            states, normed = take(states, block.ends), take(normed, block.ends)
+            rotary = take(rotary[0], block.ends), take(rotary[1], block.ends)
+            visible = mask[:, 0].expand(len(block.ends), -1, -1)
+            mask = take(visible, block.ends)[:, None]
+        queries = self._steps.queries(layer, normed, rotary)
+        owners = [self._owners[i] for i in block.prompts]
+        keys, values = (
+            torch.cat([_rows(ours[:, :, : block.prefix_length], owners), theirs], dim=2)
+            for ours, theirs in zip(memory, own, strict=True)
+        )
+        folded = fold(queries, keys.shape[1])
+        mask = mask.repeat(1, 1, folded.shape[2] // mask.shape[2], 1)
+        heads = scaled_dot_product_attention(folded, keys, values, attn_mask=mask)
+        states = self._steps.attended(layer, states, heads.reshape(queries.shape))
+        x = self._steps.feed_forward_input(layer, states)
+        f = self._decoder.feed_forwards[layer](x)
+        changed = [i for i, prompt in enumerate(block.prompts) if prompt in fired]
+        for group in {block.groups[i] for i in changed}:
+            of_group = [i for i in changed if block.groups[i] == group]
+            blended = self._blend(
+                layer, group, x[of_group].flatten(0, 1), f[of_group].flatten(0, 1)
+            )
+            f[of_group] = blended.unflatten(0, (len(of_group), -1))
+        block.states = f.add_(states)
+
+    def _blend(self, layer: int, group: int, x: Tensor, f: Tensor) -> Tensor:
+        """Feed-forward outputs (length, width) of one group, with its pictures in them."""
+        memory, params = self._memories[group], self._enhancement
+        assert memory is not None
+        delta = correction(x, memory, self._decoder.gate_sizes[layer], params.activation)
+        return blend(f, delta, params.alpha, params.norm_match)
+
+    def _settle(self, enhanced: Mapping[int, Tensor], fired: Sequence[int]) -> None:
+        """Give prompts that fired the enhanced variant of their prefix; drop rows nobody reads."""
+        own = self._prefixes
+        places = {row: len(own.groups) + i for i, row in enumerate(enhanced)}
+        length = own.states.shape[1]
+        added = [pad(states, (0, 0, 0, length - len(states))) for states in enhanced.values()]
+        states = torch.cat([own.states, torch.stack(added)])
+        groups = own.groups + [own.groups[row] for row in enhanced]
+        for prompt in fired:
+            self._owners[prompt] = places[self._owners[prompt]]
+        kept = sorted(set(self._owners))
+        self._owners = [kept.index(row) for row in self._owners]
+        own.states, own.groups = states[kept], [groups[row] for row in kept]
+
+    def _look(self, layer: int) -> None:
+        undecided = self._watch.undecided()
+        if not undecided:
+            return
+        ends = torch.cat([block.last() for block in self._blocks])
+        for start in range(0, len(undecided), _LENS_ROWS):
+            some = undecided[start : start + _LENS_ROWS]
+            self._watch.look(layer, some, ends[some])
+
+
+def _rows(of: Tensor, places: Sequence[int]) -> Tensor:
+    if len(set(places)) == 1:
+        # Most blocks are of one group: nothing to gather.
+        return of[places[0]].expand(len(places), -1, -1, -1)
+    return of.index_select(0, torch.tensor(places, device=of.device))
+
+
+def _joined(memories: Sequence[_Memory]) -> _Memory:
+    """Keys and values of all rows, padded with zeros to the longest."""
+    length = max(keys.shape[2] for keys, _ in memories)
+    keys, values = (
+        torch.cat([pad(one, (0, 0, 0, length - one.shape[2])) for one in each])
+        for each in zip(*memories, strict=True)
+    )
+    return keys, values

@@ -1,0 +1,100 @@
+"""The packed engine: the shared beginning of prompts once, their ends in blocks behind it.
+
+All prompts of a batch go through the decoder side by side, layer after layer. A layer first
+advances the prefixes, which attend to themselves; then the suffixes, in blocks: each attends to
+the keys and values of its prefix and, causally, to itself. No mask grows with the number of
+suffixes, and no keys or values outlive their layer. See `docs/decisions`, packed scoring.
+"""
+
+import logging
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from nightshift.models.engine.enhancement import effective
+from nightshift.models.engine.family import Family, PixelLimits, Steps
+from nightshift.models.engine.lockstep import Lockstep
+from nightshift.models.engine.memory import TokenBudget
+from nightshift.models.engine.packing import alone, batches, most_variants, why_whole
+from nightshift.models.engine.plain import PlainEngine
+from nightshift.models.engine.prompts import Prepared, PromptGroup, prepare, see
+from nightshift.models.engine.reading import read, readings_of
+from nightshift.models.scorer import Group, PreparedGroups, Reading
+from nightshift.schema.runs import EnhancementParams
+from nightshift.scoring.prompts import Labels
+
+__all__ = ["PackedEngine"]
+
+_log = logging.getLogger(__name__)
+
+# Tokens whose states a forward keeps, prefixes and suffixes together.
+_TOKENS_PER_BATCH = 32_768
+
+
+class PackedEngine:
+    """An `Engine`. What it cannot pack exactly it reads whole, by the plain one, and says so.
+
+    Args:
+        family: The loaded model.
+        steps: Its layers, taken apart.
+        limits: Bounds on the pixels of a picture.
+    """
+
+    def __init__(self, family: Family, steps: Steps, limits: PixelLimits) -> None:
+        self._family = family
+        self._steps = steps
+        self._limits = limits
+        self._budget = TokenBudget(_TOKENS_PER_BATCH)
+        self._plain = PlainEngine(family, limits)
+        self._told: set[str] = set()
+
+    def prepare(self, groups: Sequence[Group]) -> PreparedGroups:
+        """See `Engine.prepare`."""
+        return prepare(self._family, self._limits, groups)
+
+    @torch.inference_mode()
+    def score(
+        self, prepared: PreparedGroups, *, labels: Labels, enhancement: EnhancementParams
+    ) -> list[tuple[Reading, ...]]:
+        """See `Engine.score`."""
+        assert isinstance(prepared, Prepared)
+        text = self._family.text
+        label_ids = [text.label(labels.positive), text.label(labels.negative)]
+        enhancement = effective(enhancement)
+        seen = see(self._family, prepared.pictures)
+        packed: list[PromptGroup] = []
+        whole: list[PromptGroup] = []
+        for group in prepared.groups:
+            reason = why_whole(group, enhancement)
+            (whole if reason else packed).append(group)
+            self._tell(reason)
+        found = self._read(packed, seen, label_ids, enhancement)
+        prompts = [prompt for group in whole for prompt in group.prompts()]
+        found.update(self._plain.read(prompts, seen, label_ids, enhancement))
+        return prepared.arranged(found)
+
+    def _read(
+        self,
+        groups: Sequence[PromptGroup],
+        seen: Sequence[Tensor],
+        label_ids: list[int],
+        enhancement: EnhancementParams,
+    ) -> dict[str, Reading]:
+        found: dict[str, Reading] = {}
+
+        def forward(batch: list[PromptGroup]) -> None:
+            lockstep = Lockstep(self._family, self._steps, batch, seen, enhancement)
+            found_here = read(self._family.decoder.head_weight, lockstep.run(), label_ids)
+            found.update(readings_of(lockstep.places, found_here, lockstep.traces()))
+
+        variants = most_variants(enhancement, len(self._family.decoder.layers))
+        self._budget.run(
+            groups, lambda work, budget: batches(work, budget, variants), forward, alone
+        )
+        return found
+
+    def _tell(self, reason: str | None) -> None:
+        if reason and reason not in self._told:
+            self._told.add(reason)
+            _log.warning("some pairs are scored one by one, not packed: %s", reason)

@@ -1,0 +1,117 @@
+"""The plain engine: every prompt whole, in batches of similar length. The reference for others."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from nightshift.models.engine.enhancement import enhanced
+from nightshift.models.engine.family import Family, PixelLimits
+from nightshift.models.engine.memory import TokenBudget
+from nightshift.models.engine.prompts import Prepared, Prompt, embed, prepare, see
+from nightshift.models.engine.reading import read, readings_of
+from nightshift.models.scorer import Group, PreparedGroups, Reading
+from nightshift.schema.runs import EnhancementParams
+from nightshift.scoring.prompts import Labels
+
+__all__ = ["PlainEngine"]
+
+# Bounds the memory of a forward, padding included.
+_TOKENS_PER_BATCH = 8192
+_PROMPTS_PER_BATCH = 64
+
+
+class PlainEngine:
+    """An `Engine`.
+
+    Args:
+        family: The loaded model.
+        limits: Bounds on the pixels of a picture.
+    """
+
+    def __init__(self, family: Family, limits: PixelLimits) -> None:
+        self._family = family
+        self._limits = limits
+        self._budget = TokenBudget(_TOKENS_PER_BATCH)
+
+    def prepare(self, groups: Sequence[Group]) -> PreparedGroups:
+        """See `Engine.prepare`."""
+        return prepare(self._family, self._limits, groups)
+
+    @torch.inference_mode()
+    def score(
+        self, prepared: PreparedGroups, *, labels: Labels, enhancement: EnhancementParams
+    ) -> list[tuple[Reading, ...]]:
+        """See `Engine.score`."""
+        assert isinstance(prepared, Prepared)
+        text = self._family.text
+        label_ids = [text.label(labels.positive), text.label(labels.negative)]
+        seen = see(self._family, prepared.pictures)
+        found = self.read(prepared.prompts, seen, label_ids, enhancement)
+        return prepared.arranged(found)
+
+    def read(
+        self,
+        prompts: Sequence[Prompt],
+        seen: Sequence[Tensor],
+        label_ids: list[int],
+        enhancement: EnhancementParams,
+    ) -> dict[str, Reading]:
+        """Read prompts whole.
+
+        Args:
+            prompts: In any order.
+            seen: Visual tokens of the distinct pictures.
+            label_ids: Tokens of the labels.
+            enhancement: When and how the pictures are looked at again.
+
+        Returns:
+            By place.
+        """
+        found: dict[str, Reading] = {}
+
+        def forward(batch: list[Prompt]) -> None:
+            found.update(self._read_batch(batch, seen, label_ids, enhancement))
+
+        self._budget.run(prompts, _batches, forward, _alone)
+        return found
+
+    def _read_batch(
+        self,
+        batch: Sequence[Prompt],
+        seen: Sequence[Tensor],
+        label_ids: list[int],
+        enhancement: EnhancementParams,
+    ) -> dict[str, Reading]:
+        lengths = [len(prompt.ids) for prompt in batch]
+        embeddings, positions = embed(self._family, batch, seen)
+        memories = [
+            torch.cat([seen[i] for i in prompt.pictures]) if prompt.pictures else None
+            for prompt in batch
+        ]
+        if enhancement.memory == "all":
+            memories = [row[:n] for row, n in zip(embeddings, lengths, strict=True)]
+        with enhanced(self._family.decoder, enhancement, memories, lengths) as state:
+            states = self._family.decode(embeddings, positions)
+        last = states[range(len(batch)), [n - 1 for n in lengths]]
+        found = read(self._family.decoder.head_weight, last, label_ids)
+        return readings_of([one.place for one in batch], found, state.traces())
+
+
+def _batches(prompts: Sequence[Prompt], budget: int) -> Iterator[list[Prompt]]:
+    """Prompts of similar length together; a pure function of the prompts and the budget."""
+    batch: list[Prompt] = []
+    for prompt in sorted(prompts, key=lambda one: -len(one.ids)):
+        # The first is the longest: the others are padded to it.
+        longest = len(batch[0].ids) if batch else 0
+        full = len(batch) == _PROMPTS_PER_BATCH or (len(batch) + 1) * longest > budget
+        if batch and full:
+            yield batch
+            batch = []
+        batch.append(prompt)
+    if batch:
+        yield batch
+
+
+def _alone(batch: list[Prompt]) -> tuple[str, int] | None:
+    return (batch[0].place, len(batch[0].ids)) if len(batch) == 1 else None

@@ -1,0 +1,228 @@
+"""Groups of prompts, tokenised: what every engine prepares and reads."""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from nightshift.models.engine.family import Family, Picture, PixelLimits
+from nightshift.models.scorer import Group, Piece, Reading
+from nightshift.schema.errors import InputError, ModelError
+
+__all__ = ["Part", "Prepared", "Prompt", "PromptGroup", "embed", "prepare", "see"]
+
+# Visual tokens that one pass of the vision tower makes: few stay in a CPU's cache.
+_VISUAL_TOKENS_PER_PASS = {"cpu": 512, "cuda": 16_384}
+# So many distinct prompts with one reading are no coincidence.
+_SUSPICIOUS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """The beginning of some prompts, or the end of one."""
+
+    #: `group`, or `group/suffix`.
+    place: str
+    #: int64 (length,).
+    ids: Tensor
+    #: int64 (axes, length), as in the whole prompt.
+    positions: Tensor
+    #: Places in the list of distinct pictures, in reading order.
+    pictures: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """One whole prompt."""
+
+    #: `group/suffix`.
+    place: str
+    #: int64 (length,).
+    ids: Tensor
+    #: int64 (axes, length).
+    positions: Tensor
+    #: Places in the list of distinct pictures, in reading order.
+    pictures: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptGroup:
+    """Prompts that share their beginning."""
+
+    prefix: Part
+    suffixes: tuple[Part, ...]
+
+    def prompts(self) -> Iterator[Prompt]:
+        """Each of them whole."""
+        for suffix in self.suffixes:
+            yield Prompt(
+                place=suffix.place,
+                ids=torch.cat([self.prefix.ids, suffix.ids]),
+                positions=torch.cat([self.prefix.positions, suffix.positions], dim=1),
+                pictures=self.prefix.pictures + suffix.pictures,
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """Groups in host memory."""
+
+    #: Distinct, whatever the number of prompts that show them.
+    pictures: list[Picture]
+    groups: list[PromptGroup]
+
+    @property
+    def n_suffixes(self) -> int:
+        """How many prompts it holds."""
+        return sum(len(group.suffixes) for group in self.groups)
+
+    @cached_property
+    def prompts(self) -> list[Prompt]:
+        """All of them whole, group after group."""
+        return [prompt for group in self.groups for prompt in group.prompts()]
+
+    def arranged(self, found: Mapping[str, Reading]) -> list[tuple[Reading, ...]]:
+        """Readings by place, in the order of the call.
+
+        Raises:
+            ModelError: Eight or more distinct prompts all read the very same.
+        """
+        logits = {reading.label_logits.tobytes() for reading in found.values()}
+        if len(logits) == 1 and self._n_distinct() >= _SUSPICIOUS:
+            raise ModelError(
+                f"{self._n_distinct()} distinct pairs all have the same label logits: the model "
+                "does not tell them apart; check its weights, or try float32"
+            )
+        return [tuple(found[suffix.place] for suffix in group.suffixes) for group in self.groups]
+
+    def _n_distinct(self) -> int:
+        return len({(tuple(one.ids.tolist()), one.pictures) for one in self.prompts})
+
+
+def prepare(family: Family, limits: PixelLimits, groups: Sequence[Group]) -> Prepared:
+    """Tokenise and preprocess, on the CPU; any thread may call it.
+
+    Raises:
+        InputError: A prompt is longer than the model reads, or a picture cannot be resized.
+    """
+    album = _Album()
+    for group in groups:
+        for piece in (*group.prefix, *(p for suffix in group.suffixes for p in suffix)):
+            if not isinstance(piece, str):
+                album.add(piece)
+    pictures = family.prepare_pictures(album.distinct, limits)
+    writer = _Writer(family, album, pictures)
+    return Prepared(
+        pictures=pictures, groups=[writer.group(i, group) for i, group in enumerate(groups)]
+    )
+
+
+def see(family: Family, pictures: Sequence[Picture]) -> list[Tensor]:
+    """Visual tokens of each picture, in passes that bound the vision tower's memory."""
+    most = _VISUAL_TOKENS_PER_PASS.get(family.decoder.head_weight.device.type, 16_384)
+    seen: list[Tensor] = []
+    batch: list[Picture] = []
+    for picture in pictures:
+        n_tokens = sum(one.n_tokens for one in batch) + picture.n_tokens
+        if batch and n_tokens > most:
+            seen += family.see(batch)
+            batch = []
+        batch.append(picture)
+    return seen + family.see(batch) if batch else seen
+
+
+def embed(
+    family: Family, parts: Sequence[Part | Prompt], seen: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Embeddings (n, length, width) and positions (axes, n, length), padded on the right.
+
+    Args:
+        family: The loaded model.
+        parts: Of prompts, or whole ones.
+        seen: Visual tokens of the distinct pictures.
+    """
+    ids = pad_sequence([part.ids for part in parts], batch_first=True)
+    positions = pad_sequence([part.positions.T for part in parts], batch_first=True)
+    embeddings = family.embed(ids)
+    if shown := [seen[i] for part in parts for i in part.pictures]:
+        visual = family.is_visual(ids).to(embeddings.device)
+        embeddings[visual] = torch.cat(shown).to(embeddings.dtype)
+    return embeddings, positions.permute(2, 0, 1)
+
+
+class _Writer:
+    """Writes pieces as token ids, inside the family's chat template."""
+
+    def __init__(self, family: Family, album: "_Album", pictures: Sequence[Picture]) -> None:
+        self._family = family
+        self._album = album
+        self._pictures = pictures
+
+    def group(self, number: int, group: Group) -> PromptGroup:
+        turn = self._family.turn
+        begin = [*turn.head, *self._ids(group.prefix)]
+        prefix = self._part(str(number), begin, group.prefix, 0)
+        start = int(prefix.positions.max()) + 1 if prefix.positions.numel() else 0
+        suffixes = []
+        for i, pieces in enumerate(group.suffixes):
+            place, ids = f"{number}/{i}", [*self._ids(pieces), *turn.tail]
+            self._refuse_long(len(prefix.ids) + len(ids), place)
+            suffixes.append(self._part(place, ids, pieces, start))
+        return PromptGroup(prefix=prefix, suffixes=tuple(suffixes))
+
+    def _part(self, place: str, ids: list[int], pieces: Sequence[Piece], start: int) -> Part:
+        shown = tuple(self._album.place(one) for one in pieces if not isinstance(one, str))
+        as_tensor = torch.tensor(ids, dtype=torch.int64)
+        # A part's positions only depend on what precedes it by where that ends.
+        positions = self._family.positions(as_tensor, [self._pictures[i] for i in shown]) + start
+        return Part(place=place, ids=as_tensor, positions=positions, pictures=shown)
+
+    def _ids(self, pieces: Sequence[Piece]) -> list[int]:
+        ids: list[int] = []
+        for piece in pieces:
+            if isinstance(piece, str):
+                ids += self._family.text.ids(piece)
+            else:
+                ids += self._family.picture_ids(self._pictures[self._album.place(piece)])
+        return ids
+
+    def _refuse_long(self, length: int, place: str) -> None:
+        if length > self._family.max_length:
+            raise InputError(
+                f"the prompt of pair {place} has {length} tokens, of which the model reads "
+                f"{self._family.max_length}: shorten the text, or lower max_pixels",
+                "prompt_too_long",
+                place,
+            )
+
+
+class _Album:
+    """The distinct pictures of a call, by content."""
+
+    def __init__(self) -> None:
+        self.distinct: list[Image.Image] = []
+        self._places: dict[bytes, int] = {}
+        self._digests: dict[int, bytes] = {}
+
+    def add(self, image: Image.Image) -> None:
+        digest = self._digest(image)
+        if digest not in self._places:
+            self._places[digest] = len(self.distinct)
+            self.distinct.append(image.convert("RGB"))
+
+    def place(self, image: Image.Image) -> int:
+        return self._places[self._digest(image)]
+
+    def _digest(self, image: Image.Image) -> bytes:
+        # The same object is most often meant by the same picture: hash its bytes once.
+        if id(image) not in self._digests:
+            rgb = image.convert("RGB")
+            digest = hashlib.blake2b(repr(rgb.size).encode(), digest_size=16)
+            digest.update(rgb.tobytes())
+            self._digests[id(image)] = digest.digest()
+        return self._digests[id(image)]

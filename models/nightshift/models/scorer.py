@@ -1,0 +1,145 @@
+"""The scoring primitive (`Engine`) and what a method makes of it for pairs (`Scorer`)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from nightshift.models.content import ItemContent
+from nightshift.schema.runs import EnhancementParams
+from nightshift.scoring.prompts import Labels, Side
+
+__all__ = [
+    "Engine",
+    "Group",
+    "PairGroup",
+    "PairReading",
+    "Piece",
+    "PreparedGroups",
+    "Reading",
+    "Scorer",
+    "Trace",
+]
+
+#: A part of a prompt: text (never read for special tokens), or a picture.
+Piece = str | Image.Image
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """One shared beginning of a prompt, and its endings."""
+
+    prefix: tuple[Piece, ...]
+    suffixes: tuple[tuple[Piece, ...], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """What the visual enhancement did to one prompt."""
+
+    fired: bool
+    #: The layer whose state decided; the memory enters the feed-forward of the next one.
+    layer: int | None
+    #: Of that layer, 0 to 1; of the most uncertain one looked at where nothing fired.
+    uncertainty: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What the model said at the end of one prompt; every number is finite."""
+
+    #: float32 (n_labels,), raw.
+    label_logits: NDArray[np.float32]
+    #: Over the whole vocabulary.
+    logsumexp: float
+    #: Nats, over the whole vocabulary.
+    entropy: float
+    trace: Trace
+
+
+class PreparedGroups(Protocol):
+    """Groups, tokenised and preprocessed, in host memory; each engine has its own kind."""
+
+    @property
+    def n_suffixes(self) -> int:
+        """How many prompts it holds."""
+        ...
+
+
+class Engine(Protocol):
+    """Reads label logits at the end of prompts that share beginnings."""
+
+    def prepare(self, groups: Sequence[Group]) -> PreparedGroups:
+        """Tokenise and preprocess, on the CPU; any thread may call it.
+
+        Raises:
+            InputError: A prompt is longer than the model reads, or a picture cannot be resized.
+        """
+        ...
+
+    def score(
+        self, prepared: PreparedGroups, *, labels: Labels, enhancement: EnhancementParams
+    ) -> list[tuple[Reading, ...]]:
+        """One reading for each suffix, in order; independent of what else is in the batch.
+
+        Raises:
+            InputError: A reading is not finite; `subject_id` is `group/suffix`.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairGroup:
+    """Pairs that have one side in common."""
+
+    #: Which side `shared` is; the framing says it (`Framing.shared_side`).
+    shared_side: Side
+    shared: ItemContent
+    others: tuple[ItemContent, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairReading:
+    """The score of one (query, candidate) pair, never rounded."""
+
+    #: Log-odds, float32: the positive label's logit minus the negative's.
+    margin: float
+    logit_positive: float
+    logit_negative: float
+    #: Over the whole vocabulary.
+    logsumexp: float
+    #: Nats, over the whole vocabulary.
+    entropy: float
+    trace: Trace
+
+
+class Scorer(Protocol):
+    """A method bound to weights and parameters."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Weights, precision, framing, pixel limits and enhancement, in one name."""
+        ...
+
+    def plain(self) -> "Scorer":
+        """The same weights and prompts without the visual enhancement, to see what it changed."""
+        ...
+
+    def prepare(self, groups: Sequence[PairGroup]) -> PreparedGroups:
+        """Render, tokenise and preprocess, on the CPU; any thread may call it.
+
+        Raises:
+            InputError: A pair cannot be asked about; score pairs one by one to learn which.
+        """
+        ...
+
+    def score(self, prepared: PreparedGroups) -> list[tuple[PairReading, ...]]:
+        """One reading for each of a group's others, in order.
+
+        Raises:
+            InputError: A score is not finite; score pairs one by one to learn which.
+        """
+        ...

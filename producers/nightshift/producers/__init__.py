@@ -1,0 +1,1 @@
+"""Everything that puts work into Redis: imports, planning, and the dispatcher."""

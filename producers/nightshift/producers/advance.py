@@ -1,0 +1,180 @@
+"""What comes after a stage: decided here only, from ledger counts, in one transaction a step."""
+
+import logging
+from collections.abc import Iterator
+
+from sqlalchemy import Connection
+
+from nightshift.producers.job_sizes import block_jobs, job_size, score_jobs
+from nightshift.schema.runs import RunParams, queue_name
+from nightshift.schema.states import RunKind, RunState, Stage
+from nightshift.scoring.framings import framing
+from nightshift.stores import failing, indexes, planning, reconcile, runs
+from nightshift.stores.database import Database
+from nightshift.stores.leases import hold_writer
+from nightshift.stores.milvus import VectorStore
+from nightshift.stores.runs import NewJob, RunRow
+
+__all__ = ["advance"]
+
+_log = logging.getLogger(__name__)
+
+_WRITER = "dispatcher"
+#: Times that lost vectors are embedded again before a run gives up.
+_MOST_ROUNDS = 3
+
+
+def advance(database: Database, vectors: VectorStore, run_id: int) -> Stage | None:
+    """Begin the next stage of a run whose present one has no job left to do.
+
+    Returns:
+        The stage that began; None where there was nothing to decide or the run ended.
+    """
+    with database.begin() as connection:
+        run = runs.lock_run(connection, run_id)
+        if run is None or runs.unfinished_jobs(connection, run.id, run.stage):
+            return None
+        if run.stage is Stage.EMBED and run.kind is RunKind.RERANK:
+            return _before_search(database, vectors, connection, run)
+        begun = _NEXT[run.stage](connection, run)
+    if run.stage is Stage.EMBED:
+        # After Postgres has committed: the alias is for outsiders, runs pin their collection.
+        with hold_writer(database, vectors, _WRITER):
+            vectors.set_alias(_alias(run), run.collection)
+    return begun
+
+
+def _before_search(
+    database: Database, vectors: VectorStore, connection: Connection, run: RunRow
+) -> Stage:
+    """Embed again what Milvus has lost since it acknowledged it; search when nothing is missing."""
+    with hold_writer(database, vectors, _WRITER):
+        vectors.load(run.collection)
+        vectors.flush(run.collection)
+    missing = reconcile.forget_missing(connection, run.index_id, vectors.keys(run.collection))
+    rounds = int(run.plan.get("embed_rounds", 0))
+    if missing and rounds == _MOST_ROUNDS:
+        failing.fail_run(
+            connection,
+            run.id,
+            Stage.EMBED,
+            "vectors_lost",
+            f"Milvus lost {len(missing)} vectors again after {rounds} rounds of embedding them: "
+            "check its disk and its log",
+        )
+        return Stage.EMBED
+    if missing:
+        _log.warning("run %d: Milvus lost %d vectors; embedding them again", run.id, len(missing))
+        _add_blocks(connection, run, Stage.EMBED, run.embedder_fingerprint, missing)
+        runs.move_to_stage(connection, run.id, Stage.EMBED, {"embed_rounds": rounds + 1})
+        return Stage.EMBED
+    assert run.query_set_id is not None
+    queries = planning.query_ids(connection, run.query_set_id)
+    _add_blocks(connection, run, Stage.SEARCH, run.embedder_fingerprint, queries)
+    runs.move_to_stage(connection, run.id, Stage.SEARCH, {})
+    return Stage.SEARCH
+
+
+def _add_blocks(
+    connection: Connection, run: RunRow, stage: Stage, model: str | None, ids: list[int]
+) -> None:
+    rate = runs.stage_rate(connection, stage, model)
+    jobs = block_jobs(ids, job_size(len(ids), rate))
+    runs.add_jobs(connection, run.id, stage, queue_name(stage, model), jobs)
+
+
+def _alias(run: RunRow) -> str:
+    """The index' name for outsiders: the collection's without its version."""
+    return run.collection.rpartition("_v")[0]
+
+
+def _after_embed(connection: Connection, run: RunRow) -> None:
+    indexes.make_ready(connection, run.index_id)
+    runs.set_run_state(connection, run.id, RunState.DONE)
+
+
+def _after_search(connection: Connection, run: RunRow) -> Stage:
+    params = RunParams.model_validate(run.params)
+    runs.refresh_statistics(connection, run.id, "candidate")
+    reused = planning.reuse_scores(
+        connection, run, query_parts=params.query_parts, item_parts=params.item_parts
+    )
+    unscorable = planning.record_unscorable(
+        connection, run.id, query_parts=params.query_parts, item_parts=params.item_parts
+    )
+    pairs = planning.count_pairs(connection, run.id)
+    to_score = pairs - reused - unscorable
+    rate = runs.stage_rate(connection, Stage.SCORE, run.scorer_fingerprint)
+    size = job_size(to_score, rate)
+    counted = _Counted()
+    runs.add_jobs(
+        connection,
+        run.id,
+        Stage.SCORE,
+        queue_name(Stage.SCORE, run.scorer_fingerprint),
+        counted.over(list(_score_jobs(connection, run, params, size))),
+    )
+    plan = {
+        "pairs": pairs,
+        "reused": reused,
+        "unscorable": unscorable,
+        "to_score": to_score,
+        "groups": counted.groups,
+    }
+    runs.move_to_stage(connection, run.id, Stage.SCORE, plan)
+    return Stage.SCORE
+
+
+def _after_score(connection: Connection, run: RunRow) -> Stage:
+    runs.refresh_statistics(connection, run.id, "pair_score")
+    queries = planning.ranked_query_ids(connection, run.id)
+    _add_blocks(connection, run, Stage.RANK, None, queries)
+    runs.move_to_stage(connection, run.id, Stage.RANK, {})
+    return Stage.RANK
+
+
+def _after_rank(connection: Connection, run: RunRow) -> None:
+    runs.refresh_statistics(connection, run.id, "ranking")
+    runs.set_run_state(connection, run.id, RunState.DONE)
+
+
+_NEXT = {
+    Stage.EMBED: _after_embed,
+    Stage.SEARCH: _after_search,
+    Stage.SCORE: _after_score,
+    Stage.RANK: _after_rank,
+}
+
+
+def _score_jobs(
+    connection: Connection, run: RunRow, params: RunParams, size: int
+) -> Iterator[NewJob]:
+    """Jobs of unscored pairs, grouped by the side that the framing shares for their kinds."""
+    combinations = planning.kind_pairs(
+        connection, run.id, query_parts=params.query_parts, item_parts=params.item_parts
+    )
+    rule = framing(params.scorer.framing)
+    for side in ("query", "candidate"):
+        wanted = [pair for pair in combinations if rule.shared_side(pair.query, pair.item) == side]
+        if wanted:
+            found = planning.groups(
+                connection,
+                run.id,
+                query_parts=params.query_parts,
+                item_parts=params.item_parts,
+                combinations=wanted,
+                shared_side=side,
+            )
+            yield from score_jobs(found, size, side)
+
+
+class _Counted:
+    """Counts the groups of the jobs that pass."""
+
+    def __init__(self) -> None:
+        self.groups = 0
+
+    def over(self, jobs: list[NewJob]) -> Iterator[NewJob]:
+        for job in jobs:
+            self.groups += len(job.payload["groups"])
+            yield job

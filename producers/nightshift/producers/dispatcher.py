@@ -1,0 +1,129 @@
+"""The dispatcher: takes back lost jobs, advances runs, and keeps a few doorbells in Redis.
+
+Any number may run; a lease elects the one that acts. All it knows is in Postgres, so a successor
+goes on where it stopped, and an emptied Redis is refilled.
+"""
+
+import logging
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from threading import Event
+from uuid import uuid4
+
+from nightshift.producers.advance import advance
+from nightshift.schema.errors import ServiceUnavailableError
+from nightshift.schema.settings import Settings
+from nightshift.stores import doorbells, leases, runs, workers
+from nightshift.stores.database import Database
+from nightshift.stores.milvus import VectorStore
+from nightshift.stores.retries import expire_leases
+from nightshift.stores.wire import Wire
+
+__all__ = ["Dispatcher"]
+
+_log = logging.getLogger(__name__)
+
+_LEASE = "dispatcher"
+_LEASE_TTL_S = 8.0
+_TICK_S = 0.25
+_OUTAGE_PAUSE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dispatcher:
+    """Decides what is done next; workers only ever do one job.
+
+    Args:
+        database: Postgres.
+        vectors: Milvus, for the alias of a finished index.
+        wire: Redis.
+        settings: Window and attempts.
+    """
+
+    database: Database
+    vectors: VectorStore
+    wire: Wire
+    settings: Settings
+
+    def run(self, stop: Event) -> None:
+        """Tick until `stop` is set; outages of a service are waited out."""
+        holder = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+        try:
+            while not stop.is_set():
+                busy = _survive(lambda: self._tick_if_elected(holder))
+                stop.wait(_OUTAGE_PAUSE_S if busy is None else _TICK_S)
+        finally:
+            _survive(lambda: leases.release(self.database, _LEASE, holder))
+
+    def tick(self) -> int:
+        """One round: expired leases, stage advance, doorbells.
+
+        Returns:
+            How many doorbells rang.
+        """
+        with self.database.begin() as connection:
+            expired = expire_leases(connection, max_attempts=self.settings.max_attempts)
+            active = runs.active_runs(connection)
+        if expired:
+            _log.warning("took back %d jobs whose lease ran out", expired)
+        for run in active:
+            _survive(partial(self._advance, run.id))
+        return self._ring()
+
+    def _advance(self, run_id: int) -> None:
+        begun = advance(self.database, self.vectors, run_id)
+        if begun is not None:
+            _log.info("run %d begins to %s", run_id, begun.value)
+
+    def _tick_if_elected(self, holder: str) -> int:
+        if leases.acquire(self.database, _LEASE, holder, _LEASE_TTL_S) is None:
+            return 0
+        return self.tick()
+
+    def _ring(self) -> int:
+        """Fill each queue's window, the most urgent and oldest run first."""
+        with self.database.begin() as connection:
+            active = runs.active_runs(connection)
+            n_workers = max(1, workers.count_alive(connection))
+        window = self.settings.window_per_worker * n_workers
+        rung = 0
+        for queue in dict.fromkeys(run.queue() for run in active):
+            rung += self._fill(queue, [run for run in active if run.queue() == queue], window)
+        return rung
+
+    def _fill(self, queue: str, of_queue: list[runs.RunRow], window: int) -> int:
+        waiting = self.wire.waiting(queue)
+        free = window - waiting
+        if free <= 0:
+            return 0
+        urgent = [run for run in of_queue if run.priority == of_queue[0].priority]
+        share = max(1, free // len(urgent))
+        rung: list[doorbells.WaitingJob] = []
+        for run in of_queue:
+            limit = min(share if run in urgent else free, free - len(rung))
+            if limit <= 0:
+                break
+            with self.database.begin() as connection:
+                jobs = doorbells.jobs_to_ring(
+                    connection, run.id, limit=limit, ring_again=waiting == 0
+                )
+                # Before the ring: a doorbell that is answered at once must not look unsent.
+                doorbells.mark_rung(connection, jobs)
+            for job in jobs:
+                self.wire.ring(queue, job.run_id, job.job_id)
+            rung += jobs
+        return len(rung)
+
+
+def _survive(step: Callable[[], object]) -> object | None:
+    """Do one step; a service that is away is logged, and the next tick tries again."""
+    try:
+        return step() or 0
+    except ServiceUnavailableError as error:
+        _log.warning("waiting for %s: %s", error.service, error)
+    except Exception:  # noqa: BLE001 - one run's fault must not stop all others
+        _log.exception("a round of the dispatcher failed; the next one tries again")
+    return None

@@ -1,0 +1,178 @@
+"""From rows to records: fields checked, images looked at in threads ahead, order kept."""
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from nightshift.producers.sources.fields import Draft, FieldNames, RawPart, draft_of
+from nightshift.producers.sources.rows import BadRow, EmbeddedImage, Row
+from nightshift.schema.errors import InputError
+from nightshift.schema.identity import content_hashes
+from nightshift.schema.records import ImagePart, Part, TextPart
+from nightshift.schema.states import SubjectKind
+from nightshift.stores.addresses import is_url
+from nightshift.stores.blobs import BlobStore
+from nightshift.stores.catalogs import NewRecord
+from nightshift.stores.files import sha256
+from nightshift.stores.images import verify_bytes, verify_image
+from nightshift.stores.import_failures import ImportFailure
+
+__all__ = ["Intake", "Rejected", "batches", "rejected_line"]
+
+#: Rows whose images may be in memory or in work at once.
+_AHEAD = 64
+#: A batch ends at either.
+_BATCH_ROWS = 1000
+_BATCH_CHARS = 8 * 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    """A row that goes no further."""
+
+    failure: ImportFailure
+    #: What else its file holds is unknown.
+    ends_file: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intake:
+    """How rows are taken in.
+
+    Args:
+        names: Which fields hold what.
+        kind: What a row with an id is called in a failure.
+        verify: Whether images that lie here are decoded, so that a broken one fails now.
+        blobs: Keeps images that came in the cells of a Parquet file.
+    """
+
+    names: FieldNames
+    kind: SubjectKind
+    verify: bool = True
+    blobs: BlobStore | None = None
+
+    def records(self, rows: Iterable[Row]) -> Iterator[NewRecord | Rejected]:
+        """Records and rejected rows, one for each row, in order; a few rows are read ahead."""
+        threads = min(8, os.cpu_count() or 1)
+        with ThreadPoolExecutor(threads, thread_name_prefix="intake") as pool:
+            waiting: deque[NewRecord | Rejected | Future[NewRecord | Rejected]] = deque()
+            try:
+                for row in rows:
+                    waiting.append(self._begin(row, pool))
+                    if len(waiting) > _AHEAD:
+                        yield _outcome(waiting.popleft())
+                while waiting:
+                    yield _outcome(waiting.popleft())
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    def _begin(
+        self, row: Row, pool: ThreadPoolExecutor
+    ) -> NewRecord | Rejected | Future[NewRecord | Rejected]:
+        if isinstance(row, BadRow):
+            return rejected_line(row)
+        try:
+            draft = draft_of(row, self.names)
+        except InputError as error:
+            return self.rejected(error, row.position)
+        if all(isinstance(part, TextPart) for part in draft.parts):
+            return self._finish(draft)
+        return pool.submit(self._finish, draft)
+
+    def _finish(self, draft: Draft) -> NewRecord | Rejected:
+        try:
+            parts = tuple(self._look_at(part) for part in draft.parts)
+        except InputError as error:
+            return self.rejected(InputError(error.message, error.reason, draft.id), draft.position)
+        return NewRecord(
+            position=draft.position,
+            external_id=draft.id,
+            parts=parts,
+            hashes=content_hashes(parts),
+            metadata=draft.metadata,
+        )
+
+    def _look_at(self, part: RawPart) -> Part:
+        if isinstance(part, TextPart):
+            return part
+        if isinstance(part, EmbeddedImage):
+            name = part.address or "the image in the row"
+            digest = verify_bytes(part.data, name).sha256 if self.verify else _digest(part.data)
+            return ImagePart(uri=part.address or self._keep(part.data), sha256=digest)
+        if is_url(part.uri):
+            # Fetched once, by the worker that needs it; until then its address stands for it.
+            return part
+        if self.verify:
+            return ImagePart(uri=part.uri, sha256=verify_image(part.uri).sha256)
+        return ImagePart(uri=part.uri, sha256=sha256(part.uri, noun="image"))
+
+    def _keep(self, data: bytes) -> str:
+        if self.blobs is None:
+            raise InputError(
+                "the image came inside the file, and there is no blob store to keep it in",
+                "no_blob_store",
+            )
+        return self.blobs.put(data)
+
+    def duplicate(self, record: NewRecord) -> ImportFailure:
+        """The failure of a record whose id came before."""
+        return ImportFailure(
+            kind=self.kind,
+            subject=record.external_id,
+            reason="duplicate_id",
+            message=f"{record.position}: an earlier row of the source has the id "
+            f"{record.external_id!r}, and that one was taken; give each row its own",
+        )
+
+    def rejected(self, error: InputError, position: str) -> Rejected:
+        """A row at fault; about its id where the error names it, else about its position."""
+        return Rejected(
+            failure=ImportFailure(
+                kind=self.kind if error.subject_id else SubjectKind.LINE,
+                subject=error.subject_id or position,
+                reason=error.reason,
+                message=f"{position}: {error.message}",
+            )
+        )
+
+
+def rejected_line(row: BadRow) -> Rejected:
+    """A row that could not be read."""
+    failure = ImportFailure(
+        kind=SubjectKind.LINE, subject=row.position, reason=row.reason, message=row.message
+    )
+    return Rejected(failure=failure, ends_file=row.ends_file)
+
+
+def batches(records: Iterable[NewRecord | Rejected]) -> Iterator[list[NewRecord | Rejected]]:
+    """Lists of records that one statement may carry."""
+    batch: list[NewRecord | Rejected] = []
+    size = 0
+    for record in records:
+        batch.append(record)
+        size += _size(record)
+        if len(batch) >= _BATCH_ROWS or size >= _BATCH_CHARS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _size(record: NewRecord | Rejected) -> int:
+    if isinstance(record, Rejected):
+        return 0
+    texts = (part.text for part in record.parts if isinstance(part, TextPart))
+    return len(record.metadata) + sum(map(len, texts))
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _outcome(
+    waiting: NewRecord | Rejected | Future[NewRecord | Rejected],
+) -> NewRecord | Rejected:
+    return waiting.result() if isinstance(waiting, Future) else waiting

@@ -1,0 +1,134 @@
+"""Plan an index run: which items need a vector, in which version, in what jobs."""
+
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from sqlalchemy import Connection
+
+from nightshift.producers.job_sizes import block_jobs, job_size
+from nightshift.schema.errors import ConflictError
+from nightshift.schema.models import ModelFacts
+from nightshift.schema.runs import queue_name
+from nightshift.schema.states import IndexState, RunKind, Stage
+from nightshift.stores import indexes, planning, runs
+from nightshift.stores.database import Database
+from nightshift.stores.leases import hold_writer
+from nightshift.stores.milvus import VectorStore
+
+__all__ = ["PlannedRun", "plan_index"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedRun:
+    """What planning made; the dispatcher takes it from here."""
+
+    run_id: int
+    index: str
+    version: int
+    #: Items, or pairs at most.
+    n_units: int
+    n_jobs: int
+
+
+def plan_index(
+    database: Database,
+    vectors: VectorStore,
+    catalog: str,
+    *,
+    embedder: ModelFacts,
+    parts: str,
+    name: str = "default",
+    index_type: str = "FLAT",
+    rebuild: bool = False,
+    priority: int = 5,
+) -> PlannedRun:
+    """Enqueue what is missing from an index of a catalogue.
+
+    The same embedder over the same parts continues the newest version, so a second night embeds
+    only what changed; anything else begins a new version, which takes over when it is complete.
+
+    Raises:
+        NotFoundError: Where there is no such catalogue.
+        ConflictError: Where nothing in the catalogue has the parts that the embedder is to see.
+    """
+    with database.begin() as connection:
+        catalog_id = indexes.catalog_id(connection, catalog)
+        runs.upsert_model(
+            connection,
+            fingerprint=embedder.fingerprint,
+            kind=embedder.kind,
+            spec=embedder.spec,
+            card=embedder.card,
+            package_version=version("nightshift"),
+        )
+        index = _continued(connection, catalog_id, name, embedder, parts, index_type)
+        if index is None or rebuild:
+            index = indexes.create_version(
+                connection,
+                catalog_id,
+                name=name,
+                embedder=embedder.spec,
+                embedder_fingerprint=embedder.fingerprint,
+                parts=parts,
+                dim=embedder.dim,
+                index_type=index_type,
+            )
+        # Before the first job can run, and harmless if this transaction then fails.
+        with hold_writer(database, vectors, f"plan of {index.collection}"):
+            vectors.create(index.collection, dim=index.dim, index_type=index.index_type)
+        n_gone = planning.drop_gone_embeddings(connection, index_id=index.id)
+        ids = list(
+            planning.items_to_embed(
+                connection,
+                catalog_id=catalog_id,
+                index_id=index.id,
+                parts=parts,
+                fingerprint=embedder.fingerprint,
+            )
+        )
+        if not ids and index.state is IndexState.BUILDING:
+            raise ConflictError(
+                f"no item of catalogue {catalog!r} has {parts} for the embedder to see; "
+                "choose others with --parts, or import items first"
+            )
+        rate = runs.stage_rate(connection, Stage.EMBED, embedder.fingerprint)
+        run_id = runs.create_run(
+            connection,
+            kind=RunKind.INDEX,
+            stage=Stage.EMBED,
+            catalog_id=catalog_id,
+            index_id=index.id,
+            params={"parts": parts},
+            plan={"items": len(ids), "gone": n_gone},
+            priority=priority,
+        )
+        n_jobs = runs.add_jobs(
+            connection,
+            run_id,
+            Stage.EMBED,
+            queue_name(Stage.EMBED, embedder.fingerprint),
+            block_jobs(ids, job_size(len(ids), rate)),
+        )
+    return PlannedRun(
+        run_id=run_id, index=index.name, version=index.version, n_units=len(ids), n_jobs=n_jobs
+    )
+
+
+def _continued(
+    connection: Connection,
+    catalog_id: int,
+    name: str,
+    embedder: ModelFacts,
+    parts: str,
+    index_type: str,
+) -> indexes.IndexRow | None:
+    newest = indexes.find_index(connection, catalog_id, name=name, state=None)
+    if newest is None:
+        return None
+    same = (newest.embedder_fingerprint, newest.parts, newest.dim, newest.index_type) == (
+        embedder.fingerprint,
+        parts,
+        embedder.dim,
+        index_type,
+    )
+    return newest if same else None

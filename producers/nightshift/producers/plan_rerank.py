@@ -1,0 +1,123 @@
+"""Plan a re-ranking run, or say what it would cost."""
+
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from nightshift.producers.plan_index import PlannedRun
+from nightshift.schema.models import ModelFacts
+from nightshift.schema.runs import RunParams
+from nightshift.schema.states import RunKind, Stage
+from nightshift.stores import indexes, planning, runs
+from nightshift.stores.database import Database
+
+__all__ = ["RerankEstimate", "estimate_rerank", "plan_rerank"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerankEstimate:
+    """What a run would do, before it does it."""
+
+    items: int
+    queries: int
+    pairs: int
+    #: Shared prefixes: forwards of the shared side; an upper bound before the search.
+    groups: int
+    #: Pairs that earlier runs scored under the same scorer.
+    reused: int
+    #: Of one worker, from measured rates; None before the first run with these models.
+    seconds: float | None
+
+
+def plan_rerank(
+    database: Database,
+    catalog: str,
+    *,
+    index_name: str | None,
+    query_set_id: int,
+    scorer: ModelFacts,
+    params: RunParams,
+    priority: int = 5,
+) -> PlannedRun:
+    """Begin a run; the dispatcher plans its stages, each from the results of the one before.
+
+    It begins with `embed`, which has work only where Milvus has lost vectors.
+
+    Raises:
+        NotFoundError: Where there is no such catalogue or no index of it is ready.
+    """
+    with database.begin() as connection:
+        index = indexes.ready_index(connection, catalog, index_name)
+        runs.upsert_model(
+            connection,
+            fingerprint=scorer.fingerprint,
+            kind=scorer.kind,
+            spec=scorer.spec,
+            card=scorer.card,
+            package_version=version("nightshift"),
+        )
+        queries = planning.query_ids(connection, query_set_id)
+        n_pairs = len(queries) * params.top_k
+        run_id = runs.create_run(
+            connection,
+            kind=RunKind.RERANK,
+            stage=Stage.EMBED,
+            catalog_id=index.catalog_id,
+            index_id=index.id,
+            query_set_id=query_set_id,
+            method=params.scorer.method,
+            scorer=scorer.spec,
+            scorer_fingerprint=scorer.fingerprint,
+            params=params.model_dump(mode="json"),
+            plan={"queries": len(queries)},
+            priority=priority,
+        )
+    return PlannedRun(
+        run_id=run_id, index=index.name, version=index.version, n_units=n_pairs, n_jobs=0
+    )
+
+
+def estimate_rerank(
+    database: Database,
+    catalog: str,
+    *,
+    index_name: str | None,
+    query_set_id: int,
+    scorer: ModelFacts,
+    params: RunParams,
+    shared_side: str,
+) -> RerankEstimate:
+    """What `plan_rerank` would cost; writes nothing.
+
+    Args:
+        database: Postgres.
+        catalog: Its name.
+        index_name: The newest ready one if None.
+        query_set_id: The queries.
+        scorer: The scorer.
+        params: As for the run.
+        shared_side: `query` or `candidate`, as the framing shares.
+    """
+    with database.begin() as connection:
+        index = indexes.ready_index(connection, catalog, index_name)
+        items = indexes.count_live(connection, index.id)
+        queries = len(planning.query_ids(connection, query_set_id))
+        pairs = queries * min(params.top_k, items)
+        reused = planning.estimate_reuse(
+            connection,
+            query_set_id=query_set_id,
+            index_id=index.id,
+            scorer_fingerprint=scorer.fingerprint,
+            query_parts=params.query_parts,
+            top_k=params.top_k,
+        )
+        search = runs.stage_rate(connection, Stage.SEARCH, index.embedder_fingerprint)
+        score = runs.stage_rate(connection, Stage.SCORE, scorer.fingerprint)
+    seconds = queries / search + (pairs - reused) / score if search and score else None
+    return RerankEstimate(
+        items=items,
+        queries=queries,
+        pairs=pairs,
+        groups=queries if shared_side == "query" else min(items, pairs),
+        reused=reused,
+        seconds=seconds,
+    )

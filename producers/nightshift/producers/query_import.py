@@ -1,0 +1,175 @@
+"""Import a file of queries as an immutable set, with judgements where there are any."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import PurePosixPath
+
+from sqlalchemy import Connection
+
+from nightshift.producers.intake import Intake, Rejected, batches, rejected_line
+from nightshift.producers.judgements import open_judgements, split_judgements
+from nightshift.producers.sources import BadRow, FieldNames, open_source
+from nightshift.schema.errors import InputError
+from nightshift.schema.states import SubjectKind
+from nightshift.stores import query_sets
+from nightshift.stores.blobs import BlobStore
+from nightshift.stores.catalogs import NewRecord
+from nightshift.stores.database import Database
+from nightshift.stores.import_failures import ImportFailure, record_failures
+from nightshift.stores.query_sets import Judgement
+
+__all__ = ["QuerySetSummary", "import_queries"]
+
+_JUDGEMENTS_AT_ONCE = 5000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuerySetSummary:
+    """A query set, new or found."""
+
+    query_set_id: int
+    n_queries: int
+    #: Rows of the file, and of its qrels, that could not be taken.
+    failed: int
+
+
+def import_queries(
+    database: Database,
+    file: str,
+    *,
+    name: str | None = None,
+    qrels: str | None = None,
+    mapping: FieldNames | None = None,
+    verify: bool = True,
+    blobs: BlobStore | None = None,
+) -> QuerySetSummary:
+    """Read queries as a catalogue is read; the same content under the same name is the same set.
+
+    All is written in one transaction, so that nobody sees half a set.
+
+    Args:
+        database: Migrated.
+        file: Any source that a catalogue may come from. Rows may list item ids in `relevant`.
+        name: The set's name; the file's without extensions if none is given.
+        qrels: A file of judgements, TREC or JSON Lines.
+        mapping: Fields that are not called `id`, `text`, `image` or `parts`.
+        verify: Decode local images now.
+        blobs: Keeps images that come in Parquet cells.
+
+    Raises:
+        NotFoundError: Where there is no such file.
+        ConfigurationError: Where it has no known format.
+        InputError: Where not one query could be taken; the reasons are kept with the set.
+    """
+    rows = open_source(file)
+    judgements = open_judgements(qrels) if qrels else iter(())
+    intake = Intake(
+        names=mapping or FieldNames(), kind=SubjectKind.QUERY, verify=verify, blobs=blobs
+    )
+    name = name or PurePosixPath(file.rstrip("/")).name.partition(".")[0] or "queries"
+    with database.begin() as connection:
+        making = _SetInMaking(connection, query_sets.begin_set(connection, name), intake)
+        for batch in batches(intake.records(rows)):
+            making.add(batch)
+        for chunk in _chunks(judgements):
+            making.judge(chunk)
+        set_id = making.close(name)
+    if making.n_queries == 0:
+        raise InputError(
+            f"{file} holds no query that can be used ({making.first_message or 'it is empty'}); "
+            f"every reason is in the table failure under query_set_id {set_id}",
+            "no_queries",
+        )
+    return QuerySetSummary(query_set_id=set_id, n_queries=making.n_queries, failed=making.failed)
+
+
+@dataclass(slots=True)
+class _SetInMaking:
+    """A set whose digest is not known before its last row."""
+
+    connection: Connection
+    set_id: int
+    intake: Intake
+    n_queries: int = 0
+    failed: int = 0
+    n_foreign: int = 0
+    first_message: str = ""
+    digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
+
+    def add(self, batch: list[NewRecord | Rejected]) -> None:
+        rows = [_split(row, self.intake) for row in batch]
+        self._fail([row.failure for row, _ in rows if isinstance(row, Rejected)])
+        queries = [(row, own) for row, own in rows if isinstance(row, NewRecord)]
+        taken = query_sets.add_queries(self.connection, self.set_id, [row for row, _ in queries])
+        judgements: list[Judgement | BadRow] = []
+        for (record, own), is_first in zip(queries, taken, strict=True):
+            if is_first:
+                self.n_queries += 1
+                self._digest(record.external_id, record.hashes.both.hex(), record.metadata)
+                judgements += own
+            else:
+                self._fail([self.intake.duplicate(record)])
+        self.judge(judgements)
+
+    def judge(self, rows: list[Judgement | BadRow]) -> None:
+        self._fail([rejected_line(row).failure for row in rows if isinstance(row, BadRow)])
+        judgements = [row for row in rows if isinstance(row, Judgement)]
+        for judgement in judgements:
+            self._digest(judgement.query, judgement.item, str(judgement.relevance))
+        self.n_foreign += query_sets.add_judgements(self.connection, self.set_id, judgements)
+
+    def close(self, name: str) -> int:
+        """Seal the set, or drop it where it is there already; the id of the one that stays."""
+        query_sets.lock_name(self.connection, name)
+        digest = self.digest.digest()
+        known = query_sets.find_set(self.connection, name, digest)
+        if known is not None:
+            query_sets.drop_set(self.connection, self.set_id)
+            return known
+        if self.n_foreign:
+            record_failures(self.connection, [_foreign(self.n_foreign)], query_set_id=self.set_id)
+        query_sets.seal_set(
+            self.connection, self.set_id, content_hash=digest, n_queries=self.n_queries
+        )
+        return self.set_id
+
+    def _fail(self, failures: list[ImportFailure]) -> None:
+        for failure in failures:
+            self.first_message = self.first_message or failure.message
+            self._digest("failed", failure.subject, failure.reason)
+        self.failed += len(failures)
+        record_failures(self.connection, failures, query_set_id=self.set_id)
+
+    def _digest(self, *facts: str) -> None:
+        for fact in facts:
+            encoded = fact.encode("utf-8", "backslashreplace")
+            self.digest.update(len(encoded).to_bytes(8, "big") + encoded)
+
+
+def _split(
+    row: NewRecord | Rejected, intake: Intake
+) -> tuple[NewRecord | Rejected, list[Judgement]]:
+    if isinstance(row, Rejected):
+        return row, []
+    try:
+        return split_judgements(row)
+    except InputError as error:
+        named = InputError(error.message, error.reason, row.external_id)
+        return intake.rejected(named, row.position), []
+
+
+def _foreign(count: int) -> ImportFailure:
+    return ImportFailure(
+        kind=SubjectKind.LINE,
+        subject="",
+        reason="unknown_query",
+        message=f"{count} judgements name queries that are not in this set; they were left out",
+        fatal=False,
+    )
+
+
+def _chunks(rows: Iterator[Judgement | BadRow]) -> Iterator[list[Judgement | BadRow]]:
+    while chunk := list(islice(rows, _JUDGEMENTS_AT_ONCE)):
+        yield chunk

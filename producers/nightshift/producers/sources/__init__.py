@@ -1,0 +1,16 @@
+"""Readers: folders, JSONL, CSV, Parquet and WebDataset tars as one stream of rows."""
+
+from nightshift.producers.sources.detect import open_source
+from nightshift.producers.sources.fields import Draft, FieldNames, draft_of
+from nightshift.producers.sources.rows import BadRow, EmbeddedImage, RawRow, Row
+
+__all__ = [
+    "BadRow",
+    "Draft",
+    "EmbeddedImage",
+    "FieldNames",
+    "RawRow",
+    "Row",
+    "draft_of",
+    "open_source",
+]

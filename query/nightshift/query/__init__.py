@@ -1,0 +1,1 @@
+"""Reading results: rankings and their exports, calibration, evaluation, progress, reports."""

@@ -1,0 +1,26 @@
+"""What an item or a query is, in few words."""
+
+from pathlib import PurePosixPath
+
+from nightshift.schema.records import ImagePart, Part, TextPart
+
+__all__ = ["caption", "first_image", "shorten"]
+
+
+def caption(parts: tuple[Part, ...], length: int) -> str:
+    """Its texts, or where it has none the names of its image files; at most `length` characters."""
+    texts = [part.text for part in parts if isinstance(part, TextPart)]
+    names = [PurePosixPath(part.uri).name for part in parts if isinstance(part, ImagePart)]
+    return shorten(" · ".join(texts or names), length)
+
+
+def first_image(parts: tuple[Part, ...]) -> str | None:
+    """The address of the first image, if there is any."""
+    return next((part.uri for part in parts if isinstance(part, ImagePart)), None)
+
+
+def shorten(value: str, length: int) -> str:
+    """One line of at most `length` characters, without what a terminal would obey."""
+    line = "".join(sign if sign.isprintable() else " " for sign in value)
+    line = " ".join(line.split())
+    return line if len(line) <= length else f"{line[: length - 1].rstrip()}…"

@@ -1,0 +1,1 @@
+"""The vocabulary of Nightshift: records, job payloads, identity, tables, errors, settings."""

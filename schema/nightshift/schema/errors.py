@@ -1,0 +1,125 @@
+"""The error tree: one root, an exit code each, positional arguments so that each can be pickled."""
+
+__all__ = [
+    "ConfigurationError",
+    "ConflictError",
+    "DatabaseBehindError",
+    "InputError",
+    "JobFailedError",
+    "LeaseLostError",
+    "ModelError",
+    "NightshiftError",
+    "NotFoundError",
+    "ServiceUnavailableError",
+]
+
+
+class NightshiftError(Exception):
+    """Something went wrong that the caller can act on: what, why, and the remedy."""
+
+    #: Exit code of the command line.
+    exit_code = 1
+
+    def __init__(self, message: str = "", *args: object) -> None:
+        super().__init__(message or (self.__doc__ or ""), *args)
+        self.message: str = message or (self.__doc__ or "")
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class ConfigurationError(NightshiftError):
+    """A setting or option is missing, malformed or contradicts another."""
+
+    exit_code = 2
+
+
+class NotFoundError(NightshiftError):
+    """The named thing does not exist."""
+
+    exit_code = 3
+
+
+class ConflictError(NightshiftError):
+    """The request contradicts what is already stored."""
+
+    exit_code = 4
+
+
+class DatabaseBehindError(NightshiftError):
+    """The database schema is older than this program: run `nightshift db upgrade`."""
+
+    exit_code = 5
+
+
+class ServiceUnavailableError(NightshiftError):
+    """Postgres, Redis or Milvus cannot be reached; the work is kept and retried.
+
+    Args:
+        message: What was tried, and the remedy.
+        service: `postgres`, `redis`, `milvus` or `files`.
+    """
+
+    exit_code = 6
+
+    def __init__(self, message: str = "", service: str = "") -> None:
+        super().__init__(message, service)
+        self.service = service
+
+
+class InputError(NightshiftError):
+    """One item or query is bad; it is recorded and its neighbours go on.
+
+    Args:
+        message: The reason and the remedy.
+        reason: A short stable code, such as `image_unreadable` or `duplicate_id`.
+        subject_id: The item, query or line that is at fault.
+    """
+
+    exit_code = 7
+
+    def __init__(self, message: str = "", reason: str = "", subject_id: str = "") -> None:
+        super().__init__(message, reason, subject_id)
+        self.reason = reason
+        self.subject_id = subject_id
+
+
+class ModelError(NightshiftError):
+    """A model cannot be loaded or does not offer what is asked of it.
+
+    Args:
+        message: What is missing, and the remedy.
+        model: The model specification as given.
+    """
+
+    exit_code = 8
+
+    def __init__(self, message: str = "", model: str = "") -> None:
+        super().__init__(message, model)
+        self.model = model
+
+
+class LeaseLostError(NightshiftError):
+    """Another worker holds this job now; nothing of this attempt was written.
+
+    Args:
+        message: The reason.
+        job_id: The job that was lost.
+    """
+
+    def __init__(self, message: str = "", job_id: int = 0) -> None:
+        super().__init__(message, job_id)
+        self.job_id = job_id
+
+
+class JobFailedError(NightshiftError):
+    """A job cannot be done as a whole.
+
+    Args:
+        message: The reason.
+        job_id: The job at fault.
+    """
+
+    def __init__(self, message: str = "", job_id: int = 0) -> None:
+        super().__init__(message, job_id)
+        self.job_id = job_id

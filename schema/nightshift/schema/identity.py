@@ -1,0 +1,92 @@
+"""Content hashes and keys: what makes two things the same thing."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nightshift.schema.records import Part, PartKind, TextPart, select_parts
+
+__all__ = [
+    "ContentHashes",
+    "content_hash",
+    "content_hashes",
+    "embedding_key",
+    "fingerprint",
+    "pair_key",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContentHashes:
+    """SHA-256 digests (32 bytes) of a record's content, by the parts that a model may see."""
+
+    text: bytes | None
+    image: bytes | None
+    both: bytes
+
+    def of(self, kinds: frozenset[PartKind]) -> bytes | None:
+        """The digest of the selected parts; None where the record has none of them."""
+        if kinds == {"text"}:
+            return self.text
+        if kinds == {"image"}:
+            return self.image
+        return self.both
+
+
+def content_hash(parts: tuple[Part, ...]) -> bytes:
+    """SHA-256 (32 bytes) over the ordered parts; an unread image counts by its address."""
+    canonical = [
+        ["text", part.text]
+        if isinstance(part, TextPart)
+        else ["image", part.sha256 or f"uri:{part.uri}"]
+        for part in parts
+    ]
+    return hashlib.sha256(_canonical(canonical)).digest()
+
+
+def content_hashes(parts: tuple[Part, ...]) -> ContentHashes:
+    """The digests of the texts, of the images, and of all parts in order."""
+    texts = select_parts(parts, frozenset({"text"}))
+    images = select_parts(parts, frozenset({"image"}))
+    text = content_hash(texts) if texts else None
+    image = content_hash(images) if images else None
+    # Of one kind alone, the two digests are over the same parts.
+    both = content_hash(parts) if texts and images else text or image or content_hash(())
+    return ContentHashes(text=text, image=image, both=both)
+
+
+def embedding_key(item_id: str, content: bytes, embedder_fingerprint: str) -> str:
+    """Milvus primary key of one immutable vector: 64 hex digits, whatever the item's id holds.
+
+    Args:
+        item_id: The item's id in its catalogue.
+        content: Digest of the parts that the embedder sees.
+        embedder_fingerprint: Weights, preprocessing and precision of the embedder.
+    """
+    digest = hashlib.sha256()
+    for piece in (item_id.encode(), content, embedder_fingerprint.encode()):
+        digest.update(len(piece).to_bytes(8, "big"))
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def pair_key(scorer_fingerprint: str, query_content: bytes, item_content: bytes) -> bytes:
+    """SHA-256 (32 bytes) of a pair under a scorer: what was scored once is never scored again.
+
+    `stores.planning` computes the same in SQL; the digests are of fixed length, so plain
+    concatenation is unambiguous.
+    """
+    return hashlib.sha256(scorer_fingerprint.encode() + query_content + item_content).digest()
+
+
+def fingerprint(facts: Mapping[str, Any]) -> str:
+    """A short stable name (16 hex digits) for a set of JSON-serialisable facts."""
+    return hashlib.sha256(_canonical(facts)).hexdigest()[:16]
+
+
+def _canonical(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode(
+        "utf-8", "surrogatepass"
+    )

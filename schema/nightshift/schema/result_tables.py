@@ -1,0 +1,121 @@
+"""Postgres: candidates, scores, rankings and calibration, partitioned by run."""
+
+from typing import Any
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, PrimaryKeyConstraint, SmallInteger
+from sqlalchemy.dialects.postgresql import REAL
+from sqlalchemy.orm import Mapped, mapped_column
+
+from nightshift.schema.states import DecidedBy
+from nightshift.schema.tables import Base, pg_enum
+
+__all__ = ["PARTITIONED_TABLES", "Calibration", "Candidate", "PairScore", "Ranking"]
+
+#: Parents of one partition a run; dropping a run's partitions prunes its night.
+PARTITIONED_TABLES = ("job", "candidate", "pair_score", "ranking")
+
+
+class Candidate(Base):
+    """An item that the coarse search found for a query."""
+
+    __tablename__ = "candidate"
+    __table_args__ = (
+        PrimaryKeyConstraint("run_id", "query_id", "item_id"),
+        CheckConstraint("coarse_rank >= 1", name="rank"),
+        {
+            "comment": "An item that the coarse search found for a query.",
+            "postgresql_partition_by": "LIST (run_id)",
+        },
+    )
+
+    run_id: Mapped[int]
+    query_id: Mapped[int]
+    item_id: Mapped[int]
+    coarse_rank: Mapped[int] = mapped_column(SmallInteger, comment="From 1.")
+    coarse_score: Mapped[float] = mapped_column(REAL, comment="Cosine similarity.")
+
+
+class PairScore(Base):
+    """What the scorer read off one (query, candidate) pair, never rounded."""
+
+    __tablename__ = "pair_score"
+    __table_args__ = (
+        PrimaryKeyConstraint("run_id", "query_id", "item_id"),
+        Index("ix_pair_score_pair_key", "pair_key"),
+        {
+            "comment": "What the scorer read off one (query, candidate) pair, never rounded.",
+            "postgresql_partition_by": "LIST (run_id)",
+        },
+    )
+
+    run_id: Mapped[int]
+    query_id: Mapped[int]
+    item_id: Mapped[int]
+    pair_key: Mapped[bytes] = mapped_column(
+        comment="SHA-256 of scorer fingerprint, query content and item content."
+    )
+    margin: Mapped[float] = mapped_column(
+        REAL, comment="Log-odds: positive label's logit minus the negative's."
+    )
+    logit_positive: Mapped[float] = mapped_column(REAL)
+    logit_negative: Mapped[float] = mapped_column(REAL)
+    logsumexp: Mapped[float] = mapped_column(REAL, comment="Over the whole vocabulary.")
+    entropy: Mapped[float] = mapped_column(REAL, comment="Nats, over the whole vocabulary.")
+    fired: Mapped[bool] = mapped_column(comment="Whether the visual enhancement acted.")
+    fired_layer: Mapped[int | None] = mapped_column(SmallInteger)
+    uncertainty: Mapped[float | None] = mapped_column(
+        REAL, comment="Of the layer that decided, 0 to 1."
+    )
+    plain_margin: Mapped[float | None] = mapped_column(
+        REAL, comment="Without the enhancement, where the run compared the two."
+    )
+    reused_from: Mapped[int | None] = mapped_column(
+        comment="The run that computed it, if not this."
+    )
+
+
+class Ranking(Base):
+    """A candidate's final place, and why it stands there."""
+
+    __tablename__ = "ranking"
+    __table_args__ = (
+        PrimaryKeyConstraint("run_id", "query_id", "final_rank"),
+        CheckConstraint("final_rank >= 1 AND coarse_rank >= 1", name="ranks"),
+        CheckConstraint("probability BETWEEN 0 AND 1", name="probability"),
+        Index("uq_ranking_item", "run_id", "query_id", "item_id", unique=True),
+        {
+            "comment": "A candidate's final place, and why it stands there.",
+            "postgresql_partition_by": "LIST (run_id)",
+        },
+    )
+
+    run_id: Mapped[int]
+    query_id: Mapped[int]
+    final_rank: Mapped[int] = mapped_column(SmallInteger)
+    item_id: Mapped[int]
+    coarse_rank: Mapped[int] = mapped_column(SmallInteger)
+    coarse_score: Mapped[float] = mapped_column(REAL)
+    margin: Mapped[float | None] = mapped_column(
+        REAL, comment="Empty where the pair failed: it keeps its coarse order below the scored."
+    )
+    probability: Mapped[float | None] = mapped_column(REAL, comment="Logistic of the margin.")
+    entropy: Mapped[float | None] = mapped_column(REAL)
+    fired: Mapped[bool | None]
+    fired_layer: Mapped[int | None] = mapped_column(SmallInteger)
+    tie_group: Mapped[int | None] = mapped_column(
+        SmallInteger, comment="Candidates of one query with the same quantised score share it."
+    )
+    tie_size: Mapped[int | None] = mapped_column(SmallInteger)
+    decided_by: Mapped[DecidedBy] = mapped_column(pg_enum(DecidedBy))
+    scorer_fingerprint: Mapped[str]
+
+
+class Calibration(Base):
+    """Statistics of one rank job, merged at read in job order."""
+
+    __tablename__ = "calibration"
+    __table_args__ = {"comment": "Statistics of one rank job; v_calibration merges them."}
+
+    run_id: Mapped[int] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"), primary_key=True)
+    job_id: Mapped[int] = mapped_column(primary_key=True)
+    statistics: Mapped[dict[str, Any]]

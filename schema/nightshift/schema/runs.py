@@ -1,0 +1,114 @@
+"""What a run is asked to do, and the payloads of its jobs: JSON in the ledger, typed here."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from nightshift.schema.records import PartKind
+
+__all__ = [
+    "BlockPayload",
+    "EnhancementParams",
+    "Kinds",
+    "MessageBody",
+    "RunParams",
+    "ScorePayload",
+    "ScorerParams",
+    "kinds_from_text",
+    "kinds_to_text",
+    "queue_name",
+]
+
+Kinds = frozenset[PartKind]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class EnhancementParams(_Frozen):
+    """Visual enhancement of RetLLM; defaults as in its released code (methods §1.5, §2.5)."""
+
+    #: `entropy` fires where a layer is uncertain, `never` turns it off, an int forces that layer.
+    trigger: Literal["entropy", "never"] | Annotated[int, Field(ge=0)] = "entropy"
+    alpha: Annotated[float, Field(ge=0, le=1)] = 0.12
+    gamma: Annotated[float, Field(ge=0)] = 0.75
+    #: Exclusive layer bounds: fractions of the decoder's depth (5/28 and 16/28 published), or
+    #: layer numbers where the upper one exceeds 1.
+    window: tuple[float, float] = (5 / 28, 16 / 28)
+    top_k: Annotated[int, Field(ge=2)] = 10
+    memory: Literal["image", "all"] = "image"
+    lens_norm: Literal["final", "none"] = "final"
+    activation: Literal["silu", "identity"] = "silu"
+    norm_match: Literal["position", "sequence"] = "position"
+
+
+class ScorerParams(_Frozen):
+    """Everything beside the weights that changes a score; part of the scorer's fingerprint."""
+
+    method: Literal["retllm"] = "retllm"
+    framing: str = "retllm"
+    min_pixels: Annotated[int, Field(gt=0)] | None = None
+    max_pixels: Annotated[int, Field(gt=0)] | None = None
+    enhancement: EnhancementParams = EnhancementParams()
+
+
+class RunParams(_Frozen):
+    """A re-ranking run, frozen when it is planned."""
+
+    top_k: Annotated[int, Field(ge=1, le=16384)] = 5
+    query_parts: str = "text,image"
+    item_parts: str = "text,image"
+    #: Step of the score inside which candidates tie; 0 turns the tie-break off.
+    quantum: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    #: Share of queries whose pairs are scored without the enhancement too, to see what it changed.
+    compare: Annotated[float, Field(ge=0, le=1)] = 0.1
+    scorer: ScorerParams = ScorerParams()
+
+
+class BlockPayload(_Frozen):
+    """An embed, search or rank job: a block of item ids or query ids."""
+
+    ids: tuple[int, ...]
+
+
+class ScorePayload(_Frozen):
+    """A score job: groups of pairs that share one side of their prompt."""
+
+    #: Whose content comes first in the prompt and is shared by a group.
+    shared_side: Literal["query", "candidate"]
+    #: (id on the shared side, ids on the other side), in planning order.
+    groups: tuple[tuple[int, tuple[int, ...]], ...]
+
+    def pairs(self) -> list[tuple[int, int]]:
+        """(query id, item id) of every pair, in group order."""
+        if self.shared_side == "query":
+            return [(shared, other) for shared, others in self.groups for other in others]
+        return [(other, shared) for shared, others in self.groups for other in others]
+
+
+class MessageBody(_Frozen):
+    """All that travels through Redis: which row to look at."""
+
+    run_id: int
+    job_id: int
+
+
+def queue_name(stage: str, model_fingerprint: str | None) -> str:
+    """Celery queue of a stage; a queue per model keeps a worker with the weights it has loaded."""
+    return f"{stage}.{model_fingerprint}" if model_fingerprint else stage
+
+
+def kinds_to_text(kinds: Kinds) -> str:
+    """`text`, `image` or `text,image`, as stored."""
+    return ",".join(kind for kind in ("text", "image") if kind in kinds)
+
+
+def kinds_from_text(value: str) -> Kinds:
+    """The inverse of `kinds_to_text`, in any order; ValueError on anything else."""
+    names: Sequence[Any] = [name.strip() for name in value.split(",")]
+    if not names or any(name not in {"text", "image"} for name in names):
+        msg = f"parts must be text, image or text,image; got {value!r}"
+        raise ValueError(msg)
+    return frozenset(names)

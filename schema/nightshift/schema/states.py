@@ -1,0 +1,87 @@
+"""The states of things, one enum each; the ledger's diagram is in docs/architecture.md."""
+
+from enum import StrEnum
+
+__all__ = [
+    "DecidedBy",
+    "IndexState",
+    "ItemState",
+    "JobState",
+    "RunKind",
+    "RunState",
+    "Stage",
+    "SubjectKind",
+]
+
+
+class ItemState(StrEnum):
+    """An item that left its source is kept for old results but never searched."""
+
+    LIVE = "live"
+    GONE = "gone"
+
+
+class IndexState(StrEnum):
+    """One version of an index."""
+
+    #: Embed jobs are planned or running.
+    BUILDING = "building"
+    #: Every live item has a vector or a recorded failure.
+    READY = "ready"
+    #: Superseded by a newer version, or dropped.
+    RETIRED = "retired"
+
+
+class RunKind(StrEnum):
+    """What a run makes."""
+
+    INDEX = "index"
+    RERANK = "rerank"
+
+
+class RunState(StrEnum):
+    """A run's life; `paused` goes back to `running`, the last three are final."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Stage(StrEnum):
+    """The stages of a run, in order: an index run has `embed` alone, a rerank run all four."""
+
+    EMBED = "embed"
+    SEARCH = "search"
+    SCORE = "score"
+    RANK = "rank"
+
+
+class JobState(StrEnum):
+    """A job's life: queued → running → done, failed or split into two; back to queued on retry."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    #: Bisected: two smaller jobs carry its work.
+    SPLIT = "split"
+
+
+class SubjectKind(StrEnum):
+    """What a failure row is about."""
+
+    LINE = "line"
+    ITEM = "item"
+    QUERY = "query"
+    PAIR = "pair"
+    JOB = "job"
+
+
+class DecidedBy(StrEnum):
+    """What put a candidate where it stands."""
+
+    SCORE = "score"
+    ENTROPY = "entropy"
+    COARSE = "coarse"

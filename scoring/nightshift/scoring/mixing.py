@@ -1,0 +1,71 @@
+"""One embedding for a text and a picture together, weighted as RetLLM's coarse stage (§1.6)."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["MIXING_WEIGHTS", "mix_item", "mix_query", "normalise", "pool"]
+
+#: (image, text) by role; part of every embedder's fingerprint.
+MIXING_WEIGHTS = {"query": (0.8, 0.2), "item": (0.7, 0.3)}
+
+Vector = NDArray[np.float32]
+
+
+def mix_query(image: Vector, text: Vector) -> Vector:
+    """L2 of `0.8 · image + 0.2 · text`, features as the model gives them.
+
+    Args:
+        image: float32 (d,), not normalised.
+        text: float32 (d,), not normalised.
+
+    Returns:
+        float32 (d,), of length 1; NaN where the sum is zero.
+    """
+    return _mix("query", image, text)
+
+
+def mix_item(image: Vector, text: Vector) -> Vector:
+    """L2 of `0.7 · image/‖image‖ + 0.3 · text/‖text‖`.
+
+    The published sum is left unnormalised; an index by cosine normalises it in any case.
+
+    Args:
+        image: float32 (d,).
+        text: float32 (d,).
+
+    Returns:
+        float32 (d,), of length 1; NaN where a part or the sum is zero.
+    """
+    return _mix("item", normalise(image), normalise(text))
+
+
+def pool(features: Vector) -> Vector:
+    """Several features of one kind as one: the mean direction at the mean length.
+
+    One feature stays as it is, so `mix_query` sees it unnormalised.
+
+    Args:
+        features: float32 (n, d), n ≥ 1.
+
+    Returns:
+        float32 (d,); NaN where a feature is zero.
+    """
+    if len(features) == 1:
+        only: Vector = features[0]
+        return only
+    lengths = np.linalg.norm(features, axis=1).mean(dtype=np.float32)
+    pooled: Vector = normalise(normalise(features).mean(axis=0)) * lengths
+    return pooled
+
+
+def normalise(vectors: Vector) -> Vector:
+    """Divide by the L2 norm along the last axis: float32 of the same shape; NaN for zeros."""
+    wide = np.asarray(vectors, np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        unit: Vector = (wide / np.linalg.norm(wide, axis=-1, keepdims=True)).astype(np.float32)
+    return unit
+
+
+def _mix(role: str, image: Vector, text: Vector) -> Vector:
+    of_image, of_text = MIXING_WEIGHTS[role]
+    return normalise(of_image * image + of_text * text)

@@ -1,0 +1,202 @@
+"""A prompt as plain data: a prefix shared by a group of pairs, then what is each pair's own.
+
+A framing turns the content of a query and of a candidate into segments. Text stays text: the
+engine that tokenises it never reads special tokens out of it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Literal
+
+from nightshift.schema.errors import InputError
+from nightshift.schema.identity import fingerprint
+from nightshift.schema.records import PartKind
+
+__all__ = [
+    "Content",
+    "Framing",
+    "ImageRef",
+    "Kinds",
+    "Labels",
+    "Rendered",
+    "Segment",
+    "Side",
+    "Slot",
+    "Template",
+]
+
+Side = Literal["query", "candidate"]
+Kinds = frozenset[PartKind]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageRef:
+    """The place of one picture in a prompt."""
+
+    side: Side
+    #: Position among the pictures of that side, from 0.
+    index: int
+
+
+Segment = str | ImageRef
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Content:
+    """What a prompt may show of a query or a candidate."""
+
+    texts: tuple[str, ...] = ()
+    n_images: int = 0
+
+    @property
+    def kinds(self) -> Kinds:
+        """The kinds of parts that occur."""
+        kinds: set[PartKind] = set()
+        if self.texts:
+            kinds.add("text")
+        if self.n_images:
+            kinds.add("image")
+        return frozenset(kinds)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendered:
+    """A prompt in two halves; no two strings are adjacent within a half, none is empty."""
+
+    #: A pure function of the shared side's content: a group of pairs computes it once.
+    prefix: tuple[Segment, ...]
+    suffix: tuple[Segment, ...]
+    shared_side: Side
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labels:
+    """The two answers whose logits make the margin; each must be one token of the model."""
+
+    positive: str
+    negative: str
+
+
+class Slot(Enum):
+    """A place in a template that content fills."""
+
+    QUERY_TEXT = ("query", "text")
+    QUERY_IMAGES = ("query", "image")
+    CANDIDATE_TEXT = ("candidate", "text")
+    CANDIDATE_IMAGES = ("candidate", "image")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Template:
+    """One prompt of a framing.
+
+    The prefix ends at a picture or just before a space, so that the two halves tokenise as the
+    whole would.
+    """
+
+    shared_side: Side
+    prefix: tuple[str | Slot, ...]
+    suffix: tuple[str | Slot, ...]
+    #: Whether the wording is the authors' own; otherwise it is ours.
+    published: bool
+
+    def __post_init__(self) -> None:
+        strangers = [
+            s for s in self.prefix if isinstance(s, Slot) and s.value[0] != self.shared_side
+        ]
+        if strangers:
+            msg = f"a prefix shared by the {self.shared_side} cannot hold {strangers}"
+            raise ValueError(msg)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Framing:
+    """A way of asking whether a candidate matches a query."""
+
+    name: str
+    version: str
+    labels: Labels
+    #: By kinds of the query and of the candidate.
+    templates: Mapping[tuple[Kinds, Kinds], Template]
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits over labels and every prompt: part of the scorer's fingerprint."""
+        prompts = [
+            [sorted(query), sorted(item), t.shared_side, _plain(t.prefix), _plain(t.suffix)]
+            for (query, item), t in self.templates.items()
+        ]
+        facts = {
+            "name": self.name,
+            "version": self.version,
+            "labels": [self.labels.positive, self.labels.negative],
+            "prompts": sorted(prompts, key=repr),
+        }
+        return fingerprint(facts)
+
+    def shared_side(self, query_kinds: Kinds, item_kinds: Kinds) -> Side:
+        """Whose content comes first in the prompt, hence what the planner groups pairs by.
+
+        Raises:
+            InputError: No prompt of this framing fits these kinds.
+        """
+        return self._template(query_kinds, item_kinds).shared_side
+
+    def render(self, query: Content, candidate: Content) -> Rendered:
+        """The prompt of one pair; several texts of one side are joined by line feeds.
+
+        Raises:
+            InputError: One side is empty, or no prompt of this framing fits.
+        """
+        template = self._template(query.kinds, candidate.kinds)
+        sides: dict[Side, Content] = {"query": query, "candidate": candidate}
+        return Rendered(
+            prefix=_fill(template.prefix, sides),
+            suffix=_fill(template.suffix, sides),
+            shared_side=template.shared_side,
+        )
+
+    def _template(self, query_kinds: Kinds, item_kinds: Kinds) -> Template:
+        try:
+            return self.templates[query_kinds, item_kinds]
+        except KeyError:
+            msg = (
+                f"framing {self.name!r} has no prompt for a query of {_names(query_kinds)} and a "
+                f"candidate of {_names(item_kinds)}; choose other parts or another framing"
+            )
+            raise InputError(msg, "no_prompt") from None
+
+
+def _fill(parts: tuple[str | Slot, ...], sides: Mapping[Side, Content]) -> tuple[Segment, ...]:
+    segments: list[Segment] = []
+    for part in parts:
+        for segment in _segments(part, sides):
+            previous = segments[-1] if segments else None
+            if isinstance(segment, str) and isinstance(previous, str):
+                segments[-1] = previous + segment
+            elif segment != "":
+                segments.append(segment)
+    return tuple(segments)
+
+
+def _segments(part: str | Slot, sides: Mapping[Side, Content]) -> list[Segment]:
+    match part:
+        case str():
+            return [part]
+        case Slot.QUERY_TEXT:
+            return ["\n".join(sides["query"].texts)]
+        case Slot.CANDIDATE_TEXT:
+            return ["\n".join(sides["candidate"].texts)]
+        case Slot.QUERY_IMAGES:
+            return [ImageRef(side="query", index=i) for i in range(sides["query"].n_images)]
+        case Slot.CANDIDATE_IMAGES:
+            return [ImageRef(side="candidate", index=i) for i in range(sides["candidate"].n_images)]
+
+
+def _plain(parts: tuple[str | Slot, ...]) -> list[list[str]]:
+    return [["text", part] if isinstance(part, str) else ["slot", part.name] for part in parts]
+
+
+def _names(kinds: Kinds) -> str:
+    return " and ".join(sorted(kinds)) or "nothing"

@@ -1,0 +1,1 @@
+"""The room that opens sockets and files: Postgres, Redis, Milvus, images, the embedded stack."""

@@ -1,0 +1,119 @@
+"""Postgres connections: one engine a process, one transaction a block, errors translated."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from io import StringIO
+from types import TracebackType
+from typing import Any, Self
+
+from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy.exc import InterfaceError, OperationalError
+
+from nightshift.schema.errors import ServiceUnavailableError
+
+__all__ = ["Database", "copy_rows"]
+
+
+class Database:
+    """A Postgres database by URL.
+
+    Args:
+        url: SQLAlchemy URL.
+        application: Shown in `pg_stat_activity`.
+        pool_size: Connections kept open.
+    """
+
+    def __init__(self, url: str, *, application: str = "nightshift", pool_size: int = 4) -> None:
+        self.engine: Engine = create_engine(
+            url,
+            pool_size=pool_size,
+            max_overflow=4,
+            pool_pre_ping=True,
+            connect_args={"application_name": application, "connect_timeout": 10},
+        )
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        """One transaction: committed at the end of the block, rolled back on any exception.
+
+        Raises:
+            ServiceUnavailableError: When Postgres cannot be reached or went away.
+        """
+        try:
+            with self.engine.begin() as connection:
+                yield connection
+        except (OperationalError, InterfaceError) as error:
+            raise ServiceUnavailableError(
+                f"Postgres cannot be used: {error.orig}; check that it runs and that the URL is "
+                "right (`nightshift status`)",
+                "postgres",
+            ) from error
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self.engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def copy_rows(
+    connection: Connection, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]
+) -> int:
+    """COPY rows into a table through a staging table, ignoring keys that are there already.
+
+    A rerun of the same job writes the same rows, so an existing key is not an error.
+
+    Args:
+        connection: Inside the transaction that also marks the job done.
+        table: A table of ours.
+        columns: Column names, in the order of each row's values.
+        rows: None, bool, int, float, str or bytes values.
+
+    Returns:
+        The number of rows sent.
+    """
+    buffer = StringIO()
+    count = 0
+    for row in rows:
+        buffer.write("\t".join(map(_copy_text, row)) + "\n")
+        count += 1
+    if count == 0:
+        return 0
+    buffer.seek(0)
+    names = ", ".join(f'"{column}"' for column in columns)
+    cursor = connection.connection.cursor()
+    try:
+        cursor.execute("DROP TABLE IF EXISTS staging")
+        cursor.execute(
+            f'CREATE TEMP TABLE staging ON COMMIT DROP AS SELECT {names} FROM "{table}" '
+            "WITH NO DATA"
+        )
+        cursor.copy_expert(f"COPY staging ({names}) FROM STDIN", buffer)
+        cursor.execute(
+            f'INSERT INTO "{table}" ({names}) SELECT {names} FROM staging ON CONFLICT DO NOTHING'
+        )
+    finally:
+        cursor.close()
+    return count
+
+
+_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+
+
+def _copy_text(value: object) -> str:
+    if value is None:
+        return "\\N"
+    if isinstance(value, bytes):
+        return "\\\\x" + value.hex()
+    if isinstance(value, bool):
+        return "t" if value else "f"
+    return str(value).translate(_ESCAPES)

@@ -1,0 +1,218 @@
+"""Detached programs: recognised for certain by pid and start time, stopped by their own signal."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from nightshift.schema.errors import ServiceUnavailableError
+
+__all__ = [
+    "Launch",
+    "ProcessRecord",
+    "end_strays",
+    "is_alive",
+    "log_tail",
+    "read_record",
+    "send",
+    "spawn",
+    "stop",
+]
+
+#: A log beyond this many bytes is moved aside (one generation is kept) when its program starts.
+_LOG_LIMIT_BYTES = 16 * 2**20
+
+#: Programs that this process started. They are polled so that a killed one does not stay a zombie,
+#: which Postgres would take for a living server.
+_children: set[subprocess.Popen[bytes]] = set()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """How a program is started."""
+
+    argv: tuple[str, ...]
+    #: The whole environment.
+    env: Mapping[str, str] = field(repr=False)
+    #: None keeps the current directory.
+    cwd: Path | None = None
+    #: System user to become; None keeps the own one.
+    user: str | None = None
+
+    @property
+    def digest(self) -> str:
+        """Tells a running program from one that would be started otherwise today."""
+        settings = sorted(item for item in self.env.items() if item[0].startswith("NIGHTSHIFT_"))
+        return sha256(repr((self.argv, settings)).encode()).hexdigest()
+
+
+class ProcessRecord(BaseModel):
+    """The content of a pid file: enough to tell the program from a later one of the same pid."""
+
+    model_config = ConfigDict(frozen=True)
+
+    pid: int
+    #: Clock ticks from boot to start: unlike a wall-clock time, no clock correction moves it.
+    start_ticks: int
+    boot_id: str
+    #: Unix time, for showing only.
+    started_at: float
+    #: `Launch.digest` it was started with.
+    digest: str
+
+
+def spawn(launch: Launch, log: Path, record_path: Path) -> ProcessRecord:
+    """Start a program in a session of its own and write its pid file.
+
+    Raises:
+        PermissionError: When the system user of `launch` cannot be assumed.
+    """
+    if log.exists() and log.stat().st_size > _LOG_LIMIT_BYTES:
+        log.replace(log.with_suffix(log.suffix + ".1"))
+    with log.open("ab") as output:
+        child = subprocess.Popen(
+            launch.argv,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=dict(launch.env),
+            cwd=launch.cwd,
+            user=launch.user,
+            group=launch.user,
+            extra_groups=[] if launch.user else None,
+            start_new_session=True,
+        )
+    _children.add(child)
+    record = ProcessRecord(
+        pid=child.pid,
+        start_ticks=_start_ticks(child.pid) or 0,
+        boot_id=_boot_id(),
+        started_at=time.time(),
+        digest=launch.digest,
+    )
+    record_path.write_text(record.model_dump_json())
+    return record
+
+
+def read_record(path: Path) -> ProcessRecord | None:
+    """The pid file's content; None when there is none or it was cut short."""
+    try:
+        return ProcessRecord.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
+def is_alive(record: ProcessRecord) -> bool:
+    """Whether this very program runs; a zombie and another program of the same pid do not count."""
+    for child in list(_children):
+        if child.poll() is not None:
+            _children.discard(child)
+    return record.boot_id == _boot_id() and _start_ticks(record.pid) == record.start_ticks
+
+
+def send(record: ProcessRecord, number: signal.Signals) -> None:
+    """Signal the program if it still is the recorded one."""
+    if is_alive(record):
+        _signal(record.pid, number)
+
+
+def stop(record: ProcessRecord, number: signal.Signals, wait_s: float) -> bool:
+    """Ask the program to end, and kill it if it has not within `wait_s` seconds.
+
+    Returns:
+        Whether it ended by itself.
+    """
+    send(record, number)
+    if _gone_within(record, wait_s):
+        return True
+    send(record, signal.SIGKILL)
+    _gone_within(record, 10.0)
+    return False
+
+
+def end_strays(directory: Path, marker: str, number: signal.Signals) -> None:
+    """End what still works in `directory` without being on record.
+
+    Such are the backends of a killed Postgres, and a server whose starter was killed before it
+    could write the pid file.
+
+    Args:
+        directory: Working directory of those processes.
+        marker: Part of their program's name or arguments, so that a shell there is left alone.
+        number: Sent to those that have not ended by themselves within 2 s.
+
+    Raises:
+        ServiceUnavailableError: When some are there after 60 s.
+    """
+    start = time.monotonic()
+    signalled: set[int] = set()
+    while pids := set(_processes_in(directory, marker)):
+        if time.monotonic() - start > 60.0:
+            raise ServiceUnavailableError(f"processes {pids} still use {directory}: end them")
+        if time.monotonic() - start > 2.0:
+            for pid in pids - signalled:
+                _signal(pid, number)
+            signalled |= pids
+        time.sleep(0.05)
+
+
+def log_tail(log: Path, lines: int = 12) -> str:
+    """The last lines of a log, for an error message."""
+    if not log.exists():
+        return "(no log)"
+    with log.open("rb") as stream:
+        stream.seek(max(0, log.stat().st_size - 8192))
+        return "\n".join(stream.read().decode(errors="replace").splitlines()[-lines:])
+
+
+def _processes_in(directory: Path, marker: str) -> Iterator[int]:
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or _start_ticks(int(entry.name)) is None:
+            continue
+        try:
+            here = (entry / "cwd").readlink() == directory
+            if here and (
+                marker in (entry / "exe").readlink().name
+                or marker.encode() in (entry / "cmdline").read_bytes()
+            ):
+                yield int(entry.name)
+        except OSError:  # gone meanwhile, or another user's
+            continue
+
+
+def _gone_within(record: ProcessRecord, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while is_alive(record):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def _start_ticks(pid: int) -> int | None:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The program's name, in parentheses, may itself contain blanks and parentheses.
+    fields = stat.rpartition(")")[2].split()
+    # A zombie whose other threads are still ending holds its files and ports as yet.
+    gone = fields[0] in {"Z", "X"} and int(fields[17]) <= 1
+    return None if gone else int(fields[19])
+
+
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -1,0 +1,56 @@
+"""Where the services are for this process: explicit settings first, then the embedded stack."""
+
+from pydantic import SecretStr
+
+from nightshift.schema.errors import ConfigurationError
+from nightshift.schema.settings import Settings
+from nightshift.stores.embedded.stack import Stack
+from nightshift.stores.embedded.state import ServiceUrls
+
+__all__ = ["resolve_database_url", "resolve_urls"]
+
+
+def resolve_urls(settings: Settings) -> ServiceUrls:
+    """Address each service by its setting, or else by the running stack of `settings.data_dir`.
+
+    Raises:
+        ConfigurationError: When a service has neither; names the variable to set.
+    """
+    stack = Stack(settings.data_dir)
+    token = _plain(settings.milvus_token)
+    return ServiceUrls(
+        database_url=resolve_database_url(settings),
+        redis_url=_plain(settings.redis_url) or _embedded(stack, "redis").redis_url,
+        milvus_uri=settings.milvus_uri or _embedded(stack, "milvus").milvus_uri,
+        milvus_token=token or "",
+    )
+
+
+def resolve_database_url(settings: Settings) -> str:
+    """Address Postgres alone, which is all that reading results needs.
+
+    Raises:
+        ConfigurationError: As `resolve_urls`.
+    """
+    explicit = _plain(settings.database_url)
+    return explicit or _embedded(Stack(settings.data_dir), "postgres").database_url
+
+
+def _plain(secret: SecretStr | None) -> str | None:
+    return secret.get_secret_value() if secret else None
+
+
+_VARIABLES = {
+    "postgres": "NIGHTSHIFT_DATABASE_URL",
+    "redis": "NIGHTSHIFT_REDIS_URL",
+    "milvus": "NIGHTSHIFT_MILVUS_URI",
+}
+
+
+def _embedded(stack: Stack, service: str) -> ServiceUrls:
+    if not stack.is_running(service):
+        raise ConfigurationError(
+            f"{service} of the embedded stack in {stack.data_dir} is not running: "
+            f"run `nightshift up`, or set {_VARIABLES[service]}"
+        )
+    return stack.urls()

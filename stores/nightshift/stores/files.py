@@ -1,0 +1,166 @@
+"""Reading files: the one door through which every catalogue, caption and image comes in."""
+
+import errno
+import hashlib
+import io
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, cast
+
+import fsspec
+
+from nightshift.schema.errors import (
+    ConfigurationError,
+    InputError,
+    NightshiftError,
+    ServiceUnavailableError,
+)
+from nightshift.stores.addresses import MemberAddress, is_url
+
+__all__ = ["open_file", "read_bytes", "sha256", "translated"]
+
+#: Prefix of the reason codes: `image_missing`, `file_unreadable`, …
+Noun = Literal["file", "image"]
+
+_BUFFER_BYTES = 2**20
+#: Web servers are tried so often before the address counts as bad.
+_WEB_ATTEMPTS = 3
+
+
+@contextmanager
+def open_file(address: str, *, noun: Noun = "file") -> Iterator[BinaryIO]:
+    """A file's bytes, for reading.
+
+    Args:
+        address: A path, an fsspec URL, or the address of a member inside a tar.
+        noun: What the file is, for the reason codes.
+
+    Raises:
+        InputError: `…_missing` where nothing is there, `…_unreadable` where it is no regular file
+            or may not be read, `…_unreachable` where a web server does not deliver it: in a
+            catalogue of web pages one dead host is that item's fault, not an outage.
+        ServiceUnavailableError: Where an object store or another file service does not answer.
+        ConfigurationError: Where the package for the URL's protocol is not installed.
+    """
+    member = MemberAddress.parse(address)
+    if member is not None:
+        with open_file(member.archive, noun=noun) as archive:
+            archive.seek(member.offset)
+            yield io.BytesIO(archive.read(member.size))
+    elif is_url(address):
+        remote = _Remote(address, noun)
+        with io.BufferedReader(remote, _BUFFER_BYTES) as stream:
+            yield stream
+    else:
+        with _open_local(address, noun) as stream:
+            yield stream
+
+
+def read_bytes(address: str, *, max_bytes: int, noun: Noun = "file") -> bytes:
+    """A whole file.
+
+    Raises:
+        InputError: As `open_file`; `…_too_large` beyond `max_bytes`.
+    """
+    for attempt in range(1, _WEB_ATTEMPTS + 1):
+        try:
+            with open_file(address, noun=noun) as stream:
+                data = stream.read(max_bytes + 1)
+        except InputError as error:
+            if attempt == _WEB_ATTEMPTS or not error.reason.endswith("_unreachable"):
+                raise
+            time.sleep(0.5 * attempt)
+        else:
+            break
+    if len(data) > max_bytes:
+        raise InputError(
+            f"{address} has more than {max_bytes / 2**20:.0f} MiB; make it smaller",
+            f"{noun}_too_large",
+        )
+    return data
+
+
+def sha256(address: str, *, noun: Noun = "file") -> str:
+    """Digest of a file's bytes, hex, whatever its size; raises as `open_file`."""
+    with open_file(address, noun=noun) as stream:
+        return hashlib.file_digest(cast("Any", stream), "sha256").hexdigest()
+
+
+def _open_local(address: str, noun: Noun) -> BinaryIO:
+    path = Path(address)
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            # Reading a pipe or a device could wait for ever.
+            raise InputError(f"{address} is not a regular file; name a file", f"{noun}_unreadable")
+        return path.open("rb")
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise translated(error, address, noun) from error
+
+
+class _Remote(io.RawIOBase):
+    """A remote file whose errors are ours, whichever library talks to the server."""
+
+    def __init__(self, address: str, noun: Noun) -> None:
+        self._address = address
+        self._noun: Noun = noun
+        self._stream: Any = self._try(lambda: fsspec.open(address, "rb").open())
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return bool(self._stream.seekable())
+
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - any writable buffer
+        data: bytes = self._try(lambda: self._stream.read(len(buffer)))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return int(self._stream.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._stream.tell())
+
+    def close(self) -> None:
+        if not self.closed and hasattr(self, "_stream"):
+            self._stream.close()
+        super().close()
+
+    def _try(self, action: Any) -> Any:  # noqa: ANN401 - fsspec is untyped
+        try:
+            return action()
+        except Exception as error:  # every file system of fsspec brings errors of its own
+            raise translated(error, self._address, self._noun) from error
+
+
+def translated(error: Exception, address: str, noun: Noun) -> NightshiftError:
+    """Our error for what a file system raised, as `open_file` says."""
+    web = address.startswith(("http://", "https://"))
+    cause = error.__cause__
+    # fsspec reports every failure of a web server as a missing file.
+    if web and isinstance(cause, Exception) and getattr(cause, "status", None) not in {404, 410}:
+        error = cause
+    match error:
+        case FileNotFoundError() | NotADirectoryError():
+            remedy = "check the path, and that it is mounted here"
+            return InputError(f"there is no {address}; {remedy}", f"{noun}_missing")
+        case (
+            PermissionError()
+            | IsADirectoryError()
+            | ValueError()
+            | OSError(errno=errno.ENAMETOOLONG | errno.ELOOP)
+        ):
+            return InputError(
+                f"{address} cannot be read: {error}; check the address and the access rights",
+                f"{noun}_unreadable",
+            )
+        case ImportError():
+            return ConfigurationError(f"{address} cannot be opened: {error}")
+    why = f"{address} cannot be fetched: {str(error) or type(error).__name__}"
+    if web:
+        return InputError(f"{why}; check that the server delivers it", f"{noun}_unreachable")
+    return ServiceUnavailableError(f"{why}; check the network and the store's settings", "files")

@@ -1,0 +1,206 @@
+"""Index versions: found, created, and made ready."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, text
+
+from nightshift.schema.errors import NotFoundError
+from nightshift.schema.states import IndexState
+
+__all__ = [
+    "IndexRow",
+    "IndexSummary",
+    "catalog_id",
+    "count_live",
+    "create_version",
+    "find_index",
+    "list_indexes",
+    "live_keys",
+    "make_ready",
+    "ready_index",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexRow:
+    """One version of an index."""
+
+    id: int
+    catalog_id: int
+    name: str
+    version: int
+    embedder: str
+    embedder_fingerprint: str
+    parts: str
+    dim: int
+    index_type: str
+    collection: str
+    state: IndexState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexSummary:
+    """An index version as an operator sees it."""
+
+    catalog: str
+    index: str
+    version: int
+    state: IndexState
+    #: Items with a live vector.
+    items: int
+    parts: str
+    dim: int
+    index_type: str
+    embedder: str
+    collection: str
+
+
+def list_indexes(connection: Connection) -> list[IndexSummary]:
+    """Every version of every index, the newest first."""
+    rows = connection.execute(
+        text(
+            """
+            SELECT catalog.name AS catalog, i.name AS index, i.version, i.state,
+                (SELECT count(*) FROM embedding WHERE index_id = i.id) AS items,
+                i.parts, i.dim, i.index_type, i.embedder, i.collection
+            FROM "index" i JOIN catalog ON catalog.id = i.catalog_id ORDER BY i.id DESC
+            """
+        )
+    )
+    return [IndexSummary(**{**row, "state": IndexState(row["state"])}) for row in rows.mappings()]
+
+
+def catalog_id(connection: Connection, name: str) -> int:
+    """The id of a catalogue.
+
+    Raises:
+        NotFoundError: With the command that makes one.
+    """
+    found = connection.execute(
+        text("SELECT id FROM catalog WHERE name = :name"), {"name": name}
+    ).scalar()
+    if found is None:
+        raise NotFoundError(
+            f"there is no catalogue {name!r}; `nightshift catalog import {name} SOURCE` makes it"
+        )
+    return int(found)
+
+
+def find_index(
+    connection: Connection,
+    catalog: int,
+    *,
+    name: str | None = None,
+    state: IndexState | None = IndexState.READY,
+) -> IndexRow | None:
+    """The newest version of an index of a catalogue; of any name if none is given."""
+    row = (
+        connection.execute(
+            text(
+                """
+                SELECT id, catalog_id, name, version, embedder, embedder_fingerprint, parts, dim,
+                    index_type, collection, state
+                FROM "index" WHERE catalog_id = :catalog AND state <> 'retired'
+                    AND (CAST(:name AS text) IS NULL OR name = :name)
+                    AND (CAST(:state AS text) IS NULL OR state = :state)
+                ORDER BY id DESC LIMIT 1
+                """
+            ),
+            {"catalog": catalog, "name": name, "state": state.value if state else None},
+        )
+        .mappings()
+        .one_or_none()
+    )
+    return None if row is None else IndexRow(**{**row, "state": IndexState(row["state"])})
+
+
+def ready_index(connection: Connection, catalog: str, name: str | None) -> IndexRow:
+    """The newest ready version of an index, by names.
+
+    Raises:
+        NotFoundError: With the command that makes one.
+    """
+    index = find_index(connection, catalog_id(connection, catalog), name=name)
+    if index is None:
+        wanted = f"index {name!r}" if name else "index"
+        raise NotFoundError(
+            f"no {wanted} of catalogue {catalog!r} is ready; `nightshift index build {catalog} "
+            "--embedder SPEC` makes one, `nightshift run list` shows whether one is being built"
+        )
+    return index
+
+
+def create_version(
+    connection: Connection,
+    catalog: int,
+    *,
+    name: str,
+    embedder: str,
+    embedder_fingerprint: str,
+    parts: str,
+    dim: int,
+    index_type: str,
+) -> IndexRow:
+    """Begin a new version of an index, with a Milvus collection name of its own."""
+    row = (
+        connection.execute(
+            text(
+                """
+                INSERT INTO "index" (catalog_id, name, version, embedder, embedder_fingerprint,
+                    parts, dim, index_type, collection)
+                SELECT :catalog, :name, coalesce(max(version), 0) + 1, :embedder, :fingerprint,
+                    :parts, :dim, :index_type,
+                    'nightshift_' || :catalog || '_' ||
+                        substr(md5(:name), 1, 8) || '_v' || coalesce(max(version), 0) + 1
+                FROM "index" WHERE catalog_id = :catalog AND name = :name
+                RETURNING id, catalog_id, name, version, embedder, embedder_fingerprint, parts,
+                    dim, index_type, collection, state
+                """
+            ),
+            {
+                "catalog": catalog,
+                "name": name,
+                "embedder": embedder,
+                "fingerprint": embedder_fingerprint,
+                "parts": parts,
+                "dim": dim,
+                "index_type": index_type,
+            },
+        )
+        .mappings()
+        .one()
+    )
+    return IndexRow(**{**row, "state": IndexState(row["state"])})
+
+
+def make_ready(connection: Connection, index_id: int) -> None:
+    """Let searches use this version and retire the older ones of its name."""
+    connection.execute(
+        text(
+            """
+            UPDATE "index" AS i SET state = CASE WHEN i.id = :id THEN 'ready' ELSE 'retired' END
+            FROM "index" AS this
+            WHERE this.id = :id AND i.catalog_id = this.catalog_id AND i.name = this.name
+                AND i.version <= this.version AND i.state <> 'retired'
+            """
+        ),
+        {"id": index_id},
+    )
+
+
+def count_live(connection: Connection, index_id: int) -> int:
+    """Items with a live vector."""
+    return int(
+        connection.execute(
+            text("SELECT count(*) FROM embedding WHERE index_id = :index"), {"index": index_id}
+        ).scalar_one()
+    )
+
+
+def live_keys(connection: Connection, index_id: int, keys: list[str]) -> dict[str, int]:
+    """Item ids of those Milvus keys that are live; keys unknown to Postgres drop out."""
+    rows = connection.execute(
+        text("SELECT key, item_id FROM embedding WHERE index_id = :index AND key = ANY(:keys)"),
+        {"index": index_id, "keys": keys},
+    )
+    return {row.key: int(row.item_id) for row in rows}

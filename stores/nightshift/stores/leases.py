@@ -1,0 +1,81 @@
+"""Named leases in Postgres: one holder at a time, a fencing token a grant, expiry by its clock."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from time import monotonic, sleep
+
+from sqlalchemy import text
+
+from nightshift.schema.errors import ServiceUnavailableError
+from nightshift.stores.database import Database
+from nightshift.stores.milvus import VectorStore
+
+__all__ = ["acquire", "hold", "hold_writer", "release"]
+
+
+def acquire(database: Database, name: str, holder: str, ttl_s: float) -> int | None:
+    """Take or renew a lease.
+
+    A frozen holder loses it by the clock, which an advisory lock would not see.
+
+    Returns:
+        The fencing token; it grows by one with each change of holder. None while another holds it.
+    """
+    with database.begin() as connection:
+        token = connection.execute(
+            text(
+                """
+                INSERT INTO lease AS l (name, holder, token, expires_at)
+                VALUES (:name, :holder, 1, clock_timestamp() + make_interval(secs => :ttl))
+                ON CONFLICT (name) DO UPDATE SET
+                    token = l.token + (l.holder <> excluded.holder)::int,
+                    holder = excluded.holder,
+                    expires_at = excluded.expires_at
+                WHERE l.holder = excluded.holder OR l.expires_at < clock_timestamp()
+                RETURNING token
+                """
+            ),
+            {"name": name, "holder": holder, "ttl": ttl_s},
+        ).scalar()
+    return None if token is None else int(token)
+
+
+def release(database: Database, name: str, holder: str) -> None:
+    """Let the next one in at once; harmless where the lease was lost already."""
+    with database.begin() as connection:
+        connection.execute(
+            text(
+                "UPDATE lease SET expires_at = '-infinity', holder = '' "
+                "WHERE name = :name AND holder = :holder"
+            ),
+            {"name": name, "holder": holder},
+        )
+
+
+@contextmanager
+def hold(
+    database: Database, name: str, holder: str, *, ttl_s: float = 30.0, timeout_s: float = 120.0
+) -> Iterator[int]:
+    """Wait for a lease, hold it for the block, release it.
+
+    Raises:
+        ServiceUnavailableError: When it could not be had within `timeout_s`.
+    """
+    deadline = monotonic() + timeout_s
+    while (token := acquire(database, name, holder, ttl_s)) is None:
+        if monotonic() > deadline:
+            raise ServiceUnavailableError(
+                f"the lease {name!r} was not free for {timeout_s:.0f} s", "postgres"
+            )
+        sleep(0.02)
+    try:
+        yield token
+    finally:
+        release(database, name, holder)
+
+
+def hold_writer(
+    database: Database, vectors: VectorStore, holder: str
+) -> AbstractContextManager[object]:
+    """The right to change collections: Milvus Lite bears one writer at a time, a server many."""
+    return hold(database, "milvus-writer", holder) if vectors.is_lite else nullcontext()

@@ -1,0 +1,281 @@
+"""What the planner asks Postgres: items without a live vector, pairs without a score, groups."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, text
+
+from nightshift.schema.identity import embedding_key
+from nightshift.schema.records import PartKind
+from nightshift.schema.runs import kinds_from_text, kinds_to_text
+from nightshift.stores.runs import RunRow
+
+__all__ = [
+    "KindPair",
+    "count_pairs",
+    "drop_gone_embeddings",
+    "estimate_reuse",
+    "groups",
+    "items_to_embed",
+    "kind_pairs",
+    "query_ids",
+    "ranked_query_ids",
+    "record_unscorable",
+    "reuse_scores",
+]
+
+_HASH_COLUMN = {"text": "text_hash", "image": "image_hash", "text,image": "content_hash"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KindPair:
+    """What the scorer will see on both sides of some pairs."""
+
+    query: frozenset[PartKind]
+    item: frozenset[PartKind]
+
+
+def items_to_embed(
+    connection: Connection, *, catalog_id: int, index_id: int, parts: str, fingerprint: str
+) -> Iterator[int]:
+    """Ids of live items whose present content has no live vector in the index, in id order."""
+    rows = connection.execute(
+        text(
+            f"""
+            SELECT item.id, item.external_id, item.{_HASH_COLUMN[parts]} AS content, embedding.key
+            FROM item LEFT JOIN embedding
+                ON embedding.item_id = item.id AND embedding.index_id = :index
+            WHERE item.catalog_id = :catalog AND item.state = 'live'
+                AND item.{_HASH_COLUMN[parts]} IS NOT NULL
+            ORDER BY item.id
+            """
+        ).execution_options(yield_per=5000),
+        {"catalog": catalog_id, "index": index_id},
+    )
+    for row in rows:
+        if row.key != embedding_key(row.external_id, bytes(row.content), fingerprint):
+            yield row.id
+
+
+def drop_gone_embeddings(connection: Connection, *, index_id: int) -> int:
+    """Stop searching for items that left their catalogue; their vectors become orphans."""
+    gone = connection.execute(
+        text(
+            "DELETE FROM embedding USING item WHERE embedding.index_id = :index "
+            "AND item.id = embedding.item_id AND item.state = 'gone'"
+        ),
+        {"index": index_id},
+    )
+    return int(gone.rowcount)
+
+
+def query_ids(connection: Connection, query_set_id: int) -> list[int]:
+    """All queries of a set, in id order."""
+    rows = connection.execute(
+        text("SELECT id FROM query WHERE query_set_id = :queries ORDER BY id"),
+        {"queries": query_set_id},
+    )
+    return [int(row.id) for row in rows]
+
+
+def ranked_query_ids(connection: Connection, run_id: int) -> list[int]:
+    """Queries of a run that have candidates, in id order."""
+    rows = connection.execute(
+        text("SELECT DISTINCT query_id FROM candidate WHERE run_id = :run ORDER BY query_id"),
+        {"run": run_id},
+    )
+    return [int(row.query_id) for row in rows]
+
+
+def count_pairs(connection: Connection, run_id: int) -> int:
+    """Candidates of a run."""
+    return int(
+        connection.execute(
+            text("SELECT count(*) FROM candidate WHERE run_id = :run"), {"run": run_id}
+        ).scalar_one()
+    )
+
+
+def reuse_scores(connection: Connection, run: RunRow, *, query_parts: str, item_parts: str) -> int:
+    """Copy scores of equal pairs under the same scorer from its latest earlier runs.
+
+    Returns:
+        How many pairs need no scoring tonight.
+    """
+    earlier = _runs_of_scorer(connection, run)
+    if not earlier:
+        return 0
+    copied = connection.execute(
+        text(
+            f"""
+            WITH wanted AS MATERIALIZED (
+                SELECT c.query_id, c.item_id, {_pair_key(query_parts, item_parts)} AS pair_key
+                FROM candidate c JOIN query q ON q.id = c.query_id JOIN item i ON i.id = c.item_id
+                WHERE c.run_id = :run
+            )
+            INSERT INTO pair_score (run_id, query_id, item_id, pair_key, margin, logit_positive,
+                logit_negative, logsumexp, entropy, fired, fired_layer, uncertainty, plain_margin,
+                reused_from)
+            SELECT DISTINCT ON (w.query_id, w.item_id) :run, w.query_id, w.item_id, w.pair_key,
+                p.margin, p.logit_positive, p.logit_negative, p.logsumexp, p.entropy, p.fired,
+                p.fired_layer, p.uncertainty, p.plain_margin, coalesce(p.reused_from, p.run_id)
+            FROM wanted w JOIN pair_score p
+                ON p.pair_key = w.pair_key AND p.run_id = ANY(:earlier)
+            ORDER BY w.query_id, w.item_id, p.run_id DESC
+            ON CONFLICT DO NOTHING
+            """
+        ),
+        {"run": run.id, "fingerprint": run.scorer_fingerprint, "earlier": earlier},
+    )
+    return int(copied.rowcount)
+
+
+def estimate_reuse(
+    connection: Connection,
+    *,
+    query_set_id: int,
+    index_id: int,
+    scorer_fingerprint: str,
+    query_parts: str,
+    top_k: int,
+) -> int:
+    """Pairs that earlier runs over the same index scored for the same query contents."""
+    column = _HASH_COLUMN[query_parts]
+    return int(
+        connection.execute(
+            text(
+                f"""
+                SELECT count(*) FROM (
+                    SELECT DISTINCT q.id, c.item_id
+                    FROM query q
+                    JOIN query earlier ON earlier.{column} = q.{column}
+                    JOIN candidate c ON c.query_id = earlier.id AND c.coarse_rank <= :top_k
+                    JOIN run ON run.id = c.run_id
+                    JOIN pair_score p ON p.run_id = c.run_id AND p.query_id = c.query_id
+                        AND p.item_id = c.item_id
+                    WHERE q.query_set_id = :queries AND run.index_id = :index
+                        AND run.scorer_fingerprint = :fingerprint
+                ) AS known
+                """
+            ),
+            {
+                "queries": query_set_id,
+                "index": index_id,
+                "fingerprint": scorer_fingerprint,
+                "top_k": top_k,
+            },
+        ).scalar_one()
+    )
+
+
+def kind_pairs(
+    connection: Connection, run_id: int, *, query_parts: str, item_parts: str
+) -> list[KindPair]:
+    """The combinations of kinds that occur among the unscored pairs of a run."""
+    rows = connection.execute(
+        text(
+            f"""
+            SELECT DISTINCT {_kinds("q", query_parts)} AS query_kinds,
+                {_kinds("i", item_parts)} AS item_kinds
+            {_UNSCORED}
+            """
+        ),
+        {"run": run_id},
+    )
+    return [
+        KindPair(query=kinds_from_text(row.query_kinds), item=kinds_from_text(row.item_kinds))
+        for row in rows
+        if row.query_kinds and row.item_kinds
+    ]
+
+
+def groups(
+    connection: Connection,
+    run_id: int,
+    *,
+    query_parts: str,
+    item_parts: str,
+    combinations: Sequence[KindPair],
+    shared_side: str,
+) -> Iterator[tuple[int, list[int]]]:
+    """Unscored pairs of the given kinds, grouped by the shared side.
+
+    Yields:
+        (id on the shared side, sorted ids on the other side), in id order.
+    """
+    shared, other = (
+        ("c.query_id", "c.item_id") if shared_side == "query" else ("c.item_id", "c.query_id")
+    )
+    wanted = [f"{kinds_to_text(pair.query)}/{kinds_to_text(pair.item)}" for pair in combinations]
+    rows = connection.execute(
+        text(
+            f"""
+            SELECT {shared} AS shared, array_agg({other} ORDER BY {other}) AS others
+            {_UNSCORED}
+                AND {_kinds("q", query_parts)} || '/' || {_kinds("i", item_parts)} = ANY(:wanted)
+            GROUP BY 1 ORDER BY 1
+            """
+        ).execution_options(yield_per=1000),
+        {"run": run_id, "wanted": wanted},
+    )
+    for row in rows:
+        yield int(row.shared), [int(value) for value in row.others]
+
+
+def record_unscorable(
+    connection: Connection, run_id: int, *, query_parts: str, item_parts: str
+) -> int:
+    """Record pairs of which one side has nothing that the scorer may see."""
+    recorded = connection.execute(
+        text(
+            f"""
+            INSERT INTO failure (run_id, stage, subject_kind, subject_id, reason, message)
+            SELECT :run, 'score', 'pair', q.external_id || ' → ' || i.external_id,
+                'nothing_to_score',
+                'the run shows the scorer ' || :query_parts || ' of queries and ' || :item_parts ||
+                ' of items, and one side has none of it: widen --query-parts or --item-parts'
+            {_UNSCORED}
+                AND ({_kinds("q", query_parts)} = '' OR {_kinds("i", item_parts)} = '')
+            ON CONFLICT DO NOTHING
+            """
+        ),
+        {"run": run_id, "query_parts": query_parts, "item_parts": item_parts},
+    )
+    return int(recorded.rowcount)
+
+
+#: Nights to look back for scores; a night copies what it reuses, so one back is often enough.
+_LOOK_BACK_RUNS = 30
+
+
+def _runs_of_scorer(connection: Connection, run: RunRow) -> list[int]:
+    rows = connection.execute(
+        text(
+            "SELECT id FROM run WHERE scorer_fingerprint = :fingerprint AND id <> :run "
+            "ORDER BY id DESC LIMIT :limit"
+        ),
+        {"fingerprint": run.scorer_fingerprint, "run": run.id, "limit": _LOOK_BACK_RUNS},
+    )
+    return [int(row.id) for row in rows]
+
+
+_UNSCORED = """
+    FROM candidate c JOIN query q ON q.id = c.query_id JOIN item i ON i.id = c.item_id
+    WHERE c.run_id = :run AND NOT EXISTS (
+        SELECT FROM pair_score p WHERE p.run_id = c.run_id AND p.query_id = c.query_id
+            AND p.item_id = c.item_id)
+"""
+
+
+def _pair_key(query_parts: str, item_parts: str) -> str:
+    return (
+        "sha256(convert_to(:fingerprint, 'UTF8') || "
+        f"q.{_HASH_COLUMN[query_parts]} || i.{_HASH_COLUMN[item_parts]})"
+    )
+
+
+def _kinds(alias: str, parts: str) -> str:
+    present = [
+        f"CASE WHEN {alias}.{kind}_hash IS NOT NULL THEN '{kind}' END" for kind in parts.split(",")
+    ]
+    return f"concat_ws(',', {', '.join(present)})"

@@ -1,0 +1,132 @@
+"""What a run should have done against what it did, counted by Postgres."""
+
+import hashlib
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, text
+
+from nightshift.schema.states import RunKind
+from nightshift.stores.runs import RunRow
+
+__all__ = ["Gap", "Tally", "gaps", "result_digest", "tally"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """One unit of account of a run: every unit is in exactly one of the three."""
+
+    #: `items`, `queries` or `pairs`.
+    unit: str
+    expected: int
+    #: Have their result.
+    done: int
+    #: Have a failure with its reason instead.
+    failed: int
+
+    @property
+    def missing(self) -> int:
+        """Have neither; anything but 0 breaks the promise."""
+        return self.expected - self.done - self.failed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """A unit with neither a result nor a failure."""
+
+    unit: str
+    subject_id: str
+
+
+def tally(connection: Connection, run: RunRow) -> list[Tally]:
+    """The accounts of a run: items for an index run, queries and pairs for a re-ranking run."""
+    units = ("items",) if run.kind is RunKind.INDEX else ("queries", "pairs")
+    rows = []
+    for unit in units:
+        counts = connection.execute(
+            text(
+                f"""
+                SELECT count(*) AS expected, count(*) FILTER (WHERE has_result) AS done,
+                    count(*) FILTER (WHERE NOT has_result AND has_failure) AS failed
+                FROM ({_UNITS[unit]}) AS unit
+                """
+            ),
+            {"run": run.id},
+        ).one()
+        rows.append(
+            Tally(unit=unit, expected=counts.expected, done=counts.done, failed=counts.failed)
+        )
+    return rows
+
+
+def gaps(connection: Connection, run: RunRow, unit: str, limit: int = 20) -> list[Gap]:
+    """Units with neither a result nor a failure."""
+    rows = connection.execute(
+        text(
+            f"SELECT subject_id FROM ({_UNITS[unit]}) AS unit "
+            "WHERE NOT has_result AND NOT has_failure ORDER BY subject_id LIMIT :limit"
+        ),
+        {"run": run.id, "limit": limit},
+    )
+    return [Gap(unit=unit, subject_id=row.subject_id) for row in rows]
+
+
+def result_digest(connection: Connection, run: RunRow) -> str:
+    """SHA-256 (hex) over the result rows in their order: equal digests, equal results."""
+    digest = hashlib.sha256()
+    rows = connection.execute(
+        text(_INDEX_ROWS if run.kind is RunKind.INDEX else _RANKING_ROWS).execution_options(
+            yield_per=5000
+        ),
+        {"run": run.id},
+    )
+    for row in rows:
+        digest.update("\x1f".join("" if value is None else str(value) for value in row).encode())
+        digest.update(b"\x1e")
+    return digest.hexdigest()
+
+
+_FAILED = """EXISTS (
+    SELECT FROM failure f WHERE f.run_id = :run AND f.fatal AND f.subject_kind = '{kind}'
+        AND f.stage = '{stage}' AND f.subject_id = {subject})"""
+
+_UNITS = {
+    # What the run planned to embed, as its jobs name it.
+    "items": f"""
+        SELECT i.external_id AS subject_id,
+            EXISTS (SELECT FROM embedding e JOIN run ON run.id = :run
+                    WHERE e.item_id = i.id AND e.index_id = run.index_id) AS has_result,
+            {_FAILED.format(kind="item", stage="embed", subject="i.external_id")} AS has_failure
+        FROM (SELECT DISTINCT jsonb_array_elements_text(payload -> 'ids')::bigint AS id
+              FROM job WHERE run_id = :run AND stage = 'embed' AND state <> 'split') AS planned
+        JOIN item i ON i.id = planned.id AND i.state = 'live'""",
+    "queries": f"""
+        SELECT q.external_id AS subject_id,
+            EXISTS (SELECT FROM ranking r
+                    WHERE r.run_id = :run AND r.query_id = q.id) AS has_result,
+            {_FAILED.format(kind="query", stage="search", subject="q.external_id")} AS has_failure
+        FROM query q JOIN run ON run.query_set_id = q.query_set_id WHERE run.id = :run""",
+    # A pair is done when it is scored and ranked; one that failed is ranked below the scored.
+    "pairs": f"""
+        SELECT q.external_id || ' → ' || i.external_id AS subject_id,
+            EXISTS (SELECT FROM pair_score p WHERE p.run_id = :run AND p.query_id = c.query_id
+                    AND p.item_id = c.item_id)
+            AND EXISTS (SELECT FROM ranking r WHERE r.run_id = :run AND r.query_id = c.query_id
+                        AND r.item_id = c.item_id AND r.margin IS NOT NULL) AS has_result,
+            {
+        _FAILED.format(
+            kind="pair", stage="score", subject="q.external_id || ' → ' || i.external_id"
+        )
+    } AS has_failure
+        FROM candidate c JOIN query q ON q.id = c.query_id JOIN item i ON i.id = c.item_id
+        WHERE c.run_id = :run""",
+}
+
+_INDEX_ROWS = """
+    SELECT i.external_id, e.key FROM embedding e JOIN item i ON i.id = e.item_id
+    JOIN run ON run.index_id = e.index_id WHERE run.id = :run ORDER BY i.external_id
+"""
+
+_RANKING_ROWS = """
+    SELECT query, final_rank, item, coarse_rank, round(margin::numeric, 4), decided_by
+    FROM v_ranking WHERE run_id = :run ORDER BY query, final_rank
+"""

@@ -1,0 +1,177 @@
+"""Writing results: always inside the transaction that marks the job done."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass, fields
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from nightshift.stores.database import copy_rows
+
+__all__ = [
+    "CandidateRow",
+    "PairScoreRow",
+    "RankingRow",
+    "ScoredCandidate",
+    "load_scored_candidates",
+    "write_calibration",
+    "write_candidates",
+    "write_embeddings",
+    "write_rankings",
+    "write_scores",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CandidateRow:
+    """See table `candidate`."""
+
+    run_id: int
+    query_id: int
+    item_id: int
+    coarse_rank: int
+    coarse_score: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairScoreRow:
+    """See table `pair_score`."""
+
+    run_id: int
+    query_id: int
+    item_id: int
+    pair_key: bytes
+    margin: float
+    logit_positive: float
+    logit_negative: float
+    logsumexp: float
+    entropy: float
+    fired: bool
+    fired_layer: int | None
+    uncertainty: float | None
+    #: Margin without the enhancement; None where it was not compared.
+    plain_margin: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankingRow:
+    """See table `ranking`."""
+
+    run_id: int
+    query_id: int
+    final_rank: int
+    item_id: int
+    coarse_rank: int
+    coarse_score: float
+    margin: float | None
+    probability: float | None
+    entropy: float | None
+    fired: bool | None
+    fired_layer: int | None
+    tie_group: int | None
+    tie_size: int | None
+    decided_by: str
+    scorer_fingerprint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredCandidate:
+    """A candidate with its score; the score's fields are None where scoring the pair failed."""
+
+    query_id: int
+    item_id: int
+    coarse_rank: int
+    coarse_score: float
+    margin: float | None
+    entropy: float | None
+    fired: bool | None
+    fired_layer: int | None
+    plain_margin: float | None
+    reused: bool
+
+
+def write_embeddings(
+    connection: Connection, *, index_id: int, run_id: int, keys: Sequence[tuple[int, str]]
+) -> None:
+    """Make vectors live: from this commit on a search may return them.
+
+    Args:
+        connection: The job's last transaction.
+        index_id: The index version.
+        run_id: The run that made them.
+        keys: (item id, Milvus key).
+    """
+    connection.execute(
+        text(
+            """
+            INSERT INTO embedding (index_id, run_id, item_id, key)
+            SELECT :index, :run, item_id, key
+            FROM unnest(CAST(:items AS bigint[]), CAST(:keys AS text[])) AS new(item_id, key)
+            JOIN item ON item.id = new.item_id
+            ON CONFLICT (index_id, item_id) DO UPDATE SET
+                key = excluded.key, run_id = excluded.run_id
+            """
+        ),
+        {
+            "index": index_id,
+            "run": run_id,
+            "items": [item_id for item_id, _ in keys],
+            "keys": [key for _, key in keys],
+        },
+    )
+
+
+def write_candidates(connection: Connection, rows: Iterable[CandidateRow]) -> None:
+    """Keep what the coarse search found."""
+    _copy(connection, "candidate", CandidateRow, rows)
+
+
+def write_scores(connection: Connection, rows: Iterable[PairScoreRow]) -> None:
+    """Keep what the scorer read."""
+    _copy(connection, "pair_score", PairScoreRow, rows)
+
+
+def write_rankings(connection: Connection, rows: Iterable[RankingRow]) -> None:
+    """Keep final orders."""
+    _copy(connection, "ranking", RankingRow, rows)
+
+
+def write_calibration(
+    connection: Connection, *, run_id: int, job_id: int, statistics: dict[str, Any]
+) -> None:
+    """Keep the statistics of one rank job."""
+    connection.execute(
+        text(
+            "INSERT INTO calibration (run_id, job_id, statistics) "
+            "VALUES (:run, :job, :statistics) ON CONFLICT DO NOTHING"
+        ),
+        {"run": run_id, "job": job_id, "statistics": json.dumps(statistics)},
+    )
+
+
+def load_scored_candidates(
+    connection: Connection, run_id: int, query_ids: Sequence[int]
+) -> dict[int, list[ScoredCandidate]]:
+    """Candidates by query, in coarse order."""
+    rows = connection.execute(
+        text(
+            """
+            SELECT c.query_id, c.item_id, c.coarse_rank, c.coarse_score, p.margin, p.entropy,
+                p.fired, p.fired_layer, p.plain_margin, p.reused_from IS NOT NULL AS reused
+            FROM candidate c LEFT JOIN pair_score p ON p.run_id = c.run_id
+                AND p.query_id = c.query_id AND p.item_id = c.item_id
+            WHERE c.run_id = :run AND c.query_id = ANY(:queries)
+            ORDER BY c.query_id, c.coarse_rank
+            """
+        ),
+        {"run": run_id, "queries": list(query_ids)},
+    )
+    found: dict[int, list[ScoredCandidate]] = {query_id: [] for query_id in query_ids}
+    for row in rows.mappings():
+        found[row["query_id"]].append(ScoredCandidate(**row))
+    return found
+
+
+def _copy(connection: Connection, table: str, kind: type[Any], rows: Iterable[Any]) -> None:
+    copy_rows(connection, table, [field.name for field in fields(kind)], map(astuple, rows))

@@ -1,0 +1,219 @@
+"""What becomes of a job whose attempt failed: later again, in two halves, or a recorded failure."""
+
+import json
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Row, text
+
+from nightshift.schema.runs import BlockPayload, ScorePayload
+from nightshift.schema.states import Stage, SubjectKind
+
+__all__ = ["expire_leases", "record_failure", "retry_or_split", "split_payload"]
+
+_T = TypeVar("_T")
+
+_BACKOFF_S = 2.0
+_BACKOFF_MAX_S = 300.0
+
+
+def retry_or_split(
+    connection: Connection,
+    *,
+    run_id: int,
+    job_id: int,
+    token: int,
+    reason: str,
+    message: str,
+    max_attempts: int,
+) -> None:
+    """Requeue with exponential back-off and jitter; after `max_attempts` bisect; a lone unit fails.
+
+    Does nothing where the token is stale.
+    """
+    job = connection.execute(
+        text(
+            "SELECT stage, queue, payload, attempt FROM job WHERE run_id = :run AND id = :job "
+            "AND token = :token AND state = 'running' FOR UPDATE"
+        ),
+        {"run": run_id, "job": job_id, "token": token},
+    ).one_or_none()
+    if job is None:
+        return
+    error = f"{reason}: {message}"
+    if job.attempt < max_attempts:
+        connection.execute(
+            text(
+                """
+                UPDATE job SET state = 'queued', lease_until = NULL, sent_at = NULL,
+                    worker_id = NULL, error = :error,
+                    not_before = clock_timestamp() + make_interval(
+                        secs => least(:base * 2 ^ (attempt - 1), :most) * (0.5 + random()))
+                WHERE run_id = :run AND id = :job
+                """
+            ),
+            {
+                "run": run_id,
+                "job": job_id,
+                "error": error,
+                "base": _BACKOFF_S,
+                "most": _BACKOFF_MAX_S,
+            },
+        )
+        return
+    halves = split_payload(Stage(job.stage), job.payload)
+    if halves is None:
+        _end(connection, run_id, job_id, "failed", error)
+        _record_lone(connection, run_id, job, reason, message)
+        return
+    _end(connection, run_id, job_id, "split", error)
+    for payload, n_units in halves:
+        connection.execute(
+            text(
+                """
+                INSERT INTO job (run_id, id, stage, queue, payload, n_units)
+                SELECT :run, max(id) + 1, :stage, :queue, :payload, :units FROM job
+                WHERE run_id = :run
+                """
+            ),
+            {
+                "run": run_id,
+                "stage": job.stage,
+                "queue": job.queue,
+                "payload": json.dumps(payload),
+                "units": n_units,
+            },
+        )
+
+
+def expire_leases(connection: Connection, *, max_attempts: int) -> int:
+    """Take back jobs whose lease ran out; their worker died, hung or was frozen.
+
+    Returns:
+        How many were taken back.
+    """
+    expired = connection.execute(
+        text(
+            "SELECT run_id, id, token, worker_id FROM job WHERE state = 'running' "
+            "AND lease_until < clock_timestamp() ORDER BY run_id, id LIMIT 500"
+        )
+    ).all()
+    for job in expired:
+        retry_or_split(
+            connection,
+            run_id=job.run_id,
+            job_id=job.id,
+            token=job.token,
+            reason="lease_expired",
+            message=f"worker {job.worker_id} made no progress or died",
+            max_attempts=max_attempts,
+        )
+    return len(expired)
+
+
+def split_payload(stage: Stage, payload: dict[str, Any]) -> list[tuple[dict[str, Any], int]] | None:
+    """Two halves of a job's work with their units; None for a lone unit."""
+    if stage is Stage.SCORE:
+        score = ScorePayload.model_validate(payload)
+        pairs = [(shared, other) for shared, others in score.groups for other in others]
+        if len(pairs) < 2:
+            return None
+        return [
+            (score.model_copy(update={"groups": _regroup(half)}).model_dump(mode="json"), len(half))
+            for half in _halves(pairs)
+        ]
+    ids = BlockPayload.model_validate(payload).ids
+    if len(ids) < 2:
+        return None
+    return [
+        (BlockPayload(ids=tuple(half)).model_dump(mode="json"), len(half))
+        for half in _halves(list(ids))
+    ]
+
+
+def record_failure(
+    connection: Connection,
+    *,
+    run_id: int,
+    stage: str,
+    subject_kind: SubjectKind,
+    subject_id: str,
+    reason: str,
+    message: str,
+    fatal: bool = True,
+) -> None:
+    """Keep a failure of a run, once a subject and stage."""
+    connection.execute(
+        text(
+            """
+            INSERT INTO failure (run_id, stage, subject_kind, subject_id, reason, message, fatal)
+            VALUES (:run, :stage, :kind, :subject, :reason, :message, :fatal)
+            ON CONFLICT (run_id, stage, subject_kind, subject_id) WHERE run_id IS NOT NULL
+            DO UPDATE SET reason = excluded.reason, message = excluded.message
+            """
+        ),
+        {
+            "run": run_id,
+            "stage": stage,
+            "kind": subject_kind.value,
+            "subject": subject_id,
+            "reason": reason,
+            "message": message.replace("\x00", "�"),
+            "fatal": fatal,
+        },
+    )
+
+
+def _end(connection: Connection, run_id: int, job_id: int, state: str, error: str) -> None:
+    connection.execute(
+        text(
+            """
+            UPDATE job SET state = :state, lease_until = NULL, error = :error,
+                n_failed = CASE WHEN :state = 'failed' THEN n_units ELSE 0 END,
+                finished_at = clock_timestamp()
+            WHERE run_id = :run AND id = :job
+            """
+        ),
+        {"run": run_id, "job": job_id, "state": state, "error": error},
+    )
+
+
+def _record_lone(
+    connection: Connection, run_id: int, job: Row[Any], reason: str, message: str
+) -> None:
+    if job.stage == Stage.SCORE:
+        query_id, item_id = ScorePayload.model_validate(job.payload).pairs()[0]
+        kind = SubjectKind.PAIR
+        subject = connection.execute(
+            text(
+                "SELECT (SELECT external_id FROM query WHERE id = :query) || ' → ' || "
+                "(SELECT external_id FROM item WHERE id = :item)"
+            ),
+            {"query": query_id, "item": item_id},
+        ).scalar()
+    else:
+        kind = SubjectKind.ITEM if job.stage == Stage.EMBED else SubjectKind.QUERY
+        subject = connection.execute(
+            text(f"SELECT external_id FROM {kind.value} WHERE id = :id"),
+            {"id": BlockPayload.model_validate(job.payload).ids[0]},
+        ).scalar()
+    record_failure(
+        connection,
+        run_id=run_id,
+        stage=job.stage,
+        subject_kind=kind,
+        subject_id=str(subject),
+        reason=reason,
+        message=message,
+    )
+
+
+def _halves(values: list[_T]) -> tuple[list[_T], list[_T]]:
+    middle = len(values) // 2
+    return values[:middle], values[middle:]
+
+
+def _regroup(pairs: list[tuple[int, int]]) -> tuple[tuple[int, tuple[int, ...]], ...]:
+    groups: dict[int, list[int]] = {}
+    for shared, other in pairs:
+        groups.setdefault(shared, []).append(other)
+    return tuple((shared, tuple(others)) for shared, others in groups.items())

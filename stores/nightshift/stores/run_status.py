@@ -1,0 +1,170 @@
+"""How far a run is, what went wrong in it, and which models it stands on."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from nightshift.schema.states import Stage
+
+__all__ = [
+    "FailureCount",
+    "FailureRow",
+    "ModelRow",
+    "StageCounts",
+    "count_failures",
+    "get_model",
+    "list_failures",
+    "stage_counts",
+]
+
+#: Recent throughput is over this long.
+_RECENT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageCounts:
+    """Jobs and units (items, queries or pairs) of one stage of a run."""
+
+    stage: Stage
+    queued: int
+    running: int
+    done: int
+    failed: int
+    units: int
+    #: Units of done jobs; those of them without a result are in `units_failed` too.
+    units_done: int
+    units_failed: int
+    #: Units of jobs that are queued or running.
+    units_left: int
+    #: Units of jobs done within the last minute of the stage's life.
+    units_recent: int
+    #: Seconds over which `units_recent` were done; None before the first claim, as the next three.
+    recent_s: float | None
+    elapsed_s: float | None
+    started_at: datetime | None
+    #: None while a job is queued or running.
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailureCount:
+    """How often one thing went wrong in one stage."""
+
+    stage: str
+    reason: str
+    fatal: bool
+    count: int
+    #: One of the messages.
+    example: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailureRow:
+    """What went wrong, with which thing."""
+
+    stage: str
+    subject_kind: str
+    subject_id: str
+    reason: str
+    message: str
+    #: False for a notice, such as a cut text.
+    fatal: bool
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRow:
+    """What a fingerprint stands for."""
+
+    fingerprint: str
+    kind: str
+    spec: str
+    #: Weights, configuration, precision, method parameters.
+    card: dict[str, Any]
+    package_version: str
+
+
+def stage_counts(connection: Connection, run_id: int) -> list[StageCounts]:
+    """The stages of a run that have begun."""
+    rows = connection.execute(
+        text(
+            """
+            SELECT p.stage, p.queued, p.running, p.done, p.failed, p.units, p.units_done,
+                p.units_failed, p.started_at, life.ended_at AS finished_at,
+                extract(epoch FROM now.at - p.started_at)::double precision AS elapsed_s,
+                job.units_left, job.units_recent,
+                extract(epoch FROM now.at - now.recently)::double precision AS recent_s
+            FROM v_run_progress p
+            CROSS JOIN LATERAL (
+                SELECT CASE WHEN p.queued + p.running = 0 THEN p.finished_at END AS ended_at
+            ) AS life
+            CROSS JOIN LATERAL (
+                SELECT at, greatest(p.started_at, at - make_interval(secs => :recent)) AS recently
+                FROM coalesce(life.ended_at, clock_timestamp()) AS at
+            ) AS now
+            CROSS JOIN LATERAL (
+                SELECT coalesce(sum(n_units) FILTER (WHERE state IN ('queued', 'running')), 0)
+                        ::bigint AS units_left,
+                    coalesce(sum(n_units) FILTER (
+                        WHERE state = 'done' AND finished_at >= now.recently), 0)
+                        ::bigint AS units_recent
+                FROM job WHERE run_id = :run AND stage = p.stage
+            ) AS job
+            WHERE p.run_id = :run
+            """
+        ),
+        {"run": run_id, "recent": _RECENT_S},
+    )
+    found = [StageCounts(**{**row, "stage": Stage(row["stage"])}) for row in rows.mappings()]
+    return sorted(found, key=lambda counts: list(Stage).index(counts.stage))
+
+
+def count_failures(connection: Connection, run_id: int) -> list[FailureCount]:
+    """Failures of a run and of reading its queries, by reason, the most frequent first."""
+    rows = connection.execute(
+        text(
+            f"""
+            SELECT failure.stage, reason, fatal, count(*) AS count, min(message) AS example
+            {_OF_RUN} GROUP BY failure.stage, reason, fatal ORDER BY fatal DESC, count DESC, reason
+            """
+        ),
+        {"run": run_id},
+    )
+    return [FailureCount(**row) for row in rows.mappings()]
+
+
+def list_failures(
+    connection: Connection, run_id: int, limit: int | None = None
+) -> list[FailureRow]:
+    """Failures of a run and of reading its queries, oldest first."""
+    rows = connection.execute(
+        text(
+            f"""
+            SELECT failure.stage, subject_kind, subject_id, reason, message, fatal,
+                failure.created_at
+            {_OF_RUN} ORDER BY failure.id LIMIT :limit
+            """
+        ),
+        {"run": run_id, "limit": limit},
+    )
+    return [FailureRow(**row) for row in rows.mappings()]
+
+
+def get_model(connection: Connection, fingerprint: str) -> ModelRow:
+    """The model that a run pins by fingerprint; a foreign key says that it exists."""
+    row = connection.execute(
+        text(
+            "SELECT fingerprint, kind, spec, card, package_version FROM model "
+            "WHERE fingerprint = :fingerprint"
+        ),
+        {"fingerprint": fingerprint},
+    )
+    return ModelRow(**row.mappings().one())
+
+
+_OF_RUN = """
+    FROM failure WHERE run_id = :run
+        OR query_set_id = (SELECT query_set_id FROM run WHERE id = :run)
+"""

@@ -1,0 +1,332 @@
+"""Runs: created with their partitions, advanced by the dispatcher, paused by people."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, text
+
+from nightshift.schema.errors import ConflictError, NotFoundError
+from nightshift.schema.result_tables import PARTITIONED_TABLES
+from nightshift.schema.runs import queue_name
+from nightshift.schema.states import RunKind, RunState, Stage
+from nightshift.stores.database import copy_rows
+
+__all__ = [
+    "NewJob",
+    "RunRow",
+    "active_runs",
+    "add_jobs",
+    "create_run",
+    "get_run",
+    "list_runs",
+    "lock_run",
+    "move_to_stage",
+    "refresh_statistics",
+    "set_run_state",
+    "stage_rate",
+    "unfinished_jobs",
+    "upsert_model",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRow:
+    """A run with what its stages need to know of its index."""
+
+    id: int
+    kind: RunKind
+    state: RunState
+    stage: Stage
+    catalog_id: int
+    catalog: str
+    index_id: int
+    index_name: str
+    collection: str
+    embedder: str
+    embedder_fingerprint: str
+    index_parts: str
+    query_set_id: int | None
+    query_set: str | None
+    method: str | None
+    scorer: str | None
+    scorer_fingerprint: str | None
+    params: dict[str, Any]
+    plan: dict[str, Any]
+    priority: int
+    created_at: datetime
+    finished_at: datetime | None
+
+    def queue(self) -> str:
+        """The queue of the current stage."""
+        models = {
+            Stage.EMBED: self.embedder_fingerprint,
+            Stage.SEARCH: self.embedder_fingerprint,
+            Stage.SCORE: self.scorer_fingerprint,
+            Stage.RANK: None,
+        }
+        return queue_name(self.stage, models[self.stage])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob:
+    """A job to plan."""
+
+    payload: dict[str, Any]
+    n_units: int
+
+
+def create_run(
+    connection: Connection,
+    *,
+    kind: RunKind,
+    stage: Stage,
+    catalog_id: int,
+    index_id: int,
+    params: Mapping[str, Any],
+    plan: Mapping[str, Any],
+    priority: int = 5,
+    query_set_id: int | None = None,
+    method: str | None = None,
+    scorer: str | None = None,
+    scorer_fingerprint: str | None = None,
+) -> int:
+    """Insert a run and attach its partitions; its jobs follow in the same transaction."""
+    run_id = int(
+        connection.execute(
+            text(
+                """
+                INSERT INTO run (kind, stage, catalog_id, index_id, query_set_id, method, scorer,
+                    scorer_fingerprint, params, plan, priority)
+                VALUES (:kind, :stage, :catalog, :index, :queries, :method, :scorer,
+                    :scorer_fingerprint, :params, :plan, :priority)
+                RETURNING id
+                """
+            ),
+            {
+                "kind": kind.value,
+                "stage": stage.value,
+                "catalog": catalog_id,
+                "index": index_id,
+                "queries": query_set_id,
+                "method": method,
+                "scorer": scorer,
+                "scorer_fingerprint": scorer_fingerprint,
+                "params": json.dumps(params),
+                "plan": json.dumps(plan),
+                "priority": priority,
+            },
+        ).scalar_one()
+    )
+    for table in PARTITIONED_TABLES:
+        # ATTACH locks the parent far less than CREATE … PARTITION OF: commits of other runs go on.
+        connection.execute(
+            text(
+                f"CREATE TABLE {table}_r{run_id} "
+                f"(LIKE {table} INCLUDING DEFAULTS INCLUDING CONSTRAINTS)"
+            )
+        )
+        connection.execute(
+            text(f"ALTER TABLE {table} ATTACH PARTITION {table}_r{run_id} FOR VALUES IN ({run_id})")
+        )
+    return run_id
+
+
+def add_jobs(
+    connection: Connection, run_id: int, stage: Stage, queue: str, jobs: Iterable[NewJob]
+) -> int:
+    """COPY queued jobs into the ledger, numbered on from the run's last.
+
+    Returns:
+        How many.
+    """
+    first = 1 + int(
+        connection.execute(
+            text("SELECT coalesce(max(id), 0) FROM job WHERE run_id = :run"), {"run": run_id}
+        ).scalar_one()
+    )
+    columns = ("run_id", "id", "stage", "queue", "payload", "n_units", "state", "attempt", "token",
+               "n_failed", "not_before")  # fmt: skip
+    return copy_rows(
+        connection,
+        "job",
+        columns,
+        (
+            (run_id, number, stage.value, queue, json.dumps(job.payload), job.n_units, "queued",
+             0, 0, 0, "-infinity")
+            for number, job in enumerate(jobs, first)
+        ),
+    )  # fmt: skip
+
+
+_SELECT = """
+    SELECT run.id, run.kind, run.state, run.stage, run.catalog_id, catalog.name AS catalog,
+        run.index_id, "index".name AS index_name, "index".collection, "index".embedder,
+        "index".embedder_fingerprint, "index".parts AS index_parts, run.query_set_id,
+        query_set.name AS query_set, run.method, run.scorer, run.scorer_fingerprint, run.params,
+        run.plan, run.priority, run.created_at, run.finished_at
+    FROM run JOIN catalog ON catalog.id = run.catalog_id
+        JOIN "index" ON "index".id = run.index_id
+        LEFT JOIN query_set ON query_set.id = run.query_set_id
+"""
+
+
+def get_run(connection: Connection, run_id: int) -> RunRow:
+    """One run.
+
+    Raises:
+        NotFoundError: Where there is none.
+    """
+    row = (
+        connection.execute(text(f"{_SELECT} WHERE run.id = :run"), {"run": run_id})
+        .mappings()
+        .one_or_none()
+    )
+    if row is None:
+        raise NotFoundError(f"there is no run {run_id}; `nightshift run list` shows them")
+    return _run_row(row)
+
+
+def list_runs(connection: Connection, limit: int = 50) -> list[RunRow]:
+    """The newest runs first."""
+    rows = connection.execute(
+        text(f"{_SELECT} ORDER BY run.id DESC LIMIT :limit"), {"limit": limit}
+    )
+    return [_run_row(row) for row in rows.mappings()]
+
+
+def active_runs(connection: Connection) -> list[RunRow]:
+    """Runs in state `running`, the most urgent and oldest first."""
+    rows = connection.execute(
+        text(f"{_SELECT} WHERE run.state = 'running' ORDER BY run.priority, run.id")
+    )
+    return [_run_row(row) for row in rows.mappings()]
+
+
+def refresh_statistics(connection: Connection, run_id: int, table: str) -> None:
+    """Let the planner of Postgres see a partition that a stage has just filled."""
+    assert table in PARTITIONED_TABLES
+    connection.execute(text(f"ANALYZE {table}_r{run_id}"))
+
+
+def lock_run(connection: Connection, run_id: int) -> RunRow | None:
+    """A running run, locked against other planners; None where it is not running (any more)."""
+    locked = connection.execute(
+        text("SELECT id FROM run WHERE id = :run AND state = 'running' FOR UPDATE"),
+        {"run": run_id},
+    ).scalar()
+    return None if locked is None else get_run(connection, run_id)
+
+
+def unfinished_jobs(connection: Connection, run_id: int, stage: Stage) -> int:
+    """Jobs of a stage that are still queued or running."""
+    return int(
+        connection.execute(
+            text(
+                "SELECT count(*) FROM (SELECT FROM job WHERE run_id = :run AND stage = :stage "
+                "AND state IN ('queued', 'running') LIMIT 1) AS unfinished"
+            ),
+            {"run": run_id, "stage": stage.value},
+        ).scalar_one()
+    )
+
+
+def move_to_stage(
+    connection: Connection, run_id: int, stage: Stage, plan: Mapping[str, Any]
+) -> None:
+    """Begin a stage, adding to what planning found."""
+    connection.execute(
+        text("UPDATE run SET stage = :stage, plan = plan || :plan WHERE id = :run"),
+        {"run": run_id, "stage": stage.value, "plan": json.dumps(plan)},
+    )
+
+
+_ALLOWED = {
+    RunState.PAUSED: (RunState.RUNNING,),
+    RunState.RUNNING: (RunState.PAUSED,),
+    RunState.CANCELLED: (RunState.RUNNING, RunState.PAUSED),
+    RunState.DONE: (RunState.RUNNING,),
+    RunState.FAILED: (RunState.RUNNING,),
+}
+
+
+def set_run_state(connection: Connection, run_id: int, state: RunState) -> None:
+    """Move a run to a state that its present one allows.
+
+    Raises:
+        NotFoundError: Where there is no such run.
+        ConflictError: Where the step is not allowed, such as pausing a finished run.
+    """
+    changed = connection.execute(
+        text(
+            """
+            UPDATE run SET state = :state, finished_at = CASE
+                WHEN :state IN ('done', 'failed', 'cancelled') THEN clock_timestamp() END
+            WHERE id = :run AND state = ANY(:before)
+            """
+        ),
+        {"run": run_id, "state": state.value, "before": [s.value for s in _ALLOWED[state]]},
+    )
+    if changed.rowcount != 1:
+        present = get_run(connection, run_id).state
+        raise ConflictError(f"run {run_id} is {present.value} and cannot become {state.value}")
+    if state is RunState.RUNNING:
+        # Doorbells of a paused run were answered with a shrug; let them ring anew.
+        connection.execute(
+            text("UPDATE job SET sent_at = NULL WHERE run_id = :run AND state = 'queued'"),
+            {"run": run_id},
+        )
+
+
+def stage_rate(connection: Connection, stage: Stage, model_fingerprint: str | None) -> float | None:
+    """Units a second of one worker in the last three runs with this model; None if never run."""
+    queue = queue_name(stage, model_fingerprint)
+    rate = connection.execute(
+        text(
+            """
+            SELECT sum(n_units) / nullif(sum(extract(epoch FROM finished_at - started_at)), 0)
+            FROM job WHERE queue = :queue AND state = 'done' AND n_units > n_failed
+                AND run_id = ANY(ARRAY(SELECT id FROM run ORDER BY id DESC LIMIT 3))
+            """
+        ),
+        {"queue": queue},
+    ).scalar()
+    return None if rate is None else float(rate)
+
+
+def upsert_model(
+    connection: Connection,
+    *,
+    fingerprint: str,
+    kind: str,
+    spec: str,
+    card: Mapping[str, Any],
+    package_version: str,
+) -> None:
+    """Keep what a fingerprint stands for; the first description stays."""
+    connection.execute(
+        text(
+            """
+            INSERT INTO model (fingerprint, kind, spec, card, package_version)
+            VALUES (:fingerprint, :kind, :spec, :card, :version)
+            ON CONFLICT (fingerprint) DO NOTHING
+            """
+        ),
+        {
+            "fingerprint": fingerprint,
+            "kind": kind,
+            "spec": spec,
+            "card": json.dumps(card),
+            "version": package_version,
+        },
+    )
+
+
+def _run_row(row: RowMapping) -> RunRow:
+    fields: dict[str, Any] = dict(row)
+    fields["kind"] = RunKind(fields["kind"])
+    fields["state"] = RunState(fields["state"])
+    fields["stage"] = Stage(fields["stage"])
+    return RunRow(**fields)

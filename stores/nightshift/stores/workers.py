@@ -1,0 +1,138 @@
+"""Worker processes as they report themselves."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+__all__ = [
+    "ALIVE_S",
+    "WorkerRow",
+    "count_alive",
+    "list_workers",
+    "register",
+    "report",
+    "retire",
+]
+
+#: A worker that has not reported for this long does not count as alive.
+ALIVE_S = 15.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerRow:
+    """A worker as it last reported itself."""
+
+    id: str
+    host: str
+    pid: int
+    device: str
+    stages: str
+    #: The model it has loaded: as the operator named it, and its fingerprint.
+    model: str | None
+    model_fingerprint: str | None
+    #: The job in hand.
+    run_id: int | None
+    job_id: int | None
+    #: Over its last job.
+    units_per_s: float | None
+    up_s: float
+    #: Seconds since it last reported.
+    seen_s: float
+    #: `alive`, `silent` (no report for `ALIVE_S`) or `stopped`.
+    state: str
+
+
+def register(
+    connection: Connection, *, worker_id: str, host: str, pid: int, device: str, stages: str
+) -> None:
+    """Announce a worker that starts; forget those that ended a week ago."""
+    connection.execute(text("DELETE FROM worker WHERE seen_at < now() - interval '7 days'"))
+    connection.execute(
+        text(
+            "INSERT INTO worker (id, host, pid, device, stages) "
+            "VALUES (:id, :host, :pid, :device, :stages)"
+        ),
+        {"id": worker_id, "host": host, "pid": pid, "device": device, "stages": stages},
+    )
+
+
+def report(connection: Connection, worker_id: str, facts: Mapping[str, Any]) -> None:
+    """Say that a worker is alive, and what it has in hand.
+
+    Args:
+        connection: A transaction.
+        worker_id: Who.
+        facts: `device`, `model`, `run_id`, `job_id` and `units_per_s`; all but the device may be
+            None.
+    """
+    connection.execute(
+        text(
+            """
+            UPDATE worker SET seen_at = clock_timestamp(), device = :device,
+                model = :model, run_id = :run_id, job_id = :job_id,
+                units_per_s = coalesce(:units_per_s, units_per_s)
+            WHERE id = :id
+            """
+        ),
+        {"id": worker_id, **facts},
+    )
+
+
+def retire(connection: Connection, worker_id: str) -> None:
+    """Note that a worker stopped in an orderly way."""
+    connection.execute(
+        text(
+            "UPDATE worker SET stopped_at = clock_timestamp(), run_id = NULL, job_id = NULL "
+            "WHERE id = :id"
+        ),
+        {"id": worker_id},
+    )
+
+
+def count_alive(connection: Connection) -> int:
+    """Workers that reported lately and did not stop."""
+    return int(
+        connection.execute(
+            text(
+                "SELECT count(*) FROM worker WHERE stopped_at IS NULL "
+                "AND seen_at > clock_timestamp() - make_interval(secs => :alive)"
+            ),
+            {"alive": ALIVE_S},
+        ).scalar_one()
+    )
+
+
+def list_workers(connection: Connection) -> list[WorkerRow]:
+    """Workers of the last week, those alive first, then the latest seen."""
+    rows = connection.execute(
+        text(
+            """
+            SELECT w.id, w.host, w.pid, w.device, w.stages, m.spec AS model,
+                w.model AS model_fingerprint, w.run_id, w.job_id, w.units_per_s,
+                extract(epoch FROM w.seen_at - w.started_at)::double precision AS up_s,
+                extract(epoch FROM clock_timestamp() - w.seen_at)::double precision AS seen_s,
+                CASE WHEN w.stopped_at IS NOT NULL THEN 'stopped'
+                    WHEN w.seen_at > clock_timestamp() - make_interval(secs => :alive) THEN 'alive'
+                    ELSE 'silent' END AS state
+            FROM worker w LEFT JOIN model m ON m.fingerprint = w.model
+            ORDER BY state, w.seen_at DESC
+            """
+        ),
+        {"alive": ALIVE_S},
+    )
+    return [WorkerRow(**row) for row in rows.mappings()]
+
+
+def count_neighbours(connection: Connection, host: str) -> int:
+    """Workers alive on a machine."""
+    return int(
+        connection.execute(
+            text(
+                "SELECT count(*) FROM worker WHERE stopped_at IS NULL AND host = :host "
+                "AND seen_at > clock_timestamp() - make_interval(secs => :alive)"
+            ),
+            {"alive": ALIVE_S, "host": host},
+        ).scalar_one()
+    )

@@ -1,0 +1,132 @@
+"""Real services for every test: one embedded stack a session, a fresh database and Redis a test."""
+
+import os
+import subprocess
+import tempfile
+import venv
+from collections.abc import Iterator
+from itertools import count, cycle
+from pathlib import Path
+
+import psycopg2
+import pytest
+import redis
+from sqlalchemy import make_url
+
+from nightshift.migrations import upgrade
+from nightshift.schema.settings import Settings
+from nightshift.stores.embedded import Stack
+from nightshift.stores.milvus import VectorStore
+from tests.standalone_milvus import standalone_milvus
+
+# What the developer has set up must not leak into the tests, nor the tests into it.
+for _name in [name for name in os.environ if name.startswith("NIGHTSHIFT_")]:
+    del os.environ[_name]
+
+_numbers = count(1)
+_redis_numbers = cycle(range(1, 16))
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    """The embedded services, without dispatcher and workers."""
+    with tempfile.TemporaryDirectory(prefix="ns-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o711)  # Postgres may run as another user
+        stack = Stack(Path(folder))
+        try:
+            stack.up(0, dispatcher=False)
+            yield stack
+        finally:
+            stack.down()
+
+
+@pytest.fixture(scope="session")
+def template_database(stack: Stack) -> str:
+    """URL of a migrated database that nobody is connected to."""
+    _administer(stack, "CREATE DATABASE template_nightshift")
+    url = _database_url(stack, "template_nightshift")
+    upgrade(url)
+    return url
+
+
+@pytest.fixture
+def database_url(stack: Stack, template_database: str) -> Iterator[str]:
+    """A fresh, migrated database."""
+    name = f"test_{next(_numbers)}"
+    _administer(stack, f"CREATE DATABASE {name} TEMPLATE template_nightshift")
+    yield _database_url(stack, name)
+    _administer(stack, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def empty_database_url(stack: Stack) -> Iterator[str]:
+    """A fresh database without any table."""
+    name = f"empty_{next(_numbers)}"
+    _administer(stack, f"CREATE DATABASE {name}")
+    yield _database_url(stack, name)
+    _administer(stack, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def redis_url(stack: Stack) -> Iterator[str]:
+    """A Redis database of its own, empty."""
+    url = stack.urls().redis_url.removesuffix("/0") + f"/{next(_redis_numbers)}"
+    with redis.Redis.from_url(url) as client:
+        client.flushdb()
+        yield url
+        client.flushdb()
+
+
+@pytest.fixture
+def vector_store(stack: Stack) -> Iterator[VectorStore]:
+    """Milvus Lite, without any collection; those that the test makes are dropped."""
+    with VectorStore(stack.urls().milvus_uri) as store:
+        yield store
+        stack.up(0, dispatcher=False)  # in case the test failed while it had killed a service
+        for collection in store.collections():
+            store.drop(collection)
+
+
+@pytest.fixture(scope="session")
+def milvus_standalone_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Milvus standalone server."""
+    home = Path(__file__).parent.parent / ".venv-milvus"
+    python = home / "bin" / "python"
+    if not any(home.glob("lib/python*/site-packages/milvus")):
+        if not os.environ.get("CI"):
+            pytest.skip("there is no Milvus server in .venv-milvus: `make test` installs it")
+        venv.create(home, with_pip=True)
+        install = [python, "-m", "pip", "install", "--only-binary", ":all:", "milvus>=2.3.5,<2.4"]
+        subprocess.run(install, check=True)
+    with standalone_milvus(python, tmp_path_factory.mktemp("milvus")) as uri:
+        yield uri
+
+
+@pytest.fixture
+def settings(
+    stack: Stack, database_url: str, redis_url: str, vector_store: VectorStore
+) -> Settings:
+    """Settings of a process that works on this test's database, Redis and Milvus."""
+    return Settings(
+        _env_file=None,  # type: ignore[call-arg]
+        data_dir=stack.data_dir,
+        database_url=database_url,  # type: ignore[arg-type]
+        redis_url=redis_url,  # type: ignore[arg-type]
+        milvus_uri=stack.urls().milvus_uri,
+    )
+
+
+def _database_url(stack: Stack, name: str) -> str:
+    url = make_url(stack.urls().database_url).set(database=name)
+    return url.render_as_string(hide_password=False)
+
+
+def _administer(stack: Stack, statement: str) -> None:
+    url = make_url(stack.urls().database_url)
+    connection = psycopg2.connect(url.set(drivername="postgresql").render_as_string(False))
+    try:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+    finally:
+        connection.close()

@@ -1,0 +1,410 @@
+"""The packed engine: the plain one's readings, whatever is packed with what."""
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from nightshift.models.engine import blocks, lockstep
+from nightshift.models.engine.enhancement import effective
+from nightshift.models.engine.family import PixelLimits
+from nightshift.models.engine.lockstep import Lockstep
+from nightshift.models.engine.memory import TokenBudget
+from nightshift.models.engine.packed import PackedEngine
+from nightshift.models.engine.packing import batches, most_variants, why_whole
+from nightshift.models.engine.plain import PlainEngine
+from nightshift.models.engine.prompts import Prepared
+from nightshift.models.families.qwen2_5_vl import Qwen25VL
+from nightshift.models.load import load_scorer
+from nightshift.models.scorer import Engine, Group, Reading
+from nightshift.schema.errors import InputError, ModelError
+from nightshift.schema.runs import EnhancementParams, ScorerParams
+from nightshift.scoring.prompts import Labels
+from tests.models.tiny import picture
+
+LABELS = Labels(positive="True", negative="False")
+OFF = EnhancementParams(trigger="never")
+ON = EnhancementParams()
+ASK = "Does the image match the caption:"
+
+
+def asked(*texts: str) -> tuple[tuple[str, ...], ...]:
+    return tuple((f" <{text}>? True or False",) for text in texts)
+
+
+PICTURES = [
+    Group(prefix=(picture(seed, size), ASK), suffixes=asked("a red square", "x", "blue " * 9))
+    for seed, size in ((1, (56, 56)), (2, (112, 56)), (3, (28, 84)))
+]
+ONE_SUFFIX = Group(prefix=(picture(4), ASK), suffixes=asked("a circle"))
+MANY_SUFFIXES = Group(
+    prefix=(picture(5), ASK), suffixes=asked(*(f"{'red ' * (i % 7)}{i}" for i in range(45)))
+)
+TEXT_ONLY = Group(prefix=("Is red blue?",), suffixes=asked("yes", "no, a red square"))
+TWO_PICTURES = Group(prefix=(picture(1), picture(6, (84, 56)), ASK), suffixes=asked("a", "b c"))
+COMPOSED = Group(
+    prefix=("Query image", picture(2, (84, 56)), "Candidate image"),
+    suffixes=((picture(1), "same?"), (picture(3, (56, 112)), picture(2), "Is it the same?")),
+)
+PREFIXES = [*PICTURES, ONE_SUFFIX, TEXT_ONLY, TWO_PICTURES]
+EVERYTHING = [*PREFIXES, COMPOSED, MANY_SUFFIXES]
+
+
+@pytest.fixture(scope="session")
+def plain(qwen: Qwen25VL) -> PlainEngine:
+    return PlainEngine(qwen, PixelLimits())
+
+
+@pytest.fixture
+def packed(qwen: Qwen25VL) -> PackedEngine:
+    return PackedEngine(qwen, qwen.steps, PixelLimits())
+
+
+def score(engine: Engine, groups: Sequence[Group], params: EnhancementParams) -> list[Reading]:
+    found = engine.score(engine.prepare(groups), labels=LABELS, enhancement=params)
+    return [reading for group in found for reading in group]
+
+
+def numbers(readings: Sequence[Reading]) -> np.ndarray:
+    """(n, 4): both labels, log-sum-exp, entropy."""
+    return np.array([[*r.label_logits, r.logsumexp, r.entropy] for r in readings])
+
+
+def assert_same(found: Sequence[Reading], expected: Sequence[Reading]) -> None:
+    assert numbers(found) == pytest.approx(numbers(expected), abs=1e-5)
+    for one, other in zip(found, expected, strict=True):
+        assert (one.trace.fired, one.trace.layer) == (other.trace.fired, other.trace.layer)
+        assert one.trace.uncertainty == pytest.approx(other.trace.uncertainty, abs=1e-5)
+
+
+def between(observed: Sequence[float | None], share: float) -> float:
+    """A gamma in the widest gap near that share of the uncertainties, far from rounding."""
+    found = np.sort([u for u in observed if u is not None])
+    middle = int(len(found) * share)
+    gaps = np.diff(found)[middle - 2 : middle + 2]
+    at = middle - 2 + int(gaps.argmax())
+    assert gaps.max() > 1e-5
+    return float(found[at : at + 2].mean())
+
+
+# As the plain engine.
+
+
+@pytest.mark.parametrize(
+    "group",
+    [PICTURES[1], ONE_SUFFIX, MANY_SUFFIXES, TEXT_ONLY, TWO_PICTURES, COMPOSED],
+    ids=["one picture", "one suffix", "many suffixes", "text", "two pictures", "composed"],
+)
+@pytest.mark.parametrize("params", [OFF, ON, EnhancementParams(trigger=9)], ids=str)
+def test_a_group_reads_what_its_whole_prompts_read(
+    packed: PackedEngine, plain: PlainEngine, group: Group, params: EnhancementParams
+) -> None:
+    assert_same(score(packed, [group], params), score(plain, [group], params))
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        OFF,
+        ON,
+        *(EnhancementParams(trigger=layer) for layer in (0, 9, 16)),
+        EnhancementParams(alpha=0.3, activation="identity", lens_norm="none"),
+        EnhancementParams(memory="all"),
+        EnhancementParams(norm_match="sequence"),
+    ],
+    ids=str,
+)
+def test_all_kinds_of_groups_together_read_what_whole_prompts_read(
+    packed: PackedEngine, plain: PlainEngine, params: EnhancementParams
+) -> None:
+    assert_same(score(packed, EVERYTHING, params), score(plain, EVERYTHING, params))
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
+def test_suffixes_of_one_prefix_may_fire_at_different_layers_or_not_at_all(
+    packed: PackedEngine, plain: PlainEngine, share: float
+) -> None:
+    groups = [*PREFIXES, MANY_SUFFIXES]
+    quiet = score(plain, groups, EnhancementParams(gamma=1.0))
+    params = EnhancementParams(gamma=between([r.trace.uncertainty for r in quiet], share))
+
+    found = score(packed, groups, params)
+
+    of_one_prefix = {reading.trace.layer for reading in found[-len(MANY_SUFFIXES.suffixes) :]}
+    assert None in of_one_prefix
+    assert len(of_one_prefix) >= 3
+    assert_same(found, score(plain, groups, params))
+
+
+def test_a_budget_that_cuts_groups_and_blocks_of_a_few_suffixes_change_nothing(
+    packed: PackedEngine, plain: PlainEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lockstep, "_TOKENS_PER_STEP", {"cpu": 70})
+    packed._budget = TokenBudget(400)
+
+    for params in (OFF, ON, EnhancementParams(gamma=0.96)):
+        assert_same(score(packed, EVERYTHING, params), score(plain, EVERYTHING, params))
+
+
+# Whatever it is packed with.
+
+
+@pytest.mark.parametrize("params", [OFF, ON, EnhancementParams(gamma=0.96)], ids=str)
+def test_a_pair_reads_the_same_alone_and_in_any_company(
+    packed: PackedEngine, params: EnhancementParams
+) -> None:
+    together = score(packed, PREFIXES, params)
+
+    alone = [
+        score(packed, [Group(prefix=group.prefix, suffixes=(suffix,))], params)[0]
+        for group in PREFIXES
+        for suffix in group.suffixes
+    ]
+    turned = [
+        Group(prefix=group.prefix, suffixes=tuple(reversed(group.suffixes)))
+        for group in reversed(PREFIXES)
+    ]
+
+    assert_same(together, alone)
+    assert_same(score(packed, turned, params)[::-1], together)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        EnhancementParams(alpha=0.0),
+        EnhancementParams(alpha=0.0, trigger=6),
+        EnhancementParams(gamma=1.0),
+        EnhancementParams(gamma=5.0, memory="all", norm_match="sequence"),
+    ],
+    ids=str,
+)
+def test_alpha_zero_or_gamma_one_is_no_enhancement_bit_for_bit(
+    packed: PackedEngine, params: EnhancementParams
+) -> None:
+    found = score(packed, EVERYTHING, params)
+
+    assert np.array_equal(numbers(found), numbers(score(packed, EVERYTHING, OFF)))
+    assert not any(reading.trace.fired for reading in found)
+
+
+def test_nothing_to_score_gives_nothing(packed: PackedEngine) -> None:
+    assert score(packed, [], ON) == []
+    assert score(packed, [Group(prefix=(ASK,), suffixes=())], ON) == []
+
+
+# Positions and masks, by brute force.
+
+
+def test_positions_continue_as_in_the_whole_prompt(packed: PackedEngine, qwen: Qwen25VL) -> None:
+    prepared = packed.prepare(EVERYTHING)
+
+    for prompt in prepared.prompts:
+        shown = [prepared.pictures[i] for i in prompt.pictures]
+        assert torch.equal(prompt.positions, qwen.positions(prompt.ids, shown))
+
+
+def test_a_suffix_sees_its_prefix_and_itself_and_nothing_else() -> None:
+    visible = blocks.visibility([2, 3], 3, 2)[:, 0].int().tolist()
+
+    assert visible == [
+        [[1, 1, 0, 1, 0], [1, 1, 0, 1, 1]],
+        [[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]],
+    ]
+    assert blocks.visibility([3, 3, 3], 3, 2).shape == (1, 1, 2, 5)
+
+
+def test_a_pack_is_one_sequence_under_a_four_dimensional_mask(
+    packed: PackedEngine, qwen: Qwen25VL
+) -> None:
+    """The library's own forward of prefix and all suffixes in a row, the mask written out."""
+    prepared = packed.prepare([PICTURES[1]])
+    (group,) = prepared.groups
+    parts = [group.prefix, *group.suffixes]
+    owner = torch.cat([torch.full((len(part.ids),), i) for i, part in enumerate(parts)])
+    n = len(owner)
+    sees = torch.zeros(n, n, dtype=torch.bool)
+    for i in range(n):
+        for j in range(i + 1):
+            sees[i, j] = owner[j] == 0 or owner[j] == owner[i]
+    ids = torch.cat([part.ids for part in parts])[None]
+    positions = torch.cat([part.positions for part in parts], dim=1)[:, None]
+    with torch.inference_mode():
+        seen = qwen.see(prepared.pictures)
+        embeddings = qwen.embed(ids)
+        embeddings[qwen.is_visual(ids)] = torch.cat(seen)
+        states = qwen._model.model.language_model(
+            inputs_embeds=embeddings, position_ids=positions, attention_mask=sees[None, None]
+        ).last_hidden_state[0]
+        forward = Lockstep(qwen, qwen.steps, prepared.groups, seen, OFF)
+        found = dict(zip(forward.places, forward.run(), strict=True))
+
+    for i, suffix in enumerate(group.suffixes, start=1):
+        end = int((owner == i).nonzero()[-1])
+        assert torch.allclose(found[suffix.place], states[end], atol=1e-5)
+
+
+# What is packed, and what is not.
+
+
+@pytest.mark.parametrize(
+    ("params", "group", "reason"),
+    [
+        (ON, PICTURES[0], None),
+        (ON, TEXT_ONLY, None),
+        (OFF, COMPOSED, None),
+        (EnhancementParams(alpha=0.0, memory="all"), COMPOSED, None),
+        (EnhancementParams(gamma=1.0), COMPOSED, None),
+        (ON, COMPOSED, "the suffix's own pictures"),
+        (EnhancementParams(memory="all"), PICTURES[0], "memory=all"),
+        (EnhancementParams(norm_match="sequence", trigger=3), PICTURES[0], "norm_match=sequence"),
+    ],
+)
+def test_what_cannot_be_packed_exactly_is_read_whole_and_told(
+    packed: PackedEngine,
+    params: EnhancementParams,
+    group: Group,
+    reason: str | None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    prepared = packed.prepare([group])
+    assert isinstance(prepared, Prepared)
+    with caplog.at_level(logging.WARNING):
+        score(packed, [group], params)
+        score(packed, [group], params)
+
+    told = why_whole(prepared.groups[0], effective(params))
+    if reason is None:
+        assert told is None
+        assert not caplog.records
+    else:
+        assert reason in told
+        assert [reason in record.getMessage() for record in caplog.records] == [True]
+
+
+def test_the_main_jobs_scorer_is_packed(qwen_folder) -> None:
+    scorer = load_scorer(f"hf:{qwen_folder}", ScorerParams(), device="cpu")
+
+    assert isinstance(scorer._engine, PackedEngine)
+
+
+@pytest.mark.parametrize("params", [OFF, ON])
+@pytest.mark.parametrize("budget", [1, 150, 400, 10_000])
+def test_batches_hold_every_suffix_once_and_keep_to_the_budget(
+    packed: PackedEngine, budget: int, params: EnhancementParams
+) -> None:
+    groups = packed.prepare(EVERYTHING).groups
+    variants = most_variants(params, 18)
+
+    cut = list(batches(groups, budget, variants))
+
+    places = [suffix.place for batch in cut for group in batch for suffix in group.suffixes]
+    assert sorted(places) == sorted(s.place for group in groups for s in group.suffixes)
+    for batch in cut:
+        longest = max(len(group.prefix.ids) for group in batch)
+        tokens = sum(
+            longest * min(variants, len(group.suffixes)) + sum(len(s.ids) for s in group.suffixes)
+            for group in batch
+        )
+        assert tokens <= budget or sum(len(group.suffixes) for group in batch) == 1
+
+
+def test_a_prefix_goes_through_the_decoder_once(packed: PackedEngine, qwen: Qwen25VL) -> None:
+    prepared = packed.prepare([MANY_SUFFIXES])
+    (group,) = prepared.groups
+    tokens: list[int] = []
+    hook = qwen.decoder.feed_forwards[3].register_forward_hook(
+        lambda _module, inputs, _output: tokens.append(inputs[0].shape[:2].numel())
+    )
+    try:
+        packed.score(prepared, labels=LABELS, enhancement=OFF)
+    finally:
+        hook.remove()
+
+    suffixes = sum(len(suffix.ids) for suffix in group.suffixes)
+    # Blocks hold suffixes of similar length: little of them is padding.
+    assert len(group.prefix.ids) + suffixes <= sum(tokens) < len(group.prefix.ids) + 1.3 * suffixes
+
+
+# When things go wrong.
+
+
+def out_of_memory_beyond(monkeypatch: pytest.MonkeyPatch, qwen: Qwen25VL, tokens: int) -> None:
+    """Refuse, as a full device would, to embed more than so many tokens at once."""
+    embed = qwen.embed
+
+    def limited(ids: Tensor) -> Tensor:
+        if ids.numel() > tokens:
+            raise torch.OutOfMemoryError("no room")
+        return embed(ids)
+
+    monkeypatch.setattr(qwen, "embed", limited)
+
+
+@pytest.mark.parametrize("engine", ["packed", "plain"])
+def test_out_of_memory_means_smaller_batches(
+    engine: str, qwen: Qwen25VL, plain: PlainEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups = [*PREFIXES, COMPOSED]
+    expected = score(plain, groups, ON)
+    kinds = {"packed": lambda: PackedEngine(qwen, qwen.steps, PixelLimits())}
+    small = kinds.get(engine, lambda: PlainEngine(qwen, PixelLimits()))()
+    before = small._budget.tokens
+    out_of_memory_beyond(monkeypatch, qwen, 110)
+
+    assert_same(score(small, groups, ON), expected)
+    assert small._budget.tokens < before
+
+
+def test_a_pair_that_does_not_fit_alone_is_refused_with_its_tokens_and_the_limit(
+    packed: PackedEngine, qwen: Qwen25VL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt = packed.prepare([ONE_SUFFIX]).prompts[0]
+    out_of_memory_beyond(monkeypatch, qwen, 3)
+
+    with pytest.raises(InputError, match=f"{len(prompt.ids)} tokens .* limit") as refused:
+        score(packed, [ONE_SUFFIX], OFF)
+
+    assert (refused.value.reason, refused.value.subject_id) == ("out_of_memory", "0/0")
+
+
+def test_other_errors_are_not_taken_for_a_full_memory() -> None:
+    def broken(_batch: list[int]) -> None:
+        raise RuntimeError("shapes differ")
+
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        TokenBudget(8).run([1], lambda work, _: iter([list(work)]), broken, lambda _: None)
+
+
+def test_readings_that_are_not_finite_are_refused_by_place(
+    packed: PackedEngine, qwen: Qwen25VL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embed = qwen.embed
+
+    def broken(ids: Tensor) -> Tensor:
+        embeddings = embed(ids)
+        embeddings[(ids == qwen.text.ids("x")[0]).any(1)] *= torch.nan
+        return embeddings
+
+    monkeypatch.setattr(qwen, "embed", broken)
+    with pytest.raises(InputError) as refused:
+        score(packed, PICTURES[:1], OFF)
+
+    assert (refused.value.reason, refused.value.subject_id) == ("score_not_finite", "0/1")
+
+
+@pytest.mark.parametrize("n_pairs", [7, 8])
+def test_eight_distinct_pairs_that_read_the_same_mean_a_broken_model(
+    packed: PackedEngine, qwen: Qwen25VL, monkeypatch: pytest.MonkeyPatch, n_pairs: int
+) -> None:
+    monkeypatch.setattr(qwen, "embed", lambda ids: torch.ones(*ids.shape, 64))
+    same = [Group(prefix=(ASK,), suffixes=asked(*"abcdefgh"[:n_pairs], *"aaaaaaaa"))]
+
+    if n_pairs == 8:
+        with pytest.raises(ModelError, match="8 distinct pairs"):
+            score(packed, same, OFF)
+    else:
+        assert len(score(packed, same, OFF)) == 15

@@ -1,0 +1,62 @@
+"""What the rooms import is declared, and within bounds."""
+
+import ast
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from itertools import chain
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+RUNTIME = [Requirement(line) for line in PROJECT["project"]["dependencies"]]
+EXTRAS = [
+    Requirement(line)
+    for line in chain.from_iterable(PROJECT["project"]["optional-dependencies"].values())
+]
+ROOMS = PROJECT["tool"]["hatch"]["build"]["dev-mode-dirs"]
+
+
+def imported_packages():
+    """Top-level packages of others that the rooms import, each with one of its importers."""
+    found = {}
+    for room in ROOMS:
+        for path in sorted((ROOT / room).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Import):
+                    names = [alias.name for alias in node.names]
+                elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                    names = [node.module]
+                else:
+                    continue
+                for name in names:
+                    found.setdefault(name.partition(".")[0], str(path.relative_to(ROOT)))
+    ours = {"nightshift", *sys.stdlib_module_names}
+    return {name: path for name, path in found.items() if name not in ours}
+
+
+def test_every_package_that_a_room_imports_is_declared():
+    """Not merely present because something else brings it along."""
+    declared = {canonicalize_name(requirement.name) for requirement in RUNTIME}
+    providers = packages_distributions()
+
+    undeclared = {
+        package: path
+        for package, path in imported_packages().items()
+        if declared.isdisjoint(canonicalize_name(name) for name in providers.get(package, []))
+    }
+
+    assert undeclared == {}
+
+
+@pytest.mark.parametrize(
+    "requirement",
+    [one for one in (*RUNTIME, *EXTRAS) if one.name != "nightshift"],
+    ids=lambda requirement: requirement.name,
+)
+def test_every_dependency_has_a_lower_and_an_upper_bound(requirement):
+    assert {bound.operator for bound in requirement.specifier} == {">=", "<"}

@@ -1,0 +1,153 @@
+from threading import Event, Thread
+from time import sleep
+
+import pytest
+import redis
+from sqlalchemy import text
+
+from nightshift.producers.dispatcher import Dispatcher
+from nightshift.schema.states import RunState
+from nightshift.stores import leases, runs, workers
+from nightshift.stores.database import Database
+from nightshift.stores.ledger import Ledger
+from nightshift.stores.milvus import VectorStore
+from nightshift.stores.wire import Wire
+from tests.stores.ledger_helpers import FINGERPRINT, add_index_run, expire, job_row, make_due
+
+_QUEUE = f"embed.{FINGERPRINT}"
+
+
+@pytest.fixture
+def database(database_url):
+    with Database(database_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def broker(redis_url):
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def dispatcher(database, settings, redis_url):
+    wire = Wire(redis_url)
+    vectors = VectorStore(settings.milvus_uri, "")
+    yield Dispatcher(database=database, vectors=vectors, wire=wire, settings=settings)
+    wire.close()
+    vectors.close()
+
+
+def test_redis_never_holds_more_than_the_window(database, dispatcher, broker, settings):
+    add_index_run(database, n_jobs=20, per_job=1)
+
+    first, second = dispatcher.tick(), dispatcher.tick()
+
+    assert (first, second) == (settings.window_per_worker, 0)
+    assert broker.llen(_QUEUE) == settings.window_per_worker
+
+
+def test_the_window_grows_with_the_workers_alive(database, dispatcher, broker, settings):
+    add_index_run(database, n_jobs=20, per_job=1)
+    with database.begin() as connection:
+        for number in range(3):
+            workers.register(
+                connection, worker_id=f"w{number}", host="h", pid=1, device="cpu", stages="embed"
+            )
+
+    dispatcher.tick()
+
+    assert broker.llen(_QUEUE) == 3 * settings.window_per_worker
+
+
+def test_doorbells_lost_with_redis_ring_again(database, dispatcher, broker, settings):
+    run_id = add_index_run(database, n_jobs=2, per_job=1)
+    dispatcher.tick()
+    broker.flushdb()
+    with database.begin() as connection:
+        connection.execute(
+            text("UPDATE job SET sent_at = sent_at - interval '5 s' WHERE run_id = :r"),
+            {"r": run_id},
+        )
+
+    assert dispatcher.tick() == 2
+    assert broker.llen(_QUEUE) == 2
+
+
+def test_a_paused_run_rings_no_doorbell(database, dispatcher, broker):
+    run_id = add_index_run(database)
+    with database.begin() as connection:
+        runs.set_run_state(connection, run_id, RunState.PAUSED)
+
+    assert dispatcher.tick() == 0
+    assert broker.llen(_QUEUE) == 0
+
+
+def test_the_more_urgent_run_rings_first(database, dispatcher, settings):
+    later = add_index_run(database, n_jobs=9, per_job=1)
+    urgent = add_index_run(database, n_jobs=8, per_job=1)
+    with database.begin() as connection:
+        connection.execute(text("UPDATE run SET priority = 0 WHERE id = :r"), {"r": urgent})
+
+    dispatcher.tick()
+
+    with database.begin() as connection:
+        rung = connection.execute(text("SELECT run_id FROM job WHERE sent_at IS NOT NULL")).all()
+    assert {row.run_id for row in rung} == {urgent}
+    assert len(rung) == settings.window_per_worker
+    assert job_row(database, later, 1).sent_at is None
+
+
+def test_a_job_whose_worker_died_is_rung_again(database, dispatcher, broker):
+    run_id = add_index_run(database, n_jobs=1, per_job=4)
+    ledger = Ledger(database, worker_id="doomed", lease_s=30, max_attempts=3)
+    ledger.claim(run_id, 1)
+    expire(database, run_id, 1)
+
+    dispatcher.tick()
+    make_due(database, run_id)
+
+    assert dispatcher.tick() == 1
+    assert job_row(database, run_id, 1).error.startswith("lease_expired: worker doomed")
+
+
+def test_only_the_elected_dispatcher_acts(database, dispatcher, broker):
+    leases.acquire(database, "dispatcher", "another", 30)
+    add_index_run(database)
+    stop = Event()
+    thread = Thread(target=dispatcher.run, args=(stop,))
+
+    thread.start()
+    sleep(1)
+    before = broker.llen(_QUEUE)
+    leases.release(database, "dispatcher", "another")
+    for _ in range(100):
+        if broker.llen(_QUEUE):
+            break
+        sleep(0.05)
+    after = broker.llen(_QUEUE)
+    stop.set()
+    thread.join()
+
+    assert (before, after) == (0, 3)
+    assert leases.acquire(database, "dispatcher", "successor", 30), "released on the way out"
+
+
+def test_an_index_run_is_done_when_its_last_job_is(database, dispatcher):
+    run_id = add_index_run(database, n_jobs=1, per_job=2)
+    dispatcher.vectors.create(_collection(database, run_id), dim=4)
+    ledger = Ledger(database, worker_id="w", lease_s=30, max_attempts=3)
+    with ledger.finish(ledger.claim(run_id, 1)):
+        pass
+
+    dispatcher.tick()
+
+    with database.begin() as connection:
+        run = runs.get_run(connection, run_id)
+        index_state = connection.execute(text('SELECT state FROM "index"')).scalar_one()
+    assert (run.state, index_state) == (RunState.DONE, "ready")
+
+
+def _collection(database, run_id: int) -> str:
+    with database.begin() as connection:
+        return runs.get_run(connection, run_id).collection

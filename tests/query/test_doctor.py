@@ -1,0 +1,75 @@
+import pytest
+from sqlalchemy import text
+
+from nightshift.query.doctor import examine
+from nightshift.stores import indexes, leases, workers
+from nightshift.stores.database import Database
+from tests.stores.ledger_helpers import add_index_run, expire
+
+
+@pytest.fixture
+def database(database_url):
+    with Database(database_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def findings(database, vector_store, redis_url, tmp_path):
+    def look():
+        found = examine(database, vector_store, redis_url, tmp_path)
+        return {(one.check, one.level): one.message for one in found}
+
+    return look
+
+
+def test_a_healthy_system_has_no_error(database, findings):
+    leases.acquire(database, "dispatcher", "d", 30)
+    with database.begin() as connection:
+        workers.register(connection, worker_id="w", host="h", pid=1, device="cpu", stages="embed")
+
+    levels = {level for _, level in findings()}
+
+    assert levels <= {"ok", "warning"}
+
+
+def test_live_items_without_a_vector_are_counted(database, findings, vector_store):
+    run_id = add_index_run(database, n_jobs=1, per_job=2)
+    with database.begin() as connection:
+        index_id, collection = connection.execute(text('SELECT id, collection FROM "index"')).one()
+        indexes.make_ready(connection, index_id)
+        connection.execute(
+            text(
+                "INSERT INTO embedding (index_id, item_id, key, run_id) "
+                "SELECT :i, id, 'key-' || id, :r FROM item"
+            ),
+            {"i": index_id, "r": run_id},
+        )
+    vector_store.create(collection, dim=4)
+
+    assert "lacks 2 live vectors" in findings()["milvus", "error"]
+
+
+def test_a_run_under_way_without_a_worker_is_an_error(database, findings):
+    add_index_run(database)
+
+    assert "worker" in findings()["ledger", "error"]
+
+
+def test_jobs_that_nobody_takes_back_are_an_error(database, findings):
+    run_id = add_index_run(database)
+    leases.acquire(database, "dispatcher", "d", 30)
+    with database.begin() as connection:
+        workers.register(connection, worker_id="w", host="h", pid=1, device="cpu", stages="embed")
+        connection.execute(
+            text("UPDATE job SET state = 'running', lease_until = now() WHERE id = 1")
+        )
+    expire(database, run_id, 1)
+    with database.begin() as connection:
+        connection.execute(
+            text(
+                "UPDATE job SET lease_until = lease_until - interval '5 minutes' "
+                "WHERE state = 'running'"
+            )
+        )
+
+    assert "1 jobs have lost their worker" in findings()["ledger", "error"]

@@ -1,0 +1,86 @@
+import pytest
+from sqlalchemy import text
+
+from nightshift.query.verify import verify
+from nightshift.schema.states import RunState
+from nightshift.stores import runs
+from nightshift.stores.database import Database
+from tests.stores.ledger_helpers import add_index_run
+
+
+@pytest.fixture
+def database(database_url):
+    with Database(database_url) as opened:
+        yield opened
+
+
+def _embed(database, run_id, n_items):
+    with database.begin() as connection:
+        connection.execute(
+            text(
+                'INSERT INTO embedding (index_id, item_id, key, run_id) SELECT "index".id, '
+                "item.id, 'key-' || item.id, :r FROM item, \"index\" ORDER BY item.id LIMIT :n"
+            ),
+            {"r": run_id, "n": n_items},
+        )
+
+
+def _fail(database, run_id, item):
+    with database.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO failure (run_id, stage, subject_kind, subject_id, reason, message) "
+                "VALUES (:r, 'embed', 'item', :i, 'image_missing', 'gone')"
+            ),
+            {"r": run_id, "i": item},
+        )
+
+
+def _end(database, run_id):
+    with database.begin() as connection:
+        runs.set_run_state(connection, run_id, RunState.DONE)
+
+
+def test_a_run_with_a_result_or_a_reason_for_every_item_is_complete(database):
+    run_id = add_index_run(database, n_jobs=2, per_job=2)
+    _embed(database, run_id, 3)
+    _fail(database, run_id, "item-3")
+    _end(database, run_id)
+
+    receipt = verify(database, run_id)
+
+    (items,) = receipt.tallies
+    assert (items.expected, items.done, items.failed, items.missing) == (4, 3, 1, 0)
+    assert receipt.complete
+
+
+def test_a_lost_item_is_named(database):
+    run_id = add_index_run(database, n_jobs=2, per_job=2)
+    _embed(database, run_id, 3)
+    _end(database, run_id)
+
+    receipt = verify(database, run_id)
+
+    assert not receipt.complete
+    assert [gap.subject_id for gap in receipt.gaps] == ["item-3"]
+
+
+def test_a_run_that_is_not_done_is_not_complete(database):
+    run_id = add_index_run(database, n_jobs=1, per_job=2)
+    _embed(database, run_id, 2)
+
+    assert not verify(database, run_id).complete
+
+
+def test_the_digest_changes_with_the_results(database):
+    run_id = add_index_run(database, n_jobs=1, per_job=2)
+    _embed(database, run_id, 1)
+    before = verify(database, run_id).digest
+    same = verify(database, run_id).digest
+    with database.begin() as connection:
+        connection.execute(text("UPDATE embedding SET key = 'another'"))
+
+    after = verify(database, run_id).digest
+
+    assert before == same
+    assert before != after

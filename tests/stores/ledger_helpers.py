@@ -1,0 +1,121 @@
+"""A catalogue, an index and runs in an empty database, made the way the producers make them."""
+
+from sqlalchemy import text
+
+from nightshift.schema.identity import content_hashes
+from nightshift.schema.records import TextPart
+from nightshift.schema.runs import BlockPayload, RunParams
+from nightshift.schema.states import RunKind, Stage
+from nightshift.stores import runs
+from nightshift.stores.database import Database, copy_rows
+from nightshift.stores.runs import NewJob
+
+FINGERPRINT = "0123456789abcdef"
+
+
+def add_catalog(database: Database, name: str = "things", n_items: int = 10) -> int:
+    with database.begin() as connection:
+        catalog_id = int(
+            connection.execute(
+                text("INSERT INTO catalog (name) VALUES (:name) RETURNING id"), {"name": name}
+            ).scalar_one()
+        )
+        rows = []
+        for number in range(n_items):
+            hashes = content_hashes((TextPart(text=f"thing {number}"),))
+            rows.append(
+                (catalog_id, f"item-{number}", f'[{{"kind":"text","text":"thing {number}"}}]',
+                 hashes.text, hashes.both, "{}", "live", "now")
+            )  # fmt: skip
+        columns = ("catalog_id", "external_id", "parts", "text_hash", "content_hash", "metadata",
+                   "state", "updated_at")  # fmt: skip
+        for row in rows:
+            connection.execute(
+                text(
+                    f"INSERT INTO item ({', '.join(columns)}) VALUES "
+                    f"({', '.join(':' + column for column in columns)})"
+                ),
+                dict(zip(columns, row, strict=True)),
+            )
+    return catalog_id
+
+
+def add_index_run(database: Database, *, n_jobs: int = 3, per_job: int = 4) -> int:
+    """An index run with `n_jobs` embed jobs of `per_job` items each."""
+    catalog_id = add_catalog(database, f"catalog-{n_jobs}-{per_job}", n_jobs * per_job)
+    with database.begin() as connection:
+        runs.upsert_model(
+            connection,
+            fingerprint=FINGERPRINT,
+            kind="embedder",
+            spec="open_clip:test",
+            card={},
+            package_version="0",
+        )
+        index_id = int(
+            connection.execute(
+                text(
+                    'INSERT INTO "index" (catalog_id, name, version, embedder, '
+                    "embedder_fingerprint, parts, dim, collection) VALUES "
+                    "(:c, 'default', 1, 'open_clip:test', :f, 'text', 4, 'collection_' || :c) "
+                    "RETURNING id"
+                ),
+                {"c": catalog_id, "f": FINGERPRINT},
+            ).scalar_one()
+        )
+        items = [
+            int(row.id)
+            for row in connection.execute(
+                text("SELECT id FROM item WHERE catalog_id = :c ORDER BY id"), {"c": catalog_id}
+            )
+        ]
+        run_id = runs.create_run(
+            connection,
+            kind=RunKind.INDEX,
+            stage=Stage.EMBED,
+            catalog_id=catalog_id,
+            index_id=index_id,
+            params=RunParams().model_dump(mode="json"),
+            plan={},
+        )
+        jobs = [
+            NewJob(
+                payload=BlockPayload(ids=tuple(items[start : start + per_job])).model_dump(
+                    mode="json"
+                ),
+                n_units=per_job,
+            )
+            for start in range(0, len(items), per_job)
+        ]
+        runs.add_jobs(connection, run_id, Stage.EMBED, f"embed.{FINGERPRINT}", jobs)
+    return run_id
+
+
+def job_row(database: Database, run_id: int, job_id: int):
+    with database.begin() as connection:
+        return connection.execute(
+            text("SELECT * FROM job WHERE run_id = :r AND id = :j"), {"r": run_id, "j": job_id}
+        ).one()
+
+
+def expire(database: Database, run_id: int, job_id: int) -> None:
+    with database.begin() as connection:
+        connection.execute(
+            text(
+                "UPDATE job SET lease_until = clock_timestamp() - interval '1 s' "
+                "WHERE run_id = :r AND id = :j"
+            ),
+            {"r": run_id, "j": job_id},
+        )
+
+
+def make_due(database: Database, run_id: int) -> None:
+    """Let back-off be over."""
+    with database.begin() as connection:
+        connection.execute(
+            text("UPDATE job SET not_before = '-infinity' WHERE run_id = :r"), {"r": run_id}
+        )
+
+
+__all__ = ["FINGERPRINT", "add_catalog", "add_index_run", "copy_rows", "expire", "job_row",
+           "make_due"]  # fmt: skip

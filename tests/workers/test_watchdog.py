@@ -1,0 +1,33 @@
+import subprocess
+import sys
+
+_HANGING_WORKER = """
+import time
+from nightshift.schema.settings import Settings
+from nightshift.schema.states import Stage
+from nightshift.stores.ledger import Claim
+from nightshift.workers.session import open_session
+
+session = open_session(Settings(), stages=frozenset(Stage), device="cpu")
+session.start_reporting()
+session.in_hand = Claim(
+    run_id=1, job_id=1, stage=Stage.SCORE, payload={}, n_units=1, attempt=1, token=1
+)
+time.sleep(60)  # a forward that never comes back
+"""
+
+
+def test_a_worker_whose_job_hangs_ends_itself(night):
+    environment = night.environment() | {"NIGHTSHIFT_HANG_S": "1"}
+
+    done = subprocess.run(
+        [sys.executable, "-c", _HANGING_WORKER],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+
+    assert done.returncode == 70, done.stderr
+    assert "hangs; ending" in done.stderr

@@ -1,0 +1,97 @@
+"""The Celery application of a worker process: the composition root."""
+
+import logging
+import warnings
+from typing import Any
+
+from celery import Celery, bootsteps, signals
+from celery.exceptions import SecurityWarning
+from celery.worker.consumer import Consumer
+
+from nightshift.schema.settings import Settings
+from nightshift.schema.states import Stage
+from nightshift.stores.wire import TASK_NAME, make_celery
+from nightshift.workers.do_job import do_job
+from nightshift.workers.queues import choose_queues
+from nightshift.workers.session import WorkerSession, open_session
+
+__all__ = ["make_app", "run_worker"]
+
+_log = logging.getLogger(__name__)
+
+_IDLE_QUEUE = "idle"
+_CHOOSE_EVERY_S = 0.5
+
+
+def run_worker(settings: Settings, *, stages: frozenset[Stage], device: str) -> int:
+    """Work in the foreground until stopped.
+
+    The pool is `solo`: the one process that initialises CUDA is the one that uses it.
+
+    Returns:
+        The exit code.
+    """
+    # Celery warns root of pickled messages; ours are JSON, and nothing else is accepted.
+    warnings.simplefilter("ignore", SecurityWarning)
+    session = open_session(settings, stages=stages, device=device)
+    app = make_app(session)
+    session.start_reporting()
+    try:
+        worker = app.Worker(
+            pool="solo",
+            concurrency=1,
+            hostname=f"{session.worker_id}@nightshift",
+            queues=[_IDLE_QUEUE],
+            loglevel=settings.log_level,
+            without_gossip=True,
+            without_mingle=True,
+            without_heartbeat=True,
+            quiet=True,
+        )
+        worker.start()
+        return int(worker.exitcode or 0)
+    finally:
+        session.close()
+
+
+def make_app(session: WorkerSession) -> Celery:
+    """The application with its one task and the step that chooses queues."""
+    app = make_celery(session.redis_url)
+
+    def answer(run_id: int, job_id: int) -> None:
+        do_job(session, run_id, job_id)
+
+    app.task(name=TASK_NAME)(answer)
+
+    class ChooseQueues(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery is untyped
+        """Follows the ledger: the queues of loaded weights first, others when those are dry."""
+
+        requires = ("celery.worker.consumer.tasks:Tasks",)
+
+        def start(self, parent: Consumer) -> None:
+            self._timer = parent.timer.call_repeatedly(
+                _CHOOSE_EVERY_S, follow_ledger, (session, parent)
+            )
+
+        def stop(self, parent: Consumer) -> None:  # noqa: ARG002 - Celery's signature
+            self._timer.cancel()
+
+    app.steps["consumer"].add(ChooseQueues)
+    signals.setup_logging.connect(_keep_our_logging, weak=False)
+    return app
+
+
+def follow_ledger(session: WorkerSession, consumer: Consumer) -> None:
+    """Subscribe to the queues that this worker should serve now."""
+    wanted = choose_queues(session)
+    if wanted is None or consumer.task_consumer is None:
+        return
+    present = {queue.name for queue in consumer.task_consumer.queues}
+    for queue in wanted - present:
+        consumer.add_task_queue(queue)
+    for queue in present - wanted - {_IDLE_QUEUE}:
+        consumer.cancel_task_queue(queue)
+
+
+def _keep_our_logging(**_: Any) -> None:  # noqa: ANN401 - Celery's signature
+    """Connected so that Celery leaves the log configuration of the command line alone."""

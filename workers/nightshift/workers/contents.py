@@ -1,0 +1,85 @@
+"""From stored records to what a model sees: images fetched and decoded ahead of the model."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+from nightshift.models.content import ItemContent
+from nightshift.schema.errors import InputError
+from nightshift.schema.records import TextPart, select_parts
+from nightshift.schema.runs import Kinds
+from nightshift.stores.contents import StoredRecord
+from nightshift.stores.images import read_image
+
+__all__ = ["ahead", "chunks", "read_content", "read_contents"]
+
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
+
+_THREADS = 4
+
+
+def read_content(record: StoredRecord, kinds: Kinds) -> ItemContent:
+    """The selected parts of a record, images decoded; nothing else of it is ever looked at.
+
+    Raises:
+        InputError: When an image cannot be read, or nothing is left to see.
+    """
+    parts = select_parts(record.parts, kinds)
+    if not parts:
+        raise InputError(
+            f"{record.external_id!r} has no {' or '.join(sorted(kinds))} for the model to see",
+            "nothing_to_see",
+            record.external_id,
+        )
+    return ItemContent(
+        texts=tuple(part.text for part in parts if isinstance(part, TextPart)),
+        images=tuple(read_image(part.uri) for part in parts if not isinstance(part, TextPart)),
+    )
+
+
+def read_contents(
+    records: Sequence[StoredRecord], kinds: Kinds, pool: ThreadPoolExecutor
+) -> list[ItemContent | InputError]:
+    """Contents in order; a bad record yields its error, and its neighbours go on."""
+
+    def read(record: StoredRecord) -> ItemContent | InputError:
+        try:
+            return read_content(record, kinds)
+        except InputError as error:
+            return error
+
+    return list(pool.map(read, records))
+
+
+def ahead(
+    batches: Iterable[_In],
+    prepare: Callable[[_In, ThreadPoolExecutor], _Out],
+    *,
+    depth: int = 2,
+) -> Iterator[_Out]:
+    """Prepare batches in threads, `depth` ahead of the consumer, in order.
+
+    Args:
+        batches: What to prepare.
+        prepare: Runs in a thread of its own; gets a pool for its inner fetches.
+        depth: How many prepared batches may wait.
+    """
+    with ThreadPoolExecutor(1) as runner, ThreadPoolExecutor(_THREADS) as pool:
+        waiting: deque[Future[_Out]] = deque()
+        try:
+            for batch in batches:
+                waiting.append(runner.submit(prepare, batch, pool))
+                if len(waiting) > depth:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def chunks(values: Sequence[_In], size: int) -> list[Sequence[_In]]:
+    """Micro-batches: a pure function of the job, so that a rerun computes the same numbers."""
+    return [values[start : start + size] for start in range(0, len(values), size)]

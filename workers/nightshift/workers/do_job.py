@@ -1,0 +1,119 @@
+"""Doing one job: claim it, do its stage, and account for whatever happens."""
+
+import logging
+import os
+from time import monotonic
+
+from nightshift.models.threads import share_cores
+from nightshift.schema.errors import (
+    LeaseLostError,
+    ModelError,
+    NightshiftError,
+    ServiceUnavailableError,
+)
+from nightshift.schema.runs import RunParams
+from nightshift.schema.states import RunState, Stage
+from nightshift.stores import failing, runs
+from nightshift.stores.ledger import Claim
+from nightshift.stores.runs import RunRow
+from nightshift.workers.embed import do_embed
+from nightshift.workers.progress import HandBackError, Progress
+from nightshift.workers.rank import do_rank
+from nightshift.workers.score import do_score
+from nightshift.workers.search import do_search
+from nightshift.workers.session import WorkerSession
+
+__all__ = ["do_job"]
+
+_log = logging.getLogger(__name__)
+
+_STAGES = {
+    Stage.EMBED: do_embed,
+    Stage.SEARCH: do_search,
+    Stage.SCORE: do_score,
+    Stage.RANK: do_rank,
+}
+
+
+def do_job(session: WorkerSession, run_id: int, job_id: int) -> None:
+    """Answer a doorbell; a second ring, or one of a paused run, is dropped.
+
+    Never raises for a job's own sake: the ledger keeps what happened, and the message is done with.
+    """
+    try:
+        with session.database.begin() as connection:
+            run = runs.get_run(connection, run_id)
+        if run.state is not RunState.RUNNING:
+            return
+        model_error = _load(session, run)
+        claim = session.ledger.claim(run_id, job_id)
+        if claim is not None:
+            _do_claimed(session, run, claim, model_error)
+    except ServiceUnavailableError as error:
+        _log.warning("job %d of run %d stays in the ledger: %s", job_id, run_id, error)
+    except NightshiftError as error:
+        _log.warning("job %d of run %d: %s", job_id, run_id, error)
+
+
+def _load(session: WorkerSession, run: RunRow) -> ModelError | None:
+    """Load the weights before the claim, so that a slow load does not eat the lease."""
+    try:
+        if run.stage in (Stage.EMBED, Stage.SEARCH):
+            session.models.embedder(run.embedder, run.embedder_fingerprint)
+        elif run.stage is Stage.SCORE:
+            assert run.scorer is not None
+            assert run.scorer_fingerprint is not None
+            params = RunParams.model_validate(run.params)
+            session.models.scorer(run.scorer, params.scorer, run.scorer_fingerprint)
+    except ModelError as error:
+        return error
+    return None
+
+
+def _do_claimed(
+    session: WorkerSession, run: RunRow, claim: Claim, model_error: ModelError | None
+) -> None:
+    session.in_hand = claim
+    progress = Progress(session, claim)
+    started = monotonic()
+    share_cores(session.neighbours)
+    try:
+        if model_error is not None:
+            _model_failed(session, claim, model_error)
+            return
+        _STAGES[claim.stage](session, run, claim, progress)
+        seconds = max(monotonic() - started, 1e-6)
+        session.units_per_s = claim.n_units / seconds
+        _log.info(
+            "run %d: %s job %d done, %d units in %.1f s",
+            claim.run_id,
+            claim.stage.value,
+            claim.job_id,
+            claim.n_units,
+            seconds,
+        )
+    except (HandBackError, ServiceUnavailableError) as error:
+        _log.info("run %d: job %d handed back: %s", claim.run_id, claim.job_id, error)
+        session.ledger.hand_back(claim, str(error))
+    except LeaseLostError as error:
+        _log.warning("%s", error)
+    except NightshiftError as error:
+        session.ledger.fail_attempt(claim, getattr(error, "reason", "") or "error", str(error))
+    except Exception as error:  # noqa: BLE001 - whatever it was, it is this job's and is recorded
+        _log.exception("job %d of run %d failed", claim.job_id, claim.run_id)
+        session.ledger.fail_attempt(claim, type(error).__name__, str(error))
+        if "CUDA error" in str(error):
+            # Such an error sticks to the process: every later forward would fail as well.
+            _log.critical("the GPU's context is broken; ending")
+            os._exit(70)
+    finally:
+        session.in_hand = None
+
+
+def _model_failed(session: WorkerSession, claim: Claim, error: ModelError) -> None:
+    """No smaller job would fare better without the model: after its attempts the run fails."""
+    if claim.attempt < session.settings.max_attempts:
+        session.ledger.fail_attempt(claim, "model_error", str(error))
+        return
+    with session.database.begin() as connection:
+        failing.fail_run(connection, claim.run_id, claim.stage, "model_error", str(error))

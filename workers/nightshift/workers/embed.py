@@ -1,0 +1,160 @@
+"""Embed a block of items: fetch and decode ahead, embed, upsert, then make the keys live."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nightshift.models.content import ItemContent
+from nightshift.models.embedder import Embedder, Prepared, Role
+from nightshift.schema.errors import InputError
+from nightshift.schema.identity import embedding_key
+from nightshift.schema.runs import BlockPayload, Kinds, kinds_from_text
+from nightshift.schema.states import SubjectKind
+from nightshift.stores.contents import StoredRecord, load_records
+from nightshift.stores.leases import hold_writer
+from nightshift.stores.ledger import Claim
+from nightshift.stores.results_write import write_embeddings
+from nightshift.stores.runs import RunRow
+from nightshift.workers.contents import ahead, chunks, read_contents
+from nightshift.workers.failures import Outcome, record_outcomes
+from nightshift.workers.progress import Progress
+from nightshift.workers.session import WorkerSession
+
+__all__ = ["Embeddings", "do_embed", "embed_records"]
+
+_MICRO_BATCH = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embeddings:
+    """What became of some records: vectors for those that could be embedded, reasons for others."""
+
+    records: list[StoredRecord]
+    #: float32 (len(records), dim), L2-normalised.
+    vectors: NDArray[np.float32]
+    outcomes: list[Outcome]
+
+
+def do_embed(session: WorkerSession, run: RunRow, claim: Claim, progress: Progress) -> None:
+    """Embed the job's items into the run's collection and mark them live."""
+    ids = BlockPayload.model_validate(claim.payload).ids
+    embedder = session.models.embedder(run.embedder, run.embedder_fingerprint)
+    kinds = kinds_from_text(run.index_parts)
+    with session.database.begin() as connection:
+        records = load_records(connection, "item", ids)
+    present = [records[one] for one in ids if one in records]
+    done = embed_records(embedder, present, kinds, progress, role="item")
+    keys = [_key(record, kinds, run.embedder_fingerprint) for record in done.records]
+    if keys:
+        with hold_writer(session.database, session.vectors, session.worker_id):
+            # Upsert and flush before the commit: a key that Postgres calls live has its vector.
+            session.vectors.upsert(run.collection, keys, done.vectors)
+            session.vectors.flush(run.collection)
+    n_failed = sum(outcome.fatal for outcome in done.outcomes)
+    with session.ledger.finish(claim, n_failed=n_failed) as connection:
+        write_embeddings(
+            connection,
+            index_id=run.index_id,
+            run_id=run.id,
+            keys=[(record.id, key) for record, key in zip(done.records, keys, strict=True)],
+        )
+        record_outcomes(connection, run.id, claim.stage, SubjectKind.ITEM, done.outcomes)
+
+
+def embed_records(
+    embedder: Embedder,
+    records: Sequence[StoredRecord],
+    kinds: Kinds,
+    progress: Progress,
+    *,
+    role: Role,
+) -> Embeddings:
+    """Embed records in micro-batches; bad ones become outcomes.
+
+    Args:
+        embedder: The model.
+        records: Items or queries.
+        kinds: The parts it may see.
+        progress: Told after each micro-batch.
+        role: `query` or `item`: mixed content is weighted by it.
+    """
+
+    def prepare(
+        batch: Sequence[StoredRecord], pool: ThreadPoolExecutor
+    ) -> tuple[list[tuple[StoredRecord, ItemContent]], Prepared | None, list[Outcome]]:
+        contents = read_contents(batch, kinds, pool)
+        outcomes = [
+            Outcome.of_error(record.external_id, content)
+            for record, content in zip(batch, contents, strict=True)
+            if isinstance(content, InputError)
+        ]
+        good = [
+            (record, content)
+            for record, content in zip(batch, contents, strict=True)
+            if isinstance(content, ItemContent)
+        ]
+        return good, _prepare(embedder, [content for _, content in good]), outcomes
+
+    done = _Done(embedder=embedder, role=role)
+    for batch, prepared, failed in ahead(chunks(records, _MICRO_BATCH), prepare):
+        done.outcomes += failed
+        done.embed(batch, prepared)
+        progress.step()
+    empty = np.empty((0, embedder.dim), np.float32)
+    return Embeddings(
+        records=done.records,
+        vectors=np.concatenate(done.vectors) if done.vectors else empty,
+        outcomes=done.outcomes,
+    )
+
+
+@dataclass(slots=True, kw_only=True)
+class _Done:
+    """What the micro-batches yielded so far."""
+
+    embedder: Embedder
+    role: Role
+    records: list[StoredRecord] = field(default_factory=list)
+    vectors: list[NDArray[np.float32]] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    def embed(
+        self, batch: Sequence[tuple[StoredRecord, ItemContent]], prepared: Prepared | None
+    ) -> None:
+        """Embed a micro-batch; where one record spoils it, its records one by one."""
+        if not batch:
+            return
+        try:
+            if prepared is None:
+                prepared = self.embedder.prepare([content for _, content in batch])
+            embedded = self.embedder.embed(prepared, self.role)
+        except InputError as error:
+            if len(batch) == 1:
+                self.outcomes.append(Outcome.of_error(batch[0][0].external_id, error))
+                return
+            for one in batch:
+                self.embed([one], None)
+            return
+        self.records += [record for record, _ in batch]
+        self.vectors.append(embedded.vectors)
+        self.outcomes += [
+            Outcome.notice(batch[notice.position][0].external_id, notice.reason, notice.detail)
+            for notice in embedded.notices
+        ]
+
+
+def _prepare(embedder: Embedder, contents: list[ItemContent]) -> Prepared | None:
+    """Tokenise and preprocess ahead of the model; None where a content must be looked at alone."""
+    try:
+        return embedder.prepare(contents) if contents else None
+    except InputError:
+        return None
+
+
+def _key(record: StoredRecord, kinds: Kinds, fingerprint: str) -> str:
+    content = record.hashes.of(kinds)
+    assert content is not None
+    return embedding_key(record.external_id, content, fingerprint)

@@ -1,0 +1,110 @@
+"""Rank a block of queries: tie-break, final order, and the block's calibration statistics."""
+
+from functools import reduce
+from math import nan
+
+from nightshift.schema.runs import BlockPayload, RunParams
+from nightshift.scoring.calibration import CalibrationStats, observe_query
+from nightshift.scoring.tie_break import Placement, break_ties
+from nightshift.stores import judgements
+from nightshift.stores.ledger import Claim
+from nightshift.stores.results_write import (
+    RankingRow,
+    ScoredCandidate,
+    load_scored_candidates,
+    write_calibration,
+    write_rankings,
+)
+from nightshift.stores.runs import RunRow
+from nightshift.workers.progress import Progress
+from nightshift.workers.session import WorkerSession
+
+__all__ = ["do_rank"]
+
+
+def do_rank(session: WorkerSession, run: RunRow, claim: Claim, progress: Progress) -> None:
+    """Order the candidates of the job's queries and say of each what put it there."""
+    ids = BlockPayload.model_validate(claim.payload).ids
+    params = RunParams.model_validate(run.params)
+    with session.database.begin() as connection:
+        found = load_scored_candidates(connection, run.id, ids)
+        relevant = judgements.relevant_items(connection, run.catalog_id, ids)
+    rows: list[RankingRow] = []
+    statistics: list[CalibrationStats] = []
+    for query_id, candidates in found.items():
+        if candidates:
+            placements = _place(candidates, params.quantum, [c.margin for c in candidates])
+            rows += _rows(run, candidates, placements)
+            statistics.append(_observe(candidates, placements, relevant.get(query_id)))
+    progress.step()
+    merged = reduce(CalibrationStats.merge, statistics, CalibrationStats())
+    with session.ledger.finish(claim) as connection:
+        write_rankings(connection, rows)
+        write_calibration(
+            connection, run_id=run.id, job_id=claim.job_id, statistics=merged.to_json()
+        )
+
+
+def _place(
+    candidates: list[ScoredCandidate], quantum: float, margins: list[float | None]
+) -> list[Placement]:
+    return break_ties(
+        [nan if margin is None else margin for margin in margins],
+        [nan if c.entropy is None else c.entropy for c in candidates],
+        [c.coarse_rank for c in candidates],
+        quantum=quantum,
+    )
+
+
+def _observe(
+    candidates: list[ScoredCandidate],
+    placements: list[Placement],
+    relevant: frozenset[int] | None,
+) -> CalibrationStats:
+    return observe_query(
+        placements,
+        entropies=[nan if c.entropy is None else c.entropy for c in candidates],
+        fired_layers=[c.fired_layer if c.fired else None for c in candidates],
+        relevant=None if relevant is None else [c.item_id in relevant for c in candidates],
+        n_reused=sum(c.reused for c in candidates),
+        plain_winner=_plain_winner(candidates),
+    )
+
+
+def _plain_winner(candidates: list[ScoredCandidate]) -> int | None:
+    """Place of the winner without the enhancement; None where not every fired pair was compared."""
+    plain = [c.plain_margin if c.fired else c.margin for c in candidates]
+    if not any(c.fired for c in candidates) or any(
+        margin is None and c.fired for margin, c in zip(plain, candidates, strict=True)
+    ):
+        return None
+    # By exact score: the entropy without the enhancement was not kept.
+    placements = _place(candidates, 0.0, plain)
+    ranks = [placement.final_rank for placement in placements]
+    return ranks.index(1)
+
+
+def _rows(
+    run: RunRow, candidates: list[ScoredCandidate], placements: list[Placement]
+) -> list[RankingRow]:
+    assert run.scorer_fingerprint is not None
+    return [
+        RankingRow(
+            run_id=run.id,
+            query_id=candidate.query_id,
+            final_rank=placement.final_rank,
+            item_id=candidate.item_id,
+            coarse_rank=candidate.coarse_rank,
+            coarse_score=candidate.coarse_score,
+            margin=candidate.margin,
+            probability=placement.probability,
+            entropy=candidate.entropy,
+            fired=candidate.fired,
+            fired_layer=candidate.fired_layer,
+            tie_group=placement.tie_group,
+            tie_size=placement.tie_size,
+            decided_by=placement.decided_by.value,
+            scorer_fingerprint=run.scorer_fingerprint,
+        )
+        for candidate, placement in zip(candidates, placements, strict=True)
+    ]

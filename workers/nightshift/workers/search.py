@@ -1,0 +1,84 @@
+"""Coarse search for a block of queries: embed them, search, keep the live hits."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nightshift.schema.runs import BlockPayload, RunParams, kinds_from_text
+from nightshift.schema.states import SubjectKind
+from nightshift.stores.contents import load_records
+from nightshift.stores.indexes import live_keys
+from nightshift.stores.ledger import Claim
+from nightshift.stores.results_write import CandidateRow, write_candidates
+from nightshift.stores.runs import RunRow
+from nightshift.workers.contents import chunks
+from nightshift.workers.embed import embed_records
+from nightshift.workers.failures import record_outcomes
+from nightshift.workers.progress import Progress
+from nightshift.workers.session import WorkerSession
+
+__all__ = ["do_search"]
+
+_SEARCH_BATCH = 64
+_MAX_LIMIT = 16384
+
+
+def do_search(session: WorkerSession, run: RunRow, claim: Claim, progress: Progress) -> None:
+    """Find the `top_k` live items nearest to each query of the job."""
+    ids = BlockPayload.model_validate(claim.payload).ids
+    params = RunParams.model_validate(run.params)
+    embedder = session.models.embedder(run.embedder, run.embedder_fingerprint)
+    kinds = kinds_from_text(params.query_parts)
+    with session.database.begin() as connection:
+        records = load_records(connection, "query", ids)
+    present = [records[one] for one in ids if one in records]
+    queries = embed_records(embedder, present, kinds, progress, role="query")
+    rows: list[CandidateRow] = []
+    for batch in chunks(range(len(queries.records)), _SEARCH_BATCH):
+        found = _live_hits(session, run, queries.vectors[list(batch)], params.top_k)
+        for position, hits in zip(batch, found, strict=True):
+            query_id = queries.records[position].id
+            rows += [
+                CandidateRow(
+                    run_id=run.id,
+                    query_id=query_id,
+                    item_id=item_id,
+                    coarse_rank=rank,
+                    coarse_score=score,
+                )
+                for rank, (item_id, score) in enumerate(hits, 1)
+            ]
+        progress.step()
+    n_failed = sum(outcome.fatal for outcome in queries.outcomes)
+    with session.ledger.finish(claim, n_failed=n_failed) as connection:
+        write_candidates(connection, rows)
+        record_outcomes(connection, run.id, claim.stage, SubjectKind.QUERY, queries.outcomes)
+
+
+def _live_hits(
+    session: WorkerSession, run: RunRow, vectors: NDArray[np.float32], top_k: int
+) -> Sequence[list[tuple[int, float]]]:
+    """(item id, cosine) of the best `top_k` live items of each query; equal scores by item id.
+
+    Orphans (vectors of changed or removed items, or of a late zombie) are dropped, so the search
+    asks for more than it needs, and again for twice as many where that was not enough.
+    """
+    limit = top_k + max(8, top_k // 4)
+    while True:
+        limit = min(limit, _MAX_LIMIT)
+        found = session.vectors.search(run.collection, vectors, limit, consistency="Strong")
+        keys = sorted({hit.key for hits in found for hit in hits})
+        with session.database.begin() as connection:
+            live = live_keys(connection, run.index_id, keys)
+        ranked = [
+            sorted(
+                ((live[hit.key], hit.score) for hit in hits if hit.key in live),
+                key=lambda hit: (-hit[1], hit[0]),
+            )[:top_k]
+            for hits in found
+        ]
+        exhausted = limit >= _MAX_LIMIT or all(len(hits) < limit for hits in found)
+        if exhausted or all(len(hits) == top_k for hits in ranked):
+            return ranked
+        limit *= 2

@@ -1,0 +1,115 @@
+"""One worker process: its connections, its model, and what it tells the others about itself."""
+
+import logging
+import os
+import socket
+from dataclasses import dataclass, field
+from threading import Event, Thread
+from time import monotonic
+from uuid import uuid4
+
+from nightshift.models.cache import ModelCache
+from nightshift.schema.errors import ServiceUnavailableError
+from nightshift.schema.settings import Settings
+from nightshift.schema.states import Stage
+from nightshift.stores import workers
+from nightshift.stores.database import Database
+from nightshift.stores.embedded import resolve_urls
+from nightshift.stores.ledger import Claim, Ledger
+from nightshift.stores.milvus import VectorStore
+
+__all__ = ["WorkerSession", "open_session"]
+
+_log = logging.getLogger(__name__)
+
+_REPORT_EVERY_S = 3.0
+
+
+@dataclass(slots=True, kw_only=True)
+class WorkerSession:
+    """Everything that the tasks of one process share."""
+
+    worker_id: str
+    stages: frozenset[Stage]
+    settings: Settings
+    redis_url: str
+    database: Database
+    ledger: Ledger
+    vectors: VectorStore
+    models: ModelCache
+    #: The job in hand, for the others to see.
+    in_hand: Claim | None = None
+    units_per_s: float | None = None
+    #: When a micro-batch last ended, by `monotonic`.
+    last_step: float = field(default_factory=monotonic)
+    #: Workers alive on this machine, this one among them.
+    neighbours: int = 1
+    _closing: Event = field(default_factory=Event)
+
+    def start_reporting(self) -> None:
+        """Register, then report from a thread of its own, so that a long forward looks alive."""
+        with self.database.begin() as connection:
+            workers.register(
+                connection,
+                worker_id=self.worker_id,
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                device=self.models.device,
+                stages=",".join(sorted(self.stages)),
+            )
+            self.neighbours = workers.count_neighbours(connection, socket.gethostname())
+        Thread(target=self._report_until_closed, name="report", daemon=True).start()
+
+    def close(self) -> None:
+        """Say goodbye and give the connections back."""
+        self._closing.set()
+        try:
+            with self.database.begin() as connection:
+                workers.retire(connection, self.worker_id)
+        except ServiceUnavailableError as error:
+            _log.warning("could not say goodbye: %s", error)
+        self.vectors.close()
+        self.database.close()
+
+    def _report_until_closed(self) -> None:
+        while not self._closing.wait(_REPORT_EVERY_S):
+            claim = self.in_hand
+            if claim and monotonic() - self.last_step > self.settings.hang_s:
+                # Nothing gentler ends a forward that hangs; the ledger takes the job back.
+                _log.critical("job %d of run %d hangs; ending", claim.job_id, claim.run_id)
+                os._exit(70)
+            facts = {
+                "device": self.models.device,
+                "model": self.models.loaded,
+                "run_id": claim.run_id if claim else None,
+                "job_id": claim.job_id if claim else None,
+                "units_per_s": self.units_per_s,
+            }
+            try:
+                with self.database.begin() as connection:
+                    workers.report(connection, self.worker_id, facts)
+                    self.neighbours = workers.count_neighbours(connection, socket.gethostname())
+            except ServiceUnavailableError as error:
+                _log.warning("could not report: %s", error)
+
+
+def open_session(settings: Settings, *, stages: frozenset[Stage], device: str) -> WorkerSession:
+    """Connect to the services; loads no model yet and does not touch CUDA."""
+    urls = resolve_urls(settings)
+    database = Database(urls.database_url, application="nightshift worker")
+    worker_id = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+    return WorkerSession(
+        worker_id=worker_id,
+        stages=stages,
+        settings=settings,
+        redis_url=urls.redis_url,
+        database=database,
+        ledger=Ledger(
+            database,
+            worker_id=worker_id,
+            lease_s=settings.lease_s,
+            max_attempts=settings.max_attempts,
+        ),
+        vectors=VectorStore(urls.milvus_uri, urls.milvus_token),
+        models=ModelCache(device=device),
+    )
