@@ -30,10 +30,10 @@ from nightshift.models.engine.family import PixelLimits
 from nightshift.models.engine.packed import PackedEngine
 from nightshift.models.engine.prompts import Prepared, Prompt
 from nightshift.models.load import pick_device
-from nightshift.models.retllm import PRESETS as ENHANCEMENTS
-from nightshift.models.retllm import RetLLM
+from nightshift.models.pairs import PairScorer
 from nightshift.schema.runs import EnhancementParams
-from nightshift.scoring.framings import framing
+from nightshift.scoring.methods.registry import framing
+from nightshift.scoring.methods.retllm import PRESETS as ENHANCEMENTS
 
 _BATCH = 16
 # A loop's rate does not depend on how many pairs it walks through.
@@ -82,7 +82,7 @@ class Bench:
 
     def prepare(self, case: Case) -> Prepared:
         """The case's prompts; all of one length, so that no column pads."""
-        method = RetLLM(self.engine, _RULE, ENHANCEMENTS["off"], "benchmark")
+        method = PairScorer(self.engine, (_RULE,), ENHANCEMENTS["off"], "benchmark")
         prepared = method.prepare(case.groups).groups  # type: ignore[attr-defined]
         assert len({len(prompt.ids) for prompt in prepared.prompts}) == 1
         return prepared

@@ -77,6 +77,10 @@ def test_whatever_changes_a_score_changes_the_fingerprint(qwen_folder: Path) -> 
         ScorerParams(min_pixels=1_000),
         ScorerParams(enhancement=EnhancementParams(alpha=0.3)),
         ScorerParams(enhancement=EnhancementParams(trigger=6)),
+        ScorerParams(method="freeret", framing="freeret"),
+        ScorerParams(method="freeret", framing="freeret", debias="swap"),
+        ScorerParams(method="freeret", framing="freeret_candidate_first"),
+        ScorerParams(method="freeret", framing="freeret_yes_no"),
     ]
     found = {describe_scorer(f"hf:{qwen_folder}@float32", one).fingerprint for one in variants}
     found.add(describe_scorer(f"hf:{qwen_folder}@bfloat16", ScorerParams()).fingerprint)

@@ -1,5 +1,6 @@
 """RetLLM on a real model class: nine combinations of query and candidate, scored pair by pair."""
 
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -11,11 +12,12 @@ from transformers import AutoProcessor
 from nightshift.models.content import ItemContent
 from nightshift.models.families.qwen2_5_vl import Qwen25VL
 from nightshift.models.load import load_scorer
-from nightshift.models.retllm import PRESETS, RetLLM
+from nightshift.models.pairs import PairScorer
 from nightshift.models.scorer import PairGroup, PairReading
 from nightshift.schema.errors import InputError, ModelError
 from nightshift.schema.runs import EnhancementParams, ScorerParams
-from nightshift.scoring.framings import FRAMINGS, framing
+from nightshift.scoring.methods.registry import FRAMINGS, framing
+from nightshift.scoring.methods.retllm import PRESETS, RETLLM
 from nightshift.scoring.prompts import Content, Framing, Labels
 from nightshift.scoring.tie_break import break_ties
 from tests.models.tiny import picture
@@ -37,11 +39,11 @@ CANDIDATES = {
 
 
 @pytest.fixture(scope="session")
-def scorer(qwen_folder: Path) -> RetLLM:
+def scorer(qwen_folder: Path) -> PairScorer:
     return load_scorer(f"hf:{qwen_folder}", ScorerParams(), device="cpu")
 
 
-def read(scorer: RetLLM, *groups: PairGroup) -> list[tuple[PairReading, ...]]:
+def read(scorer: PairScorer, *groups: PairGroup) -> list[tuple[PairReading, ...]]:
     return scorer.score(scorer.prepare(groups))
 
 
@@ -51,7 +53,7 @@ def by_query(query: ItemContent, *candidates: ItemContent) -> PairGroup:
 
 @pytest.mark.parametrize(("query", "candidate"), list(product(KINDS, KINDS)))
 def test_each_of_the_nine_combinations_scores_and_tells_candidates_apart(
-    scorer: RetLLM, query: str, candidate: str
+    scorer: PairScorer, query: str, candidate: str
 ) -> None:
     ((one, other),) = read(scorer, by_query(QUERY[query], *CANDIDATES[candidate]))
 
@@ -65,7 +67,7 @@ def test_each_of_the_nine_combinations_scores_and_tells_candidates_apart(
 
 @pytest.mark.parametrize(("query", "candidate"), list(product(KINDS, KINDS)))
 def test_the_side_that_a_group_shares_does_not_change_a_score(
-    scorer: RetLLM, query: str, candidate: str
+    scorer: PairScorer, query: str, candidate: str
 ) -> None:
     (expected,) = read(scorer, by_query(QUERY[query], *CANDIDATES[candidate]))
 
@@ -110,7 +112,7 @@ def test_text_to_image_is_the_published_prompt_of_the_upstream_model(
     assert reading.margin == pytest.approx(expected, abs=1e-5)
 
 
-def test_candidates_of_several_kinds_are_scored_in_order_in_one_group(scorer: RetLLM) -> None:
+def test_candidates_of_several_kinds_are_scored_in_order_in_one_group(scorer: PairScorer) -> None:
     candidates = [one for kind in KINDS for one in CANDIDATES[kind]]
     alone = [read(scorer, by_query(QUERY["image"], one))[0][0].margin for one in candidates]
 
@@ -119,7 +121,7 @@ def test_candidates_of_several_kinds_are_scored_in_order_in_one_group(scorer: Re
     assert [reading.margin for reading in together] == pytest.approx(alone, abs=1e-5)
 
 
-def test_permuting_candidates_permutes_the_ranking(scorer: RetLLM) -> None:
+def test_permuting_candidates_permutes_the_ranking(scorer: PairScorer) -> None:
     candidates = [ItemContent(images=(picture(seed),)) for seed in range(6)]
     order = [3, 0, 5, 1, 4, 2]
     (one,) = read(scorer, by_query(QUERY["text"], *candidates))
@@ -136,7 +138,7 @@ def test_permuting_candidates_permutes_the_ranking(scorer: RetLLM) -> None:
     ]
 
 
-def test_all_pictures_of_a_side_are_read(scorer: RetLLM) -> None:
+def test_all_pictures_of_a_side_are_read(scorer: PairScorer) -> None:
     one, two = picture(1), picture(4)
     ((single, double, turned),) = read(
         scorer,
@@ -149,14 +151,14 @@ def test_all_pictures_of_a_side_are_read(scorer: RetLLM) -> None:
     assert len({round(r.margin, 4) for r in (single, double, turned)}) == 3
 
 
-def test_a_pair_of_images_is_not_symmetric(scorer: RetLLM) -> None:
+def test_a_pair_of_images_is_not_symmetric(scorer: PairScorer) -> None:
     one, other = (ItemContent(images=(picture(seed),)) for seed in (1, 2))
     ((there,), (back,)) = read(scorer, by_query(one, other), by_query(other, one))
 
     assert there.margin != pytest.approx(back.margin, abs=1e-4)
 
 
-def test_an_empty_candidate_is_refused_by_place(scorer: RetLLM) -> None:
+def test_an_empty_candidate_is_refused_by_place(scorer: PairScorer) -> None:
     with pytest.raises(InputError) as refused:
         scorer.prepare([by_query(QUERY["text"], CANDIDATES["text"][0], ItemContent())])
 
@@ -173,9 +175,9 @@ def test_labels_that_are_no_single_tokens_are_refused_at_load(
         labels=Labels(positive="Certainly", negative="Never"),
         templates=true_false.templates,
     )
-    monkeypatch.setattr(
-        "nightshift.scoring.framings.FRAMINGS", {**FRAMINGS, "wordy": wordy}, raising=True
-    )
+    registry = "nightshift.scoring.methods.registry"
+    monkeypatch.setattr(f"{registry}.FRAMINGS", {**FRAMINGS, "wordy": wordy})
+    monkeypatch.setattr(f"{registry}.METHODS", {"retllm": replace(RETLLM, framings=(wordy,))})
 
     with pytest.raises(ModelError, match="Certainly"):
         load_scorer(f"hf:{qwen_folder}", ScorerParams(framing="wordy"), device="cpu")
@@ -208,7 +210,7 @@ def test_the_presets_are_valid_and_differ() -> None:
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_half_precision_scores_come_close_and_are_not_quantised(
-    scorer: RetLLM, qwen_folder: Path, precision: str
+    scorer: PairScorer, qwen_folder: Path, precision: str
 ) -> None:
     half = load_scorer(f"hf:{qwen_folder}@{precision}", ScorerParams(), device="cpu")
     group = by_query(QUERY["image"], *CANDIDATES["both"], *CANDIDATES["text"])

@@ -22,7 +22,7 @@ from transformers import (
     SiglipModel,
 )
 
-from nightshift.scoring.framings import FRAMINGS
+from nightshift.scoring.methods.registry import FRAMINGS
 
 # Qwen2.5's own split of text: a leading mark joins the letters behind it ("<a" is one piece).
 QWEN_SPLIT = (
@@ -242,16 +242,21 @@ def _clip_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def _corpus() -> list[str]:
-    labels = ["True", "False", " True", " False", "A", "B", "0", "1"]
-    words = ["a small red square left of a large blue circle on grass", "system\nuser\nassistant\n"]
-    prompts = [
+    words = ("True", "False", "Yes", "No", "Right", "Wrong", "A", "B", "0", "1")
+    labels = [spaced + word for word in words for spaced in ("", " ")]
+    sentences = [
+        "a small red square left of a large blue circle on grass",
+        "system\nuser\nassistant\n",
+    ]
+    # Framings share many of their words: each part counts once.
+    prompts = dict.fromkeys(
         part
         for framing in FRAMINGS.values()
         for template in framing.templates.values()
         for part in (*template.prefix, *template.suffix)
         if isinstance(part, str)
-    ]
-    return (labels + words + prompts) * 20
+    )
+    return (labels + sentences * 5 + list(prompts)) * 20
 
 
 def _regex(pattern: str) -> "object":

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from nightshift.schema.errors import ConfigurationError, InputError
 from nightshift.schema.records import PartKind
-from nightshift.scoring.framings import FRAMINGS, framing
+from nightshift.scoring.methods.registry import FRAMINGS, framing
 from nightshift.scoring.prompts import (
     Content,
     Framing,
@@ -146,7 +146,7 @@ def test_a_prefix_ends_where_tokens_end_whatever_the_text(rule: Framing) -> None
     for template in rule.templates.values():
         end, begin = template.prefix[-1], template.suffix[0]
         at_a_picture = isinstance(end, Slot) or isinstance(begin, Slot)
-        before_a_space = isinstance(begin, str) and re.match(r" \S", begin) is not None
+        before_a_space = isinstance(begin, str) and re.match(r" (\S|$)", begin) is not None
 
         assert at_a_picture or before_a_space
 

@@ -11,7 +11,7 @@ from nightshift.cli.options import data_dir_option, json_option, read_settings
 
 if TYPE_CHECKING:
     from nightshift.producers.plan_rerank import RerankEstimate
-    from nightshift.schema.runs import RunParams
+    from nightshift.schema.runs import MethodName, RunParams
 
 __all__ = ["rerank"]
 
@@ -24,15 +24,17 @@ _PARTS = click.Choice(["image", "text", "text,image"])
 @click.option("--qrels", help="Judgements (TREC or JSONL), for `nightshift evaluate`.")
 @click.option("--index", "index_name", help="Which index to search.  [default: the newest ready]")
 @click.option(
-    "--method", type=click.Choice(["retllm"]), default="retllm", show_default=True, help="How."
+    "--method",
+    type=click.Choice(["retllm", "freeret"]),
+    default="retllm",
+    show_default=True,
+    help="How pairs are scored and ordered.",
 )
 @click.option("--scorer", required=True, help="hf:MODEL, a hub name or a local directory.")
 @click.option(
     "--top-k",
     type=click.IntRange(1, 16384),
-    default=5,
-    show_default=True,
-    help="Candidates a query that are scored; 5 as published.",
+    help="Candidates a query that are scored.  [default: as published, retllm 5, freeret 50]",
 )
 @click.option("--query-parts", type=_PARTS, help="What models see of a query.  [default: all]")
 @click.option(
@@ -41,17 +43,25 @@ _PARTS = click.Choice(["image", "text", "text,image"])
     help="What the scorer sees of an item.  [default: what the index's embedder saw]",
 )
 @click.option(
-    "--enhancement",
-    default="on",
+    "--framing",
+    help="Which of the method's prompts, such as freeret_yes_no.  [default: the method's own]",
+)
+@click.option(
+    "--debias",
+    type=click.Choice(["none", "swap"]),
+    default="none",
     show_default=True,
-    help="Visual enhancement: on, off, or the number of a layer to force it at.",
+    help="swap asks each pair twice, once with the answers exchanged, and takes the mean.",
+)
+@click.option(
+    "--enhancement",
+    help="Visual enhancement: on, off, or a layer to force it at.  [default: retllm on, else off]",
 )
 @click.option(
     "--quantum",
     type=click.FloatRange(0, 1, max_open=True),
-    default=0.01,
-    show_default=True,
-    help="Scores within one step of this size tie, and entropy decides; 0 never ties.",
+    help="Scores within one step of this size tie, and entropy decides; 0 never ties.  "
+    "[default: retllm 0.01, else 0]",
 )
 @click.option(
     "--compare",
@@ -73,13 +83,15 @@ def rerank(
     queries: str,
     qrels: str | None,
     index_name: str | None,
-    method: str,
+    method: "MethodName",
     scorer: str,
-    top_k: int,
+    top_k: int | None,
     query_parts: str | None,
     item_parts: str | None,
-    enhancement: str,
-    quantum: float,
+    framing: str | None,
+    debias: Literal["none", "swap"],
+    enhancement: str | None,
+    quantum: float | None,
     compare: float,
     max_pixels: int | None,
     priority: int,
@@ -93,6 +105,7 @@ def rerank(
     \b
     Examples:
       nightshift rerank shop --queries queries.jsonl --scorer hf:Qwen/Qwen2.5-VL-7B-Instruct --wait
+      nightshift rerank shop --queries queries.jsonl --scorer ./my-mllm --method freeret
       nightshift rerank shop --queries queries.jsonl --scorer ./my-mllm --top-k 20 --dry-run
     """
     from nightshift.cli.planning import index_parts, query_set_parts
@@ -102,32 +115,38 @@ def rerank(
     from nightshift.producers.plan_rerank import estimate_rerank, plan_rerank
     from nightshift.producers.query_import import import_queries
     from nightshift.schema.runs import EnhancementParams, RunParams, ScorerParams, kinds_from_text
-    from nightshift.scoring.framings import framing
+    from nightshift.scoring.methods.registry import METHODS, framings_of
     from nightshift.stores.blobs import BlobStore
 
     settings = read_settings(data_dir)
+    chosen = METHODS[method]
     with open_services(settings) as services:
         item_parts = item_parts or index_parts(services.database, catalog, index_name)
         blobs = BlobStore(settings.data_dir / "blobs")
         imported = import_queries(services.database, queries, qrels=qrels, blobs=blobs)
         query_parts = query_parts or query_set_parts(services.database, imported.query_set_id)
         params = RunParams(
-            top_k=top_k,
+            top_k=top_k or chosen.depth,
             query_parts=query_parts,
             item_parts=item_parts,
-            quantum=quantum,
+            quantum=chosen.quantum if quantum is None else quantum,
             compare=compare,
             scorer=ScorerParams(
-                framing=method,
+                method=method,
+                framing=framing or chosen.framings[0].name,
+                debias=debias,
                 max_pixels=max_pixels,
-                enhancement=EnhancementParams(trigger=_trigger(enhancement)),
+                enhancement=(
+                    EnhancementParams(trigger=_trigger(enhancement))
+                    if enhancement
+                    else chosen.enhancement
+                ),
             ),
         )
         facts = describe_scorer(scorer, params.scorer)
         if dry_run:
-            side = framing(method).shared_side(
-                kinds_from_text(query_parts), kinds_from_text(item_parts)
-            )
+            rule, *_ = framings_of(params.scorer)
+            side = rule.shared_side(kinds_from_text(query_parts), kinds_from_text(item_parts))
             estimate = estimate_rerank(
                 services.database,
                 catalog,

@@ -20,7 +20,7 @@ from nightshift.schema.errors import ModelError
 from nightshift.schema.identity import fingerprint
 from nightshift.schema.models import ModelFacts
 from nightshift.schema.runs import ScorerParams
-from nightshift.scoring.framings import framing
+from nightshift.scoring.methods.registry import framings_of
 from nightshift.scoring.mixing import MIXING_WEIGHTS
 
 __all__ = ["FAMILIES", "describe_embedder", "describe_scorer", "open_clip_checkpoint", "revision"]
@@ -70,7 +70,7 @@ def describe_scorer(spec: str, params: ScorerParams) -> ModelFacts:
         spec: As `parse_spec` reads it. Without a precision, the planner's machine decides:
             bfloat16 where it has an NVIDIA GPU, else float32; the returned `spec` says which, so
             that every worker computes in the same.
-        params: Framing, pixel limits and enhancement.
+        params: Method, framing, pixel limits and enhancement.
 
     Raises:
         ModelError: It is malformed, its files are missing, or its family is not known.
@@ -90,7 +90,7 @@ def describe_scorer(spec: str, params: ScorerParams) -> ModelFacts:
         "family": model_type,
         **identity,
         "precision": precision,
-        "framing": framing(params.framing).digest,
+        "framings": [one.digest for one in framings_of(params)],
         "params": params.model_dump(mode="json"),
     }
     canonical = ModelSpec(library="hf", source=parsed.source, precision=precision)

@@ -43,8 +43,8 @@ def load_scorer(spec: str, params: ScorerParams, *, device: str = "auto") -> Sco
     """
     facts = describe_scorer(spec, params)
     family = import_module(FAMILIES[facts.card["family"]])
-    method = import_module(f"nightshift.models.{params.method}")
-    scorer: Scorer = method.load(family.load(facts, pick_device(device)), params, facts)
+    pairs = import_module("nightshift.models.pairs")
+    scorer: Scorer = pairs.bind(family.load(facts, pick_device(device)), params, facts.fingerprint)
     return scorer
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 from nightshift.producers.job_sizes import block_jobs, job_size, score_jobs
 from nightshift.schema.runs import RunParams, queue_name
 from nightshift.schema.states import RunKind, RunState, Stage
-from nightshift.scoring.framings import framing
+from nightshift.scoring.methods.registry import framings_of
 from nightshift.stores import failing, indexes, planning, reconcile, runs
 from nightshift.stores.database import Database
 from nightshift.stores.leases import hold_writer
@@ -153,7 +153,7 @@ def _score_jobs(
     combinations = planning.kind_pairs(
         connection, run.id, query_parts=params.query_parts, item_parts=params.item_parts
     )
-    rule = framing(params.scorer.framing)
+    rule, *_ = framings_of(params.scorer)
     for side in ("query", "candidate"):
         wanted = [pair for pair in combinations if rule.shared_side(pair.query, pair.item) == side]
         if wanted:

@@ -12,6 +12,7 @@ __all__ = [
     "EnhancementParams",
     "Kinds",
     "MessageBody",
+    "MethodName",
     "RunParams",
     "ScorePayload",
     "ScorerParams",
@@ -21,6 +22,7 @@ __all__ = [
 ]
 
 Kinds = frozenset[PartKind]
+MethodName = Literal["retllm", "freeret"]
 
 
 class _Frozen(BaseModel):
@@ -47,8 +49,11 @@ class EnhancementParams(_Frozen):
 class ScorerParams(_Frozen):
     """Everything beside the weights that changes a score; part of the scorer's fingerprint."""
 
-    method: Literal["retllm"] = "retllm"
+    method: MethodName = "retllm"
+    #: One of the method's.
     framing: str = "retllm"
+    #: `swap` asks twice, the second time with the answers exchanged, and takes the mean.
+    debias: Literal["none", "swap"] = "none"
     min_pixels: Annotated[int, Field(gt=0)] | None = None
     max_pixels: Annotated[int, Field(gt=0)] | None = None
     enhancement: EnhancementParams = EnhancementParams()

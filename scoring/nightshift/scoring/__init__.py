@@ -1,8 +1,8 @@
 """Pure maths on numpy arrays: prompts, tie-break, fusion, calibration, metrics, mixing."""
 
 from nightshift.scoring.calibration import CalibrationStats, observe_query
-from nightshift.scoring.framings import FRAMINGS, framing
 from nightshift.scoring.fusion import fuse, probability
+from nightshift.scoring.methods.registry import FRAMINGS, METHODS, framing, framings_of
 from nightshift.scoring.metrics import evaluate
 from nightshift.scoring.mixing import mix_item, mix_query
 from nightshift.scoring.prompts import Content, Framing, ImageRef
@@ -10,6 +10,7 @@ from nightshift.scoring.tie_break import Placement, break_ties
 
 __all__ = [
     "FRAMINGS",
+    "METHODS",
     "CalibrationStats",
     "Content",
     "Framing",
@@ -18,6 +19,7 @@ __all__ = [
     "break_ties",
     "evaluate",
     "framing",
+    "framings_of",
     "fuse",
     "mix_item",
     "mix_query",

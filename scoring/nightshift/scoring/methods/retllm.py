@@ -1,11 +1,30 @@
-"""The framings by name. RetLLM's prompts: methods §1.3, arXiv 2602.22278 and its released code."""
+"""RetLLM (Su & Wang, ICASSP 2026, arXiv 2602.22278): fine scoring of retrieved pairs.
+
+For each pair one prefill asks whether the candidate matches, "True or False"; the margin is the
+log-odds of the two answers at the last position. While the prompt is read, a layer that leaves the
+answer uncertain makes the next one look at the picture again (visual enhancement). The entropy of
+the whole vocabulary at the same position breaks ties (`tie_break`). Prompts: methods §1.3.
+"""
 
 from types import MappingProxyType
 
-from nightshift.schema.errors import ConfigurationError
+from nightshift.schema.runs import EnhancementParams
+from nightshift.scoring.methods.method import Method
 from nightshift.scoring.prompts import Framing, Kinds, Labels, Slot, Template
 
-__all__ = ["FRAMINGS", "framing"]
+__all__ = ["PRESETS", "RETLLM"]
+
+#: The enhancement as the released code has it, as the paper has it, and as we do by default.
+PRESETS = MappingProxyType(
+    {
+        "default": EnhancementParams(),
+        "code": EnhancementParams(
+            alpha=0.12, memory="all", lens_norm="none", norm_match="sequence"
+        ),
+        "paper": EnhancementParams(alpha=0.3, memory="image", norm_match="sequence"),
+        "off": EnhancementParams(trigger="never"),
+    }
+)
 
 _TEXT: Kinds = frozenset({"text"})
 _IMAGE: Kinds = frozenset({"image"})
@@ -24,7 +43,7 @@ def _about_one_picture(*, side: Slot, text: Slot) -> Template:
     )
 
 
-_RETLLM = {
+_TEMPLATES = {
     (_TEXT, _IMAGE): _about_one_picture(side=Slot.CANDIDATE_IMAGES, text=Slot.QUERY_TEXT),
     # Published for text→image; the paper scores image→text pairs alike, its code list-wise.
     (_IMAGE, _TEXT): _about_one_picture(side=Slot.QUERY_IMAGES, text=Slot.CANDIDATE_TEXT),
@@ -99,27 +118,17 @@ _RETLLM = {
     ),
 }
 
-#: Every framing by name.
-FRAMINGS: MappingProxyType[str, Framing] = MappingProxyType(
-    {
-        "retllm": Framing(
+RETLLM = Method(
+    name="retllm",
+    framings=(
+        Framing(
             name="retllm",
             version="1",
             labels=Labels(positive="True", negative="False"),
-            templates=MappingProxyType(_RETLLM),
-        )
-    }
+            templates=MappingProxyType(_TEMPLATES),
+        ),
+    ),
+    depth=5,
+    quantum=0.01,
+    enhancement=PRESETS["default"],
 )
-
-
-def framing(name: str) -> Framing:
-    """The framing of that name.
-
-    Raises:
-        ConfigurationError: There is none.
-    """
-    try:
-        return FRAMINGS[name]
-    except KeyError:
-        msg = f"no framing is called {name!r}; known: {', '.join(sorted(FRAMINGS))}"
-        raise ConfigurationError(msg) from None

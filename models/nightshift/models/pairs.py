@@ -1,0 +1,182 @@
+"""Pairs scored by a method: its prompts rendered, read by an engine, and read off as log-odds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nightshift.models.content import ItemContent
+from nightshift.models.engine.family import Family, PixelLimits
+from nightshift.models.engine.packed import PackedEngine
+from nightshift.models.engine.plain import PlainEngine
+from nightshift.models.scorer import (
+    Engine,
+    Group,
+    PairGroup,
+    PairReading,
+    Piece,
+    PreparedGroups,
+    Reading,
+)
+from nightshift.schema.errors import InputError
+from nightshift.schema.runs import EnhancementParams, ScorerParams
+from nightshift.scoring.methods.registry import framings_of
+from nightshift.scoring.prompts import Content, Framing, Segment
+
+__all__ = ["PairScorer", "bind", "engine_for"]
+
+_OFF = EnhancementParams(trigger="never")
+
+
+def bind(family: Family, params: ScorerParams, fingerprint: str) -> "PairScorer":
+    """Bind a method to a loaded model.
+
+    Raises:
+        ModelError: A label is not one token of the model.
+    """
+    rules = framings_of(params)
+    for label in (rules[0].labels.positive, rules[0].labels.negative):
+        family.text.label(label)
+    limits = PixelLimits(min_pixels=params.min_pixels, max_pixels=params.max_pixels)
+    return PairScorer(engine_for(family, limits), rules, params.enhancement, fingerprint)
+
+
+def engine_for(family: Family, limits: PixelLimits) -> Engine:
+    """The packed engine where the family allows it, else the plain one."""
+    if family.steps is None:
+        return PlainEngine(family, limits)
+    return PackedEngine(family, family.steps, limits)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Prepared:
+    groups: PreparedGroups
+    #: For each pair of each pair group, where its prompts stand among the engine's groups.
+    places: tuple[tuple[tuple[tuple[int, int], ...], ...], ...]
+
+    @property
+    def n_suffixes(self) -> int:
+        return self.groups.n_suffixes
+
+
+class PairScorer:
+    """A `Scorer`.
+
+    Args:
+        engine: Reads label logits.
+        rules: What is asked of each pair, as `framings_of` returned it; a score is their mean.
+        enhancement: When and how the picture is looked at again.
+        fingerprint: Of weights and all parameters.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        rules: Sequence[Framing],
+        enhancement: EnhancementParams,
+        fingerprint: str,
+    ) -> None:
+        self.fingerprint = fingerprint
+        self._engine = engine
+        self._rules = rules
+        self._enhancement = enhancement
+
+    def plain(self) -> "PairScorer":
+        """See `Scorer.plain`."""
+        return PairScorer(self._engine, self._rules, _OFF, self.fingerprint)
+
+    def prepare(self, groups: Sequence[PairGroup]) -> PreparedGroups:
+        """See `Scorer.prepare`."""
+        prompts: list[Group] = []
+        places = []
+        for i, group in enumerate(groups):
+            begun: dict[tuple[Segment | int, ...], int] = {}
+            of_group = []
+            for j, other in enumerate(group.others):
+                of_pair = []
+                for rule in self._rules:
+                    prefix, key, suffix = _render(rule, group, other, f"{i}/{j}", j)
+                    if key not in begun:
+                        begun[key] = len(prompts)
+                        prompts.append(Group(prefix=prefix, suffixes=()))
+                    at = begun[key]
+                    suffixes = prompts[at].suffixes
+                    of_pair.append((at, len(suffixes)))
+                    prompts[at] = Group(prefix=prefix, suffixes=(*suffixes, suffix))
+                of_group.append(tuple(of_pair))
+            places.append(tuple(of_group))
+        return _Prepared(groups=self._engine.prepare(prompts), places=tuple(places))
+
+    def score(self, prepared: PreparedGroups) -> list[tuple[PairReading, ...]]:
+        """See `Scorer.score`."""
+        assert isinstance(prepared, _Prepared)
+        labels = self._rules[0].labels
+        found = self._engine.score(prepared.groups, labels=labels, enhancement=self._enhancement)
+        # A swapped question has the same two labels, the other way round.
+        turned = [rule.labels != labels for rule in self._rules]
+
+        def reading(places: tuple[tuple[int, int], ...]) -> PairReading:
+            return _mean(
+                [
+                    _pair_reading(found[group][suffix], turned=other)
+                    for (group, suffix), other in zip(places, turned, strict=True)
+                ]
+            )
+
+        return [tuple(map(reading, of_group)) for of_group in prepared.places]
+
+
+def _render(
+    rule: Framing, group: PairGroup, other: ItemContent, place: str, number: int
+) -> tuple[tuple[Piece, ...], tuple[Segment | int, ...], tuple[Piece, ...]]:
+    """Prefix, what tells it from others of the group, suffix."""
+    query, candidate = group.shared, other
+    if group.shared_side == "candidate":
+        query, candidate = candidate, query
+    try:
+        prompt = rule.render(_content(query), _content(candidate))
+    except InputError as error:
+        raise InputError(error.message, error.reason, place) from error
+    images = {"query": query.images, "candidate": candidate.images}
+
+    def pieces(segments: Sequence[Segment]) -> tuple[Piece, ...]:
+        return tuple(s if isinstance(s, str) else images[s.side][s.index] for s in segments)
+
+    # A prompt that shares the other side has a beginning of its own.
+    shared = prompt.shared_side == group.shared_side
+    key = prompt.prefix if shared else (number, *prompt.prefix)
+    return pieces(prompt.prefix), key, pieces(prompt.suffix)
+
+
+def _content(content: ItemContent) -> Content:
+    return Content(texts=content.texts, n_images=len(content.images))
+
+
+def _pair_reading(reading: Reading, *, turned: bool) -> PairReading:
+    positive, negative = reading.label_logits[::-1] if turned else reading.label_logits
+    return PairReading(
+        margin=float(np.float32(positive - negative)),
+        logit_positive=float(positive),
+        logit_negative=float(negative),
+        logsumexp=reading.logsumexp,
+        entropy=reading.entropy,
+        trace=reading.trace,
+    )
+
+
+def _mean(readings: Sequence[PairReading]) -> PairReading:
+    """Of the questions asked of one pair; the trace is the first one's."""
+    if len(readings) == 1:
+        return readings[0]
+
+    def mean(values: Sequence[float]) -> float:
+        return float(np.mean(values, dtype=np.float64).astype(np.float32))
+
+    return PairReading(
+        margin=mean([one.margin for one in readings]),
+        logit_positive=mean([one.logit_positive for one in readings]),
+        logit_negative=mean([one.logit_negative for one in readings]),
+        logsumexp=mean([one.logsumexp for one in readings]),
+        entropy=mean([one.entropy for one in readings]),
+        trace=readings[0].trace,
+    )

@@ -1,0 +1,57 @@
+"""The methods and their framings by name."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from nightshift.schema.errors import ConfigurationError
+from nightshift.schema.runs import MethodName, ScorerParams
+from nightshift.scoring.methods.freeret import FREERET
+from nightshift.scoring.methods.method import Method
+from nightshift.scoring.methods.retllm import RETLLM
+from nightshift.scoring.prompts import Framing
+
+__all__ = ["FRAMINGS", "METHODS", "framing", "framings_of"]
+
+#: Every method by name.
+METHODS: Mapping[MethodName, Method] = MappingProxyType(
+    {method.name: method for method in (RETLLM, FREERET)}
+)
+
+#: Every framing by name.
+FRAMINGS: Mapping[str, Framing] = MappingProxyType(
+    {one.name: one for method in METHODS.values() for one in method.framings}
+)
+
+
+def framing(name: str) -> Framing:
+    """The framing of that name.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    try:
+        return FRAMINGS[name]
+    except KeyError:
+        msg = f"no framing is called {name!r}; known: {', '.join(sorted(FRAMINGS))}"
+        raise ConfigurationError(msg) from None
+
+
+def framings_of(params: ScorerParams) -> tuple[Framing, ...]:
+    """What is asked of every pair: one framing, or one and its swapped twin.
+
+    All of them share the same side of a pair and have the same two labels.
+
+    Raises:
+        ConfigurationError: The method has no such framing, or none with its answers exchanged.
+    """
+    method, rule = METHODS[params.method], framing(params.framing)
+    if rule not in method.framings:
+        known = ", ".join(one.name for one in method.framings)
+        msg = f"framing {rule.name!r} is not one of {method.name}; it has: {known}"
+        raise ConfigurationError(msg)
+    if params.debias == "none":
+        return (rule,)
+    if rule.name not in method.swapped:
+        msg = f"framing {rule.name!r} cannot be asked with its answers exchanged: drop --debias"
+        raise ConfigurationError(msg)
+    return (rule, method.swapped[rule.name])
