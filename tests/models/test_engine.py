@@ -262,6 +262,6 @@ def test_entropy_ranges_from_none_to_that_of_all_tokens() -> None:
 
 
 def test_the_template_of_the_tests_is_the_checkpoints(qwen: Qwen25VL) -> None:
-    words = qwen_tokenizer().decode(qwen.turn.head)
+    words = qwen_tokenizer().decode(qwen.text.join(qwen.turn.text_head))
 
     assert words == CHAT_TEMPLATE.split("{%")[0] + "<|im_start|>user\n"

@@ -19,7 +19,7 @@ from nightshift.models.engine.enhancement import (
     uncertainty,
     window_layers,
 )
-from nightshift.models.engine.family import PixelLimits
+from nightshift.models.engine.family import Embedded, PixelLimits
 from nightshift.models.engine.plain import PlainEngine
 from nightshift.models.families import qwen2_5_vl
 from nightshift.models.families.qwen2_5_vl import Qwen25VL
@@ -269,13 +269,16 @@ def test_the_memory_enters_at_most_once_a_forward(qwen: Qwen25VL) -> None:
     lengths = [40, 40]
     embeddings = torch.randn(2, 40, 64) * 0.1
     positions = torch.arange(40).expand(3, 2, 40)
+    embedded = Embedded(
+        states=embeddings, positions=positions, visual=torch.zeros(2, 40, dtype=torch.bool)
+    )
     params = EnhancementParams(gamma=0.0)
     with (
         torch.inference_mode(),
         enhanced(qwen.decoder, params, [embeddings[0, :9], embeddings[1, :9]], lengths) as state,
         watching(feed_forwards) as seen,
     ):
-        qwen.decode(embeddings, positions)
+        qwen.decode(embedded)
         changed = [
             layer
             for layer, calls in enumerate(seen)
@@ -438,7 +441,8 @@ def test_the_published_variant_gives_the_published_numbers(qwen: Qwen25VL, alpha
     pictures = qwen.prepare_pictures([group.prefix[0]], PixelLimits())
     with torch.inference_mode():
         embeddings = qwen.embed(prompt.ids[None])
-        embeddings[qwen.is_visual(prompt.ids[None])] = torch.cat(qwen.see(pictures))
+        (seen,) = qwen.see(pictures)
+        embeddings[qwen.is_visual(prompt.ids[None])] = seen.tokens
         logits = published(qwen, embeddings, prompt.positions[:, None], alpha)
     labels = [qwen.text.label("True"), qwen.text.label("False")]
 

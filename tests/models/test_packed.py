@@ -235,7 +235,7 @@ def test_a_pack_is_one_sequence_under_a_four_dimensional_mask(
     with torch.inference_mode():
         seen = qwen.see(prepared.pictures)
         embeddings = qwen.embed(ids)
-        embeddings[qwen.is_visual(ids)] = torch.cat(seen)
+        embeddings[qwen.is_visual(ids)] = torch.cat([one.tokens for one in seen])
         states = qwen._model.model.language_model(
             inputs_embeds=embeddings, position_ids=positions, attention_mask=sees[None, None]
         ).last_hidden_state[0]

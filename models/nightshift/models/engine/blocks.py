@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nightshift.models.engine.family import Family, Rotary, Steps
+from nightshift.models.engine.family import Family, Rotary, Steps, VisualTokens
 from nightshift.models.engine.prompts import Part, PromptGroup, embed
 
 __all__ = ["Block", "Prefixes", "fold", "prefixes", "suffix_blocks", "take", "visibility"]
@@ -24,6 +24,10 @@ class Prefixes:
     lengths: list[int]
     #: By group.
     rotary: Rotary
+    #: Bool (groups, length): where a visual token stands.
+    visual: Tensor
+    #: Features to add behind the first layers, by layer and group.
+    deep: tuple[tuple[Tensor, ...], ...]
 
     def steps(self, tokens: int) -> Iterator[tuple[slice, list[int], int]]:
         """Rows of about so many tokens, their groups, and the longest of their lengths."""
@@ -34,6 +38,12 @@ class Prefixes:
             groups = self.groups[start:stop]
             yield slice(start, start + len(groups)), groups, max(self.lengths[g] for g in groups)
             start += len(groups)
+
+    def deepen(self, layer: int, groups: Sequence[int], states: Tensor) -> None:
+        """Add what rows (groups, length, width) of these groups get behind a layer."""
+        if layer < len(self.deep):
+            at = self.visual[groups, : states.shape[1]]
+            states[at] += torch.cat([self.deep[layer][group] for group in groups])
 
 
 @dataclass(slots=True, kw_only=True)
@@ -53,6 +63,15 @@ class Block:
     prefix_length: int
     #: (n or 1, 1, length, prefix_length + length), additive.
     mask: Tensor
+    #: Bool (n, length): where a visual token stands.
+    visual: Tensor
+    #: Features to add behind the first layers, by layer and prompt.
+    deep: tuple[tuple[Tensor, ...], ...]
+
+    def deepen(self, layer: int) -> None:
+        """Add what the states get behind a layer."""
+        if layer < len(self.deep):
+            self.states[self.visual] += torch.cat(self.deep[layer])
 
     def last(self) -> Tensor:
         """(n, width) state at the end of each."""
@@ -63,15 +82,17 @@ class Block:
 
 
 def prefixes(
-    family: Family, steps: Steps, groups: Sequence[PromptGroup], seen: Sequence[Tensor]
+    family: Family, steps: Steps, groups: Sequence[PromptGroup], seen: Sequence[VisualTokens]
 ) -> Prefixes:
     """The prefixes of groups, which come longest first."""
-    states, positions = embed(family, [group.prefix for group in groups], seen)
+    embedded = embed(family, [group.prefix for group in groups], seen)
     return Prefixes(
-        states=states,
+        states=embedded.states,
         groups=list(range(len(groups))),
         lengths=[len(group.prefix.ids) for group in groups],
-        rotary=steps.rotary(states, positions),
+        rotary=steps.rotary(embedded.states, embedded.positions),
+        visual=embedded.visual,
+        deep=embedded.deep,
     )
 
 
@@ -79,7 +100,7 @@ def suffix_blocks(
     family: Family,
     steps: Steps,
     ordered: Sequence[tuple[int, int, Part]],
-    seen: Sequence[Tensor],
+    seen: Sequence[VisualTokens],
     tokens: int,
 ) -> Iterator[Block]:
     """Cut suffixes into blocks of about so many tokens.
@@ -150,9 +171,10 @@ def _block(
     steps: Steps,
     prompts: range,
     ordered: Sequence[tuple[int, int, Part]],
-    seen: Sequence[Tensor],
+    seen: Sequence[VisualTokens],
 ) -> Block:
-    states, positions = embed(family, [suffix for _, _, suffix in ordered], seen)
+    embedded = embed(family, [suffix for _, _, suffix in ordered], seen)
+    states = embedded.states
     lengths = [length for _, length, _ in ordered]
     visible = visibility(lengths, max(lengths), states.shape[1])
     mask = torch.zeros(visible.shape, dtype=states.dtype).masked_fill(~visible, -torch.inf)
@@ -161,7 +183,9 @@ def _block(
         groups=[group for group, _, _ in ordered],
         states=states,
         ends=torch.tensor([len(suffix.ids) - 1 for _, _, suffix in ordered], device=states.device),
-        rotary=steps.rotary(states, positions),
+        rotary=steps.rotary(states, embedded.positions),
+        visual=embedded.visual,
+        deep=embedded.deep,
         prefix_length=max(lengths),
         mask=mask.to(states.device),
     )

@@ -7,13 +7,27 @@ from typing import Protocol
 from PIL import Image
 from torch import Tensor, nn
 
-from nightshift.models.engine.text import TextEncoder, Turn
+from nightshift.models.engine.report import LoadReport
+from nightshift.models.engine.text import TextEncoder, Turn, Written
 
-__all__ = ["DEFAULT_MAX_PIXELS", "Decoder", "Family", "Picture", "PixelLimits", "Rotary", "Steps"]
+__all__ = [
+    "DEFAULT_MAX_PIXELS",
+    "DEFAULT_VISUAL_TOKENS",
+    "Decoder",
+    "Embedded",
+    "Family",
+    "Picture",
+    "PixelLimits",
+    "Rotary",
+    "Steps",
+    "VisualTokens",
+]
 
-#: RetLLM's published bound, 512 visual tokens of 28 × 28 pixels. Checkpoints allow many times as
-#: much: a single photograph would then take 16,384 tokens.
-DEFAULT_MAX_PIXELS = 512 * 28 * 28
+#: RetLLM's published bound. Checkpoints allow many times as much: a single photograph would then
+#: take 16,384 tokens.
+DEFAULT_VISUAL_TOKENS = 512
+#: The same in pixels, 28 × 28 a token.
+DEFAULT_MAX_PIXELS = DEFAULT_VISUAL_TOKENS * 28 * 28
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +36,8 @@ class PixelLimits:
 
     #: None means the checkpoint's own.
     min_pixels: int | None = None
-    #: None means the checkpoint's own, or `DEFAULT_MAX_PIXELS` where that is less.
+    #: None means the checkpoint's own, or `DEFAULT_MAX_PIXELS` where that is less; where pictures
+    #: are cut into tiles of one size, `DEFAULT_VISUAL_TOKENS`.
     max_pixels: int | None = None
 
 
@@ -32,10 +47,37 @@ class Picture:
 
     #: float32; the shape is the family's affair.
     pixels: Tensor
-    #: Patches in time, height and width, before they are merged.
-    grid: tuple[int, int, int]
+    #: Its shape, as the family counts it: patches in time, height and width, or tiles.
+    grid: tuple[int, ...]
     #: Visual tokens in the prompt.
     n_tokens: int
+    #: What stands for it in a prompt; one id for each visual token, and whatever belongs to them.
+    written: Written
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VisualTokens:
+    """What the vision tower and its projection make of one picture."""
+
+    #: (n_tokens, width), in the place of token embeddings.
+    tokens: Tensor
+    #: (n_tokens, width) each, added to the stream behind the first layers, one a layer
+    #: (DeepStack, arXiv 2406.04334); none in most families.
+    deep: tuple[Tensor, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embedded:
+    """Prompts, or parts of them, as the first layer of the decoder takes them."""
+
+    #: (n, length, width), padded on the right.
+    states: Tensor
+    #: (axes, n, length), on the CPU.
+    positions: Tensor
+    #: Bool (n, length): where a visual token stands.
+    visual: Tensor
+    #: Of each layer that has any, of each row: (visual tokens, width) to add behind it.
+    deep: tuple[tuple[Tensor, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +135,11 @@ class Family(Protocol):
     """A loaded multimodal language model."""
 
     @property
+    def report(self) -> LoadReport:
+        """What works with it, and what does not."""
+        ...
+
+    @property
     def steps(self) -> Steps | None:
         """Its layers taken apart; None where only whole prompts can be read."""
         ...
@@ -117,10 +164,6 @@ class Family(Protocol):
         """Tokens of the longest prompt it reads."""
         ...
 
-    def picture_ids(self, picture: Picture) -> list[int]:
-        """Token ids that stand for a picture in a prompt."""
-        ...
-
     def prepare_pictures(self, images: Sequence[Image.Image], limits: PixelLimits) -> list[Picture]:
         """Resize and normalise RGB pictures, on the CPU; any thread may call it.
 
@@ -129,8 +172,8 @@ class Family(Protocol):
         """
         ...
 
-    def see(self, pictures: Sequence[Picture]) -> list[Tensor]:
-        """Visual tokens (n_tokens, width) of each picture, on the device."""
+    def see(self, pictures: Sequence[Picture]) -> list[VisualTokens]:
+        """Visual tokens of each picture, on the device: all that the decoder needs of it."""
         ...
 
     def is_visual(self, ids: Tensor) -> Tensor:
@@ -145,14 +188,10 @@ class Family(Protocol):
         """Token embeddings (batch, length, width); those of visual tokens are overwritten."""
         ...
 
-    def decode(self, embeddings: Tensor, positions: Tensor) -> Tensor:
-        """Run the decoder causally; rows may be padded on the right.
-
-        Args:
-            embeddings: (batch, length, width).
-            positions: (axes, batch, length).
+    def decode(self, embedded: Embedded) -> Tensor:
+        """Run the decoder over whole prompts.
 
         Returns:
-            States after the final norm, (batch, length, width).
+            States after the final norm, (n, length, width).
         """
         ...

@@ -8,7 +8,7 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 
 from nightshift.models.engine.blocks import Block, fold, prefixes, suffix_blocks, take
 from nightshift.models.engine.enhancement import Watch, blend, correction, trigger_layers
-from nightshift.models.engine.family import Family, Steps
+from nightshift.models.engine.family import Family, Steps, VisualTokens
 from nightshift.models.engine.prompts import PromptGroup
 from nightshift.models.scorer import Trace
 from nightshift.schema.runs import EnhancementParams
@@ -40,7 +40,7 @@ class Lockstep:
         family: Family,
         steps: Steps,
         groups: Sequence[PromptGroup],
-        seen: Sequence[Tensor],
+        seen: Sequence[VisualTokens],
         enhancement: EnhancementParams,
     ) -> None:
         self._decoder = family.decoder
@@ -61,7 +61,7 @@ class Lockstep:
         #: The row of each prompt's prefix: all start from the same one.
         self._owners = list(self._groups)
         self._memories = [
-            torch.cat([seen[i] for i in g.prefix.pictures]) if g.prefix.pictures else None
+            torch.cat([seen[i].tokens for i in g.prefix.pictures]) if g.prefix.pictures else None
             for g in groups
         ]
         self._watch = Watch(
@@ -124,7 +124,9 @@ class Lockstep:
                 if rows.start + i in forks:
                     blended = self._blend(layer, group, x[i], f[i])
                     enhanced[rows.start + i] = states[i] + blended
-            own.states[rows, :length] = states + f
+                    own.deepen(layer, [group], enhanced[rows.start + i][None])
+            own.states[rows, :length] = f.add_(states)
+            own.deepen(layer, groups, own.states[rows, :length])
         return _joined(memories), enhanced
 
     def _advance(
@@ -159,6 +161,8 @@ class Lockstep:
             )
             f[of_group] = blended.unflatten(0, (len(of_group), -1))
         block.states = f.add_(states)
+        if not last:
+            block.deepen(layer)
 
     def _blend(self, layer: int, group: int, x: Tensor, f: Tensor) -> Tensor:
         """Feed-forward outputs (length, width) of one group, with its pictures in them."""

@@ -10,10 +10,9 @@ import logging
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from nightshift.models.engine.enhancement import effective
-from nightshift.models.engine.family import Family, PixelLimits, Steps
+from nightshift.models.engine.family import Family, PixelLimits, Steps, VisualTokens
 from nightshift.models.engine.lockstep import Lockstep
 from nightshift.models.engine.memory import TokenBudget
 from nightshift.models.engine.packing import alone, batches, most_variants, why_whole
@@ -77,7 +76,7 @@ class PackedEngine:
     def _read(
         self,
         groups: Sequence[PromptGroup],
-        seen: Sequence[Tensor],
+        seen: Sequence[VisualTokens],
         label_ids: list[int],
         enhancement: EnhancementParams,
     ) -> dict[str, Reading]:

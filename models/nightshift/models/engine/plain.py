@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from nightshift.models.engine.enhancement import enhanced
-from nightshift.models.engine.family import Family, PixelLimits
+from nightshift.models.engine.family import Family, PixelLimits, VisualTokens
 from nightshift.models.engine.memory import TokenBudget
 from nightshift.models.engine.prompts import Prepared, Prompt, embed, prepare, see
 from nightshift.models.engine.reading import read, readings_of
@@ -53,7 +53,7 @@ class PlainEngine:
     def read(
         self,
         prompts: Sequence[Prompt],
-        seen: Sequence[Tensor],
+        seen: Sequence[VisualTokens],
         label_ids: list[int],
         enhancement: EnhancementParams,
     ) -> dict[str, Reading]:
@@ -79,20 +79,20 @@ class PlainEngine:
     def _read_batch(
         self,
         batch: Sequence[Prompt],
-        seen: Sequence[Tensor],
+        seen: Sequence[VisualTokens],
         label_ids: list[int],
         enhancement: EnhancementParams,
     ) -> dict[str, Reading]:
         lengths = [len(prompt.ids) for prompt in batch]
-        embeddings, positions = embed(self._family, batch, seen)
-        memories = [
-            torch.cat([seen[i] for i in prompt.pictures]) if prompt.pictures else None
+        embedded = embed(self._family, batch, seen)
+        memories: list[Tensor | None] = [
+            torch.cat([seen[i].tokens for i in prompt.pictures]) if prompt.pictures else None
             for prompt in batch
         ]
         if enhancement.memory == "all":
-            memories = [row[:n] for row, n in zip(embeddings, lengths, strict=True)]
+            memories = [row[:n] for row, n in zip(embedded.states, lengths, strict=True)]
         with enhanced(self._family.decoder, enhancement, memories, lengths) as state:
-            states = self._family.decode(embeddings, positions)
+            states = self._family.decode(embedded)
         last = states[range(len(batch)), [n - 1 for n in lengths]]
         found = read(self._family.decoder.head_weight, last, label_ids)
         return readings_of([one.place for one in batch], found, state.traces())

@@ -10,7 +10,14 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from nightshift.models.engine.family import Family, Picture, PixelLimits
+from nightshift.models.engine.family import (
+    Embedded,
+    Family,
+    Picture,
+    PixelLimits,
+    VisualTokens,
+)
+from nightshift.models.engine.text import Written
 from nightshift.models.scorer import Group, Piece, Reading
 from nightshift.schema.errors import InputError, ModelError
 
@@ -122,10 +129,10 @@ def prepare(family: Family, limits: PixelLimits, groups: Sequence[Group]) -> Pre
     )
 
 
-def see(family: Family, pictures: Sequence[Picture]) -> list[Tensor]:
+def see(family: Family, pictures: Sequence[Picture]) -> list[VisualTokens]:
     """Visual tokens of each picture, in passes that bound the vision tower's memory."""
     most = _VISUAL_TOKENS_PER_PASS.get(family.decoder.head_weight.device.type, 16_384)
-    seen: list[Tensor] = []
+    seen: list[VisualTokens] = []
     batch: list[Picture] = []
     for picture in pictures:
         n_tokens = sum(one.n_tokens for one in batch) + picture.n_tokens
@@ -136,23 +143,35 @@ def see(family: Family, pictures: Sequence[Picture]) -> list[Tensor]:
     return seen + family.see(batch) if batch else seen
 
 
-def embed(
-    family: Family, parts: Sequence[Part | Prompt], seen: Sequence[Tensor]
-) -> tuple[Tensor, Tensor]:
-    """Embeddings (n, length, width) and positions (axes, n, length), padded on the right.
+def embed(family: Family, parts: Sequence[Part | Prompt], seen: Sequence[VisualTokens]) -> Embedded:
+    """What the decoder reads of parts of prompts, or of whole ones.
 
     Args:
         family: The loaded model.
-        parts: Of prompts, or whole ones.
+        parts: Padded to the longest.
         seen: Visual tokens of the distinct pictures.
     """
     ids = pad_sequence([part.ids for part in parts], batch_first=True)
     positions = pad_sequence([part.positions.T for part in parts], batch_first=True)
-    embeddings = family.embed(ids)
-    if shown := [seen[i] for part in parts for i in part.pictures]:
-        visual = family.is_visual(ids).to(embeddings.device)
-        embeddings[visual] = torch.cat(shown).to(embeddings.dtype)
-    return embeddings, positions.permute(2, 0, 1)
+    states = family.embed(ids)
+    visual = family.is_visual(ids).to(states.device)
+    shown = [[seen[i] for i in part.pictures] for part in parts]
+    if any(shown):
+        tokens = torch.cat([picture.tokens for row in shown for picture in row])
+        states[visual] = tokens.to(states.dtype)
+    n_deep = max((len(picture.deep) for row in shown for picture in row), default=0)
+    return Embedded(
+        states=states,
+        positions=positions.permute(2, 0, 1),
+        visual=visual,
+        deep=tuple(
+            tuple(
+                torch.cat([states[0, :0], *(picture.deep[layer] for picture in row)])
+                for row in shown
+            )
+            for layer in range(n_deep)
+        ),
+    )
 
 
 class _Writer:
@@ -165,31 +184,39 @@ class _Writer:
 
     def group(self, number: int, group: Group) -> PromptGroup:
         turn = self._family.turn
-        begin = [*turn.head, *self._ids(group.prefix)]
-        prefix = self._part(str(number), begin, group.prefix, 0)
+        # An empty beginning leaves the head to what the prompts begin with.
+        first = next((p for pieces in (group.prefix, *group.suffixes) for p in pieces), "")
+        head = turn.text_head if isinstance(first, str) else turn.picture_head
+        prefix = self._part(str(number), group.prefix, 0, head=head)
         start = int(prefix.positions.max()) + 1 if prefix.positions.numel() else 0
         suffixes = []
         for i, pieces in enumerate(group.suffixes):
-            place, ids = f"{number}/{i}", [*self._ids(pieces), *turn.tail]
-            self._refuse_long(len(prefix.ids) + len(ids), place)
-            suffixes.append(self._part(place, ids, pieces, start))
+            place = f"{number}/{i}"
+            suffixes.append(self._part(place, pieces, start, tail=turn.tail))
+            self._refuse_long(len(prefix.ids) + len(suffixes[-1].ids), place)
         return PromptGroup(prefix=prefix, suffixes=tuple(suffixes))
 
-    def _part(self, place: str, ids: list[int], pieces: Sequence[Piece], start: int) -> Part:
+    def _part(
+        self,
+        place: str,
+        pieces: Sequence[Piece],
+        start: int,
+        *,
+        head: Written = (),
+        tail: Written = (),
+    ) -> Part:
+        written = (*head, *(one for piece in pieces for one in self._written(piece)), *tail)
+        ids = torch.tensor(self._family.text.join(written), dtype=torch.int64)
         shown = tuple(self._album.place(one) for one in pieces if not isinstance(one, str))
-        as_tensor = torch.tensor(ids, dtype=torch.int64)
         # A part's positions only depend on what precedes it by where that ends.
-        positions = self._family.positions(as_tensor, [self._pictures[i] for i in shown]) + start
-        return Part(place=place, ids=as_tensor, positions=positions, pictures=shown)
+        positions = self._family.positions(ids, [self._pictures[i] for i in shown]) + start
+        return Part(place=place, ids=ids, positions=positions, pictures=shown)
 
-    def _ids(self, pieces: Sequence[Piece]) -> list[int]:
-        ids: list[int] = []
-        for piece in pieces:
-            if isinstance(piece, str):
-                ids += self._family.text.ids(piece)
-            else:
-                ids += self._family.picture_ids(self._pictures[self._album.place(piece)])
-        return ids
+    def _written(self, piece: Piece) -> Written:
+        if isinstance(piece, str):
+            return (piece,)
+        turn = self._family.turn
+        return (*turn.before, *self._pictures[self._album.place(piece)].written, *turn.after)
 
     def _refuse_long(self, length: int, place: str) -> None:
         if length > self._family.max_length:

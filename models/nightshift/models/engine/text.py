@@ -1,7 +1,10 @@
 """Text that is only text, and the chat template around it."""
 
 import json
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -9,10 +12,14 @@ from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 from nightshift.schema.errors import ModelError
 
-__all__ = ["TextEncoder", "Turn", "read_turn"]
+__all__ = ["TextEncoder", "Turn", "Written", "read_turn"]
 
 # No tokenizer holds it, no template swallows it.
 _MARK = "\u2060\u2061\u2062"
+
+#: A part of a prompt: ids of control tokens, and ordinary text. Text that meets text is tokenised
+#: as one, as a processor would.
+Written = tuple[int | str, ...]
 
 
 class TextEncoder:
@@ -31,13 +38,19 @@ class TextEncoder:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
         backend = json.loads(tokenizer.backend_tokenizer.to_str())
-        control = {token["content"]: int(token["id"]) for token in backend["added_tokens"]}
+        # Some vocabularies add runs of line breaks: no harm comes of them.
+        blank = [token for token in backend["added_tokens"] if token["content"].isspace()]
+        control = [token for token in backend["added_tokens"] if token not in blank]
         self._tokenizer = Tokenizer.from_str(
-            json.dumps({**backend, "added_tokens": [], "truncation": None, "padding": None})
+            json.dumps({**backend, "added_tokens": blank, "truncation": None, "padding": None})
         )
         self._name = name
-        for content in control:
-            if not set(control.values()).isdisjoint(self.ids(content)):
+        self._control = {token["content"]: token for token in control}
+        longest_first = sorted(map(re.escape, self._control), key=len, reverse=True)
+        self._split = re.compile(f"({'|'.join(longest_first)})" if control else "(?!)")
+        special = {int(token["id"]) for token in control if token["special"]}
+        for content in self._control:
+            if not special.isdisjoint(self.ids(content)):
                 raise ModelError(
                     f"the tokenizer of {name} cannot write {content!r} as text: a caption with it "
                     "would steer the model",
@@ -48,6 +61,30 @@ class TextEncoder:
         """Token ids of a text, nothing added."""
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
+
+    def join(self, written: Iterable[int | str]) -> list[int]:
+        """Token ids of a prompt, or of a part of one."""
+        ids: list[int] = []
+        for is_text, run in groupby(written, key=lambda one: isinstance(one, str)):
+            found = list(run)
+            ids += self.ids("".join(map(str, found))) if is_text else map(int, found)
+        return ids
+
+    def trusted(self, text: str) -> Written:
+        """Text of a template or processor: a control token in it is meant as such."""
+        parts: list[int | str] = []
+        swallow = False
+        for part in self._split.split(text):
+            token = self._control.get(part)
+            if token is None:
+                parts.append(part.lstrip() if swallow else part)
+                swallow = False
+                continue
+            if token["lstrip"] and isinstance(parts[-1], str):
+                parts[-1] = parts[-1].rstrip()
+            parts.append(int(token["id"]))
+            swallow = token["rstrip"]
+        return tuple(part for part in parts if part != "")
 
     def label(self, text: str) -> int:
         """The one token that is this label.
@@ -67,36 +104,57 @@ class TextEncoder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """Token ids of the chat template around one user turn, generation prompt included."""
+    """The chat template around one user turn, generation prompt included."""
 
-    #: What precedes the user's content.
-    head: tuple[int, ...]
-    #: What stands around the token of one picture.
-    picture: tuple[int, ...]
+    #: What precedes the user's content where that begins with a text,
+    text_head: Written
+    #: and where it begins with a picture.
+    picture_head: Written
+    #: What stands before and behind each picture.
+    before: Written
+    after: Written
     #: What follows the user's content, to where the answer begins.
-    tail: tuple[int, ...]
+    tail: Written
 
 
-def read_turn(processor: ProcessorMixin, name: str) -> Turn:
+def read_turn(processor: ProcessorMixin, text: TextEncoder, placeholder: str, name: str) -> Turn:
     """Take the checkpoint's chat template apart.
 
+    A template that moves pictures to the front is read there; a picture between texts then stands
+    in its place, with what the template puts around the one at the front.
+
+    Args:
+        processor: The checkpoint's own.
+        text: Its tokenizer.
+        placeholder: What a template writes for a picture.
+        name: The model, for messages.
+
     Raises:
-        ModelError: It has none, or it does not keep content in order.
+        ModelError: It has none, or it marks a picture otherwise.
     """
-    text = {"type": "text", "text": _MARK}
-    message: Any = {"role": "user", "content": [text, {"type": "image"}, text]}
-    try:
-        rendered: str = processor.apply_chat_template(
-            [message], tokenize=False, add_generation_prompt=True
-        )
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ModelError(f"{name} has no usable chat template: {error}", name) from error
-    parts = rendered.split(_MARK)
-    if len(parts) != 3:
-        raise ModelError(f"the chat template of {name} does not keep text and image in order", name)
-    head, picture, tail = (
-        # Trusted text: here special tokens are meant as such.
-        tuple(processor.tokenizer(part, add_special_tokens=False)["input_ids"])
-        for part in parts
+
+    def rendered(*content: str) -> str:
+        said = {"text": {"type": "text", "text": _MARK}, "image": {"type": "image"}}
+        message: Any = {"role": "user", "content": [said[kind] for kind in content]}
+        try:
+            found: str = processor.apply_chat_template(
+                [message], tokenize=False, add_generation_prompt=True
+            )
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ModelError(f"{name} has no usable chat template: {error}", name) from error
+        return found
+
+    alone, first = rendered("text").split(_MARK), rendered("image", "text").split(_MARK)
+    if len(alone) != 2 or len(first) != 2 or first[0].count(placeholder) != 1:
+        raise ModelError(f"the chat template of {name} does not mark a picture once", name)
+    head, after = first[0].split(placeholder)
+    between, before = rendered("text", "image", "text").split(_MARK)[1:-1], ""
+    if between and placeholder in between[0]:
+        before, after = between[0].split(placeholder)
+    return Turn(
+        text_head=text.trusted(alone[0]),
+        picture_head=text.trusted(head.removesuffix(before)),
+        before=text.trusted(before),
+        after=text.trusted(after),
+        tail=text.trusted(alone[1]),
     )
-    return Turn(head=head, picture=picture, tail=tail)

@@ -1,0 +1,169 @@
+"""What families of transformers have in common: all of a `Family` but its pictures."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers.utils.logging import disable_progress_bar
+
+from nightshift.models.describe import revision
+from nightshift.models.engine.family import Decoder, Embedded, Picture, PixelLimits, VisualTokens
+from nightshift.models.engine.report import LoadReport
+from nightshift.models.engine.steps import LlamaSteps, why_not_apart
+from nightshift.models.engine.text import TextEncoder, Written, read_turn
+from nightshift.models.spec import Hub, parse_spec
+from nightshift.schema.errors import InputError, ModelError
+from nightshift.schema.models import ModelFacts
+
+__all__ = ["Pretrained", "load_pretrained"]
+
+
+def load_pretrained(
+    model_class: type[PreTrainedModel], facts: ModelFacts, device: torch.device
+) -> tuple[Any, Any, str]:
+    """Load a model; safetensors only, and no code from its repository.
+
+    Returns:
+        The model in evaluation mode on its device, its processor, and its name for messages.
+
+    Raises:
+        ModelError: It cannot be loaded.
+    """
+    source = parse_spec(facts.spec).source
+    pin = revision(source) if isinstance(source, Hub) else "main"
+    disable_progress_bar()
+    try:
+        model = model_class.from_pretrained(
+            str(source),
+            revision=pin,
+            dtype=getattr(torch, facts.card["precision"]),
+            attn_implementation="sdpa",
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
+        processor = AutoProcessor.from_pretrained(str(source), revision=pin)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(f"{facts.spec} cannot be loaded: {error}", facts.spec) from error
+    return model.eval().to(device=device), processor, facts.spec
+
+
+class Pretrained:
+    """A `Family` but for its pictures, which each family adds.
+
+    Args:
+        model: In evaluation mode, on its device.
+        processor: The checkpoint's own.
+        name: For messages.
+
+    Raises:
+        ModelError: The model is none that is read here.
+    """
+
+    #: How pictures become visual tokens, for the load report.
+    pictures = "at their own resolution"
+
+    def __init__(self, model: Any, processor: Any, name: str) -> None:  # noqa: ANN401 - see below
+        # transformers types its classes loosely.
+        language = self._language(model)
+        config = model.config.get_text_config()
+        self._model = model
+        self._processor: ProcessorMixin = processor
+        self._images = processor.image_processor
+        self._image_token = int(model.config.image_token_id)
+        self.text = TextEncoder(processor.tokenizer, name)
+        self.turn = read_turn(processor, self.text, processor.image_token, name)
+        self.max_length = int(config.max_position_embeddings)
+        why_not = why_not_apart(config)
+        self.steps = None if why_not else LlamaSteps(language)
+        self.decoder = _decoder(language, model.get_output_embeddings().weight.detach())
+        self.report = LoadReport(
+            family=type(model).__name__,
+            decoder=config.model_type,
+            n_layers=len(self.decoder.layers),
+            pictures=self.pictures,
+            not_packed=why_not,
+            n_deep=self._n_deep(),
+        )
+
+    def prepare_pictures(self, images: Sequence[Image.Image], limits: PixelLimits) -> list[Picture]:
+        """See `Family`."""
+        pictures = []
+        for place, image in enumerate(images):
+            try:
+                pictures.append(self._prepare(image, limits))
+            except ValueError as error:
+                raise InputError(
+                    f"picture {place} of {image.width} × {image.height} cannot be resized: {error}",
+                    "image_shape",
+                    str(place),
+                ) from error
+        return pictures
+
+    def see(self, pictures: Sequence[Picture]) -> list[VisualTokens]:
+        """See `Family`."""
+        raise NotImplementedError
+
+    def is_visual(self, ids: Tensor) -> Tensor:
+        """See `Family`."""
+        return ids == self._image_token
+
+    def positions(self, ids: Tensor, pictures: Sequence[Picture]) -> Tensor:  # noqa: ARG002
+        """See `Family`: one axis, in reading order."""
+        return torch.arange(len(ids))[None]
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """See `Family`."""
+        embeddings: Tensor = self._model.get_input_embeddings()(ids.to(self._model.device))
+        return embeddings
+
+    def decode(self, embedded: Embedded) -> Tensor:
+        """See `Family`."""
+        # Without a mask attention is plainly causal: padding on the right is never looked at.
+        output = self._language(self._model)(
+            inputs_embeds=embedded.states, use_cache=False, **self._decoding(embedded)
+        )
+        states: Tensor = output.last_hidden_state
+        return states
+
+    def _language(self, model: Any) -> Any:  # noqa: ANN401 - as above
+        return model.model.language_model
+
+    def _n_deep(self) -> int:
+        return 0
+
+    def _decoding(self, embedded: Embedded) -> dict[str, Any]:  # noqa: ARG002
+        """What the decoder is told beside the embeddings; reading order it knows."""
+        return {}
+
+    def _prepare(self, image: Image.Image, limits: PixelLimits) -> Picture:
+        """Raises ValueError where the picture cannot be resized."""
+        raise NotImplementedError
+
+    def _picture(self, pixels: Tensor, grid: tuple[int, ...], found: Any) -> Picture:  # noqa: ANN401
+        """A picture with as many visual tokens as the processor says.
+
+        Args:
+            pixels: As `see` takes them.
+            grid: As `see` takes it.
+            found: What the image processor returned for this one picture.
+        """
+        written: Written = self.text.trusted(self._processor.replace_image_token(found, 0))
+        return Picture(
+            pixels=pixels, grid=grid, n_tokens=written.count(self._image_token), written=written
+        )
+
+
+def _decoder(language: Any, head_weight: Tensor) -> Decoder:  # noqa: ANN401 - as above
+    return Decoder(
+        layers=list(language.layers),
+        feed_forwards=[layer.mlp for layer in language.layers],
+        gate_sizes=[
+            float(layer.mlp.gate_proj.weight.detach().abs().mean(dtype=torch.float32))
+            for layer in language.layers
+        ],
+        norm=language.norm,
+        head_weight=head_weight,
+    )

@@ -1,0 +1,40 @@
+"""What works with a loaded model, told when it is loaded."""
+
+from dataclasses import dataclass
+
+__all__ = ["LoadReport"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadReport:
+    """A loaded multimodal language model, as far as an operator cares."""
+
+    #: The class of transformers.
+    family: str
+    #: transformers' name of the language model inside, and its layers.
+    decoder: str
+    n_layers: int
+    #: How pictures become visual tokens.
+    pictures: str
+    #: Why prompts cannot be packed; None where they can.
+    not_packed: str | None
+    #: Why the visual enhancement cannot act; None where it can.
+    not_enhanced: str | None = None
+    #: Layers of the decoder that get features of the picture (DeepStack).
+    n_deep: int = 0
+
+    def text(self) -> str:
+        """One line."""
+        facts = [
+            f"{self.family} ({self.decoder}, {self.n_layers} layers)",
+            f"packed: {_yes(self.not_packed)}",
+            f"visual enhancement: {_yes(self.not_enhanced)}",
+            f"pictures: {self.pictures}",
+        ]
+        if self.n_deep:
+            facts.append(f"DeepStack features for {self.n_deep} layers")
+        return "; ".join(facts)
+
+
+def _yes(why_not: str | None) -> str:
+    return f"no ({why_not})" if why_not else "yes"

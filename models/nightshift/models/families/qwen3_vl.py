@@ -1,0 +1,40 @@
+"""Qwen3-VL by transformers: features of the vision tower's depth go to the first layers."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import Qwen3VLForConditionalGeneration
+
+from nightshift.models.engine.family import Embedded, Picture, VisualTokens
+from nightshift.models.engine.pretrained import load_pretrained
+from nightshift.models.families.qwen2_vl import QwenVL, quickened
+from nightshift.schema.models import ModelFacts
+
+__all__ = ["Qwen3VL", "load"]
+
+
+def load(facts: ModelFacts, device: torch.device) -> "Qwen3VL":
+    """Load the model; see `load_pretrained`."""
+    model, processor, name = load_pretrained(Qwen3VLForConditionalGeneration, facts, device)
+    return Qwen3VL(quickened(model), processor, name)
+
+
+class Qwen3VL(QwenVL):
+    """A `Family`."""
+
+    def see(self, pictures: Sequence[Picture]) -> list[VisualTokens]:
+        """See `Family`."""
+        found = self._seen(pictures)
+        by_picture = zip(found.pooler_output, *found.deepstack_features, strict=True)
+        return [VisualTokens(tokens=tokens, deep=tuple(deep)) for tokens, *deep in by_picture]
+
+    def _n_deep(self) -> int:
+        return len(self._model.config.vision_config.deepstack_visual_indexes)
+
+    def _decoding(self, embedded: Embedded) -> dict[str, Any]:
+        return {
+            **super()._decoding(embedded),
+            "visual_pos_masks": embedded.visual,
+            "deepstack_visual_embeds": [torch.cat(rows) for rows in embedded.deep],
+        }
