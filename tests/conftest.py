@@ -4,7 +4,7 @@ import os
 import subprocess
 import tempfile
 import venv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count, cycle
 from pathlib import Path
 
@@ -18,13 +18,22 @@ from nightshift.schema.settings import Settings
 from nightshift.stores.embedded import Stack
 from nightshift.stores.milvus import VectorStore
 from tests.standalone_milvus import standalone_milvus
+from tests.tls import make_certificate
 
 # What the developer has set up must not leak into the tests, nor the tests into it.
 for _name in [name for name in os.environ if name.startswith("NIGHTSHIFT_")]:
     del os.environ[_name]
+# Sources of the tests name images in other folders of theirs.
+os.environ["NIGHTSHIFT_IMAGE_ROOTS"] = tempfile.gettempdir()
 
 _numbers = count(1)
 _redis_numbers = cycle(range(1, 16))
+
+
+@pytest.fixture
+def tls_certificate(tmp_path: Path) -> Callable[[str], tuple[Path, Path]]:
+    """Makes certificate and key of a host; the certificate is its own authority."""
+    return lambda host: make_certificate(tmp_path, host)
 
 
 @pytest.fixture(scope="session")

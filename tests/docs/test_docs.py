@@ -99,6 +99,18 @@ def test_the_architecture_page_names_every_state_and_stage():
     assert [stage for stage in Stage if f"| {stage} |" not in page] == []
 
 
+def test_every_test_that_the_security_page_names_exists():
+    promised = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "security.md").read_text()))
+    written = {
+        name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", path.read_text(), re.MULTILINE)
+    }
+
+    assert promised
+    assert promised - written == set()
+
+
 def test_decision_records_are_numbered_and_short():
     records = sorted((ROOT / "docs" / "decisions").glob("*.md"))
 

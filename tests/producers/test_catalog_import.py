@@ -286,6 +286,98 @@ def test_reasons_can_be_stored_whatever_the_source_held(database):
     assert counts(summary) == (0, 2, 0)
 
 
+# --- where pictures may lie ----------------------------------------------------------------------
+
+
+def test_a_row_cannot_name_what_lies_elsewhere(database, tmp_path):
+    write_image(tmp_path / "secret" / "a.png")
+    write_image(tmp_path / "shop" / "good.png")
+    (tmp_path / "shop" / "link.png").symlink_to(tmp_path / "secret" / "a.png")
+    secret = tmp_path / "secret" / "a.png"
+    rows = [
+        {"id": "good", "image": "good.png"},
+        {"id": "absolute", "image": str(secret)},
+        {"id": "dots", "image": "../secret/a.png"},
+        {"id": "link", "image": "link.png"},
+        {"id": "url", "image": f"file://{secret}"},
+        {"id": "chained", "image": f"simplecache::file://{secret}"},
+        {"id": "member", "image": f"tar://a.png?offset=0&size=9::{secret}"},
+        {"id": "list", "parts": [{"text": "x"}, {"image": str(secret)}]},
+        {"id": "password", "image": "https://user:word@images.example/a.png"},
+    ]
+    source = str(write_jsonl(tmp_path / "shop" / "t.jsonl", rows))
+
+    summary = import_catalog(database, "shop", source)
+    declared = import_catalog(database, "open", source, image_roots=[str(tmp_path / "secret")])
+
+    assert counts(summary) == (1, 8, 0)
+    assert set(failures(database, summary.import_id).values()) == {"image_not_allowed"}
+    assert counts(declared) == (6, 3, 0)
+    left = {subject for _, subject in failures(database, declared.import_id)}
+    assert left == {"chained", "member", "password"}
+
+
+def test_a_folder_gives_nothing_away_by_links(database, tmp_path):
+    write_image(tmp_path / "secret" / "a.png")
+    (tmp_path / "secret" / "a.txt").write_text("the password")
+    for name in ("a.png", "b.png"):
+        write_image(tmp_path / "shop" / name)
+    (tmp_path / "shop" / "c.png").symlink_to(tmp_path / "secret" / "a.png")
+    (tmp_path / "shop" / "b.txt").symlink_to(tmp_path / "secret" / "a.txt")
+
+    summary = import_catalog(database, "shop", str(tmp_path / "shop"))
+
+    assert set(items(database)) == {"a"}
+    assert failures(database, summary.import_id) == {
+        ("line", "b.png"): "caption_not_allowed",
+        ("item", "c"): "image_not_allowed",
+    }
+
+
+def test_a_parquet_file_of_another_schema_fails_its_own_rows_only(database, tmp_path):
+    pq.write_table(pa.table({"id": ["a"], "text": ["x"]}), tmp_path / "1.parquet")
+    pq.write_table(pa.table({"sku": [1.5], "price": [2]}), tmp_path / "2.parquet")
+    pq.write_table(pa.table({"id": [["b"]], "text": [{"en": "x"}]}), tmp_path / "3.parquet")
+    pq.write_table(pa.table({"id": ["c"], "text": [b"bytes"]}), tmp_path / "4.parquet")
+    pq.write_table(pa.table({"id": ["d"], "text": ["y"]}), tmp_path / "5.parquet")
+
+    summary = import_catalog(database, "shop", str(tmp_path))
+
+    assert set(items(database)) == {"a", "d"}
+    assert failures(database, summary.import_id) == {
+        ("line", "2.parquet:1"): "missing_id",
+        ("line", "3.parquet:1"): "bad_id",
+        ("item", "c"): "text_not_string",
+    }
+
+
+def test_texts_that_are_none_are_refused_each_by_its_reason(database, tmp_path):
+    rows = [
+        {"id": "empty", "text": ""},
+        {"id": "whitespace", "text": " \t\n\u3000"},
+        {"id": "long", "text": "x" * 10**7},
+        {"id": "nul", "text": "a\0b"},
+        {"id": "surrogate", "text": "\ud800"},
+        {"id": "nested", "text": {"en": "x"}},
+        b'{"id": "latin", "text": "Stra\xdfe"}',
+        {"id": "control", "text": "".join(map(chr, range(1, 32))) + "\x7f\u2028"},
+    ]
+
+    summary = import_catalog(database, "shop", str(write_jsonl(tmp_path / "t.jsonl", rows)))
+
+    assert counts(summary) == (1, 7, 0)
+    assert items(database)["control"][0][0]["text"] == rows[-1]["text"]
+    assert failures(database, summary.import_id) == {
+        ("item", "empty"): "empty_text",
+        ("item", "whitespace"): "empty_text",
+        ("item", "long"): "text_too_long",
+        ("item", "nul"): "nul_character",
+        ("item", "surrogate"): "not_utf8",
+        ("item", "nested"): "text_not_string",
+        ("line", "t.jsonl:7"): "not_utf8",
+    }
+
+
 # --- where pictures come from --------------------------------------------------------------------
 
 

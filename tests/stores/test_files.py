@@ -6,7 +6,10 @@ import http.server
 import io
 import os
 import random
+import struct
 import threading
+import tracemalloc
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +27,7 @@ from nightshift.schema.errors import (
 from nightshift.stores.addresses import MemberAddress
 from nightshift.stores.files import open_file, read_bytes, sha256
 from nightshift.stores.images import decode_image, read_image, verify_image
+from nightshift.stores.web import web_rules
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 
@@ -32,6 +36,29 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+def _png(*chunks: tuple[bytes, bytes]) -> bytes:
+    whole = b"\x89PNG\r\n\x1a\n"
+    for kind, data in chunks:
+        crc = struct.pack(">I", zlib.crc32(kind + data))
+        whole += struct.pack(">I", len(data)) + kind + data + crc
+    return whole
+
+
+#: One red pixel of 16 bits a channel, which Pillow reads but does not write.
+_SIXTEEN_BIT_RED = _png(
+    (b"IHDR", struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)),
+    (b"IDAT", zlib.compress(b"\x00" + struct.pack(">HHH", 65535, 0, 0))),
+    (b"IEND", b""),
+)
+#: 500 MB of camera notes, packed into 500 kB.
+_COMMENT_BOMB = _png(
+    (b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0)),
+    (b"zTXt", b"Comment\x00\x00" + zlib.compress(bytes(500 * 10**6))),
+    (b"IDAT", zlib.compress(bytes(4))),
+    (b"IEND", b""),
+)
 
 
 def noise(size: tuple[int, int] = (64, 48)) -> Image.Image:
@@ -115,6 +142,23 @@ def test_a_palette_keeps_its_colours_and_its_transparent_entry_becomes_white():
     assert list(result.get_flattened_data()) == [RED, WHITE]
 
 
+def test_a_palette_whose_entries_are_half_transparent_is_laid_on_white():
+    image = Image.new("P", (2, 1))
+    image.putpalette([255, 0, 0, 0, 0, 255])
+    image.putpixel((1, 0), 1)
+    result = decode_image(encoded(image, transparency=bytes([128, 0])), "x")
+    assert list(result.get_flattened_data()) == [(255, 127, 127), WHITE]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF"])
+def test_one_pixel_is_a_picture(kind: str):
+    assert decode_image(encoded(Image.new("RGB", (1, 1), WHITE), kind), "x").size == (1, 1)
+
+
+def test_sixteen_bit_colour_becomes_eight_bit():
+    assert decode_image(_SIXTEEN_BIT_RED, "x").getpixel((0, 0)) == RED
+
+
 def test_sixteen_bit_grey_keeps_its_full_range():
     values = np.array([[0, 257, 32768, 65535]], dtype=np.uint16)
     result = decode_image(encoded(Image.fromarray(values)), "x")
@@ -177,6 +221,16 @@ def test_a_picture_beyond_the_limit_is_refused_before_it_is_decoded():
     assert reason(data) == "image_too_large"
     assert reason(encoded(noise()), max_pixels=64 * 48 - 1) == "image_too_large"
     assert decode_image(encoded(noise()), "x", max_pixels=64 * 48).size == (64, 48)
+
+
+def test_a_picture_with_a_bomb_in_its_notes_is_refused():
+    tracemalloc.start()
+    try:
+        assert reason(_COMMENT_BOMB) == "image_unreadable"
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 50 * 2**20
 
 
 def test_damage_of_any_kind_never_raises_anything_but_our_error():
@@ -275,11 +329,19 @@ def test_a_missing_driver_names_the_package():
         read_image("abfs://container/x.png")
 
 
+_SHARD_MEMBER = len(encoded(noise()))
+
+
 class _Pages(http.server.BaseHTTPRequestHandler):
     busy = 0
 
     def do_GET(self):
-        if self.path == "/busy.png" and _Pages.busy:
+        if self.path == "/shard.tar":
+            assert self.headers["Range"] == f"bytes=6-{5 + _SHARD_MEMBER}"
+            self.send_response(206)
+            self.end_headers()
+            self.wfile.write(encoded(noise()))
+        elif self.path == "/busy.png" and _Pages.busy:
             _Pages.busy -= 1
             self.send_error(503)
         elif self.path in {"/x.png", "/busy.png"}:
@@ -293,12 +355,15 @@ class _Pages(http.server.BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture(scope="module")
-def web() -> Iterator[str]:
+@pytest.fixture
+def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setenv("NIGHTSHIFT_IMAGE_NETWORKS", "127.0.0.0/8")
+    web_rules.cache_clear()
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Pages) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+    web_rules.cache_clear()
 
 
 def test_a_picture_comes_from_the_web(web: str):
@@ -310,6 +375,25 @@ def test_a_busy_web_server_is_asked_again(web: str):
     assert read_image(f"{web}/busy.png").size == (64, 48)
 
 
+def test_a_member_of_a_tar_comes_from_the_web_by_its_span(web: str):
+    member = MemberAddress(archive=f"{web}/shard.tar", name="a.png", offset=6, size=_SHARD_MEMBER)
+
+    assert read_image(str(member)).tobytes() == noise().tobytes()
+
+
+def test_an_image_that_was_exchanged_since_its_import_is_refused(tmp_path: Path):
+    path = tmp_path / "x.png"
+    path.write_bytes(encoded(noise()))
+    digest = verify_image(str(path)).sha256
+    assert read_image(str(path), sha256=digest).size == (64, 48)
+
+    path.write_bytes(encoded(Image.new("RGB", (64, 48), RED)))
+
+    with pytest.raises(InputError) as caught:
+        read_image(str(path), sha256=digest)
+    assert caught.value.reason == "image_changed"
+
+
 @pytest.mark.parametrize(
     ("page", "code"), [("/none.png", "image_missing"), ("/secret.png", "image_unreachable")]
 )
@@ -319,7 +403,7 @@ def test_what_the_web_does_not_deliver_is_that_items_fault(web: str, page: str, 
     assert caught.value.reason == code
 
 
-def test_a_dead_web_host_is_that_items_fault():
+def test_a_dead_web_host_is_that_items_fault(web: str):
     with pytest.raises(InputError) as caught:
         read_image("http://127.0.0.1:9/x.png")
     assert caught.value.reason == "image_unreachable"

@@ -84,6 +84,7 @@ def import_(
                 mapping=mapping,
                 verify=verify,
                 blobs=BlobStore(settings.data_dir / "blobs"),
+                image_roots=settings.image_roots,
                 prune=prune,
                 progress=progress,
             )

@@ -13,6 +13,8 @@ from nightshift.stores.blobs import BlobStore
 from nightshift.stores.catalogs import ImportCounts, ItemFate, NewRecord
 from nightshift.stores.database import Database
 from nightshift.stores.import_failures import ImportFailure, record_failures
+from nightshift.stores.listing import root_of
+from nightshift.stores.roots import ImageRoots
 
 __all__ = ["ImportSummary", "import_catalog", "import_rows"]
 
@@ -40,6 +42,7 @@ def import_catalog(
     mapping: FieldNames | None = None,
     verify: bool = True,
     blobs: BlobStore | None = None,
+    image_roots: Sequence[str] = (),
     prune: bool = False,
     progress: Callable[[ImportSummary], None] | None = None,
 ) -> ImportSummary:
@@ -54,6 +57,7 @@ def import_catalog(
         mapping: Fields that are not called `id`, `text`, `image` or `parts`.
         verify: Decode local images now; else a broken one fails when it is embedded.
         blobs: Keeps images that come in Parquet cells.
+        image_roots: Folders and URLs below which images may lie, beside that of the source.
         prune: Mark items gone that the source no longer names, if it was read to its end.
         progress: Called after each batch.
 
@@ -63,12 +67,15 @@ def import_catalog(
         ConflictError: Where a newer import of this catalogue has begun.
         ServiceUnavailableError: Where Postgres went away; what was counted is in.
     """
+    rows = open_source(source)
     intake = Intake(
-        names=mapping or FieldNames(), kind=SubjectKind.ITEM, verify=verify, blobs=blobs
+        names=mapping or FieldNames(),
+        kind=SubjectKind.ITEM,
+        verify=verify,
+        blobs=blobs,
+        roots=ImageRoots([root_of(source), *image_roots]),
     )
-    return import_rows(
-        database, name, source, open_source(source), intake=intake, prune=prune, progress=progress
-    )
+    return import_rows(database, name, source, rows, intake=intake, prune=prune, progress=progress)
 
 
 def import_rows(

@@ -5,7 +5,7 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from nightshift.producers.sources.fields import Draft, FieldNames, RawPart, draft_of
 from nightshift.producers.sources.rows import BadRow, EmbeddedImage, Row
@@ -13,12 +13,13 @@ from nightshift.schema.errors import InputError
 from nightshift.schema.identity import content_hashes
 from nightshift.schema.records import ImagePart, Part, TextPart
 from nightshift.schema.states import SubjectKind
-from nightshift.stores.addresses import is_url
+from nightshift.stores.addresses import MemberAddress, is_url
 from nightshift.stores.blobs import BlobStore
 from nightshift.stores.catalogs import NewRecord
 from nightshift.stores.files import sha256
 from nightshift.stores.images import verify_bytes, verify_image
 from nightshift.stores.import_failures import ImportFailure
+from nightshift.stores.roots import ImageRoots
 
 __all__ = ["Intake", "Rejected", "batches", "rejected_line"]
 
@@ -47,12 +48,14 @@ class Intake:
         kind: What a row with an id is called in a failure.
         verify: Whether images that lie here are decoded, so that a broken one fails now.
         blobs: Keeps images that came in the cells of a Parquet file.
+        roots: Where images may lie that a row names.
     """
 
     names: FieldNames
     kind: SubjectKind
     verify: bool = True
     blobs: BlobStore | None = None
+    roots: ImageRoots = field(default_factory=ImageRoots)
 
     def records(self, rows: Iterable[Row]) -> Iterator[NewRecord | Rejected]:
         """Records and rejected rows, one for each row, in order; a few rows are read ahead."""
@@ -102,7 +105,9 @@ class Intake:
             name = part.address or "the image in the row"
             digest = verify_bytes(part.data, name).sha256 if self.verify else _digest(part.data)
             return ImagePart(uri=part.address or self._keep(part.data), sha256=digest)
-        if is_url(part.uri):
+        self.roots.check(part.uri)
+        member = MemberAddress.parse(part.uri)
+        if is_url(member.archive if member else part.uri):
             # Fetched once, by the worker that needs it; until then its address stands for it.
             return part
         if self.verify:

@@ -1,7 +1,7 @@
 """Import a file of queries as an immutable set, with judgements where there are any."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import PurePosixPath
@@ -18,7 +18,9 @@ from nightshift.stores.blobs import BlobStore
 from nightshift.stores.catalogs import NewRecord
 from nightshift.stores.database import Database
 from nightshift.stores.import_failures import ImportFailure, record_failures
+from nightshift.stores.listing import root_of
 from nightshift.stores.query_sets import Judgement
+from nightshift.stores.roots import ImageRoots
 
 __all__ = ["QuerySetSummary", "import_queries"]
 
@@ -44,6 +46,7 @@ def import_queries(
     mapping: FieldNames | None = None,
     verify: bool = True,
     blobs: BlobStore | None = None,
+    image_roots: Sequence[str] = (),
 ) -> QuerySetSummary:
     """Read queries as a catalogue is read; the same content under the same name is the same set.
 
@@ -57,6 +60,7 @@ def import_queries(
         mapping: Fields that are not called `id`, `text`, `image` or `parts`.
         verify: Decode local images now.
         blobs: Keeps images that come in Parquet cells.
+        image_roots: Folders and URLs below which images may lie, beside that of the file.
 
     Raises:
         NotFoundError: Where there is no such file.
@@ -66,7 +70,11 @@ def import_queries(
     rows = open_source(file)
     judgements = open_judgements(qrels) if qrels else iter(())
     intake = Intake(
-        names=mapping or FieldNames(), kind=SubjectKind.QUERY, verify=verify, blobs=blobs
+        names=mapping or FieldNames(),
+        kind=SubjectKind.QUERY,
+        verify=verify,
+        blobs=blobs,
+        roots=ImageRoots([root_of(file), *image_roots]),
     )
     name = name or PurePosixPath(file.rstrip("/")).name.partition(".")[0] or "queries"
     with database.begin() as connection:

@@ -14,9 +14,9 @@ def caption(parts: tuple[Part, ...], length: int) -> str:
     return shorten(" · ".join(texts or names), length)
 
 
-def first_image(parts: tuple[Part, ...]) -> str | None:
-    """The address of the first image, if there is any."""
-    return next((part.uri for part in parts if isinstance(part, ImagePart)), None)
+def first_image(parts: tuple[Part, ...]) -> ImagePart | None:
+    """The first image, if there is any."""
+    return next((part for part in parts if isinstance(part, ImagePart)), None)
 
 
 def shorten(value: str, length: int) -> str:

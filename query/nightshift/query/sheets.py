@@ -165,11 +165,11 @@ def _entry(found: RankedList, row: RankedItem) -> Entry:
 
 
 def _thumbnail(record: StoredRecord) -> Image.Image | None:
-    address = first_image(record.parts)
-    if address is None:
+    part = first_image(record.parts)
+    if part is None:
         return None
     try:
-        image = read_image(address)
+        image = read_image(part.uri, sha256=part.sha256)
     except InputError:
         # It was there when the run read it; a report can do without.
         return None

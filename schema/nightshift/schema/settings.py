@@ -1,13 +1,31 @@
 """Where the services are: parsed once, from the environment and `.env`, into one frozen value."""
 
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated
 
 from platformdirs import user_data_path
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, PlainValidator, SecretStr
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 __all__ = ["Settings"]
+
+
+def _split(value: object) -> object:
+    return (
+        tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+    )
+
+
+def _networks(value: object) -> tuple[IPv4Network | IPv6Network, ...]:
+    parts = _split(value)
+    assert isinstance(parts, tuple)
+    return tuple(map(ip_network, parts))
+
+
+#: Both are written with commas.
+_Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+_Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, PlainValidator(_networks)]
 
 
 class Settings(BaseSettings):
@@ -40,4 +58,10 @@ class Settings(BaseSettings):
     max_attempts: Annotated[int, Field(ge=1)] = 3
     #: Jobs that may wait in Redis per live worker.
     window_per_worker: Annotated[int, Field(ge=1)] = 4
+    #: Folders and URLs below which images may lie, beside the folder of the source naming them.
+    image_roots: _Names = ()
+    #: Web hosts that images may come from, `*.shop.example` with all below it; empty means any.
+    image_hosts: _Names = ()
+    #: Networks that images may come from although they are not public, such as `10.1.0.0/16`.
+    image_networks: _Networks = ()
     log_level: str = "INFO"

@@ -19,6 +19,7 @@ from nightshift.schema.errors import (
     ServiceUnavailableError,
 )
 from nightshift.stores.addresses import MemberAddress, is_url
+from nightshift.stores.web import fetch, is_web
 
 __all__ = ["open_file", "read_bytes", "sha256", "translated"]
 
@@ -26,6 +27,8 @@ __all__ = ["open_file", "read_bytes", "sha256", "translated"]
 Noun = Literal["file", "image"]
 
 _BUFFER_BYTES = 2**20
+#: Of an image from a web server.
+_WEB_BYTES = 256 * 2**20
 #: Web servers are tried so often before the address counts as bad.
 _WEB_ATTEMPTS = 3
 
@@ -34,6 +37,9 @@ _WEB_ATTEMPTS = 3
 def open_file(address: str, *, noun: Noun = "file") -> Iterator[BinaryIO]:
     """A file's bytes, for reading.
 
+    A file is what an operator names. An image is what a catalogue names: from web servers it comes
+    by way of `stores.web`, which asks whether it may.
+
     Args:
         address: A path, an fsspec URL, or the address of a member inside a tar.
         noun: What the file is, for the reason codes.
@@ -41,12 +47,17 @@ def open_file(address: str, *, noun: Noun = "file") -> Iterator[BinaryIO]:
     Raises:
         InputError: `…_missing` where nothing is there, `…_unreadable` where it is no regular file
             or may not be read, `…_unreachable` where a web server does not deliver it: in a
-            catalogue of web pages one dead host is that item's fault, not an outage.
+            catalogue of web pages one dead host is that item's fault, not an outage; as `web.fetch`
+            where an image lies on a web server.
         ServiceUnavailableError: Where an object store or another file service does not answer.
         ConfigurationError: Where the package for the URL's protocol is not installed.
     """
     member = MemberAddress.parse(address)
-    if member is not None:
+    place = member.archive if member else address
+    if noun == "image" and is_web(place):
+        span = (member.offset, member.size) if member else None
+        yield io.BytesIO(fetch(place, max_bytes=_WEB_BYTES, span=span))
+    elif member is not None:
         with open_file(member.archive, noun=noun) as archive:
             archive.seek(member.offset)
             yield io.BytesIO(archive.read(member.size))

@@ -42,18 +42,26 @@ class ImageInfo:
     height: int
 
 
-def read_image(address: str, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def read_image(address: str, *, sha256: str = "", max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The picture at an address: RGB, upright, 8 bits a channel, transparency on white.
 
     Args:
         address: As for `open_file`.
+        sha256: Digest of the bytes that were imported; empty where they were not read then.
         max_pixels: Width times height.
 
     Raises:
-        InputError: `image_missing`, `image_unreadable`, `image_too_large` or `image_unreachable`.
+        InputError: `image_missing`, `image_unreadable`, `image_too_large`, `image_unreachable` or
+            `image_not_allowed`; `image_changed` where the bytes are not those of the digest, for a
+            score is kept under the content that was imported.
         ServiceUnavailableError: Where the store that holds it does not answer.
     """
     data = read_bytes(address, max_bytes=_MAX_BYTES, noun="image")
+    if sha256 and hashlib.sha256(data).hexdigest() != sha256:
+        raise InputError(
+            f"{address} is not the image that was imported; import the catalogue again",
+            "image_changed",
+        )
     return decode_image(data, address, max_pixels=max_pixels)
 
 

@@ -11,7 +11,7 @@ from fsspec.implementations.local import LocalFileSystem
 from nightshift.schema.errors import NotFoundError
 from nightshift.stores.files import translated
 
-__all__ = ["ListedFile", "find_file", "glob_files", "list_folder", "walk_files"]
+__all__ = ["ListedFile", "find_file", "glob_files", "list_folder", "root_of", "walk_files"]
 
 _GLOB = frozenset("*?[")
 
@@ -58,10 +58,21 @@ def glob_files(pattern: str) -> list[ListedFile] | None:
         if not _GLOB & set(path) or filesystem.exists(path):
             return None
         found = sorted(match for match in filesystem.glob(path) if filesystem.isfile(match))
-    root = path[: min(path.find(sign) for sign in _GLOB if sign in path)].rpartition("/")[0]
+    root = _before_signs(path)
     if not found:
         raise NotFoundError(f"nothing matches {pattern}; quote it, so that the shell leaves it")
     return [_listed(filesystem, match, root) for match in found]
+
+
+def root_of(source: str) -> str:
+    """The folder that a source is or lies in; of a pattern, the one before its first sign."""
+    filesystem, path = _locate(source)
+    with _reaching(source):
+        if _GLOB & set(path) and not filesystem.exists(path):
+            path = _before_signs(path)
+        elif not filesystem.isdir(path):
+            path = path.rpartition("/")[0]
+    return _listed(filesystem, path or "/", "").address
 
 
 def list_folder(address: str) -> list[ListedFile]:
@@ -82,6 +93,10 @@ def walk_files(address: str) -> Iterator[list[ListedFile]]:
         files, folders = _children(filesystem, waiting.pop())
         yield [_listed(filesystem, path, root) for path in files]
         waiting.extend(reversed(folders))
+
+
+def _before_signs(path: str) -> str:
+    return path[: min(path.find(sign) for sign in _GLOB if sign in path)].rpartition("/")[0]
 
 
 def _locate(address: str) -> tuple[Any, str]:

@@ -35,7 +35,11 @@ def read_content(record: StoredRecord, kinds: Kinds) -> ItemContent:
         )
     return ItemContent(
         texts=tuple(part.text for part in parts if isinstance(part, TextPart)),
-        images=tuple(read_image(part.uri) for part in parts if not isinstance(part, TextPart)),
+        images=tuple(
+            read_image(part.uri, sha256=part.sha256)
+            for part in parts
+            if not isinstance(part, TextPart)
+        ),
     )
 
 

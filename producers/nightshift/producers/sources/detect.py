@@ -52,7 +52,7 @@ def _read_all(files: list[ListedFile]) -> Iterator[Row]:
 
 
 def _read_images(folder: str, files: list[ListedFile]) -> Iterator[Row]:
-    yield from image_rows(files, list_folder(folder))
+    yield from image_rows(files, list_folder(folder), root=folder)
 
 
 def _is_data(name: str) -> bool:

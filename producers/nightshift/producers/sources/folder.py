@@ -5,9 +5,10 @@ from pathlib import PurePosixPath
 
 from nightshift.producers.sources.rows import BadRow, RawRow, Row
 from nightshift.schema.errors import InputError
-from nightshift.stores.addresses import stem_of
+from nightshift.stores.addresses import is_url, stem_of
 from nightshift.stores.files import open_file
 from nightshift.stores.listing import ListedFile, walk_files
+from nightshift.stores.roots import ImageRoots
 
 __all__ = ["image_rows", "is_image", "read_folder"]
 
@@ -28,7 +29,7 @@ def read_folder(address: str) -> Iterator[Row]:
     """
     empty = True
     for files in walk_files(address):
-        for row in image_rows(files, files):
+        for row in image_rows(files, files, root=address):
             empty = False
             yield row
     if empty:
@@ -38,8 +39,11 @@ def read_folder(address: str) -> Iterator[Row]:
         )
 
 
-def image_rows(files: Iterable[ListedFile], beside: Iterable[ListedFile]) -> Iterator[Row]:
-    """Rows of the images among `files`, with captions from `beside`."""
+def image_rows(
+    files: Iterable[ListedFile], beside: Iterable[ListedFile], *, root: str
+) -> Iterator[Row]:
+    """Rows of the images among `files`, with captions from `beside` that lie below `root`."""
+    roots = ImageRoots([root])
     captions = {stem_of(file.address): file for file in beside if file.name.endswith(".txt")}
     for file in files:
         if not is_image(file.name):
@@ -48,7 +52,7 @@ def image_rows(files: Iterable[ListedFile], beside: Iterable[ListedFile]) -> Ite
         fields: dict[str, str] = {"image": file.address}
         try:
             if caption is not None:
-                fields["text"] = _read_caption(caption)
+                fields["text"] = _read_caption(caption, roots)
         except InputError as error:
             yield BadRow(position=file.name, reason=error.reason, message=error.message)
         else:
@@ -57,7 +61,12 @@ def image_rows(files: Iterable[ListedFile], beside: Iterable[ListedFile]) -> Ite
             )
 
 
-def _read_caption(file: ListedFile) -> str:
+def _read_caption(file: ListedFile, roots: ImageRoots) -> str:
+    if not (is_url(file.address) or roots.holds_file(file.address)):
+        raise InputError(
+            f"{file.name} is a link to a file outside the folder; put the caption itself there",
+            "caption_not_allowed",
+        )
     try:
         with open_file(file.address) as raw:
             return raw.read(_CAPTION_BYTES).decode().strip()

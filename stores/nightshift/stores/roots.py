@@ -1,0 +1,58 @@
+"""Where images that a catalogue names may lie: below declared roots, or on the web."""
+
+from collections.abc import Iterable
+from os.path import realpath
+
+from nightshift.schema.errors import InputError
+from nightshift.stores.addresses import MemberAddress, is_url
+from nightshift.stores.web import check_url, is_web, web_rules
+
+__all__ = ["ImageRoots"]
+
+
+class ImageRoots:
+    """Folders and URLs below which images may lie; links are followed before it is judged.
+
+    A row of a catalogue is written by anyone: without this, `/etc/passwd.png` or a link to it would
+    be read with the rights of whoever imports, and shown in a report.
+
+    Args:
+        roots: Absolute paths or fsspec URLs.
+    """
+
+    def __init__(self, roots: Iterable[str] = ()) -> None:
+        named = [root.rstrip("/") + "/" for root in roots]
+        self._urls = tuple(root for root in named if is_url(root))
+        self._folders = tuple(
+            realpath(root).rstrip("/") + "/" for root in named if not is_url(root)
+        )
+
+    def check(self, address: str) -> None:
+        """Refuse an address that may not be read; reads nothing.
+
+        Args:
+            address: Absolute path, fsspec URL, or the address of a member inside a tar.
+
+        Raises:
+            InputError: `image_not_allowed`; as `web.check_url` for web addresses.
+        """
+        member = MemberAddress.parse(address)
+        place = member.archive if member else address
+        if is_web(place):
+            check_url(place, web_rules())
+        elif not (self._holds_url(place) if is_url(place) else self.holds_file(place)):
+            raise InputError(
+                f"{address} lies outside the folder of its source; where images may lie there, add "
+                "the folder to NIGHTSHIFT_IMAGE_ROOTS",
+                "image_not_allowed",
+            )
+
+    def holds_file(self, path: str) -> bool:
+        """Whether a local path, its links followed, lies below a root."""
+        try:
+            return realpath(path).startswith(self._folders)
+        except (OSError, ValueError):  # a NUL in the path
+            return False
+
+    def _holds_url(self, url: str) -> bool:
+        return url.startswith(self._urls) and ".." not in url.split("/") and "::" not in url
