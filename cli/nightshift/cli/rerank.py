@@ -123,7 +123,13 @@ def rerank(
     with open_services(settings) as services:
         item_parts = item_parts or index_parts(services.database, catalog, index_name)
         blobs = BlobStore(settings.data_dir / "blobs")
-        imported = import_queries(services.database, queries, qrels=qrels, blobs=blobs)
+        imported = import_queries(
+            services.database,
+            queries,
+            qrels=qrels,
+            blobs=blobs,
+            image_roots=settings.image_roots,
+        )
         query_parts = query_parts or query_set_parts(services.database, imported.query_set_id)
         params = RunParams(
             top_k=top_k or chosen.depth,
