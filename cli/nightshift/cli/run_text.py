@@ -10,6 +10,7 @@ from rich.table import Table
 
 from nightshift.cli.output import add_row, duration, make_table, rate
 from nightshift.query.runs import RunDetails, RunProgress, StageProgress
+from nightshift.schema.states import RunKind
 from nightshift.stores.run_status import FailureCount, FailureRow, ModelRow
 from nightshift.stores.runs import RunRow
 
@@ -122,10 +123,10 @@ def _in_plan(fact: tuple[str, object]) -> tuple[int, str]:
 
 def _lineage(details: RunDetails) -> dict[str, str]:
     run = details.progress.run
-    facts = {
-        "index": f"{run.index_name}, collection {run.collection}, sees {run.index_parts} of items"
-    }
-    facts |= _model("embedder", details.embedder)
+    facts: dict[str, str] = {}
+    if details.embedder is not None:
+        sees = f"{run.index_name}, collection {run.collection}, sees {run.index_parts} of items"
+        facts |= {"index": sees} | _model("embedder", details.embedder)
     if details.scorer is not None:
         facts |= _model("scorer", details.scorer)
     return facts | _flat(run.params)
@@ -160,6 +161,8 @@ def _facts_table(title: str, facts: Mapping[str, str]) -> Table:
 
 
 def _what(run: RunRow) -> str:
+    if run.kind is RunKind.TOKENS:
+        return f"{run.params['codec']} tokens of {run.catalog} by {run.scorer}"
     if run.query_set is None:
         return f"index {run.index_name} of {run.catalog} by {run.embedder}"
     return f"{run.method} of {run.query_set} over {run.catalog} by {run.scorer}"

@@ -4,7 +4,8 @@ from alembic import context
 from sqlalchemy import create_engine, text
 
 import nightshift.schema.ledger_tables
-import nightshift.schema.result_tables  # noqa: F401 - registers its tables
+import nightshift.schema.result_tables
+import nightshift.schema.token_tables  # noqa: F401 - registers its tables
 from nightshift.schema.tables import Base
 
 

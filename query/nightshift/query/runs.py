@@ -24,6 +24,7 @@ __all__ = [
 _STAGES = {
     RunKind.INDEX: (Stage.EMBED,),
     RunKind.RERANK: (Stage.EMBED, Stage.SEARCH, Stage.SCORE, Stage.RANK),
+    RunKind.TOKENS: (Stage.CODEBOOK, Stage.TOKENS),
 }
 
 
@@ -71,7 +72,8 @@ class RunDetails:
 
     progress: RunProgress
     failures: tuple[FailureCount, ...]
-    embedder: ModelRow
+    #: None for a run that makes visual tokens.
+    embedder: ModelRow | None
     scorer: ModelRow | None
     #: Pairs scored for each shared prefix, the factor that grouping saves; None before scoring.
     pairs_per_group: float | None
@@ -104,12 +106,12 @@ def show_run(database: Database, run_id: int) -> RunDetails:
     current = progress(database, run_id)
     run = current.run
     with database.begin() as connection:
-        fingerprint = run.scorer_fingerprint
+        embedder, scorer = run.embedder_fingerprint, run.scorer_fingerprint
         return RunDetails(
             progress=current,
             failures=tuple(run_status.count_failures(connection, run_id)),
-            embedder=run_status.get_model(connection, run.embedder_fingerprint),
-            scorer=run_status.get_model(connection, fingerprint) if fingerprint else None,
+            embedder=run_status.get_model(connection, embedder) if embedder else None,
+            scorer=run_status.get_model(connection, scorer) if scorer else None,
             pairs_per_group=_ratio(run.plan.get("to_score"), run.plan.get("groups")),
         )
 
@@ -130,8 +132,11 @@ def _progress(connection: Connection, run: RunRow, alive: int) -> RunProgress:
     stages = tuple(
         _stage(run, stage, counts.get(stage))
         for stage in _STAGES[run.kind]
-        # A re-ranking run embeds only what Milvus lost: as a rule nothing, not worth a line.
-        if stage is not Stage.EMBED or run.kind is RunKind.INDEX or stage in counts
+        # What a run seldom has to do is not worth a line: embedding again what Milvus lost,
+        # training a codebook.
+        if stage not in (Stage.EMBED, Stage.CODEBOOK)
+        or run.kind is RunKind.INDEX
+        or stage in counts
     )
     return RunProgress(run=run, stages=stages, workers_alive=alive)
 

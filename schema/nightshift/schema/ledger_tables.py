@@ -22,15 +22,18 @@ __all__ = ["Failure", "Job", "Lease", "Run", "Worker"]
 
 
 class Run(Base):
-    """One night's work: an index build or a re-ranking of a query set."""
+    """One night's work: an index build, a token build or a re-ranking of a query set."""
 
     __tablename__ = "run"
     __table_args__ = (
-        CheckConstraint("(kind = 'index') = (query_set_id IS NULL)", name="rerank_has_queries"),
+        CheckConstraint(
+            "(kind = 'rerank') = (query_set_id IS NOT NULL)", name="rerank_has_queries"
+        ),
         CheckConstraint(
             "(kind = 'index') = (scorer_fingerprint IS NULL)", name="rerank_has_scorer"
         ),
-        {"comment": "One night's work: an index build or a re-ranking of a query set."},
+        CheckConstraint("(kind = 'tokens') = (index_id IS NULL)", name="tokens_have_no_index"),
+        {"comment": "One night's work: an index build, a token build or a re-ranking."},
     )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
@@ -40,8 +43,12 @@ class Run(Base):
     )
     stage: Mapped[Stage] = mapped_column(pg_enum(Stage))
     catalog_id: Mapped[int] = mapped_column(ForeignKey("catalog.id", ondelete="CASCADE"))
-    index_id: Mapped[int] = mapped_column(ForeignKey("index.id", ondelete="CASCADE"))
+    index_id: Mapped[int | None] = mapped_column(ForeignKey("index.id", ondelete="CASCADE"))
     query_set_id: Mapped[int | None] = mapped_column(ForeignKey("query_set.id", ondelete="CASCADE"))
+    token_set_id: Mapped[int | None] = mapped_column(
+        ForeignKey("token_set.id", ondelete="SET NULL"),
+        comment="The visual tokens that it makes, or that its score jobs read.",
+    )
     method: Mapped[str | None]
     scorer: Mapped[str | None]
     scorer_fingerprint: Mapped[str | None] = mapped_column(ForeignKey("model.fingerprint"))
@@ -158,7 +165,7 @@ class Failure(Base):
     query_set_id: Mapped[int | None] = mapped_column(
         ForeignKey("query_set.id", ondelete="CASCADE"), index=True
     )
-    stage: Mapped[str] = mapped_column(comment="import, embed, search, score or rank")
+    stage: Mapped[str] = mapped_column(comment="import, or the stage of a run")
     subject_kind: Mapped[SubjectKind] = mapped_column(pg_enum(SubjectKind))
     subject_id: Mapped[str] = mapped_column(
         comment="Line number, external id, or query id → item id."

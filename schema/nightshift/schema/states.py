@@ -37,6 +37,7 @@ class RunKind(StrEnum):
 
     INDEX = "index"
     RERANK = "rerank"
+    TOKENS = "tokens"
 
 
 class RunState(StrEnum):
@@ -50,12 +51,17 @@ class RunState(StrEnum):
 
 
 class Stage(StrEnum):
-    """The stages of a run, in order: an index run has `embed` alone, a rerank run all four."""
+    """The stages of a run: an index run has `embed` alone, a rerank run the first four.
+
+    A token run trains a `codebook` where its codec has one, then makes `tokens`.
+    """
 
     EMBED = "embed"
     SEARCH = "search"
     SCORE = "score"
     RANK = "rank"
+    CODEBOOK = "codebook"
+    TOKENS = "tokens"
 
 
 class JobState(StrEnum):
@@ -65,7 +71,7 @@ class JobState(StrEnum):
     RUNNING = "running"
     DONE = "done"
     FAILED = "failed"
-    #: Bisected: two smaller jobs carry its work.
+    #: Other jobs carry its work: its two halves, or those of a run that was taken up again.
     SPLIT = "split"
 
 

@@ -146,7 +146,7 @@ class Model(Base):
 
     fingerprint: Mapped[str] = mapped_column(primary_key=True)
     kind: Mapped[str] = mapped_column(
-        CheckConstraint("kind IN ('embedder', 'scorer')", name="kind")
+        CheckConstraint("kind IN ('embedder', 'scorer', 'vision')", name="kind")
     )
     spec: Mapped[str] = mapped_column(comment="As the operator named it.")
     card: Mapped[dict[str, Any]] = mapped_column(

@@ -38,10 +38,9 @@ class Gap:
 
 
 def tally(connection: Connection, run: RunRow) -> list[Tally]:
-    """The accounts of a run: items for an index run, queries and pairs for a re-ranking run."""
-    units = ("items",) if run.kind is RunKind.INDEX else ("queries", "pairs")
+    """The accounts of a run: items that it embeds or sees, or queries and pairs that it ranks."""
     rows = []
-    for unit in units:
+    for unit in _UNITS_OF[run.kind]:
         counts = connection.execute(
             text(
                 f"""
@@ -74,9 +73,7 @@ def result_digest(connection: Connection, run: RunRow) -> str:
     """SHA-256 (hex) over the result rows in their order: equal digests, equal results."""
     digest = hashlib.sha256()
     rows = connection.execute(
-        text(_INDEX_ROWS if run.kind is RunKind.INDEX else _RANKING_ROWS).execution_options(
-            yield_per=5000
-        ),
+        text(_RESULT_ROWS[run.kind]).execution_options(yield_per=5000),
         {"run": run.id},
     )
     for row in rows:
@@ -98,6 +95,16 @@ _UNITS = {
             {_FAILED.format(kind="item", stage="embed", subject="i.external_id")} AS has_failure
         FROM (SELECT DISTINCT jsonb_array_elements_text(payload -> 'ids')::bigint AS id
               FROM job WHERE run_id = :run AND stage = 'embed' AND state <> 'split') AS planned
+        JOIN item i ON i.id = planned.id AND i.state = 'live'""",
+    # What the run planned to see; another run may have stored the same content.
+    "pictures": f"""
+        SELECT i.external_id AS subject_id,
+            EXISTS (SELECT FROM token_record t JOIN run ON run.id = :run
+                    WHERE t.content = i.image_hash AND t.token_set_id = run.token_set_id
+                    ) AS has_result,
+            {_FAILED.format(kind="item", stage="tokens", subject="i.external_id")} AS has_failure
+        FROM (SELECT DISTINCT jsonb_array_elements_text(payload -> 'ids')::bigint AS id
+              FROM job WHERE run_id = :run AND stage = 'tokens' AND state <> 'split') AS planned
         JOIN item i ON i.id = planned.id AND i.state = 'live'""",
     "queries": f"""
         SELECT q.external_id AS subject_id,
@@ -121,6 +128,12 @@ _UNITS = {
         WHERE c.run_id = :run""",
 }
 
+_UNITS_OF = {
+    RunKind.INDEX: ("items",),
+    RunKind.TOKENS: ("pictures",),
+    RunKind.RERANK: ("queries", "pairs"),
+}
+
 _INDEX_ROWS = """
     SELECT i.external_id, e.key FROM embedding e JOIN item i ON i.id = e.item_id
     JOIN run ON run.index_id = e.index_id WHERE run.id = :run ORDER BY i.external_id
@@ -130,3 +143,15 @@ _RANKING_ROWS = """
     SELECT query, final_rank, item, coarse_rank, round(margin::numeric, 4), decided_by
     FROM v_ranking WHERE run_id = :run ORDER BY query, final_rank
 """
+
+_PICTURE_ROWS = """
+    SELECT encode(t.content, 'hex') AS content, encode(t.digest, 'hex') AS digest
+    FROM token_record t JOIN run ON run.token_set_id = t.token_set_id
+    WHERE run.id = :run ORDER BY t.content
+"""
+
+_RESULT_ROWS = {
+    RunKind.INDEX: _INDEX_ROWS,
+    RunKind.TOKENS: _PICTURE_ROWS,
+    RunKind.RERANK: _RANKING_ROWS,
+}

@@ -94,7 +94,9 @@ def expire_leases(connection: Connection, *, max_attempts: int) -> int:
     expired = connection.execute(
         text(
             "SELECT run_id, id, token, worker_id FROM job WHERE state = 'running' "
-            "AND lease_until < clock_timestamp() ORDER BY run_id, id LIMIT 500"
+            "AND lease_until < clock_timestamp() ORDER BY run_id, id LIMIT 500 "
+            # A worker that froze inside its last transaction holds the row until that is ended.
+            "FOR UPDATE SKIP LOCKED"
         )
     ).all()
     for job in expired:
@@ -191,7 +193,8 @@ def _record_lone(
             {"query": query_id, "item": item_id},
         ).scalar()
     else:
-        kind = SubjectKind.ITEM if job.stage == Stage.EMBED else SubjectKind.QUERY
+        of_items = job.stage in (Stage.EMBED, Stage.CODEBOOK, Stage.TOKENS)
+        kind = SubjectKind.ITEM if of_items else SubjectKind.QUERY
         subject = connection.execute(
             text(f"SELECT external_id FROM {kind.value} WHERE id = :id"),
             {"id": BlockPayload.model_validate(job.payload).ids[0]},

@@ -42,6 +42,7 @@ class RunRow:
     stage: Stage
     catalog_id: int
     catalog: str
+    #: 0, and what follows of the index empty, for a run that makes visual tokens.
     index_id: int
     index_name: str
     collection: str
@@ -50,6 +51,8 @@ class RunRow:
     index_parts: str
     query_set_id: int | None
     query_set: str | None
+    #: The visual tokens that it makes, or that its score jobs read.
+    token_set_id: int | None
     method: str | None
     scorer: str | None
     scorer_fingerprint: str | None
@@ -66,6 +69,8 @@ class RunRow:
             Stage.SEARCH: self.embedder_fingerprint,
             Stage.SCORE: self.scorer_fingerprint,
             Stage.RANK: None,
+            Stage.CODEBOOK: self.scorer_fingerprint,
+            Stage.TOKENS: self.scorer_fingerprint,
         }
         return queue_name(self.stage, models[self.stage])
 
@@ -84,7 +89,7 @@ def create_run(
     kind: RunKind,
     stage: Stage,
     catalog_id: int,
-    index_id: int,
+    index_id: int | None,
     params: Mapping[str, Any],
     plan: Mapping[str, Any],
     priority: int = 5,
@@ -92,6 +97,7 @@ def create_run(
     method: str | None = None,
     scorer: str | None = None,
     scorer_fingerprint: str | None = None,
+    token_set_id: int | None = None,
 ) -> int:
     """Insert a run and attach its partitions; its jobs follow in the same transaction."""
     run_id = int(
@@ -99,9 +105,9 @@ def create_run(
             text(
                 """
                 INSERT INTO run (kind, stage, catalog_id, index_id, query_set_id, method, scorer,
-                    scorer_fingerprint, params, plan, priority)
+                    scorer_fingerprint, token_set_id, params, plan, priority)
                 VALUES (:kind, :stage, :catalog, :index, :queries, :method, :scorer,
-                    :scorer_fingerprint, :params, :plan, :priority)
+                    :scorer_fingerprint, :token_set, :params, :plan, :priority)
                 RETURNING id
                 """
             ),
@@ -114,6 +120,7 @@ def create_run(
                 "method": method,
                 "scorer": scorer,
                 "scorer_fingerprint": scorer_fingerprint,
+                "token_set": token_set_id,
                 "params": json.dumps(params),
                 "plan": json.dumps(plan),
                 "priority": priority,
@@ -163,12 +170,15 @@ def add_jobs(
 
 _SELECT = """
     SELECT run.id, run.kind, run.state, run.stage, run.catalog_id, catalog.name AS catalog,
-        run.index_id, "index".name AS index_name, "index".collection, "index".embedder,
-        "index".embedder_fingerprint, "index".parts AS index_parts, run.query_set_id,
-        query_set.name AS query_set, run.method, run.scorer, run.scorer_fingerprint, run.params,
-        run.plan, run.priority, run.created_at, run.finished_at
+        coalesce(run.index_id, 0) AS index_id, coalesce("index".name, '') AS index_name,
+        coalesce("index".collection, '') AS collection,
+        coalesce("index".embedder, '') AS embedder,
+        coalesce("index".embedder_fingerprint, '') AS embedder_fingerprint,
+        coalesce("index".parts, '') AS index_parts, run.query_set_id,
+        query_set.name AS query_set, run.token_set_id, run.method, run.scorer,
+        run.scorer_fingerprint, run.params, run.plan, run.priority, run.created_at, run.finished_at
     FROM run JOIN catalog ON catalog.id = run.catalog_id
-        JOIN "index" ON "index".id = run.index_id
+        LEFT JOIN "index" ON "index".id = run.index_id
         LEFT JOIN query_set ON query_set.id = run.query_set_id
 """
 
@@ -212,9 +222,9 @@ def refresh_statistics(connection: Connection, run_id: int, table: str) -> None:
 
 
 def lock_run(connection: Connection, run_id: int) -> RunRow | None:
-    """A running run, locked against other planners; None where it is not running (any more)."""
+    """A running run, locked; None where it is not running or another planner has it."""
     locked = connection.execute(
-        text("SELECT id FROM run WHERE id = :run AND state = 'running' FOR UPDATE"),
+        text("SELECT id FROM run WHERE id = :run AND state = 'running' FOR UPDATE SKIP LOCKED"),
         {"run": run_id},
     ).scalar()
     return None if locked is None else get_run(connection, run_id)

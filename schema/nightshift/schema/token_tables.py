@@ -1,0 +1,73 @@
+"""Postgres: which visual tokens are kept, and where; the numbers themselves lie in shards."""
+
+from datetime import datetime
+
+from sqlalchemy import CheckConstraint, ForeignKey, Identity, UniqueConstraint, func
+from sqlalchemy.orm import Mapped, mapped_column
+
+from nightshift.schema.tables import Base
+
+__all__ = ["TokenRecord", "TokenSet", "TokenShard"]
+
+
+class TokenSet(Base):
+    """Visual tokens of a catalogue's pictures by one vision tower, under one codec."""
+
+    __tablename__ = "token_set"
+    __table_args__ = (
+        UniqueConstraint("catalog_id", "vision_fingerprint", "codec"),
+        CheckConstraint("width > 0", name="width"),
+        CheckConstraint("(codebook IS NULL) = (codebook_digest IS NULL)", name="codebook"),
+        {"comment": "Visual tokens of a catalogue's pictures by one vision tower and codec."},
+    )
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    catalog_id: Mapped[int] = mapped_column(ForeignKey("catalog.id", ondelete="CASCADE"))
+    vision_fingerprint: Mapped[str] = mapped_column(ForeignKey("model.fingerprint"))
+    codec: Mapped[str] = mapped_column(comment="Reduce, then quantise, such as pool2+int8.")
+    width: Mapped[int] = mapped_column(comment="Numbers of a token before it is coded.")
+    precision: Mapped[str]
+    address: Mapped[str] = mapped_column(comment="Folder of its shards: a path or fsspec URL.")
+    codebook: Mapped[bytes | None] = mapped_column(
+        comment="Trained centroids as a numpy file, where the codec has any."
+    )
+    codebook_digest: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class TokenShard(Base):
+    """One immutable file of many records, written by one job."""
+
+    __tablename__ = "token_shard"
+    __table_args__ = {"comment": "One immutable file of many records, written by one job."}
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    token_set_id: Mapped[int] = mapped_column(
+        ForeignKey("token_set.id", ondelete="CASCADE"), index=True
+    )
+    name: Mapped[str] = mapped_column(comment="Below the address of its set.")
+    n_bytes: Mapped[int]
+    sha256: Mapped[bytes] = mapped_column(comment="Of the whole file.")
+    run_id: Mapped[int] = mapped_column(comment="The run that wrote it.")
+
+
+class TokenRecord(Base):
+    """Where the tokens of one content's pictures lie: the only truth about what is stored."""
+
+    __tablename__ = "token_record"
+    __table_args__ = {"comment": "Where the visual tokens of one content's pictures lie."}
+
+    token_set_id: Mapped[int] = mapped_column(
+        ForeignKey("token_set.id", ondelete="CASCADE"), primary_key=True
+    )
+    content: Mapped[bytes] = mapped_column(
+        primary_key=True, comment="image_hash of the items and queries that show these pictures."
+    )
+    shard_id: Mapped[int] = mapped_column(
+        ForeignKey("token_shard.id", ondelete="CASCADE"), index=True
+    )
+    start: Mapped[int] = mapped_column(comment="Byte of the shard.")
+    n_bytes: Mapped[int]
+    digest: Mapped[bytes] = mapped_column(comment="BLAKE2b of the record, 16 bytes.")
+    n_images: Mapped[int]
+    n_tokens: Mapped[int] = mapped_column(comment="Of all its pictures, before they are reduced.")
