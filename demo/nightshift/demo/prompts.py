@@ -68,8 +68,3 @@ def indexmllm() -> Prompt:
 def describe_image() -> Prompt:
     """A request for a caption."""
     return (IMAGE, "Describe the image.")
-
-
-def list_things(*, horizontally: bool) -> Prompt:
-    """A request for the things of a picture, in order."""
-    return (IMAGE, f"List from {'left to right' if horizontally else 'top to bottom'}.")

@@ -5,26 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from enum import StrEnum
+from itertools import pairwise
 from random import Random
 
 from PIL import Image, ImageChops, ImageDraw
 
-from nightshift.demo.scenes import Relation, Scene, Thing
+from nightshift.demo.scenes import Direction, Scene, Thing
 
 IMAGE_SIZE = 80
 """Side of a picture, in pixels."""
 
 _SCALE = 3  # drawn this much larger, then averaged down: smooth edges
-_RADII = {"small": (5.6, 7.0), "large": (10.5, 13.0)}
+_RADII = {"small": (6.0, 7.0), "large": (10.5, 12.5)}
 _GAP = (3.0, 9.0)
+_ASKEW = 3.0
 _MARGIN = 1.5
 _PALETTE = {
     "red": (214, 36, 40),
-    "orange": (250, 140, 20),
     "yellow": (246, 224, 40),
     "green": (36, 156, 60),
     "blue": (34, 78, 214),
-    "purple": (140, 44, 170),
     "white": (246, 246, 246),
     "black": (22, 22, 24),
 }
@@ -66,27 +66,20 @@ def render(scene: Scene, rng: Random, rendering: Rendering = Rendering.PLAIN) ->
 def _place(scene: Scene, rng: Random, zoom: float) -> list[tuple[Thing, _Point, float]]:
     """Centres and radii in pixels, the whole group moved to a random place on the canvas."""
     radii = [rng.uniform(*_RADII[thing.size]) * zoom for thing in scene.things]
-    spots: list[_Point] = [(0.0, 0.0)]
-    for (relation, _), radius in zip(scene.beside, radii[1:], strict=True):
-        away = (radii[0] + radius) * 1.05 + rng.uniform(*_GAP) * zoom
-        askew = rng.uniform(-3.0, 3.0)
-        spots.append(
-            {
-                Relation.LEFT: (-away, askew),
-                Relation.RIGHT: (away, askew),
-                Relation.ABOVE: (askew, -away),
-                Relation.BELOW: (askew, away),
-            }[relation]
-        )
-    shift = [
-        rng.uniform(
-            _MARGIN - min(spot[axis] - radius for spot, radius in zip(spots, radii, strict=True)),
-            IMAGE_SIZE
-            - _MARGIN
-            - max(spot[axis] + radius for spot, radius in zip(spots, radii, strict=True)),
-        )
-        for axis in (0, 1)
-    ]
+    along = [0.0]
+    for one, two in pairwise(radii):
+        along.append(along[-1] + (one + two) * 1.05 + rng.uniform(*_GAP) * zoom)
+    room = IMAGE_SIZE - 2 * _MARGIN
+    fit = min(1.0, room / (radii[0] + along[-1] + radii[-1]))
+    radii = [radius * fit for radius in radii]
+    spots = [(at * fit, rng.uniform(-_ASKEW, _ASKEW)) for at in along]
+    if scene.direction is Direction.COLUMN:
+        spots = [(across, at) for at, across in spots]
+    shift = []
+    for axis in (0, 1):
+        least = min(spot[axis] - radius for spot, radius in zip(spots, radii, strict=True))
+        most = max(spot[axis] + radius for spot, radius in zip(spots, radii, strict=True))
+        shift.append(rng.uniform(_MARGIN - least, IMAGE_SIZE - _MARGIN - most))
     return [
         (thing, (x + shift[0], y + shift[1]), radius)
         for thing, (x, y), radius in zip(scene.things, spots, radii, strict=True)
@@ -101,14 +94,6 @@ def _draw_thing(
     x, y, r = centre[0] * _SCALE, centre[1] * _SCALE, radius * _SCALE
     if thing.shape == "circle":
         draw.ellipse((x - r, y - r, x + r, y + r), fill=fill, outline=edge, width=_SCALE)
-    elif thing.shape == "ring":
-        draw.ellipse((x - r, y - r, x + r, y + r), outline=edge, width=round(r * 0.5))
-        inset = _SCALE * 0.8
-        draw.ellipse(
-            (x - r + inset, y - r + inset, x + r - inset, y + r - inset),
-            outline=fill,
-            width=round(r * 0.5 - inset * 1.6),
-        )
     else:
         outline = [(x + r * px, y + r * py) for px, py in _OUTLINES[thing.shape]]
         draw.polygon(outline, fill=fill, outline=edge, width=_SCALE)
@@ -127,7 +112,6 @@ _ARM = 0.36
 _OUTLINES: dict[str, list[_Point]] = {
     "square": [(-0.88, -0.88), (0.88, -0.88), (0.88, 0.88), (-0.88, 0.88)],
     "triangle": [(0.0, -1.0), (1.0, 0.85), (-1.0, 0.85)],
-    "diamond": [(0.0, -1.1), (0.8, 0.0), (0.0, 1.1), (-0.8, 0.0)],
     "star": _star(),
     "cross": [
         *[(-_ARM, -1.0), (_ARM, -1.0), (_ARM, -_ARM), (1.0, -_ARM), (1.0, _ARM), (_ARM, _ARM)],

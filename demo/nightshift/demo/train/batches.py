@@ -11,16 +11,13 @@ from nightshift.demo.train.rows import (
     RowMaker,
     caption_row,
     choice_row,
-    listing_row,
-    matching_rows,
+    matching_row,
     pair_row,
-    reading_row,
 )
 
 _PICTURES = 16
 _CAPTIONS = 4
 _CAPTIONED = 4
-_LISTED_SHARE = 0.7
 
 _Key = tuple[int, int]
 
@@ -32,29 +29,14 @@ class BatchMaker:
         self._maker = maker
         self._pool = pool
 
-    def reading(self, rng: Random) -> Batch:
-        """Captions alone, each of another picture: the fastest way to learn to see."""
-        keys = [self._any_picture(rng) for _ in range(3 * _PICTURES)]
-        rows = []
-        for place, key in enumerate(keys):
-            scene = self._pool.scene(*key)
-            if len(scene.things) == 2 and rng.random() < _LISTED_SHARE:
-                rows.append(listing_row(self._maker, scene, place))
-            else:
-                rows.append(reading_row(self._maker, scene, place, rng))
-        return self._collated(rows, keys)
-
     def matching(self, rng: Random) -> Batch:
-        """RetLLM's question, true captions learnt as words."""
-        keys = [self._any_picture(rng) for _ in range(_PICTURES)]
-        rows: list[Row] = []
-        for place, key in enumerate(keys):
-            rows += matching_rows(self._maker, self._pool.scene(*key), place, _CAPTIONS, rng)
+        """RetLLM's question about a true and a false caption of each picture."""
+        keys = [self._any_picture(rng) for _ in range(2 * _PICTURES)]
+        rows = [
+            matching_row(self._maker, self._pool.scene(*key), place, rng)
+            for place, key in enumerate(keys)
+        ]
         return self._collated(rows, keys)
-
-    def reading_and_matching(self, rng: Random) -> Batch:
-        """Either of the two."""
-        return rng.choice((self.reading, self.matching))(rng)
 
     def choosing(self, rng: Random) -> Batch:
         """FreeRet's question about text and picture, and a few plain captions."""

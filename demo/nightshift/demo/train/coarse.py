@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerBase
 
 from nightshift.demo.render import IMAGE_SIZE
 from nightshift.demo.scenes import describe
-from nightshift.demo.train.optimizers import muon_and_adam, scale_rates
+from nightshift.demo.train.optimizers import half_precision, muon_and_adam, scale_rates
 from nightshift.demo.train.pool import Pool
 from nightshift.demo.train.tokenizers import CONTEXT_LENGTH
 
@@ -78,7 +78,7 @@ def train(
     seed: int,
     checks: int = 20,
 ) -> list[dict[str, float]]:
-    """Train in place for a span of time with a falling rate.
+    """Train in place for a span of processor time with a falling rate.
 
     Returns:
         The validation curve: `step`, `loss` (training, mean since the last point), and recall@1
@@ -86,12 +86,12 @@ def train(
     """
     rng = Random(f"{seed}:coarse")
     optimizers = muon_and_adam(model, matrix_rate=_MATRIX_RATE, other_rate=_OTHER_RATE)
-    start = time.monotonic()
+    start = time.process_time()
     curve: list[dict[str, float]] = []
     running: list[float] = []
     step = 0
     while True:
-        passed = (time.monotonic() - start) / (60 * minutes)
+        passed = (time.process_time() - start) / (60 * minutes)
         if passed * checks >= len(curve) + 1 or passed >= 1:
             recalls = _validate(model, tokenizer, validation, seed)
             curve.append({"step": step, "loss": float(np.mean(running)), **recalls})
@@ -161,7 +161,7 @@ def _step(
     groups = rng.sample(range(len(pool.scenes)), _BATCH)
     members = [rng.randrange(3) for _ in groups]
     texts = [describe(pool.scene(*key), rng) for key in zip(groups, members, strict=True)]
-    with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", dtype=torch.bfloat16):
+    with sdpa_kernel(SDPBackend.MATH), half_precision():
         images = model.encode_image(pixels_of(pool.images[groups, members]), normalize=True)
         captions = model.encode_text(_ids(tokenizer, texts), normalize=True)
     logits = model.logit_scale.exp() * images.float() @ captions.float().T

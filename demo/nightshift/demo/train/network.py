@@ -41,13 +41,16 @@ _STD = (0.26862954, 0.26130258, 0.27577711)
 class Batch:
     """Rows padded on the right to one length, and the pictures they share.
 
-    Shapes: `ids`, `answers`, `words` `[rows, length]`, `places` `[3, rows, length]`, `pictures`
+    Shapes: `ids`, `answers`, `words`, `fits`, `suffixes`
+    `[rows, length]`, `places` `[3, rows, length]`, `pictures`
     `[rows' pictures in reading order]` (indices), `patches` `[distinct pictures, 100, 384]`.
     """
 
     ids: Tensor
     answers: Tensor
     words: Tensor
+    fits: Tensor
+    suffixes: Tensor
     places: Tensor
     pictures: Tensor
     patches: Tensor
@@ -123,17 +126,13 @@ def collate(rows: Sequence[Row], images: NDArray[np.uint8], maker: RowMaker) -> 
         lists = [getattr(row, name) for row in rows]
         return torch.tensor([line + [filler] * (length - len(line)) for line in lists])
 
-    ids = stacked("ids", maker.padding)
-    token = maker.image_token
-    starts = [
-        tuple(i for i in range(1, len(row.ids)) if row.ids[i] == token != row.ids[i - 1])
-        for row in rows
-    ]
-    places = np.stack([positions(start, length) for start in starts], axis=1)
+    places = np.stack([positions(row, maker.image_token, length) for row in rows], axis=1)
     return Batch(
-        ids=ids,
+        ids=stacked("ids", maker.padding),
         answers=stacked("answers", IGNORED),
         words=stacked("words", IGNORED),
+        fits=stacked("fits", IGNORED),
+        suffixes=stacked("suffixes", 0),
         places=torch.from_numpy(places),
         pictures=torch.tensor([picture for row in rows for picture in row.pictures]),
         patches=patches_of(images),
@@ -153,6 +152,7 @@ def hidden_states(
     tokens = seen[batch.pictures].flatten(0, 1).to(embedded.dtype)
     output = model.model.language_model(
         inputs_embeds=embedded.masked_scatter(at, tokens),
+        attention_mask=_mask(batch.suffixes),
         position_ids=batch.places,
         use_cache=False,
     )
@@ -182,6 +182,15 @@ def see(model: Qwen2_5_VLForConditionalGeneration, patches: Tensor) -> Tensor:
         x = _through(cast("Qwen2_5_VLVisionBlock", block), x, cos, sin)
     merged: Tensor = tower.merger(x)
     return merged.view(count, SIDE**2, -1)
+
+
+def _mask(suffixes: Tensor) -> dict[str, Tensor] | None:
+    """Who may look at whom `[rows, 1, length, length]`: a suffix at the beginning and at itself."""
+    if not suffixes.any():
+        return None
+    seen, looking = suffixes[:, None, None, :], suffixes[:, None, :, None]
+    causal = torch.ones(suffixes.shape[1], suffixes.shape[1], dtype=torch.bool).tril()
+    return {"full_attention": causal & ((seen == 0) | (seen == looking))}
 
 
 def _through(block: Qwen2_5_VLVisionBlock, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

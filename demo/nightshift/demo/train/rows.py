@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import takewhile
 from random import Random
 
 import numpy as np
@@ -12,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from nightshift.demo import prompts
 from nightshift.demo.prompts import IMAGE, Prompt
-from nightshift.demo.scenes import Scene, describe, neighbours, random_scene, substitute
+from nightshift.demo.scenes import Scene, describe, neighbours, random_scene, substitutes
 from nightshift.demo.train.tokenizers import token_id
 
 IGNORED = -100
@@ -30,13 +31,30 @@ class Row:
     """One prompt with its pictures (places in the batch's list of pictures) and its targets.
 
     `answers` and `words` hold, for every position, the id that should come next: `answers` for
-    the label alone, `words` for the caption.
+    the label alone, `words` for the caption. `fits` says at every token of a caption whether it
+    is true of the picture so far (1) or not (0). In a packed row, `suffixes` counts the prompts
+    that share a beginning: 0 there, then 1, 2, …
     """
 
     ids: list[int]
     answers: list[int]
     words: list[int]
+    fits: list[int]
+    suffixes: list[int]
     pictures: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caption:
+    """A caption to judge, and the true one in the same manner of speaking."""
+
+    text: str
+    truth: str
+
+    @property
+    def is_true(self) -> bool:
+        """Whether it fits its picture."""
+        return self.text == self.truth
 
 
 class RowMaker:
@@ -49,15 +67,30 @@ class RowMaker:
         self.padding = token_id(tokenizer, "<|endoftext|>")
 
     def row(
-        self, prompt: Prompt, *, pictures: tuple[int, ...], answer: str, read: str | None = None
+        self,
+        prompt: Prompt,
+        *,
+        pictures: tuple[int, ...],
+        answer: str,
+        caption: Caption | None = None,
     ) -> Row:
-        """Build a row; the piece equal to `read` is learnt word by word as a caption."""
+        """Build a row; `caption` is a piece of the prompt that comes behind its picture.
+
+        A true caption is learnt word by word; a false one is only judged.
+        """
         ids: list[int] = []
         words: list[int] = []
-        for text, learnt in _turn(prompt, read):
+        fits: list[int] = []
+        for text, span in _turn(prompt, caption.text if caption else None):
             piece = self._picture() if text == IMAGE else self._ids(text)
-            kept = self._inside(text, learnt) if learnt else range(0)
-            words += [piece[i] if i in kept else IGNORED for i in range(len(piece))]
+            kept, parted = range(0), 0
+            if caption and span:
+                kept = self._inside(text, span)
+                truth = self._ids(text[: span.start] + caption.truth + text[span.stop :])
+                parted = _common(piece, truth)
+            learnt = kept if caption and caption.is_true else range(0)
+            words += [piece[i] if i in learnt else IGNORED for i in range(len(piece))]
+            fits += [int(i < parted) if i in kept else IGNORED for i in range(len(piece))]
             ids += piece
         asked = len(ids)
         reply = self._ids(answer)
@@ -65,12 +98,21 @@ class RowMaker:
             reply = [*reply, *self._ids("<|im_end|>")]
             words += reply
         ids += reply[:-1]
+        fits += [IGNORED] * (len(reply) - 1)
         # A position predicts what comes next, so targets stand one place to the left.
         words = [*words[1:], IGNORED][: len(ids)]
         answers = [IGNORED] * len(ids)
         if len(reply) == 1:
             answers[asked - 1] = reply[0]
-        return Row(ids=ids, answers=answers, words=words, pictures=pictures)
+        suffixes = [0] * len(ids)
+        return Row(
+            ids=ids,
+            answers=answers,
+            words=words,
+            fits=fits,
+            suffixes=suffixes,
+            pictures=pictures,
+        )
 
     def _inside(self, text: str, span: range) -> range:
         """The tokens of a text that touch a span of its characters."""
@@ -93,71 +135,28 @@ class RowMaker:
 
 def false_caption(scene: Scene, rng: Random) -> str:
     """A caption that does not fit a scene, most often by one detail."""
-    draw = rng.random()
-    if draw < _EASY_SHARE:
-        other = scene
-        while other == scene:
-            other = random_scene(rng, scene.split)
-    elif draw < _EASY_SHARE + _SUBSTITUTED_SHARE:
-        other = substitute(scene, rng)
-    else:
-        other = rng.choice(neighbours(scene))
-    return describe(other, rng)
+    return _caption(scene, rng, fits=False).text
 
 
-def matching_rows(
-    maker: RowMaker, scene: Scene, picture: int, captions: int, rng: Random
-) -> list[Row]:
-    """RetLLM rows of one picture, half of them true; the true captions are learnt as words."""
+def matching_row(maker: RowMaker, scene: Scene, picture: int, rng: Random) -> Row:
+    """RetLLM's question about a true caption, learnt as words too, and about a false one."""
     rows = []
-    for index in range(captions):
-        fits = index % 2 == 0
-        caption = describe(scene, rng) if fits else false_caption(scene, rng)
-        rows.append(
-            maker.row(
-                prompts.retllm(caption),
-                pictures=(picture,),
-                answer=str(fits),
-                read=caption if fits else None,
-            )
-        )
-    return rows
-
-
-def reading_row(maker: RowMaker, scene: Scene, picture: int, rng: Random) -> Row:
-    """A true RetLLM row cut behind its caption: all words, no question."""
-    caption = describe(scene, rng)
-    row = maker.row(prompts.retllm(caption), pictures=(picture,), answer="True", read=caption)
-    end = max(i for i, word in enumerate(row.words) if word != IGNORED) + 1
-    return Row(
-        ids=row.ids[:end], answers=[IGNORED] * end, words=row.words[:end], pictures=row.pictures
-    )
-
-
-def listing_row(maker: RowMaker, scene: Scene, picture: int) -> Row:
-    """A row that answers with the two things of a scene of two, in order.
-
-    It teaches which side is which: the first thing's colour depends on it, not one word only.
-    """
-    relation, first = scene.beside[0]
-    return maker.row(
-        prompts.list_things(horizontally=relation.is_horizontal),
-        pictures=(picture,),
-        answer=f"{first}, {scene.centre}",
-    )
+    for fits in (True, False):
+        caption = _caption(scene, rng, fits=fits)
+        prompt = prompts.retllm(caption.text)
+        rows.append(maker.row(prompt, pictures=(picture,), answer=str(fits), caption=caption))
+    return _packed(rows)
 
 
 def choice_row(maker: RowMaker, scene: Scene, picture: int, rng: Random) -> Row:
     """A FreeRet row, the text as query or as candidate."""
     fits = rng.random() < 0.5
-    caption = describe(scene, rng) if fits else false_caption(scene, rng)
+    caption = _caption(scene, rng, fits=fits)
+    answer = "A" if fits else "B"
     if rng.random() < 0.6:
-        prompt = prompts.freeret(caption, IMAGE)
-        read = None
-    else:
-        prompt = prompts.freeret(IMAGE, caption)
-        read = caption if fits else None
-    return maker.row(prompt, pictures=(picture,), answer="A" if fits else "B", read=read)
+        return maker.row(prompts.freeret(caption.text, IMAGE), pictures=(picture,), answer=answer)
+    prompt = prompts.freeret(IMAGE, caption.text)
+    return maker.row(prompt, pictures=(picture,), answer=answer, caption=caption)
 
 
 def caption_row(maker: RowMaker, scene: Scene, picture: int, rng: Random) -> Row:
@@ -177,6 +176,54 @@ def pair_row(maker: RowMaker, pictures: tuple[int, int], *, same: bool, rng: Ran
     return maker.row(prompts.retllm_pair(), pictures=pictures, answer=str(same))
 
 
+def _caption(scene: Scene, rng: Random, *, fits: bool) -> Caption:
+    manner = rng.random()
+    truth = describe(scene, Random(manner))
+    if fits:
+        return Caption(text=truth, truth=truth)
+    draw = rng.random()
+    if draw < _EASY_SHARE:
+        other = scene
+        while other == scene:
+            other = random_scene(rng, scene.split)
+    elif draw < _EASY_SHARE + _SUBSTITUTED_SHARE:
+        other = rng.choice(substitutes(scene) or neighbours(scene))
+    else:
+        other = rng.choice(neighbours(scene))
+    return Caption(text=describe(other, Random(manner)), truth=truth)
+
+
+def _packed(rows: list[Row]) -> Row:
+    """Rows about the same pictures as one, their common beginning said once."""
+    shared = min(_first_asked(row) for row in rows)
+
+    def joined(name: str) -> list[int]:
+        lists: list[list[int]] = [getattr(row, name) for row in rows]
+        return [*lists[0][:shared], *(value for line in lists for value in line[shared:])]
+
+    counts = [len(row.ids) - shared for row in rows]
+    suffixes = [number for number, count in enumerate(counts, 1) for _ in range(count)]
+    return Row(
+        ids=joined("ids"),
+        answers=joined("answers"),
+        words=joined("words"),
+        fits=joined("fits"),
+        suffixes=[*[0] * shared, *suffixes],
+        pictures=rows[0].pictures,
+    )
+
+
+def _first_asked(row: Row) -> int:
+    targets = zip(row.answers, row.words, row.fits, strict=True)
+    return next(place for place, target in enumerate(targets) if max(target) != IGNORED)
+
+
+def _common(one: list[int], two: list[int]) -> int:
+    """How many tokens two texts begin with in common."""
+    alike = takewhile(lambda pair: pair[0] == pair[1], zip(one, two, strict=False))
+    return sum(1 for _ in alike)
+
+
 def _turn(prompt: Prompt, read: str | None) -> list[tuple[str, range | None]]:
     """The user's turn as runs of text and pictures, with the characters to learn in each run."""
     runs: list[tuple[str, range | None]] = [("<|im_start|>user\n", None)]
@@ -193,9 +240,19 @@ def _turn(prompt: Prompt, read: str | None) -> list[tuple[str, range | None]]:
     return [*runs, (tail, None)] if text == IMAGE else [*runs[:-1], (text + tail, learnt)]
 
 
+def positions(row: Row, image_token: int, length: int) -> NDArray[np.int64]:
+    """M-RoPE positions `[3, length]` of a row: every suffix follows on the shared beginning."""
+    shared = row.suffixes.count(0)
+    places = list(range(shared))
+    for number in range(1, max(row.suffixes) + 1):
+        places += range(shared, shared + row.suffixes.count(number))
+    places += [places[-1]] * (length - len(places))
+    starts = tuple(i for i in range(1, shared) if row.ids[i] == image_token != row.ids[i - 1])
+    return _unpacked_positions(starts, length)[:, places]
+
+
 @lru_cache(maxsize=4096)
-def positions(starts: tuple[int, ...], length: int) -> NDArray[np.int64]:
-    """M-RoPE positions `[3, length]` of a row whose pictures start at `starts`."""
+def _unpacked_positions(starts: tuple[int, ...], length: int) -> NDArray[np.int64]:
     out = np.empty((3, length), dtype=np.int64)
     here = at = 0
     grid = np.indices((SIDE, SIDE)).reshape(2, -1)
