@@ -1,4 +1,4 @@
-"""`nightshift run list | show | watch | pause | resume | cancel | failures`."""
+"""`nightshift run list | show | watch | pause | resume | cancel | failures | retry-failed`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -151,6 +151,35 @@ def cancel(run_id: int, data_dir: Path | None) -> None:
     from nightshift.schema.states import RunState
 
     _move(run_id, RunState.CANCELLED, data_dir)
+
+
+@run.command(name="retry-failed")
+@_run_argument
+@data_dir_option
+@json_option
+def retry_failed(run_id: int, data_dir: Path | None, as_json: bool) -> None:
+    """Do once more what failed in RUN, and what follows from it; the rest of its results stays.
+
+    RUN has ended. Mend first what `nightshift run failures` complains about.
+
+    \b
+    Examples:
+      nightshift run retry-failed 7
+      nightshift run retry-failed 7 --json
+    """
+    from nightshift.cli.output import echo_json
+    from nightshift.cli.services import open_database
+    from nightshift.producers.retry import retry_failed as retry
+
+    with open_database(read_settings(data_dir)) as database:
+        found = retry(database, run_id)
+    if as_json:
+        echo_json(found)
+    elif found.stage is None:
+        click.echo(f"nothing failed in run {run_id}")
+    else:
+        units = ", ".join(f"{count} to {stage}" for stage, count in found.units.items())
+        click.echo(f"run {run_id} goes on with {found.stage}{f': {units}' if units else ''}")
 
 
 @run.command()

@@ -9,7 +9,7 @@ from nightshift.producers.job_sizes import block_jobs, job_size, score_jobs
 from nightshift.schema.runs import RunParams, queue_name
 from nightshift.schema.states import RunKind, RunState, Stage
 from nightshift.scoring.methods.registry import framings_of
-from nightshift.stores import failing, indexes, planning, reconcile, runs
+from nightshift.stores import failing, indexes, planning, reconcile, reopening, runs
 from nightshift.stores.database import Database
 from nightshift.stores.leases import hold_writer
 from nightshift.stores.milvus import VectorStore
@@ -69,7 +69,7 @@ def _before_search(
         runs.move_to_stage(connection, run.id, Stage.EMBED, {"embed_rounds": rounds + 1})
         return Stage.EMBED
     assert run.query_set_id is not None
-    queries = planning.query_ids(connection, run.query_set_id)
+    queries = planning.queries_to_search(connection, run.id, run.query_set_id)
     _add_blocks(connection, run, Stage.SEARCH, run.embedder_fingerprint, queries)
     runs.move_to_stage(connection, run.id, Stage.SEARCH, {})
     return Stage.SEARCH
@@ -96,16 +96,15 @@ def _after_embed(connection: Connection, run: RunRow) -> None:
 def _after_search(connection: Connection, run: RunRow) -> Stage:
     params = RunParams.model_validate(run.params)
     runs.refresh_statistics(connection, run.id, "candidate")
-    reused = planning.reuse_scores(
+    planning.reuse_scores(
         connection, run, query_parts=params.query_parts, item_parts=params.item_parts
     )
-    unscorable = planning.record_unscorable(
+    planning.record_unscorable(
         connection, run.id, query_parts=params.query_parts, item_parts=params.item_parts
     )
-    pairs = planning.count_pairs(connection, run.id)
-    to_score = pairs - reused - unscorable
+    counts = planning.count_pairs(connection, run.id)
     rate = runs.stage_rate(connection, Stage.SCORE, run.scorer_fingerprint)
-    size = job_size(to_score, rate)
+    size = job_size(counts.unscored, rate)
     counted = _Counted()
     runs.add_jobs(
         connection,
@@ -115,11 +114,12 @@ def _after_search(connection: Connection, run: RunRow) -> Stage:
         counted.over(list(_score_jobs(connection, run, params, size))),
     )
     plan = {
-        "pairs": pairs,
-        "reused": reused,
-        "unscorable": unscorable,
-        "to_score": to_score,
-        "groups": counted.groups,
+        "pairs": counts.pairs,
+        "reused": counts.reused,
+        "unscorable": counts.unscorable,
+        "to_score": counts.pairs - counts.reused - counts.unscorable,
+        # A run that is taken up again adds to the groups of its first pass.
+        "groups": run.plan.get("groups", 0) + counted.groups,
     }
     runs.move_to_stage(connection, run.id, Stage.SCORE, plan)
     return Stage.SCORE
@@ -127,6 +127,7 @@ def _after_search(connection: Connection, run: RunRow) -> Stage:
 
 def _after_score(connection: Connection, run: RunRow) -> Stage:
     runs.refresh_statistics(connection, run.id, "pair_score")
+    reopening.clear_ranking(connection, run.id)
     queries = planning.ranked_query_ids(connection, run.id)
     _add_blocks(connection, run, Stage.RANK, None, queries)
     runs.move_to_stage(connection, run.id, Stage.RANK, {})

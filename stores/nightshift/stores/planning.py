@@ -12,12 +12,14 @@ from nightshift.stores.runs import RunRow
 
 __all__ = [
     "KindPair",
+    "PairCounts",
     "count_pairs",
     "drop_gone_embeddings",
     "estimate_reuse",
     "groups",
     "items_to_embed",
     "kind_pairs",
+    "queries_to_search",
     "query_ids",
     "ranked_query_ids",
     "record_unscorable",
@@ -33,6 +35,19 @@ class KindPair:
 
     query: frozenset[PartKind]
     item: frozenset[PartKind]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairCounts:
+    """The candidates of a run, and how many of them ask for no scoring, and why."""
+
+    pairs: int
+    #: Scored by an earlier run.
+    reused: int
+    #: One side has nothing that the scorer may see.
+    unscorable: int
+    #: Neither scored nor unscorable.
+    unscored: int
 
 
 def items_to_embed(
@@ -78,6 +93,21 @@ def query_ids(connection: Connection, query_set_id: int) -> list[int]:
     return [int(row.id) for row in rows]
 
 
+def queries_to_search(connection: Connection, run_id: int, query_set_id: int) -> list[int]:
+    """Queries of a set that have no candidates in a run, in id order."""
+    rows = connection.execute(
+        text(
+            """
+            SELECT id FROM query WHERE query_set_id = :queries AND NOT EXISTS (
+                SELECT FROM candidate c WHERE c.run_id = :run AND c.query_id = query.id)
+            ORDER BY id
+            """
+        ),
+        {"run": run_id, "queries": query_set_id},
+    )
+    return [int(row.id) for row in rows]
+
+
 def ranked_query_ids(connection: Connection, run_id: int) -> list[int]:
     """Queries of a run that have candidates, in id order."""
     rows = connection.execute(
@@ -87,25 +117,35 @@ def ranked_query_ids(connection: Connection, run_id: int) -> list[int]:
     return [int(row.query_id) for row in rows]
 
 
-def count_pairs(connection: Connection, run_id: int) -> int:
-    """Candidates of a run."""
-    return int(
-        connection.execute(
-            text("SELECT count(*) FROM candidate WHERE run_id = :run"), {"run": run_id}
-        ).scalar_one()
+def count_pairs(connection: Connection, run_id: int) -> PairCounts:
+    """Candidates of a run, by what is known of them."""
+    row = connection.execute(
+        text(
+            """
+            SELECT (SELECT count(*) FROM candidate WHERE run_id = :run) AS pairs,
+                (SELECT count(*) FROM pair_score WHERE run_id = :run) AS scored,
+                (SELECT count(*) FROM pair_score
+                 WHERE run_id = :run AND reused_from IS NOT NULL) AS reused,
+                (SELECT count(*) FROM failure WHERE run_id = :run AND stage = 'score'
+                 AND reason = 'nothing_to_score') AS unscorable
+            """
+        ),
+        {"run": run_id},
+    ).one()
+    return PairCounts(
+        pairs=row.pairs,
+        reused=row.reused,
+        unscorable=row.unscorable,
+        unscored=row.pairs - row.scored - row.unscorable,
     )
 
 
-def reuse_scores(connection: Connection, run: RunRow, *, query_parts: str, item_parts: str) -> int:
-    """Copy scores of equal pairs under the same scorer from its latest earlier runs.
-
-    Returns:
-        How many pairs need no scoring tonight.
-    """
+def reuse_scores(connection: Connection, run: RunRow, *, query_parts: str, item_parts: str) -> None:
+    """Copy scores of equal pairs under the same scorer from its latest earlier runs."""
     earlier = _runs_of_scorer(connection, run)
     if not earlier:
-        return 0
-    copied = connection.execute(
+        return
+    connection.execute(
         text(
             f"""
             WITH wanted AS MATERIALIZED (
@@ -127,7 +167,6 @@ def reuse_scores(connection: Connection, run: RunRow, *, query_parts: str, item_
         ),
         {"run": run.id, "fingerprint": run.scorer_fingerprint, "earlier": earlier},
     )
-    return int(copied.rowcount)
 
 
 def estimate_reuse(
@@ -224,9 +263,9 @@ def groups(
 
 def record_unscorable(
     connection: Connection, run_id: int, *, query_parts: str, item_parts: str
-) -> int:
+) -> None:
     """Record pairs of which one side has nothing that the scorer may see."""
-    recorded = connection.execute(
+    connection.execute(
         text(
             f"""
             INSERT INTO failure (run_id, stage, subject_kind, subject_id, reason, message)
@@ -241,7 +280,6 @@ def record_unscorable(
         ),
         {"run": run_id, "query_parts": query_parts, "item_parts": item_parts},
     )
-    return int(recorded.rowcount)
 
 
 #: Nights to look back for scores; a night copies what it reuses, so one back is often enough.

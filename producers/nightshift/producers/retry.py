@@ -1,0 +1,73 @@
+"""`retry-failed`: what failed in an ended run is done once more, and all that follows from it."""
+
+from dataclasses import dataclass, replace
+
+from sqlalchemy import Connection
+
+from nightshift.producers.job_sizes import block_jobs, job_size
+from nightshift.schema.states import RunKind, RunState, Stage
+from nightshift.stores import reopening, runs
+from nightshift.stores.database import Database
+from nightshift.stores.runs import NewJob, RunRow
+
+__all__ = ["Retried", "retry_failed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retried:
+    """What is done once more."""
+
+    run_id: int
+    #: The stage at which the run goes on; None where nothing had failed.
+    stage: Stage | None
+    #: Items, queries or pairs by stage.
+    units: dict[Stage, int]
+
+
+def retry_failed(database: Database, run_id: int) -> Retried:
+    """Queue anew what failed in a run that is done or failed; its results so far stay.
+
+    What a stage does again is followed by the stages after it: a query that can be searched now is
+    scored and ranked, and the rankings of the run are made anew in the end. All attempts count from
+    the beginning.
+
+    Raises:
+        NotFoundError: Where there is no such run.
+        ConflictError: Where it has not ended yet, or was cancelled.
+    """
+    with database.begin() as connection:
+        run = reopening.lock_ended(connection, run_id)
+        again = _take_failed(connection, run)
+        begun = [*again, *([run.stage] if run.state is RunState.FAILED else [])]
+        if not begun:
+            return Retried(run_id=run.id, stage=None, units={})
+        first = min(begun, key=list(Stage).index)
+        units = {stage: sum(job.n_units for job in jobs) for stage, jobs in again.items()}
+        if run.state is RunState.FAILED:
+            reopening.forget_run_failure(connection, run.id)
+        later = list(Stage)[list(Stage).index(first) + 1 :]
+        # The dispatcher plans them anew, from what the first stage will have left to do.
+        reopening.supersede_waiting(connection, run.id, later)
+        waiting = reopening.reset_waiting(connection, run.id)
+        if waiting:
+            units[first] = units.get(first, 0) + waiting
+        queue = replace(run, stage=first).queue()
+        runs.add_jobs(connection, run.id, first, queue, again.get(first, []))
+        reopening.reopen(connection, run.id, first)
+    return Retried(run_id=run.id, stage=first, units=units)
+
+
+def _take_failed(connection: Connection, run: RunRow) -> dict[Stage, list[NewJob]]:
+    """Jobs for what failed, by stage in their order; stages without a failure are left out."""
+    again: dict[Stage, list[NewJob]] = {}
+    for stage in Stage:
+        if run.kind is RunKind.RERANK and stage is Stage.EMBED:
+            continue  # its items belong to the index: the next index run embeds them
+        if stage is Stage.SCORE:
+            jobs = reopening.take_failed_pairs(connection, run)
+        else:
+            ids = reopening.take_failed_subjects(connection, run, stage)
+            jobs = list(block_jobs(ids, job_size(len(ids), None)))
+        if jobs:
+            again[stage] = jobs
+    return again
