@@ -42,3 +42,16 @@ def test_waiting_for_a_lease_ends_with_a_clear_error(database):
         leases.hold(database, "milvus-writer", "b", timeout_s=0.1),
     ):
         pass
+
+
+def test_whoever_waits_for_a_lease_may_give_up(database):
+    leases.acquire(database, "milvus-writer", "killed", 30)
+
+    def give_up() -> None:
+        raise KeyboardInterrupt
+
+    with (
+        pytest.raises(KeyboardInterrupt),
+        leases.hold(database, "milvus-writer", "b", waiting=give_up),
+    ):
+        pass

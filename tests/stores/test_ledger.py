@@ -1,7 +1,7 @@
 import pytest
 from sqlalchemy import text
 
-from nightshift.schema.errors import LeaseLostError
+from nightshift.schema.errors import LeaseLostError, ServiceUnavailableError
 from nightshift.schema.states import RunState
 from nightshift.stores import runs
 from nightshift.stores.database import Database
@@ -163,3 +163,33 @@ def test_after_its_own_attempts_a_job_is_bisected_until_the_guilty_item_is_alone
     assert by_state["done"] == 3
     assert by_state["failed"] == 1
     assert [tuple(row) for row in failures] == [("item", "item-2", "poison")]
+
+
+def test_a_worker_frozen_in_its_last_transaction_holds_up_no_other_job(database, ledger, other):
+    run_id = add_index_run(database)
+    frozen, dead = ledger.claim(run_id, 1), other.claim(run_id, 2)
+    assert frozen is not None
+    assert dead is not None
+    for job_id in (1, 2):
+        expire(database, run_id, job_id)
+
+    with ledger.finish(frozen), database.begin() as connection:
+        connection.execute(text("SET LOCAL lock_timeout = '5 s'"))
+        taken_back = expire_leases(connection, max_attempts=2)
+
+    assert taken_back == 1
+    assert job_row(database, run_id, 1).state == "done"
+    assert job_row(database, run_id, 2).state == "queued"
+
+
+def test_a_transaction_that_stays_open_is_ended_and_frees_its_job(database_url, database, ledger):
+    run_id = add_index_run(database)
+    claim = ledger.claim(run_id, 1)
+    with Database(database_url, transaction_s=1) as frozen_database:
+        frozen = Ledger(frozen_database, worker_id="worker-a", lease_s=30, max_attempts=2)
+
+        with pytest.raises(ServiceUnavailableError), frozen.finish(claim) as connection:
+            expire(database, run_id, 1)  # waits for the row until the session has been ended
+            connection.execute(text("SELECT 1"))
+
+    assert job_row(database, run_id, 1).state == "running"

@@ -4,6 +4,7 @@ import logging
 import signal
 from pathlib import Path
 from threading import Event
+from time import monotonic, sleep
 
 import click
 
@@ -12,6 +13,8 @@ from nightshift.cli.options import data_dir_option, read_settings
 
 __all__ = ["dispatcher", "worker"]
 
+#: Whoever starts everything at once need not start it in order.
+_START_S = 60.0
 _STAGES = "embed,search,score,rank"
 
 
@@ -31,12 +34,14 @@ def dispatcher(data_dir: Path | None) -> None:
 
     settings = read_settings(data_dir)
     _log_to_stderr(settings.log_level)
+    urls = resolve_urls(settings)
+    _wait_for_database(urls.database_url)
     stop = Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stop.set())
     # Short: while one run waits for Milvus, the others need the dispatcher.
-    with open_services(settings, patience_s=3.0) as services:
-        wire = Wire(resolve_urls(settings).redis_url)
+    with open_services(settings, patience_s=3.0, application="nightshift dispatcher") as services:
+        wire = Wire(urls.redis_url)
         try:
             Dispatcher(
                 database=services.database,
@@ -77,7 +82,6 @@ def worker(ctx: click.Context, queues: str, device: str, data_dir: Path | None) 
     """
     if ctx.invoked_subcommand is not None:
         return
-    from nightshift.migrations import require_current
     from nightshift.schema.errors import ConfigurationError
     from nightshift.schema.states import Stage
     from nightshift.stores.embedded import resolve_urls
@@ -89,9 +93,24 @@ def worker(ctx: click.Context, queues: str, device: str, data_dir: Path | None) 
         raise ConfigurationError(f"--queues: {', '.join(unknown)} is not among {_STAGES}")
     settings = read_settings(data_dir)
     _log_to_stderr(settings.log_level)
-    require_current(resolve_urls(settings).database_url)
+    _wait_for_database(resolve_urls(settings).database_url)
     stages = frozenset(Stage(name) for name in names)
     raise SystemExit(run_worker(settings, stages=stages, device=device))
+
+
+def _wait_for_database(url: str) -> None:
+    """Return once Postgres answers; give up after a while."""
+    from nightshift.migrations import require_current
+    from nightshift.schema.errors import ServiceUnavailableError
+
+    deadline = monotonic() + _START_S
+    while True:
+        try:
+            return require_current(url)
+        except ServiceUnavailableError:
+            if monotonic() > deadline:
+                raise
+        sleep(0.5)
 
 
 def _log_to_stderr(level: str) -> None:

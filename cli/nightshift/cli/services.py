@@ -23,8 +23,12 @@ class Services:
 
 
 @contextmanager
-def open_database(settings: Settings) -> Iterator[Database]:
+def open_database(settings: Settings, *, application: str = "nightshift") -> Iterator[Database]:
     """Postgres, at the revision that this program needs.
+
+    Args:
+        settings: Where it is.
+        application: Who is connected, for Postgres to show.
 
     Raises:
         ConfigurationError: When no database is configured and no embedded stack runs.
@@ -35,23 +39,26 @@ def open_database(settings: Settings) -> Iterator[Database]:
 
     url = resolve_database_url(settings)
     require_current(url)
-    with Database(url, application="nightshift") as database:
+    with Database(url, application=application) as database:
         yield database
 
 
 @contextmanager
-def open_services(settings: Settings, *, patience_s: float = 60.0) -> Iterator[Services]:
+def open_services(
+    settings: Settings, *, patience_s: float = 60.0, application: str = "nightshift"
+) -> Iterator[Services]:
     """Postgres and Milvus.
 
     Args:
         settings: Where they are.
         patience_s: How long an outage of Milvus is waited out.
+        application: Who is connected, for Postgres to show.
     """
     from nightshift.stores.embedded import resolve_urls
     from nightshift.stores.milvus import VectorStore
 
     urls = resolve_urls(settings)
-    with open_database(settings) as database:
+    with open_database(settings, application=application) as database:
         vectors = VectorStore(urls.milvus_uri, urls.milvus_token, patience_s=patience_s)
         try:
             yield Services(database=database, vectors=vectors)

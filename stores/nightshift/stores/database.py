@@ -21,15 +21,29 @@ class Database:
         url: SQLAlchemy URL.
         application: Shown in `pg_stat_activity`.
         pool_size: Connections kept open.
+        transaction_s: Seconds after which Postgres ends a transaction that is still open. A frozen
+            process would otherwise keep its locks for ever. None for no limit.
     """
 
-    def __init__(self, url: str, *, application: str = "nightshift", pool_size: int = 4) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        application: str = "nightshift",
+        pool_size: int = 4,
+        transaction_s: float | None = None,
+    ) -> None:
+        limit = (
+            {}
+            if transaction_s is None
+            else {"options": f"-c transaction_timeout={transaction_s:.0f}s"}
+        )
         self.engine: Engine = create_engine(
             url,
             pool_size=pool_size,
             max_overflow=4,
             pool_pre_ping=True,
-            connect_args={"application_name": application, "connect_timeout": 10},
+            connect_args={"application_name": application, "connect_timeout": 10, **limit},
         )
 
     @contextmanager

@@ -1,6 +1,6 @@
 """Named leases in Postgres: one holder at a time, a fencing token a grant, expiry by its clock."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from time import monotonic, sleep
 
@@ -54,9 +54,23 @@ def release(database: Database, name: str, holder: str) -> None:
 
 @contextmanager
 def hold(
-    database: Database, name: str, holder: str, *, ttl_s: float = 30.0, timeout_s: float = 120.0
+    database: Database,
+    name: str,
+    holder: str,
+    *,
+    ttl_s: float = 30.0,
+    timeout_s: float = 120.0,
+    waiting: Callable[[], None] = lambda: None,
 ) -> Iterator[int]:
     """Wait for a lease, hold it for the block, release it.
+
+    Args:
+        database: Postgres.
+        name: Of the lease.
+        holder: Who wants it.
+        ttl_s: How long it outlives a holder that dies.
+        timeout_s: How long to wait for it.
+        waiting: Called again and again during the wait; may raise to give up.
 
     Raises:
         ServiceUnavailableError: When it could not be had within `timeout_s`.
@@ -67,6 +81,7 @@ def hold(
             raise ServiceUnavailableError(
                 f"the lease {name!r} was not free for {timeout_s:.0f} s", "postgres"
             )
+        waiting()
         sleep(0.02)
     try:
         yield token
@@ -75,7 +90,19 @@ def hold(
 
 
 def hold_writer(
-    database: Database, vectors: VectorStore, holder: str
+    database: Database,
+    vectors: VectorStore,
+    holder: str,
+    waiting: Callable[[], None] = lambda: None,
 ) -> AbstractContextManager[object]:
-    """The right to change collections: Milvus Lite bears one writer at a time, a server many."""
-    return hold(database, "milvus-writer", holder) if vectors.is_lite else nullcontext()
+    """The right to change collections: Milvus Lite bears one writer at a time, a server many.
+
+    Args:
+        database: Postgres.
+        vectors: Milvus.
+        holder: Who wants to write.
+        waiting: As for `hold`.
+    """
+    if not vectors.is_lite:
+        return nullcontext()
+    return hold(database, "milvus-writer", holder, waiting=waiting)

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from time import monotonic
+from time import monotonic, sleep
 
 from nightshift.models.threads import share_cores
 from nightshift.schema.errors import (
@@ -94,7 +94,7 @@ def _do_claimed(
         )
     except (HandBackError, ServiceUnavailableError) as error:
         _log.info("run %d: job %d handed back: %s", claim.run_id, claim.job_id, error)
-        session.ledger.hand_back(claim, str(error))
+        _hand_back(session, claim, str(error))
     except LeaseLostError as error:
         _log.warning("%s", error)
     except NightshiftError as error:
@@ -108,6 +108,20 @@ def _do_claimed(
             os._exit(70)
     finally:
         session.in_hand = None
+
+
+def _hand_back(session: WorkerSession, claim: Claim, reason: str) -> None:
+    """Give the job and its attempt back, also where Postgres is what went away."""
+    deadline = monotonic() + session.settings.lease_s
+    while True:
+        try:
+            session.ledger.hand_back(claim, reason)
+        except ServiceUnavailableError:
+            if monotonic() > deadline:
+                raise
+            sleep(0.2)
+        else:
+            return
 
 
 def _model_failed(session: WorkerSession, claim: Claim, error: ModelError) -> None:

@@ -5,11 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from nightshift.schema.errors import ServiceUnavailableError
 from nightshift.schema.runs import BlockPayload, RunParams, kinds_from_text
 from nightshift.schema.states import SubjectKind
 from nightshift.stores.contents import load_records
 from nightshift.stores.indexes import live_keys
+from nightshift.stores.leases import hold_writer
 from nightshift.stores.ledger import Claim
+from nightshift.stores.milvus import Hit
 from nightshift.stores.results_write import CandidateRow, write_candidates
 from nightshift.stores.runs import RunRow
 from nightshift.workers.contents import chunks
@@ -36,7 +39,7 @@ def do_search(session: WorkerSession, run: RunRow, claim: Claim, progress: Progr
     queries = embed_records(embedder, present, kinds, progress, role="query")
     rows: list[CandidateRow] = []
     for batch in chunks(range(len(queries.records)), _SEARCH_BATCH):
-        found = _live_hits(session, run, queries.vectors[list(batch)], params.top_k)
+        found = _live_hits(session, run, queries.vectors[list(batch)], params.top_k, progress)
         for position, hits in zip(batch, found, strict=True):
             query_id = queries.records[position].id
             rows += [
@@ -57,7 +60,11 @@ def do_search(session: WorkerSession, run: RunRow, claim: Claim, progress: Progr
 
 
 def _live_hits(
-    session: WorkerSession, run: RunRow, vectors: NDArray[np.float32], top_k: int
+    session: WorkerSession,
+    run: RunRow,
+    vectors: NDArray[np.float32],
+    top_k: int,
+    progress: Progress,
 ) -> Sequence[list[tuple[int, float]]]:
     """(item id, cosine) of the best `top_k` live items of each query; equal scores by item id.
 
@@ -67,7 +74,7 @@ def _live_hits(
     limit = top_k + max(8, top_k // 4)
     while True:
         limit = min(limit, _MAX_LIMIT)
-        found = session.vectors.search(run.collection, vectors, limit, consistency="Strong")
+        found = _search(session, run.collection, vectors, limit, progress)
         keys = sorted({hit.key for hits in found for hit in hits})
         with session.database.begin() as connection:
             live = live_keys(connection, run.index_id, keys)
@@ -82,3 +89,19 @@ def _live_hits(
         if exhausted or all(len(hits) == top_k for hits in ranked):
             return ranked
         limit *= 2
+
+
+def _search(
+    session: WorkerSession,
+    collection: str,
+    vectors: NDArray[np.float32],
+    limit: int,
+    progress: Progress,
+) -> list[list[Hit]]:
+    try:
+        return session.vectors.search(collection, vectors, limit, consistency="Strong")
+    except ServiceUnavailableError:
+        # A kill may have torn the index, and no search succeeds until a writer has mended it.
+        with hold_writer(session.database, session.vectors, session.worker_id, progress.step):
+            session.vectors.load(collection)
+        return session.vectors.search(collection, vectors, limit, consistency="Strong")

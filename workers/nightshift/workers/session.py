@@ -23,6 +23,10 @@ __all__ = ["WorkerSession", "open_session"]
 _log = logging.getLogger(__name__)
 
 _REPORT_EVERY_S = 3.0
+#: Longest transaction of a worker: all work is done before it begins.
+_TRANSACTION_S = 60.0
+#: Longest outage of Milvus that a job waits out; it is handed back before its lease is gone.
+_PATIENCE_S = 60.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -96,7 +100,9 @@ class WorkerSession:
 def open_session(settings: Settings, *, stages: frozenset[Stage], device: str) -> WorkerSession:
     """Connect to the services; loads no model yet and does not touch CUDA."""
     urls = resolve_urls(settings)
-    database = Database(urls.database_url, application="nightshift worker")
+    database = Database(
+        urls.database_url, application="nightshift worker", transaction_s=_TRANSACTION_S
+    )
     worker_id = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
     return WorkerSession(
         worker_id=worker_id,
@@ -110,6 +116,8 @@ def open_session(settings: Settings, *, stages: frozenset[Stage], device: str) -
             lease_s=settings.lease_s,
             max_attempts=settings.max_attempts,
         ),
-        vectors=VectorStore(urls.milvus_uri, urls.milvus_token),
+        vectors=VectorStore(
+            urls.milvus_uri, urls.milvus_token, patience_s=min(_PATIENCE_S, settings.lease_s / 3)
+        ),
         models=ModelCache(device=device),
     )

@@ -1,0 +1,75 @@
+"""A job meets a service that is away or damaged, and costs itself no attempt by it."""
+
+from threading import Timer
+from types import SimpleNamespace
+
+import numpy as np
+import psycopg2
+import pytest
+from sqlalchemy import make_url
+
+from nightshift.stores.database import Database
+from nightshift.stores.ledger import Ledger
+from nightshift.stores.milvus import VectorStore
+from nightshift.workers.do_job import _hand_back
+from nightshift.workers.search import _search
+from tests.stores.ledger_helpers import add_index_run, job_row
+
+
+@pytest.fixture
+def database(database_url):
+    with Database(database_url) as opened:
+        yield opened
+
+
+def test_a_job_is_handed_back_once_postgres_returns(stack, database_url, database):
+    run_id = add_index_run(database)
+    ledger = Ledger(database, worker_id="a", lease_s=30, max_attempts=3)
+    claim = ledger.claim(run_id, 1)
+    assert claim is not None
+    name = make_url(database_url).database
+    _administer(stack, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+    _administer(
+        stack, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+    )
+    Timer(0.5, _administer, (stack, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")).start()
+    session = SimpleNamespace(ledger=ledger, settings=SimpleNamespace(lease_s=30.0))
+
+    _hand_back(session, claim, "Postgres is away")
+
+    row = job_row(database, run_id, 1)
+    assert (row.state, row.attempt) == ("queued", 0)
+
+
+def test_a_search_mends_an_index_that_a_kill_has_torn(stack, database, vector_store):
+    vectors = np.eye(8, dtype=np.float32)
+    keys = [f"{number:064x}" for number in range(8)]
+    vector_store.create("torn_while_searched", dim=8)
+    vector_store.upsert("torn_while_searched", keys, vectors)
+    vector_store.flush("torn_while_searched")
+    stack.restart("milvus")
+    vector_store.load("torn_while_searched")
+    stack.kill("milvus")
+    files = stack.data_dir / "milvus" / "collections" / "torn_while_searched"
+    torn = list(files.rglob("*.idx"))
+    assert torn
+    for file in torn:
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    stack.up(0, dispatcher=False)
+
+    with VectorStore(stack.urls().milvus_uri) as fresh:
+        session = SimpleNamespace(database=database, vectors=fresh, worker_id="a")
+        progress = SimpleNamespace(step=lambda: None)
+        found = _search(session, "torn_while_searched", vectors, 1, progress)
+
+    assert [hits[0].key for hits in found] == keys
+
+
+def _administer(stack, statement: str) -> None:
+    url = make_url(stack.urls().database_url).set(drivername="postgresql", database="postgres")
+    connection = psycopg2.connect(url.render_as_string(hide_password=False))
+    connection.autocommit = True
+    try:
+        connection.cursor().execute(statement)
+    finally:
+        connection.close()
