@@ -19,6 +19,7 @@ from nightshift.schema.settings import Settings
 from nightshift.stores import doorbells, leases, runs, workers
 from nightshift.stores.database import Database
 from nightshift.stores.milvus import VectorStore
+from nightshift.stores.progress_counts import compact
 from nightshift.stores.retries import expire_leases
 from nightshift.stores.wire import Wire
 
@@ -59,7 +60,7 @@ class Dispatcher:
             _survive(lambda: leases.release(self.database, _LEASE, holder))
 
     def tick(self) -> int:
-        """One round: expired leases, stage advance, doorbells.
+        """One round: expired leases, progress counts, stage advance, doorbells.
 
         Returns:
             How many doorbells rang.
@@ -67,6 +68,7 @@ class Dispatcher:
         with self.database.begin() as connection:
             expired = expire_leases(connection, max_attempts=self.settings.max_attempts)
             active = runs.active_runs(connection)
+            compact(connection)
         if expired:
             _log.warning("took back %d jobs whose lease ran out", expired)
         for run in active:

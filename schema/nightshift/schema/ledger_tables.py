@@ -18,7 +18,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from nightshift.schema.states import JobState, RunKind, RunState, Stage, SubjectKind
 from nightshift.schema.tables import Base, pg_enum
 
-__all__ = ["Failure", "Job", "Lease", "Run", "Worker"]
+__all__ = ["Failure", "Job", "JobCount", "JobDelta", "Lease", "Run", "Worker"]
 
 
 class Run(Base):
@@ -73,13 +73,13 @@ class Job(Base):
         CheckConstraint("n_units >= 0 AND attempt >= 0", name="counts"),
         Index(
             "ix_job_waiting",
-            "queue",
-            "not_before",
             "id",
             postgresql_where=text("state = 'queued'"),
         ),
         Index("ix_job_leased", "lease_until", postgresql_where=text("state = 'running'")),
         Index("ix_job_progress", "stage", "state"),
+        Index("ix_job_started", "stage", "started_at"),
+        Index("ix_job_finished", "stage", "finished_at"),
         {
             "comment": "A block of work, claimed with a lease and a fencing token.",
             "postgresql_partition_by": "LIST (run_id)",
@@ -105,6 +105,43 @@ class Job(Base):
     finished_at: Mapped[datetime | None]
     n_failed: Mapped[int] = mapped_column(server_default="0")
     error: Mapped[str | None]
+
+
+class JobDelta(Base):
+    """What one statement changed in the counts of jobs, written by triggers on `job`.
+
+    Inserted, never updated: no commit of a worker waits for another's.
+    """
+
+    __tablename__ = "job_delta"
+    __table_args__ = {
+        "comment": "What statements added to counts of jobs and took from them, not yet in "
+        "job_count."
+    }
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    run_id: Mapped[int]
+    stage: Mapped[str]
+    state: Mapped[str] = mapped_column(comment="Of the jobs.")
+    jobs: Mapped[int]
+    units: Mapped[int] = mapped_column(comment="Items, queries or pairs.")
+    units_failed: Mapped[int] = mapped_column(comment="Units without a result.")
+
+
+class JobCount(Base):
+    """Deltas, summed by the dispatcher; `v_run_progress` adds those it has not come to yet."""
+
+    __tablename__ = "job_count"
+    __table_args__ = {
+        "comment": "Jobs and units of a run by stage and state, but for what job_delta still holds."
+    }
+
+    run_id: Mapped[int] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"), primary_key=True)
+    stage: Mapped[str] = mapped_column(primary_key=True)
+    state: Mapped[str] = mapped_column(primary_key=True, comment="Of the jobs.")
+    jobs: Mapped[int]
+    units: Mapped[int] = mapped_column(comment="Items, queries or pairs.")
+    units_failed: Mapped[int] = mapped_column(comment="Units without a result.")
 
 
 class Lease(Base):

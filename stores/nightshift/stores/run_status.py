@@ -94,7 +94,7 @@ def stage_counts(connection: Connection, run_id: int) -> list[StageCounts]:
             SELECT p.stage, p.queued, p.running, p.done, p.failed, p.units, p.units_done,
                 p.units_failed, p.started_at, life.ended_at AS finished_at,
                 extract(epoch FROM now.at - p.started_at)::double precision AS elapsed_s,
-                job.units_left, job.units_recent,
+                p.units_left, recent.units AS units_recent,
                 extract(epoch FROM now.at - now.recently)::double precision AS recent_s
             FROM v_run_progress p
             CROSS JOIN LATERAL (
@@ -105,13 +105,10 @@ def stage_counts(connection: Connection, run_id: int) -> list[StageCounts]:
                 FROM coalesce(life.ended_at, clock_timestamp()) AS at
             ) AS now
             CROSS JOIN LATERAL (
-                SELECT coalesce(sum(n_units) FILTER (WHERE state IN ('queued', 'running')), 0)
-                        ::bigint AS units_left,
-                    coalesce(sum(n_units) FILTER (
-                        WHERE state = 'done' AND finished_at >= now.recently), 0)
-                        ::bigint AS units_recent
-                FROM job WHERE run_id = :run AND stage = p.stage
-            ) AS job
+                SELECT coalesce(sum(n_units), 0)::bigint AS units
+                FROM job WHERE run_id = :run AND stage = p.stage AND state = 'done'
+                    AND finished_at >= now.recently
+            ) AS recent
             WHERE p.run_id = :run
             """
         ),
