@@ -1,7 +1,6 @@
 """The packed engine: the plain one's readings, whatever is packed with what."""
 
 import logging
-from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -19,15 +18,12 @@ from nightshift.models.engine.plain import PlainEngine
 from nightshift.models.engine.prompts import Prepared
 from nightshift.models.families.qwen2_5_vl import Qwen25VL
 from nightshift.models.load import load_scorer
-from nightshift.models.scorer import Engine, Group, Reading
+from nightshift.models.scorer import Group
 from nightshift.schema.errors import InputError, ModelError
 from nightshift.schema.runs import EnhancementParams, ScorerParams
-from nightshift.scoring.prompts import Labels
+from tests.models.readings import LABELS, OFF, ON, assert_same, between, numbers, score
 from tests.models.tiny import picture
 
-LABELS = Labels(positive="True", negative="False")
-OFF = EnhancementParams(trigger="never")
-ON = EnhancementParams()
 ASK = "Does the image match the caption:"
 
 
@@ -61,33 +57,6 @@ def plain(qwen: Qwen25VL) -> PlainEngine:
 @pytest.fixture
 def packed(qwen: Qwen25VL) -> PackedEngine:
     return PackedEngine(qwen, qwen.steps, PixelLimits())
-
-
-def score(engine: Engine, groups: Sequence[Group], params: EnhancementParams) -> list[Reading]:
-    found = engine.score(engine.prepare(groups), labels=LABELS, enhancement=params)
-    return [reading for group in found for reading in group]
-
-
-def numbers(readings: Sequence[Reading]) -> np.ndarray:
-    """(n, 4): both labels, log-sum-exp, entropy."""
-    return np.array([[*r.label_logits, r.logsumexp, r.entropy] for r in readings])
-
-
-def assert_same(found: Sequence[Reading], expected: Sequence[Reading]) -> None:
-    assert numbers(found) == pytest.approx(numbers(expected), abs=1e-5)
-    for one, other in zip(found, expected, strict=True):
-        assert (one.trace.fired, one.trace.layer) == (other.trace.fired, other.trace.layer)
-        assert one.trace.uncertainty == pytest.approx(other.trace.uncertainty, abs=1e-5)
-
-
-def between(observed: Sequence[float | None], share: float) -> float:
-    """A gamma in the widest gap near that share of the uncertainties, far from rounding."""
-    found = np.sort([u for u in observed if u is not None])
-    middle = int(len(found) * share)
-    gaps = np.diff(found)[middle - 2 : middle + 2]
-    at = middle - 2 + int(gaps.argmax())
-    assert gaps.max() > 1e-5
-    return float(found[at : at + 2].mean())
 
 
 # As the plain engine.

@@ -1,6 +1,7 @@
 """Tiny random models, built locally in the layout of real checkpoints."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -55,8 +56,16 @@ def picture(seed: int, size: tuple[int, int] = (56, 56)) -> Image.Image:
     return Image.fromarray(pixels.numpy())
 
 
-def qwen_tokenizer() -> PreTrainedTokenizerFast:
-    """Byte-level BPE with Qwen's split and special tokens; the labels are one token each."""
+def qwen_tokenizer(
+    specials: Sequence[str] = SPECIALS, chat_template: str = CHAT_TEMPLATE, **names: object
+) -> PreTrainedTokenizerFast:
+    """Byte-level BPE with Qwen's split; the labels are one token each.
+
+    Args:
+        specials: Control tokens.
+        chat_template: Comes along.
+        **names: What the library calls some of them, and other options of its tokenizers.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -67,18 +76,18 @@ def qwen_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.decoder = decoders.ByteLevel()
     trainer = BpeTrainer(
         vocab_size=700,
-        special_tokens=list(SPECIALS),
+        special_tokens=list(specials),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_corpus(), trainer)
+    tokenizer.train_from_iterator(corpus(), trainer)
+    named = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", **names}
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        additional_special_tokens=[t for t in SPECIALS if t not in {"<|im_end|>", "<|endoftext|>"}],
-        chat_template=CHAT_TEMPLATE,
+        additional_special_tokens=[t for t in specials if t not in named.values()],
+        chat_template=chat_template,
         clean_up_tokenization_spaces=False,
+        **named,
     )
 
 
@@ -123,11 +132,7 @@ def save_qwen(folder: Path, *, n_layers: int = 18, seed: int = 0) -> Path:
         eos_token_id=ids("<|im_end|>"),
     )
     model = Qwen2_5_VLForConditionalGeneration(config)
-    with torch.no_grad():
-        # The library's initial weights say nearly the same whatever they see.
-        for name, weight in model.named_parameters():
-            if weight.dim() > 1:
-                weight.normal_(std=0.15 if "embed_tokens" in name else 0.1)
+    enliven(model)
     model.save_pretrained(folder)
     sizes = {"shortest_edge": 28 * 28, "longest_edge": 112 * 112}
     Qwen2_5_VLProcessor(
@@ -137,6 +142,14 @@ def save_qwen(folder: Path, *, n_layers: int = 18, seed: int = 0) -> Path:
         chat_template=CHAT_TEMPLATE,
     ).save_pretrained(folder)
     return folder
+
+
+def enliven(model: torch.nn.Module) -> None:
+    """Give it weights that tell things apart: the library's initial ones hardly do."""
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.dim() > 1:
+                weight.normal_(std=0.15 if "embed_tokens" in name else 0.1)
 
 
 def save_open_clip(folder: Path, *, seed: int = 0) -> Path:
@@ -231,7 +244,7 @@ def _clip_tokenizer() -> PreTrainedTokenizerFast:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_corpus(), trainer)
+    tokenizer.train_from_iterator(corpus(), trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{start} $A {end}",
         special_tokens=[(token, tokenizer.token_to_id(token)) for token in (start, end)],
@@ -241,7 +254,8 @@ def _clip_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def _corpus() -> list[str]:
+def corpus() -> list[str]:
+    """What tokenizers of the tests are trained on."""
     words = ("True", "False", "Yes", "No", "Right", "Wrong", "A", "B", "0", "1")
     labels = [spaced + word for word in words for spaced in ("", " ")]
     sentences = [

@@ -25,8 +25,11 @@ from nightshift.scoring.mixing import MIXING_WEIGHTS
 
 __all__ = ["FAMILIES", "describe_embedder", "describe_scorer", "open_clip_checkpoint", "revision"]
 
-#: transformers' `model_type` → our module that scores with it.
-FAMILIES: Mapping[str, str] = {"qwen2_5_vl": "nightshift.models.families.qwen2_5_vl"}
+#: transformers' `model_type` → our module that reads it: each is named by what it reads.
+FAMILIES: Mapping[str, str] = {
+    file.stem: f"nightshift.models.families.{file.stem}"
+    for file in sorted((Path(__file__).parent / "families").glob("[!_]*.py"))
+}
 
 # Raised when a change of ours alters the numbers that the same weights give.
 _EMBEDDER_VERSION = 1

@@ -6,11 +6,18 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers import AutoProcessor, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from nightshift.models.describe import revision
-from nightshift.models.engine.family import Decoder, Embedded, Picture, PixelLimits, VisualTokens
+from nightshift.models.engine.family import (
+    DEFAULT_VISUAL_TOKENS,
+    Decoder,
+    Embedded,
+    Picture,
+    PixelLimits,
+    VisualTokens,
+)
 from nightshift.models.engine.report import LoadReport
 from nightshift.models.engine.steps import LlamaSteps, why_not_apart
 from nightshift.models.engine.text import TextEncoder, Written, read_turn
@@ -18,13 +25,22 @@ from nightshift.models.spec import Hub, parse_spec
 from nightshift.schema.errors import InputError, ModelError
 from nightshift.schema.models import ModelFacts
 
-__all__ = ["Pretrained", "load_pretrained"]
+__all__ = ["Pretrained", "load_pretrained", "most_tiles"]
 
 
 def load_pretrained(
-    model_class: type[PreTrainedModel], facts: ModelFacts, device: torch.device
+    model_class: type[PreTrainedModel],
+    facts: ModelFacts,
+    device: torch.device,
+    processor_class: Any = AutoProcessor,  # noqa: ANN401 - transformers types it loosely
 ) -> tuple[Any, Any, str]:
     """Load a model; safetensors only, and no code from its repository.
+
+    Args:
+        model_class: Its family's class.
+        facts: Of its specification.
+        device: Where it goes.
+        processor_class: Another one than its files name.
 
     Returns:
         The model in evaluation mode on its device, its processor, and its name for messages.
@@ -44,14 +60,27 @@ def load_pretrained(
             use_safetensors=True,
             trust_remote_code=False,
         )
-        processor = AutoProcessor.from_pretrained(str(source), revision=pin)
+        processor = processor_class.from_pretrained(str(source), revision=pin)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(f"{facts.spec} cannot be loaded: {error}", facts.spec) from error
     return model.eval().to(device=device), processor, facts.spec
 
 
+def most_tiles(limits: PixelLimits, pixels: int, tokens: int) -> int:
+    """How many tiles of one size a picture may become; one at least, for there is nothing smaller.
+
+    Args:
+        limits: What the operator asked for.
+        pixels: Of a tile.
+        tokens: Visual tokens of a tile.
+    """
+    if limits.max_pixels is not None:
+        return max(1, limits.max_pixels // pixels)
+    return max(1, DEFAULT_VISUAL_TOKENS // tokens)
+
+
 class Pretrained:
-    """A `Family` but for its pictures, which each family adds.
+    """A `Family` but for its pictures, which each family adds; and its masks, if not causal.
 
     Args:
         model: In evaluation mode, on its device.
@@ -63,20 +92,23 @@ class Pretrained:
     """
 
     #: How pictures become visual tokens, for the load report.
-    pictures = "at their own resolution"
+    pictures: str
+    #: Why prompts cannot be packed whatever the decoder is.
+    not_packed: str | None = None
 
     def __init__(self, model: Any, processor: Any, name: str) -> None:  # noqa: ANN401 - see below
         # transformers types its classes loosely.
         language = self._language(model)
         config = model.config.get_text_config()
         self._model = model
-        self._processor: ProcessorMixin = processor
+        self._processor: Any = processor
         self._images = processor.image_processor
         self._image_token = int(model.config.image_token_id)
         self.text = TextEncoder(processor.tokenizer, name)
         self.turn = read_turn(processor, self.text, processor.image_token, name)
+        self.text.answer_lead = self.turn.answer_lead
         self.max_length = int(config.max_position_embeddings)
-        why_not = why_not_apart(config)
+        why_not = self.not_packed or why_not_apart(config)
         self.steps = None if why_not else LlamaSteps(language)
         self.decoder = _decoder(language, model.get_output_embeddings().weight.detach())
         self.report = LoadReport(
@@ -104,7 +136,10 @@ class Pretrained:
 
     def see(self, pictures: Sequence[Picture]) -> list[VisualTokens]:
         """See `Family`."""
-        raise NotImplementedError
+        pixels = torch.cat([picture.pixels for picture in pictures])
+        features = self._features(pixels.to(self._model.device, self._model.dtype), pictures)
+        lengths = [picture.n_tokens for picture in pictures]
+        return [VisualTokens(tokens=tokens) for tokens in features.split(lengths)]
 
     def is_visual(self, ids: Tensor) -> Tensor:
         """See `Family`."""
@@ -137,6 +172,11 @@ class Pretrained:
     def _decoding(self, embedded: Embedded) -> dict[str, Any]:  # noqa: ARG002
         """What the decoder is told beside the embeddings; reading order it knows."""
         return {}
+
+    def _features(self, pixels: Tensor, pictures: Sequence[Picture]) -> Tensor:  # noqa: ARG002
+        """Visual tokens (tokens of all pictures, width) of all tiles."""
+        found: Tensor = self._model.get_image_features(pixels).pooler_output
+        return found.flatten(0, 1)
 
     def _prepare(self, image: Image.Image, limits: PixelLimits) -> Picture:
         """Raises ValueError where the picture cannot be resized."""

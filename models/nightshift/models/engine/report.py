@@ -35,6 +35,22 @@ class LoadReport:
             facts.append(f"DeepStack features for {self.n_deep} layers")
         return "; ".join(facts)
 
+    def row(self, name: str) -> str:
+        """A row of the table in `docs/models.md`.
+
+        Args:
+            name: transformers' `model_type`.
+        """
+        cells = [
+            f"`{name}`",
+            f"`{self.family}`",
+            _yes(self.not_packed),
+            _yes(self.not_enhanced),
+            "yes" if self.n_deep else "–",
+            self.pictures,
+        ]
+        return f"| {' | '.join(cells)} |"
+
 
 def _yes(why_not: str | None) -> str:
     return f"no ({why_not})" if why_not else "yes"

@@ -45,6 +45,8 @@ class TextEncoder:
             json.dumps({**backend, "added_tokens": blank, "truncation": None, "padding": None})
         )
         self._name = name
+        #: What stands between the end of a prompt and an answer: nothing, or a space.
+        self.answer_lead = ""
         self._control = {token["content"]: token for token in control}
         longest_first = sorted(map(re.escape, self._control), key=len, reverse=True)
         self._split = re.compile(f"({'|'.join(longest_first)})" if control else "(?!)")
@@ -87,12 +89,12 @@ class TextEncoder:
         return tuple(part for part in parts if part != "")
 
     def label(self, text: str) -> int:
-        """The one token that is this label.
+        """The one token that is this label at the beginning of an answer.
 
         Raises:
             ModelError: It takes more tokens, so its logit cannot be read at one position.
         """
-        ids = self.ids(text)
+        ids = self.ids(self.answer_lead + text)
         if len(ids) != 1:
             raise ModelError(
                 f"the label {text!r} takes {len(ids)} tokens of {self._name}, not one: choose a "
@@ -115,6 +117,8 @@ class Turn:
     after: Written
     #: What follows the user's content, to where the answer begins.
     tail: Written
+    #: What the template puts before the answer's text: nothing, or a space.
+    answer_lead: str
 
 
 def read_turn(processor: ProcessorMixin, text: TextEncoder, placeholder: str, name: str) -> Turn:
@@ -132,13 +136,15 @@ def read_turn(processor: ProcessorMixin, text: TextEncoder, placeholder: str, na
     Raises:
         ModelError: It has none, or it marks a picture otherwise.
     """
+    said = {"text": {"type": "text", "text": _MARK}, "image": {"type": "image"}}
 
-    def rendered(*content: str) -> str:
-        said = {"text": {"type": "text", "text": _MARK}, "image": {"type": "image"}}
-        message: Any = {"role": "user", "content": [said[kind] for kind in content]}
+    def rendered(*content: str, answered: bool = False) -> str:
+        messages: Any = [{"role": "user", "content": [said[kind] for kind in content]}]
+        if answered:
+            messages.append({"role": "assistant", "content": [said["text"]]})
         try:
             found: str = processor.apply_chat_template(
-                [message], tokenize=False, add_generation_prompt=True
+                messages, tokenize=False, add_generation_prompt=not answered
             )
         except (ValueError, TypeError, AttributeError) as error:
             raise ModelError(f"{name} has no usable chat template: {error}", name) from error
@@ -151,10 +157,12 @@ def read_turn(processor: ProcessorMixin, text: TextEncoder, placeholder: str, na
     between, before = rendered("text", "image", "text").split(_MARK)[1:-1], ""
     if between and placeholder in between[0]:
         before, after = between[0].split(placeholder)
+    answered = rendered("text", answered=True).split(_MARK)
     return Turn(
         text_head=text.trusted(alone[0]),
         picture_head=text.trusted(head.removesuffix(before)),
         before=text.trusted(before),
         after=text.trusted(after),
         tail=text.trusted(alone[1]),
+        answer_lead=" " if answered[1:2] == [f"{alone[1]} "] else "",
     )

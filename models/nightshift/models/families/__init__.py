@@ -1,3 +1,1 @@
-"""One small file a model family: foreign names stop here."""
-
-__all__ = ["qwen2_5_vl"]
+"""One small file a model family, named by transformers' `model_type`."""

@@ -45,6 +45,8 @@ def quickened(model: _Model) -> _Model:
 class QwenVL(Pretrained):
     """A `Family`: pictures at their own resolution, rotary positions of three axes."""
 
+    pictures = "at their own resolution"
+
     def see(self, pictures: Sequence[Picture]) -> list[VisualTokens]:
         """See `Family`."""
         return [VisualTokens(tokens=tokens) for tokens in self._seen(pictures).pooler_output]

@@ -1,0 +1,41 @@
+"""Gemma 3 by transformers."""
+
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers import Gemma3ForConditionalGeneration
+
+from nightshift.models.engine.family import Embedded, Picture, PixelLimits
+from nightshift.models.engine.pretrained import Pretrained, load_pretrained
+from nightshift.schema.models import ModelFacts
+
+__all__ = ["Gemma3", "load"]
+
+
+def load(facts: ModelFacts, device: torch.device) -> "Gemma3":
+    """Load the model; see `load_pretrained`."""
+    return Gemma3(*load_pretrained(Gemma3ForConditionalGeneration, facts, device))
+
+
+class Gemma3(Pretrained):
+    """A `Family`: every picture one square of one size."""
+
+    pictures = "one square of one size, whatever the pixel limits"
+    not_packed = "visual tokens look ahead, and most layers attend to a window only"
+
+    def _decoding(self, embedded: Embedded) -> dict[str, Any]:
+        masks = self._model.create_masks_for_generate(
+            self._model.config,
+            embedded.states,
+            attention_mask=None,
+            past_key_values=None,
+            position_ids=None,
+            token_type_ids=embedded.visual.int(),
+        )
+        return {"attention_mask": masks}
+
+    def _prepare(self, image: Image.Image, limits: PixelLimits) -> Picture:  # noqa: ARG002
+        found = self._images(images=[image], do_pan_and_scan=False, return_tensors="pt")
+        pixels = found["pixel_values"]
+        return self._picture(pixels, (len(pixels),), found)

@@ -1,0 +1,49 @@
+"""Idefics3 by transformers."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import Idefics3ForConditionalGeneration
+
+from nightshift.models.engine.family import Picture, PixelLimits
+from nightshift.models.engine.pretrained import Pretrained, load_pretrained, most_tiles
+from nightshift.schema.models import ModelFacts
+
+__all__ = ["Idefics3", "load"]
+
+
+def load(facts: ModelFacts, device: torch.device) -> "Idefics3":
+    """Load the model; see `load_pretrained`."""
+    return Idefics3(*load_pretrained(Idefics3ForConditionalGeneration, facts, device))
+
+
+class Idefics3(Pretrained):
+    """A `Family`: pictures enlarged to whole tiles, and an overview."""
+
+    pictures = "cut into tiles, with an overview"
+
+    def _language(self, model: Any) -> Any:  # noqa: ANN401 - transformers' own type
+        return model.model.text_model
+
+    def _features(self, pixels: Tensor, pictures: Sequence[Picture]) -> Tensor:  # noqa: ARG002
+        found: list[Tensor] = self._model.get_image_features(pixels[None]).pooler_output
+        return torch.cat(found)
+
+    def _prepare(self, image: Image.Image, limits: PixelLimits) -> Picture:
+        side = self._images.max_image_size["longest_edge"]
+        most = most_tiles(limits, side**2, self._processor.image_seq_len)
+        # The longest edge is so many tiles: as many as there may be, in the end one.
+        for edge in range(max(1, self._images.size["longest_edge"] // side), 0, -1):
+            found = self._images(
+                images=[[image]],
+                size={"longest_edge": edge * side},
+                return_row_col_info=True,
+                return_tensors="pt",
+            )
+            pixels = found["pixel_values"][0]
+            if len(pixels) <= most:
+                break
+        return self._picture(pixels, (len(pixels),), found)

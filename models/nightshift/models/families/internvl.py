@@ -1,0 +1,37 @@
+"""InternVL by transformers, as its checkpoints `…-hf` have it."""
+
+import torch
+from PIL import Image
+from transformers import InternVLForConditionalGeneration
+
+from nightshift.models.engine.family import Picture, PixelLimits
+from nightshift.models.engine.pretrained import Pretrained, load_pretrained, most_tiles
+from nightshift.schema.models import ModelFacts
+
+__all__ = ["InternVL", "load"]
+
+
+def load(facts: ModelFacts, device: torch.device) -> "InternVL":
+    """Load the model; see `load_pretrained`."""
+    return InternVL(*load_pretrained(InternVLForConditionalGeneration, facts, device))
+
+
+class InternVL(Pretrained):
+    """A `Family`: the tiling nearest to a picture's aspect ratio, and an overview."""
+
+    pictures = "cut into tiles, with an overview"
+
+    def _prepare(self, image: Image.Image, limits: PixelLimits) -> Picture:
+        size, own = self._images.size, self._images.max_patches
+        most = most_tiles(limits, size["height"] * size["width"], self._processor.image_seq_length)
+        # More than one tile bring an overview with them.
+        most = max(1, most - 1 if limits.max_pixels else min(own, most - 1))
+        found = self._images(
+            images=[image],
+            crop_to_patches=True,
+            min_patches=min(self._images.min_patches, most),
+            max_patches=most,
+            return_tensors="pt",
+        )
+        pixels = found["pixel_values"]
+        return self._picture(pixels, (len(pixels),), found)

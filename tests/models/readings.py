@@ -1,0 +1,43 @@
+"""What tests of the engines do with readings."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from nightshift.models.scorer import Engine, Group, Reading
+from nightshift.schema.runs import EnhancementParams
+from nightshift.scoring.prompts import Labels
+
+LABELS = Labels(positive="True", negative="False")
+OFF = EnhancementParams(trigger="never")
+ON = EnhancementParams()
+
+
+def score(engine: Engine, groups: Sequence[Group], params: EnhancementParams) -> list[Reading]:
+    """Readings of all suffixes, group after group."""
+    found = engine.score(engine.prepare(groups), labels=LABELS, enhancement=params)
+    return [reading for group in found for reading in group]
+
+
+def numbers(readings: Sequence[Reading]) -> np.ndarray:
+    """(n, 4): both labels, log-sum-exp, entropy."""
+    return np.array([[*r.label_logits, r.logsumexp, r.entropy] for r in readings])
+
+
+def assert_same(found: Sequence[Reading], expected: Sequence[Reading]) -> None:
+    """The same numbers to 1e-5, and the same trace."""
+    assert numbers(found) == pytest.approx(numbers(expected), abs=1e-5)
+    for one, other in zip(found, expected, strict=True):
+        assert (one.trace.fired, one.trace.layer) == (other.trace.fired, other.trace.layer)
+        assert one.trace.uncertainty == pytest.approx(other.trace.uncertainty, abs=1e-5)
+
+
+def between(observed: Sequence[float | None], share: float) -> float:
+    """A gamma in the widest gap near that share of the uncertainties, far from rounding."""
+    found = np.sort([u for u in observed if u is not None])
+    middle = int(len(found) * share)
+    gaps = np.diff(found)[middle - 2 : middle + 2]
+    at = middle - 2 + int(gaps.argmax())
+    assert gaps.max() > 1e-5
+    return float(found[at : at + 2].mean())

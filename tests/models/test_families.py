@@ -1,0 +1,383 @@
+"""Every family: the upstream library's numbers, packed or not, enhanced or not."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from importlib import import_module
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoProcessor, Idefics3Processor
+
+from nightshift.models.describe import FAMILIES, describe_scorer
+from nightshift.models.engine.enhancement import trigger_layers
+from nightshift.models.engine.family import Family, PixelLimits, VisualTokens
+from nightshift.models.engine.packed import PackedEngine
+from nightshift.models.engine.plain import PlainEngine
+from nightshift.models.pairs import engine_for
+from nightshift.models.scorer import Engine, Group
+from nightshift.schema.runs import EnhancementParams, ScorerParams
+from tests.models.readings import OFF, ON, assert_same, between, numbers, score
+from tests.models.tiny import picture
+from tests.models.tiny_families import save_family
+
+ASK = "Does the image match the caption:"
+N_LAYERS = 6
+
+
+def asked(*texts: str) -> tuple[tuple[str, ...], ...]:
+    return tuple((f" <{text}>? True or False",) for text in texts)
+
+
+PICTURES = [
+    Group(prefix=(picture(seed, size), ASK), suffixes=asked("a red square", "x", "blue " * 9))
+    for seed, size in ((1, (56, 56)), (2, (90, 40)))
+]
+TEXT_ONLY = Group(prefix=("Is red blue?",), suffixes=asked("yes", "no, a red square"))
+COMPOSED = Group(
+    prefix=("Query image", picture(2, (90, 40)), "Candidate image"),
+    suffixes=((picture(1), "same?"), (picture(3, (20, 60)), "Is it the same?")),
+)
+MANY_SUFFIXES = Group(
+    prefix=(picture(5), ASK), suffixes=asked(*(f"{'red ' * (i % 7)}{i}" for i in range(12)))
+)
+EVERYTHING = [*PICTURES, TEXT_ONLY, COMPOSED, MANY_SUFFIXES]
+
+
+def loaded(name: str, folder: Path, precision: str = "float32") -> Any:
+    facts = describe_scorer(f"hf:{folder}@{precision}", ScorerParams())
+    return import_module(FAMILIES[name]).load(facts, torch.device("cpu"))
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model of each family in turn."""
+    return save_family(request.param, tmp_path_factory.mktemp("x") / request.param)
+
+
+@pytest.fixture(scope="module")
+def family(folder: Path) -> Any:
+    return loaded(folder.name, folder)
+
+
+@pytest.fixture(scope="module")
+def engine(family: Family) -> Engine:
+    return engine_for(family, PixelLimits())
+
+
+@pytest.fixture(scope="module")
+def plain(family: Family) -> PlainEngine:
+    return PlainEngine(family, PixelLimits())
+
+
+@pytest.fixture
+def packed(family: Family) -> PackedEngine:
+    if family.steps is None:
+        pytest.skip(f"cannot be packed: {family.report.not_packed}")
+    return PackedEngine(family, family.steps, PixelLimits())
+
+
+def upstream(folder: Path, pieces: Sequence[str | Image.Image]) -> Any:
+    """What the checkpoint's own processor makes of a prompt."""
+    # SmolVLM's own asks for one package more; its strings are compared below.
+    kind = Idefics3Processor if folder.name == "smolvlm" else AutoProcessor
+    content: list[dict[str, Any]] = []
+    for is_text, run in groupby(pieces, key=lambda one: isinstance(one, str)):
+        if is_text:
+            content.append({"type": "text", "text": "".join(map(str, run))})
+        else:
+            content += [{"type": "image", "image": image} for image in run]
+    return kind.from_pretrained(folder).apply_chat_template(
+        [{"role": "user", "content": content}],
+        tokenize=True,
+        add_generation_prompt=True,
+        return_dict=True,
+        return_tensors="pt",
+    )
+
+
+def comparable(folder: Path) -> Iterator[Group]:
+    """Groups that upstream writes in the order in which they are read."""
+    yield from (*PICTURES, TEXT_ONLY)
+    # LLaVA-OneVision's template moves pictures to the front.
+    if folder.name != "llava_onevision":
+        yield COMPOSED
+
+
+# As upstream.
+
+
+def test_prompts_are_tokenised_as_the_checkpoints_own_processor_does(
+    engine: Engine, folder: Path
+) -> None:
+    for group in comparable(folder):
+        prepared = engine.prepare([group])
+        for prompt, suffix in zip(prepared.prompts, group.suffixes, strict=True):
+            theirs = upstream(folder, (*group.prefix, *suffix))["input_ids"][0]
+            assert prompt.ids.tolist() == theirs.tolist()
+
+
+def test_readings_are_those_of_the_upstream_forward(
+    engine: Engine, family: Any, folder: Path
+) -> None:
+    ids = [family.text.label(label) for label in ("True", "False")]
+    for group in comparable(folder):
+        for suffix, reading in zip(
+            group.suffixes, numbers(score(engine, [group], OFF)), strict=True
+        ):
+            with torch.no_grad():
+                inputs = upstream(folder, (*group.prefix, *suffix))
+                logits = family._model(**inputs).logits[0, -1]
+            p = logits.double().softmax(0)
+            entropy = float(-(p * p.log()).sum())
+            assert reading == pytest.approx(
+                [*logits[ids].tolist(), float(logits.logsumexp(0)), entropy], abs=1e-5
+            )
+
+
+def test_a_label_is_the_token_that_an_answer_begins_with(family: Any, folder: Path) -> None:
+    answer = " True" if folder.name in {"idefics3", "smolvlm"} else "True"
+
+    assert [family.text.label("True")] == family.text.ids(answer)
+
+
+def test_a_control_token_in_a_caption_is_text(engine: Engine, family: Any) -> None:
+    control = {int(token["id"]) for token in family.text._control.values()}
+
+    def control_ids(caption: str) -> list[int]:
+        group = Group(prefix=(picture(1), ASK), suffixes=asked(caption))
+        return [one for one in engine.prepare([group]).prompts[0].ids.tolist() if one in control]
+
+    for content in family.text._control:
+        assert control_ids(f"a {content}{content} b") == control_ids("a b")
+
+
+# Pictures.
+
+
+def test_a_picture_looks_the_same_alone_and_among_others(family: Family) -> None:
+    pictures = family.prepare_pictures(
+        [picture(1), picture(2, (90, 40)), picture(3, (20, 60))], PixelLimits()
+    )
+    with torch.inference_mode():
+        together = family.see(pictures)
+        alone = [family.see([one])[0] for one in pictures]
+
+    for one, other, shown in zip(together, alone, pictures, strict=True):
+        assert one.tokens.shape == (shown.n_tokens, 64)
+        assert len(one.deep) == family.report.n_deep
+        for ours, theirs in zip((one.tokens, *one.deep), (other.tokens, *other.deep), strict=True):
+            assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def test_pixel_limits_bound_what_a_picture_takes(family: Family, folder: Path) -> None:
+    large, tile = picture(7, (200, 100)), 32 * 32 if folder.name == "qwen3_vl" else 28 * 28
+    limits = [PixelLimits(max_pixels=most * tile) for most in (1, 3, 8)]
+
+    shown = [family.prepare_pictures([large], limit)[0] for limit in limits]
+
+    # Qwen's patches hold each picture twice, as frames of a film.
+    frames = 2 if folder.name.startswith("qwen") else 1
+    pixels = [one.pixels.numel() // (3 * frames) for one in shown]
+    if folder.name == "gemma3":
+        assert pixels == [tile] * 3
+    else:
+        assert pixels[0] == tile < pixels[1] <= 3 * tile
+        assert pixels[1] <= pixels[2] <= 8 * tile
+        assert shown[0].n_tokens < shown[1].n_tokens
+
+
+# Packed.
+
+
+def test_the_engine_is_the_packed_one_where_the_report_and_the_docs_say_so(
+    engine: Engine, family: Family, folder: Path
+) -> None:
+    assert isinstance(engine, PlainEngine if family.report.not_packed else PackedEngine)
+    page = Path(__file__).parents[2].joinpath("docs", "models.md").read_text("utf-8")
+    assert family.report.row(folder.name) in page
+    told = family.report.text()
+    assert (f"no ({family.report.not_packed})" in told) is (family.report.not_packed is not None)
+    assert "visual enhancement: yes" in told
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        OFF,
+        ON,
+        *(EnhancementParams(trigger=layer) for layer in (0, 1, 4)),
+        EnhancementParams(memory="all", norm_match="sequence", lens_norm="none"),
+    ],
+    ids=["off", "on", "at 0", "at 1", "at 4", "as published"],
+)
+def test_packed_prompts_read_what_whole_prompts_read(
+    packed: PackedEngine, plain: PlainEngine, params: EnhancementParams
+) -> None:
+    assert_same(score(packed, EVERYTHING, params), score(plain, EVERYTHING, params))
+
+
+def test_prompts_that_fire_and_prompts_that_do_not_share_a_pack(
+    engine: Engine, plain: PlainEngine
+) -> None:
+    groups = [*PICTURES, MANY_SUFFIXES]
+    quiet = score(plain, groups, EnhancementParams(gamma=1.0))
+    params = EnhancementParams(gamma=between([r.trace.uncertainty for r in quiet], 0.5))
+
+    found = score(engine, groups, params)
+
+    of_one_prefix = {reading.trace.fired for reading in found[-len(MANY_SUFFIXES.suffixes) :]}
+    assert of_one_prefix == {True, False}
+    assert_same(found, score(plain, groups, params))
+    changed = (numbers(found) != numbers(score(engine, groups, OFF))).any(axis=1)
+    assert all(changed[i] for i, reading in enumerate(found) if reading.trace.fired)
+
+
+@pytest.mark.parametrize("params", [OFF, ON], ids=["off", "on"])
+def test_a_pair_reads_the_same_alone_and_in_any_company(
+    engine: Engine, params: EnhancementParams
+) -> None:
+    together = score(engine, EVERYTHING[:-1], params)
+
+    alone = [
+        score(engine, [replace(group, suffixes=(suffix,))], params)[0]
+        for group in EVERYTHING[:-1]
+        for suffix in group.suffixes
+    ]
+    turned = [
+        replace(group, suffixes=tuple(reversed(group.suffixes)))
+        for group in reversed(EVERYTHING[:-1])
+    ]
+
+    assert_same(together, alone)
+    assert_same(score(engine, turned, params)[::-1], together)
+
+
+# Enhanced.
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        EnhancementParams(alpha=0.0, trigger=2),
+        EnhancementParams(gamma=1.0),
+        EnhancementParams(gamma=5.0, memory="all", norm_match="sequence"),
+    ],
+    ids=["alpha 0", "gamma 1", "gamma 5, as published"],
+)
+def test_alpha_zero_or_gamma_one_is_the_plain_forward_bit_for_bit(
+    engine: Engine, params: EnhancementParams
+) -> None:
+    found = score(engine, EVERYTHING, params)
+
+    assert np.array_equal(numbers(found), numbers(score(engine, EVERYTHING, OFF)))
+    assert not any(reading.trace.fired for reading in found)
+
+
+def test_a_forced_layer_looks_at_the_picture_again(plain: PlainEngine, family: Family) -> None:
+    layers = trigger_layers(ON, len(family.decoder.layers))
+    before = score(plain, PICTURES, OFF)
+
+    for layer in layers:
+        found = score(plain, PICTURES, EnhancementParams(trigger=layer))
+        assert {reading.trace.layer for reading in found} == {layer}
+        assert np.abs(numbers(found) - numbers(before)).max(axis=1).min() > 1e-4
+
+
+# Precision.
+
+
+def test_half_precision_weights_are_read_in_float32(folder: Path) -> None:
+    half = loaded(folder.name, folder, "bfloat16")
+    logits = numbers(score(engine_for(half, PixelLimits()), PICTURES, ON))[:, :2]
+
+    assert half.decoder.head_weight.dtype == torch.bfloat16
+    rounded = torch.tensor(logits).bfloat16().double().numpy()
+    assert (rounded != logits).mean() > 0.5
+
+
+# What only some have.
+
+
+@pytest.fixture(scope="module")
+def llava(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = save_family("llava_onevision", tmp_path_factory.mktemp("llava_onevision"))
+    return loaded("llava_onevision", folder)
+
+
+def test_llava_shows_a_picture_without_tiles_as_one_of_several(llava: Any) -> None:
+    both = [picture(1, (90, 40)), picture(2, (20, 60))]
+    ours = llava.prepare_pictures(both, PixelLimits(max_pixels=2 * 28 * 28))
+    found = llava._images([both], return_tensors="pt")
+    with torch.inference_mode():
+        seen = llava.see(ours)
+        theirs = llava._model.get_image_features(
+            found["pixel_values"][:, 0], found["image_sizes"], batch_num_images=[2]
+        ).pooler_output
+
+    assert [one.n_tokens for one in ours] == [5, 5]
+    for one, other in zip(seen, theirs, strict=True):
+        assert torch.allclose(one.tokens, other, atol=1e-5)
+
+
+@pytest.mark.parametrize("tiles", [3, 4, 5, 9])
+@pytest.mark.parametrize("size", [(20, 60), (90, 40), (300, 300), (400, 30), (57, 55), (29, 28)])
+def test_llava_chooses_no_grid_beyond_the_limit(
+    llava: Any, size: tuple[int, int], tiles: int
+) -> None:
+    image = picture(1, size)
+    (shown,) = llava.prepare_pictures([image], PixelLimits(max_pixels=tiles * 28 * 28))
+    (free,) = llava.prepare_pictures([image], PixelLimits())
+
+    assert shown.grid[0] <= tiles
+    if free.grid[0] <= tiles:
+        assert torch.equal(shown.pixels, free.pixels)
+
+
+def test_smolvlms_own_processor_writes_pictures_the_same(tmp_path: Path) -> None:
+    from transformers.models.smolvlm.processing_smolvlm import get_image_prompt_string
+
+    smol = loaded("smolvlm", save_family("smolvlm", tmp_path))
+    tokens = ("<fake_token_around_image>", "<image>", "<global-img>")
+    for rows, cols in ((0, 0), (1, 2), (3, 1)):
+        theirs = get_image_prompt_string(rows, cols, 4, *tokens)
+        ours = smol._processor.replace_image_token({"rows": [[rows]], "cols": [[cols]]}, 0)
+        assert ours == theirs
+
+
+def test_features_of_the_depth_of_the_tower_matter(tmp_path: Path) -> None:
+    qwen = loaded("qwen3_vl", save_family("qwen3_vl", tmp_path))
+    engine = engine_for(qwen, PixelLimits())
+    with_them = numbers(score(engine, PICTURES, OFF))
+    see = qwen.see
+    qwen.see = lambda pictures: [VisualTokens(tokens=one.tokens) for one in see(pictures)]
+
+    assert np.abs(numbers(score(engine, PICTURES, OFF)) - with_them).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("text_config", "reason"),
+    [
+        ({"model_type": "mistral", "sliding_window": 8}, "some layers attend to a window"),
+        ({"model_type": "gemma", "head_dim": 16}, "layers of gemma are not like Llama's"),
+    ],
+)
+def test_a_decoder_that_cannot_be_taken_apart_is_read_whole_and_told(
+    tmp_path: Path, text_config: dict[str, Any], reason: str
+) -> None:
+    folder = save_family("internvl", tmp_path / "internvl", text_config=text_config)
+    family = loaded("internvl", folder)
+    engine = engine_for(family, PixelLimits())
+    (group,) = [replace(PICTURES[0], suffixes=PICTURES[0].suffixes[:1])]
+
+    assert isinstance(engine, PlainEngine)
+    assert f"packed: no ({reason})" in family.report.text()
+    with torch.no_grad():
+        inputs = upstream(folder, (*group.prefix, *group.suffixes[0]))
+        logits = family._model(**inputs).logits[0, -1]
+    (reading,) = score(engine, [group], OFF)
+    assert reading.logsumexp == pytest.approx(float(logits.logsumexp(0)), abs=1e-5)
