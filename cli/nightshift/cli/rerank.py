@@ -25,7 +25,7 @@ _PARTS = click.Choice(["image", "text", "text,image"])
 @click.option("--index", "index_name", help="Which index to search.  [default: the newest ready]")
 @click.option(
     "--method",
-    type=click.Choice(["retllm", "freeret"]),
+    type=click.Choice(["retllm", "freeret", "indexmllm"]),
     default="retllm",
     show_default=True,
     help="How pairs are scored and ordered.",
@@ -34,7 +34,7 @@ _PARTS = click.Choice(["image", "text", "text,image"])
 @click.option(
     "--top-k",
     type=click.IntRange(1, 16384),
-    help="Candidates a query that are scored.  [default: as published, retllm 5, freeret 50]",
+    help="Candidates a query that are scored.  [default: retllm 5, freeret 50, indexmllm 100]",
 )
 @click.option("--query-parts", type=_PARTS, help="What models see of a query.  [default: all]")
 @click.option(
@@ -44,7 +44,8 @@ _PARTS = click.Choice(["image", "text", "text,image"])
 )
 @click.option(
     "--framing",
-    help="Which of the method's prompts, such as freeret_yes_no.  [default: the method's own]",
+    help="Which of the method's prompts, such as freeret_yes_no, or landmark, generic or product "
+    "of indexmllm.  [default: the method's own]",
 )
 @click.option(
     "--debias",
@@ -52,6 +53,17 @@ _PARTS = click.Choice(["image", "text", "text,image"])
     default="none",
     show_default=True,
     help="swap asks each pair twice, once with the answers exchanged, and takes the mean.",
+)
+@click.option(
+    "--symmetrise",
+    is_flag=True,
+    help="Ask about each pair twice, once with the sides exchanged, and take the mean.",
+)
+@click.option(
+    "--lambda",
+    "fusion",
+    type=click.FloatRange(0, 1),
+    help="Weight of the coarse score in the final one.  [default: indexmllm 0.5, else 0]",
 )
 @click.option(
     "--enhancement",
@@ -90,6 +102,8 @@ def rerank(
     item_parts: str | None,
     framing: str | None,
     debias: Literal["none", "swap"],
+    symmetrise: bool,
+    fusion: float | None,
     enhancement: str | None,
     quantum: float | None,
     compare: float,
@@ -106,6 +120,7 @@ def rerank(
     Examples:
       nightshift rerank shop --queries queries.jsonl --scorer hf:Qwen/Qwen2.5-VL-7B-Instruct --wait
       nightshift rerank shop --queries queries.jsonl --scorer ./my-mllm --method freeret
+      nightshift rerank shop --queries photos/ --scorer ./my-mllm --method indexmllm
       nightshift rerank shop --queries queries.jsonl --scorer ./my-mllm --top-k 20 --dry-run
     """
     from nightshift.cli.planning import index_parts, query_set_parts
@@ -136,11 +151,13 @@ def rerank(
             query_parts=query_parts,
             item_parts=item_parts,
             quantum=chosen.quantum if quantum is None else quantum,
+            fusion=chosen.fusion if fusion is None else fusion,
             compare=compare,
             scorer=ScorerParams(
                 method=method,
                 framing=framing or chosen.framings[0].name,
                 debias=debias,
+                symmetrise=symmetrise,
                 max_pixels=max_pixels,
                 enhancement=(
                     EnhancementParams(trigger=_trigger(enhancement))

@@ -4,12 +4,23 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from nightshift.models.codecs.tokens import SeenPicture
+
 __all__ = ["ItemContent"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemContent:
-    """Texts and decoded pictures, each in the record's order."""
+    """Texts and pictures, each in the record's order."""
 
     texts: tuple[str, ...] = ()
+    #: Decoded.
     images: tuple[Image.Image, ...] = ()
+    #: In place of `images`, where an earlier night stored what the model's vision tower made of
+    #: them; for scorers only.
+    seen: tuple[SeenPicture, ...] = ()
+
+    @property
+    def n_images(self) -> int:
+        """How many pictures it has."""
+        return len(self.images or self.seen)

@@ -1,10 +1,12 @@
 """Pairs scored by a method: its prompts rendered, read by an engine, and read off as log-odds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from nightshift.models.codecs.codec import Codec
+from nightshift.models.codecs.tokens import CodedImage
 from nightshift.models.content import ItemContent
 from nightshift.models.engine.family import Family, PixelLimits
 from nightshift.models.engine.packed import PackedEngine
@@ -21,15 +23,23 @@ from nightshift.models.scorer import (
 from nightshift.schema.errors import InputError
 from nightshift.schema.runs import EnhancementParams, ScorerParams
 from nightshift.scoring.methods.registry import framings_of
-from nightshift.scoring.prompts import Content, Framing, Segment
+from nightshift.scoring.prompts import Content, Framing, Segment, Side
 
 __all__ = ["PairScorer", "bind", "engine_for"]
 
 _OFF = EnhancementParams(trigger="never")
 
 
-def bind(family: Family, params: ScorerParams, fingerprint: str) -> "PairScorer":
+def bind(
+    family: Family, params: ScorerParams, fingerprint: str, codec: Codec | None = None
+) -> "PairScorer":
     """Bind a method to a loaded model.
+
+    Args:
+        family: The model.
+        params: The method and its parameters.
+        fingerprint: Of weights and parameters.
+        codec: That of the parameters; None where it loses nothing.
 
     Raises:
         ModelError: A label is not one token of the model.
@@ -38,7 +48,13 @@ def bind(family: Family, params: ScorerParams, fingerprint: str) -> "PairScorer"
     for label in (rules[0].labels.positive, rules[0].labels.negative):
         family.text.label(label)
     limits = PixelLimits(min_pixels=params.min_pixels, max_pixels=params.max_pixels)
-    return PairScorer(engine_for(family, limits), rules, params.enhancement, fingerprint)
+    coded: dict[Side, Codec] = {}
+    if codec is not None:
+        coded["candidate"] = codec
+        if params.code_queries:
+            coded["query"] = codec
+    engine = engine_for(family, limits)
+    return PairScorer(engine, rules, params.enhancement, fingerprint, coded)
 
 
 def engine_for(family: Family, limits: PixelLimits) -> Engine:
@@ -67,6 +83,7 @@ class PairScorer:
         rules: What is asked of each pair, as `framings_of` returned it; a score is their mean.
         enhancement: When and how the picture is looked at again.
         fingerprint: Of weights and all parameters.
+        coded: What the pictures of a side go through before they are shown.
     """
 
     def __init__(
@@ -75,15 +92,17 @@ class PairScorer:
         rules: Sequence[Framing],
         enhancement: EnhancementParams,
         fingerprint: str,
+        coded: Mapping[Side, Codec] | None = None,
     ) -> None:
         self.fingerprint = fingerprint
         self._engine = engine
         self._rules = rules
         self._enhancement = enhancement
+        self._coded = coded or {}
 
     def plain(self) -> "PairScorer":
         """See `Scorer.plain`."""
-        return PairScorer(self._engine, self._rules, _OFF, self.fingerprint)
+        return PairScorer(self._engine, self._rules, _OFF, self.fingerprint, self._coded)
 
     def prepare(self, groups: Sequence[PairGroup]) -> PreparedGroups:
         """See `Scorer.prepare`."""
@@ -95,7 +114,7 @@ class PairScorer:
             for j, other in enumerate(group.others):
                 of_pair = []
                 for rule in self._rules:
-                    prefix, key, suffix = _render(rule, group, other, f"{i}/{j}", j)
+                    prefix, key, suffix = self._render(rule, group, other, f"{i}/{j}", j)
                     if key not in begun:
                         begun[key] = len(prompts)
                         prompts.append(Group(prefix=prefix, suffixes=()))
@@ -125,31 +144,41 @@ class PairScorer:
 
         return [tuple(map(reading, of_group)) for of_group in prepared.places]
 
+    def _render(
+        self, rule: Framing, group: PairGroup, other: ItemContent, place: str, number: int
+    ) -> tuple[tuple[Piece, ...], tuple[Segment | int, ...], tuple[Piece, ...]]:
+        """Prefix, what tells it from others of the group, suffix."""
+        query, candidate = group.shared, other
+        if group.shared_side == "candidate":
+            query, candidate = candidate, query
+        try:
+            prompt = rule.render(_content(query), _content(candidate))
+        except InputError as error:
+            raise InputError(error.message, error.reason, place) from error
+        images = {
+            "query": self._shown("query", query),
+            "candidate": self._shown("candidate", candidate),
+        }
 
-def _render(
-    rule: Framing, group: PairGroup, other: ItemContent, place: str, number: int
-) -> tuple[tuple[Piece, ...], tuple[Segment | int, ...], tuple[Piece, ...]]:
-    """Prefix, what tells it from others of the group, suffix."""
-    query, candidate = group.shared, other
-    if group.shared_side == "candidate":
-        query, candidate = candidate, query
-    try:
-        prompt = rule.render(_content(query), _content(candidate))
-    except InputError as error:
-        raise InputError(error.message, error.reason, place) from error
-    images = {"query": query.images, "candidate": candidate.images}
+        def pieces(segments: Sequence[Segment]) -> tuple[Piece, ...]:
+            return tuple(s if isinstance(s, str) else images[s.side][s.index] for s in segments)
 
-    def pieces(segments: Sequence[Segment]) -> tuple[Piece, ...]:
-        return tuple(s if isinstance(s, str) else images[s.side][s.index] for s in segments)
+        # A prompt that shares the other side has a beginning of its own.
+        shared = prompt.shared_side == group.shared_side
+        key = prompt.prefix if shared else (number, *prompt.prefix)
+        return pieces(prompt.prefix), key, pieces(prompt.suffix)
 
-    # A prompt that shares the other side has a beginning of its own.
-    shared = prompt.shared_side == group.shared_side
-    key = prompt.prefix if shared else (number, *prompt.prefix)
-    return pieces(prompt.prefix), key, pieces(prompt.suffix)
+    def _shown(self, side: Side, content: ItemContent) -> tuple[Piece, ...]:
+        if content.seen:
+            return content.seen
+        codec = self._coded.get(side)
+        if codec is None:
+            return content.images
+        return tuple(CodedImage(image=image, codec=codec) for image in content.images)
 
 
 def _content(content: ItemContent) -> Content:
-    return Content(texts=content.texts, n_images=len(content.images))
+    return Content(texts=content.texts, n_images=content.n_images)
 
 
 def _pair_reading(reading: Reading, *, turned: bool) -> PairReading:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from nightshift.models.codecs.tokens import CodedImage, SeenPicture
 from nightshift.models.content import ItemContent
 from nightshift.schema.runs import EnhancementParams
 from nightshift.scoring.prompts import Labels, Side
@@ -25,7 +26,7 @@ __all__ = [
 ]
 
 #: A part of a prompt: text (never read for special tokens), or a picture.
-Piece = str | Image.Image
+Piece = str | Image.Image | SeenPicture | CodedImage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

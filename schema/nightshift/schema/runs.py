@@ -9,6 +9,7 @@ from nightshift.schema.records import PartKind
 
 __all__ = [
     "BlockPayload",
+    "EmbedderParams",
     "EnhancementParams",
     "Kinds",
     "MessageBody",
@@ -22,7 +23,7 @@ __all__ = [
 ]
 
 Kinds = frozenset[PartKind]
-MethodName = Literal["retllm", "freeret"]
+MethodName = Literal["retllm", "freeret", "indexmllm"]
 
 
 class _Frozen(BaseModel):
@@ -54,9 +55,30 @@ class ScorerParams(_Frozen):
     framing: str = "retllm"
     #: `swap` asks twice, the second time with the answers exchanged, and takes the mean.
     debias: Literal["none", "swap"] = "none"
+    #: Asks twice, the second time with the sides exchanged, and takes the mean: two pictures make
+    #: one pair, but two scores.
+    symmetrise: bool = False
+    #: What the visual tokens of candidates go through before they are shown.
+    codec: str = "none"
+    #: Digest of its codebook, where it has one.
+    codebook: str = ""
+    #: Whether those of queries go through it too.
+    code_queries: bool = False
     min_pixels: Annotated[int, Field(gt=0)] | None = None
     max_pixels: Annotated[int, Field(gt=0)] | None = None
     enhancement: EnhancementParams = EnhancementParams()
+
+
+class EmbedderParams(_Frozen):
+    """How FreeRet embeds: everything beside the weights that changes a vector."""
+
+    #: State at the end of the prompt: after the last layer's attention, after its feed-forward
+    #: without or with the final norm, or before the last layer.
+    site: Literal["attn_L", "mlp_L_prenorm", "mlp_L_postnorm", "mlp_L-1"] = "attn_L"
+    #: What the one word that stands for a content is asked for with; each adds to the one before.
+    prompt: Literal["e5v", "grounding", "grounding_noise", "full"] = "full"
+    task: Literal["retrieval", "caption", "news", "category", "product"] = "retrieval"
+    max_pixels: Annotated[int, Field(gt=0)] | None = None
 
 
 class RunParams(_Frozen):
@@ -67,6 +89,8 @@ class RunParams(_Frozen):
     item_parts: str = "text,image"
     #: Step of the score inside which candidates tie; 0 turns the tie-break off.
     quantum: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    #: Weight of the coarse score in the final one; the rest is the probability's.
+    fusion: Annotated[float, Field(ge=0, le=1)] = 0.0
     #: Share of queries whose pairs are scored without the enhancement too, to see what it changed.
     compare: Annotated[float, Field(ge=0, le=1)] = 0.1
     scorer: ScorerParams = ScorerParams()

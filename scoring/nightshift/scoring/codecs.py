@@ -39,6 +39,11 @@ class Reduce:
             return f"{self.kind}({self.size})"
         return f"{self.kind}(replicate)" if self.replicate else self.kind
 
+    @property
+    def by_blocks(self) -> bool:
+        """Whether it looks at neighbours in a grid."""
+        return self.kind in {"sample2", "pool2"}
+
     def n_vectors(self, grid: Grid) -> int:
         """Vectors that are left of a picture."""
         time, height, width = grid

@@ -5,8 +5,9 @@ engine that tokenises it never reads special tokens out of it.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
+from types import MappingProxyType
 from typing import Literal
 
 from nightshift.schema.errors import InputError
@@ -157,6 +158,19 @@ class Framing:
             shared_side=template.shared_side,
         )
 
+    def mirrored(self) -> "Framing":
+        """The same questions about (candidate, query) in place of (query, candidate)."""
+        templates = {
+            (query, item): Template(
+                shared_side="candidate" if found.shared_side == "query" else "query",
+                prefix=tuple(map(_exchanged, found.prefix)),
+                suffix=tuple(map(_exchanged, found.suffix)),
+                published=False,
+            )
+            for (item, query), found in self.templates.items()
+        }
+        return replace(self, name=f"{self.name}_mirrored", templates=MappingProxyType(templates))
+
     def _template(self, query_kinds: Kinds, item_kinds: Kinds) -> Template:
         try:
             return self.templates[query_kinds, item_kinds]
@@ -192,6 +206,13 @@ def _segments(part: str | Slot, sides: Mapping[Side, Content]) -> list[Segment]:
             return [ImageRef(side="query", index=i) for i in range(sides["query"].n_images)]
         case Slot.CANDIDATE_IMAGES:
             return [ImageRef(side="candidate", index=i) for i in range(sides["candidate"].n_images)]
+
+
+def _exchanged(part: str | Slot) -> str | Slot:
+    if isinstance(part, str):
+        return part
+    side, kind = part.value
+    return Slot(("candidate" if side == "query" else "query", kind))
 
 
 def _plain(parts: tuple[str | Slot, ...]) -> list[list[str]]:

@@ -5,6 +5,7 @@ from math import nan
 
 from nightshift.schema.runs import BlockPayload, RunParams
 from nightshift.scoring.calibration import CalibrationStats, observe_query
+from nightshift.scoring.fusion import fuse, probability
 from nightshift.scoring.tie_break import Placement, break_ties
 from nightshift.stores import judgements
 from nightshift.stores.ledger import Claim
@@ -33,9 +34,9 @@ def do_rank(session: WorkerSession, run: RunRow, claim: Claim, progress: Progres
     statistics: list[CalibrationStats] = []
     for query_id, candidates in found.items():
         if candidates:
-            placements = _place(candidates, params.quantum, [c.margin for c in candidates])
+            placements = _place(candidates, params, [c.margin for c in candidates])
             rows += _rows(run, candidates, placements)
-            statistics.append(_observe(candidates, placements, relevant.get(query_id)))
+            statistics.append(_observe(candidates, params, placements, relevant.get(query_id)))
     progress.step()
     merged = reduce(CalibrationStats.merge, statistics, CalibrationStats())
     with session.ledger.finish(claim) as connection:
@@ -46,18 +47,25 @@ def do_rank(session: WorkerSession, run: RunRow, claim: Claim, progress: Progres
 
 
 def _place(
-    candidates: list[ScoredCandidate], quantum: float, margins: list[float | None]
+    candidates: list[ScoredCandidate], params: RunParams, margins: list[float | None]
 ) -> list[Placement]:
+    known = [nan if margin is None else margin for margin in margins]
+    fused = None
+    if params.fusion:
+        coarse = [c.coarse_score for c in candidates]
+        fused = fuse(coarse, probability(known), weight=params.fusion)
     return break_ties(
-        [nan if margin is None else margin for margin in margins],
+        known,
         [nan if c.entropy is None else c.entropy for c in candidates],
         [c.coarse_rank for c in candidates],
-        quantum=quantum,
+        quantum=params.quantum,
+        fused=fused,
     )
 
 
 def _observe(
     candidates: list[ScoredCandidate],
+    params: RunParams,
     placements: list[Placement],
     relevant: frozenset[int] | None,
 ) -> CalibrationStats:
@@ -67,11 +75,11 @@ def _observe(
         fired_layers=[c.fired_layer if c.fired else None for c in candidates],
         relevant=None if relevant is None else [c.item_id in relevant for c in candidates],
         n_reused=sum(c.reused for c in candidates),
-        plain_winner=_plain_winner(candidates),
+        plain_winner=_plain_winner(candidates, params),
     )
 
 
-def _plain_winner(candidates: list[ScoredCandidate]) -> int | None:
+def _plain_winner(candidates: list[ScoredCandidate], params: RunParams) -> int | None:
     """Place of the winner without the enhancement; None where not every fired pair was compared."""
     plain = [c.plain_margin if c.fired else c.margin for c in candidates]
     if not any(c.fired for c in candidates) or any(
@@ -79,7 +87,7 @@ def _plain_winner(candidates: list[ScoredCandidate]) -> int | None:
     ):
         return None
     # By exact score: the entropy without the enhancement was not kept.
-    placements = _place(candidates, 0.0, plain)
+    placements = _place(candidates, params.model_copy(update={"quantum": 0.0}), plain)
     ranks = [placement.final_rank for placement in placements]
     return ranks.index(1)
 

@@ -68,7 +68,7 @@ class Codec:
         Raises:
             InputError: The bytes are too few or too many.
         """
-        expected = self.spec.n_bytes(grid, self._width, self._precision)
+        expected = self.n_bytes(grid)
         if len(data) != expected:
             raise InputError(
                 f"stored tokens have {len(data)} bytes where {self.spec} writes {expected}: build "
@@ -85,6 +85,10 @@ class Codec:
             stored = np.frombuffer(data[:n_index], f"<u{index_width(len(vectors))}")
             index = stored.astype(np.int64)
         return vectors if index is None else vectors[index]
+
+    def n_bytes(self, grid: Grid) -> int:
+        """Bytes of one picture."""
+        return self.spec.n_bytes(grid, self._width, self._precision)
 
     def kept(self, grid: Grid) -> NDArray[np.int64] | None:
         """Places, ascending, of the tokens that `decode` gives; None where it gives all."""

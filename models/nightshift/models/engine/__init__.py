@@ -12,4 +12,5 @@ __all__ = [
     "prompts",
     "reading",
     "text",
+    "visual",
 ]

@@ -7,6 +7,8 @@ from typing import Protocol
 from PIL import Image
 from torch import Tensor, nn
 
+from nightshift.models.codecs.codec import Codec
+from nightshift.models.codecs.tokens import SeenPicture
 from nightshift.models.engine.report import LoadReport
 from nightshift.models.engine.text import TextEncoder, Turn, Written
 
@@ -53,15 +55,21 @@ class Picture:
     n_tokens: int
     #: What stands for it in a prompt; one id for each visual token, and whatever belongs to them.
     written: Written
+    #: What the vision tower made of it on an earlier night; `pixels` are empty then.
+    seen: SeenPicture | None = None
+    #: What its visual tokens go through before they are shown.
+    codec: Codec | None = None
+    #: Places, ascending, of the visual tokens that a prompt shows; None where it shows all.
+    kept: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VisualTokens:
     """What the vision tower and its projection make of one picture."""
 
-    #: (n_tokens, width), in the place of token embeddings.
+    #: (n_tokens or as many as are kept, width), in the place of token embeddings.
     tokens: Tensor
-    #: (n_tokens, width) each, added to the stream behind the first layers, one a layer
+    #: As many and as wide each, added to the stream behind the first layers, one a layer
     #: (DeepStack, arXiv 2406.04334); none in most families.
     deep: tuple[Tensor, ...] = ()
 
@@ -82,12 +90,15 @@ class Embedded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoder:
-    """The parts of the language model that the enhancement looks at and acts on."""
+    """The parts of the language model that are looked at and acted on from outside."""
 
     #: Modules whose output is the residual stream (batch, length, width).
     layers: Sequence[nn.Module]
     #: The feed-forward of each layer: maps normed states to what is added to the stream.
     feed_forwards: Sequence[nn.Module]
+    #: What stands before each feed-forward: its input is the stream after the layer's attention.
+    #: None where a layer adds both at once.
+    feed_forward_norms: Sequence[nn.Module] | None
     #: Mean absolute weight of each feed-forward's gate projection.
     gate_sizes: Sequence[float]
     #: The norm between the last layer and the head.

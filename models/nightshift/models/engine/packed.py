@@ -17,8 +17,9 @@ from nightshift.models.engine.lockstep import Lockstep
 from nightshift.models.engine.memory import TokenBudget
 from nightshift.models.engine.packing import alone, batches, most_variants, why_whole
 from nightshift.models.engine.plain import PlainEngine
-from nightshift.models.engine.prompts import Prepared, PromptGroup, prepare, see
+from nightshift.models.engine.prompts import Prepared, PromptGroup, prepare
 from nightshift.models.engine.reading import read, readings_of
+from nightshift.models.engine.visual import see
 from nightshift.models.scorer import Group, PreparedGroups, Reading
 from nightshift.schema.runs import EnhancementParams
 from nightshift.scoring.prompts import Labels

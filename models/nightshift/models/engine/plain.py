@@ -8,13 +8,14 @@ from torch import Tensor
 from nightshift.models.engine.enhancement import enhanced
 from nightshift.models.engine.family import Family, PixelLimits, VisualTokens
 from nightshift.models.engine.memory import TokenBudget
-from nightshift.models.engine.prompts import Prepared, Prompt, embed, prepare, see
+from nightshift.models.engine.prompts import Prepared, Prompt, embed, prepare
 from nightshift.models.engine.reading import read, readings_of
+from nightshift.models.engine.visual import see
 from nightshift.models.scorer import Group, PreparedGroups, Reading
 from nightshift.schema.runs import EnhancementParams
 from nightshift.scoring.prompts import Labels
 
-__all__ = ["PlainEngine"]
+__all__ = ["PlainEngine", "alone", "batches"]
 
 # Bounds the memory of a forward, padding included.
 _TOKENS_PER_BATCH = 8192
@@ -73,7 +74,7 @@ class PlainEngine:
         def forward(batch: list[Prompt]) -> None:
             found.update(self._read_batch(batch, seen, label_ids, enhancement))
 
-        self._budget.run(prompts, _batches, forward, _alone)
+        self._budget.run(prompts, batches, forward, alone)
         return found
 
     def _read_batch(
@@ -98,7 +99,7 @@ class PlainEngine:
         return readings_of([one.place for one in batch], found, state.traces())
 
 
-def _batches(prompts: Sequence[Prompt], budget: int) -> Iterator[list[Prompt]]:
+def batches(prompts: Sequence[Prompt], budget: int) -> Iterator[list[Prompt]]:
     """Prompts of similar length together; a pure function of the prompts and the budget."""
     batch: list[Prompt] = []
     for prompt in sorted(prompts, key=lambda one: -len(one.ids)):
@@ -113,5 +114,6 @@ def _batches(prompts: Sequence[Prompt], budget: int) -> Iterator[list[Prompt]]:
         yield batch
 
 
-def _alone(batch: list[Prompt]) -> tuple[str, int] | None:
+def alone(batch: list[Prompt]) -> tuple[str, int] | None:
+    """Place and tokens of the one prompt of a batch; None if it has more."""
     return (batch[0].place, len(batch[0].ids)) if len(batch) == 1 else None

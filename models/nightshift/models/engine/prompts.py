@@ -1,12 +1,10 @@
 """Groups of prompts, tokenised: what every engine prepares and reads."""
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -18,13 +16,12 @@ from nightshift.models.engine.family import (
     VisualTokens,
 )
 from nightshift.models.engine.text import Written
+from nightshift.models.engine.visual import PicturePiece, digest, prepare_pictures
 from nightshift.models.scorer import Group, Piece, Reading
 from nightshift.schema.errors import InputError, ModelError
 
-__all__ = ["Part", "Prepared", "Prompt", "PromptGroup", "embed", "prepare", "see"]
+__all__ = ["Part", "Prepared", "Prompt", "PromptGroup", "embed", "prepare"]
 
-# Visual tokens that one pass of the vision tower makes: few stay in a CPU's cache.
-_VISUAL_TOKENS_PER_PASS = {"cpu": 512, "cuda": 16_384}
 # So many distinct prompts with one reading are no coincidence.
 _SUSPICIOUS = 8
 
@@ -122,25 +119,11 @@ def prepare(family: Family, limits: PixelLimits, groups: Sequence[Group]) -> Pre
         for piece in (*group.prefix, *(p for suffix in group.suffixes for p in suffix)):
             if not isinstance(piece, str):
                 album.add(piece)
-    pictures = family.prepare_pictures(album.distinct, limits)
+    pictures = prepare_pictures(family, album.distinct, limits)
     writer = _Writer(family, album, pictures)
     return Prepared(
         pictures=pictures, groups=[writer.group(i, group) for i, group in enumerate(groups)]
     )
-
-
-def see(family: Family, pictures: Sequence[Picture]) -> list[VisualTokens]:
-    """Visual tokens of each picture, in passes that bound the vision tower's memory."""
-    most = _VISUAL_TOKENS_PER_PASS.get(family.decoder.head_weight.device.type, 16_384)
-    seen: list[VisualTokens] = []
-    batch: list[Picture] = []
-    for picture in pictures:
-        n_tokens = sum(one.n_tokens for one in batch) + picture.n_tokens
-        if batch and n_tokens > most:
-            seen += family.see(batch)
-            batch = []
-        batch.append(picture)
-    return seen + family.see(batch) if batch else seen
 
 
 def embed(family: Family, parts: Sequence[Part | Prompt], seen: Sequence[VisualTokens]) -> Embedded:
@@ -187,12 +170,11 @@ class _Writer:
         # An empty beginning leaves the head to what the prompts begin with.
         first = next((p for pieces in (group.prefix, *group.suffixes) for p in pieces), "")
         head = turn.text_head if isinstance(first, str) else turn.picture_head
-        prefix = self._part(str(number), group.prefix, 0, head=head)
-        start = int(prefix.positions.max()) + 1 if prefix.positions.numel() else 0
+        prefix, start = self._part(str(number), group.prefix, 0, head=head)
         suffixes = []
         for i, pieces in enumerate(group.suffixes):
             place = f"{number}/{i}"
-            suffixes.append(self._part(place, pieces, start, tail=turn.tail))
+            suffixes.append(self._part(place, pieces, start, tail=turn.tail)[0])
             self._refuse_long(len(prefix.ids) + len(suffixes[-1].ids), place)
         return PromptGroup(prefix=prefix, suffixes=tuple(suffixes))
 
@@ -204,13 +186,35 @@ class _Writer:
         *,
         head: Written = (),
         tail: Written = (),
-    ) -> Part:
+    ) -> tuple[Part, int]:
+        """A part that begins at a position, and the position behind it."""
         written = (*head, *(one for piece in pieces for one in self._written(piece)), *tail)
         ids = torch.tensor(self._family.text.join(written), dtype=torch.int64)
         shown = tuple(self._album.place(one) for one in pieces if not isinstance(one, str))
         # A part's positions only depend on what precedes it by where that ends.
         positions = self._family.positions(ids, [self._pictures[i] for i in shown]) + start
-        return Part(place=place, ids=ids, positions=positions, pictures=shown)
+        left = self._left(ids, shown)
+        if len(positions) == 1:
+            # In reading order: what was dropped leaves no gap.
+            positions = positions[:, : int(left.sum())]
+        end = int(positions.max()) + 1 if positions.numel() else start
+        if len(positions) > 1:
+            # Where in the whole picture a token stood.
+            positions = positions[:, left]
+        return Part(place=place, ids=ids[left], positions=positions, pictures=shown), end
+
+    def _left(self, ids: Tensor, shown: Sequence[int]) -> Tensor:
+        """Bool (length,): all but the visual tokens that a reduction dropped."""
+        left = torch.ones(len(ids), dtype=torch.bool)
+        if all(self._pictures[i].kept is None for i in shown):
+            return left
+        places = self._family.is_visual(ids).nonzero()[:, 0]
+        of_pictures = places.split([self._pictures[i].n_tokens for i in shown])
+        for i, of_picture in zip(shown, of_pictures, strict=True):
+            if (kept := self._pictures[i].kept) is not None:
+                left[of_picture] = False
+                left[of_picture[kept]] = True
+        return left
 
     def _written(self, piece: Piece) -> Written:
         if isinstance(piece, str):
@@ -232,24 +236,21 @@ class _Album:
     """The distinct pictures of a call, by content."""
 
     def __init__(self) -> None:
-        self.distinct: list[Image.Image] = []
+        self.distinct: list[PicturePiece] = []
         self._places: dict[bytes, int] = {}
         self._digests: dict[int, bytes] = {}
 
-    def add(self, image: Image.Image) -> None:
-        digest = self._digest(image)
-        if digest not in self._places:
-            self._places[digest] = len(self.distinct)
-            self.distinct.append(image.convert("RGB"))
+    def add(self, piece: PicturePiece) -> None:
+        found = self._digest(piece)
+        if found not in self._places:
+            self._places[found] = len(self.distinct)
+            self.distinct.append(piece)
 
-    def place(self, image: Image.Image) -> int:
-        return self._places[self._digest(image)]
+    def place(self, piece: PicturePiece) -> int:
+        return self._places[self._digest(piece)]
 
-    def _digest(self, image: Image.Image) -> bytes:
+    def _digest(self, piece: PicturePiece) -> bytes:
         # The same object is most often meant by the same picture: hash its bytes once.
-        if id(image) not in self._digests:
-            rgb = image.convert("RGB")
-            digest = hashlib.blake2b(repr(rgb.size).encode(), digest_size=16)
-            digest.update(rgb.tobytes())
-            self._digests[id(image)] = digest.digest()
-        return self._digests[id(image)]
+        if id(piece) not in self._digests:
+            self._digests[id(piece)] = digest(piece)
+        return self._digests[id(piece)]

@@ -27,5 +27,7 @@ class Method:
     depth: int
     #: Step of the score inside which candidates tie, and entropy decides; 0 where none does.
     quantum: float
+    #: Weight of the coarse score in the final one; 0 leaves it out.
+    fusion: float = 0.0
     #: Whether, and how, the model looks at the picture again.
     enhancement: EnhancementParams

@@ -6,6 +6,7 @@ from types import MappingProxyType
 from nightshift.schema.errors import ConfigurationError
 from nightshift.schema.runs import MethodName, ScorerParams
 from nightshift.scoring.methods.freeret import FREERET
+from nightshift.scoring.methods.indexmllm import INDEXMLLM
 from nightshift.scoring.methods.method import Method
 from nightshift.scoring.methods.retllm import RETLLM
 from nightshift.scoring.prompts import Framing
@@ -14,7 +15,7 @@ __all__ = ["FRAMINGS", "METHODS", "framing", "framings_of"]
 
 #: Every method by name.
 METHODS: Mapping[MethodName, Method] = MappingProxyType(
-    {method.name: method for method in (RETLLM, FREERET)}
+    {method.name: method for method in (RETLLM, FREERET, INDEXMLLM)}
 )
 
 #: Every framing by name.
@@ -37,9 +38,10 @@ def framing(name: str) -> Framing:
 
 
 def framings_of(params: ScorerParams) -> tuple[Framing, ...]:
-    """What is asked of every pair: one framing, or one and its swapped twin.
+    """What is asked of every pair: one framing, and its twins where a score is a mean.
 
-    All of them share the same side of a pair and have the same two labels.
+    All of them have the same two labels. The first one's shared side is what pairs are grouped by;
+    a mirrored one shares the other.
 
     Raises:
         ConfigurationError: The method has no such framing, or none with its answers exchanged.
@@ -49,9 +51,12 @@ def framings_of(params: ScorerParams) -> tuple[Framing, ...]:
         known = ", ".join(one.name for one in method.framings)
         msg = f"framing {rule.name!r} is not one of {method.name}; it has: {known}"
         raise ConfigurationError(msg)
-    if params.debias == "none":
-        return (rule,)
-    if rule.name not in method.swapped:
-        msg = f"framing {rule.name!r} cannot be asked with its answers exchanged: drop --debias"
-        raise ConfigurationError(msg)
-    return (rule, method.swapped[rule.name])
+    rules = [rule]
+    if params.debias == "swap":
+        if rule.name not in method.swapped:
+            msg = f"framing {rule.name!r} cannot be asked with its answers exchanged: drop --debias"
+            raise ConfigurationError(msg)
+        rules.append(method.swapped[rule.name])
+    if params.symmetrise:
+        rules += [one.mirrored() for one in rules]
+    return tuple(rules)

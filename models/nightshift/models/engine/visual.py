@@ -1,0 +1,147 @@
+"""Pictures on their way into prompts: seen by the vision tower now, or on an earlier night."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from math import isqrt
+
+import numpy as np
+import torch
+from PIL import Image
+
+from nightshift.models.codecs.codec import Codec
+from nightshift.models.codecs.tokens import CodedImage, SeenPicture
+from nightshift.models.engine.family import Family, Picture, PixelLimits, VisualTokens
+from nightshift.schema.errors import ModelError
+from nightshift.scoring.codecs import Grid
+
+__all__ = ["PicturePiece", "digest", "freeze", "prepare_pictures", "see"]
+
+#: What stands for a picture where prompts are put together.
+PicturePiece = Image.Image | SeenPicture | CodedImage
+
+# Visual tokens that one pass of the vision tower makes: few stay in a CPU's cache.
+_VISUAL_TOKENS_PER_PASS = {"cpu": 512, "cuda": 16_384}
+
+
+def prepare_pictures(
+    family: Family, pieces: Sequence[PicturePiece], limits: PixelLimits
+) -> list[Picture]:
+    """Resize and normalise those that come with pixels, on the CPU; any thread may call it.
+
+    Raises:
+        InputError: A picture cannot be resized within the limits.
+        ModelError: A codec needs a grid of tokens that the family has not.
+    """
+    images = [
+        piece.image if isinstance(piece, CodedImage) else piece
+        for piece in pieces
+        if not isinstance(piece, SeenPicture)
+    ]
+    fresh = iter(family.prepare_pictures([image.convert("RGB") for image in images], limits))
+    pictures = []
+    for piece in pieces:
+        if isinstance(piece, SeenPicture):
+            pictures.append(_of_seen(piece))
+        elif isinstance(piece, CodedImage):
+            pictures.append(_coded(next(fresh), piece.codec))
+        else:
+            pictures.append(next(fresh))
+    return pictures
+
+
+def see(family: Family, pictures: Sequence[Picture]) -> list[VisualTokens]:
+    """What prompts show of each picture, in passes that bound the vision tower's memory."""
+    fresh = iter(_see(family, [picture for picture in pictures if picture.seen is None]))
+    like = family.decoder.head_weight
+    found = []
+    for picture in pictures:
+        if picture.seen is not None:
+            found.append(_taken_apart(picture.seen.values, picture.seen.n_deep, like))
+        elif picture.codec is None:
+            found.append(next(fresh))
+        else:
+            whole = freeze(picture, next(fresh))
+            values = picture.codec.round_trip(whole.values, whole.tokens)
+            found.append(_taken_apart(values, whole.n_deep, like))
+    return found
+
+
+def freeze(picture: Picture, seen: VisualTokens) -> SeenPicture:
+    """The visual tokens of a whole picture, to be kept."""
+    values = torch.cat([seen.tokens, *seen.deep], dim=1)
+    return SeenPicture(
+        values=values.to("cpu", torch.float32).numpy(),
+        n_deep=len(seen.deep),
+        grid=picture.grid,
+        tokens=_token_grid(picture),
+        written=picture.written,
+    )
+
+
+def digest(piece: PicturePiece) -> bytes:
+    """16 bytes that tell pictures apart by what prompts show of them."""
+    found = hashlib.blake2b(digest_size=16)
+    match piece:
+        case SeenPicture():
+            kept = None if piece.kept is None else piece.kept.tolist()
+            found.update(repr((piece.grid, piece.tokens, piece.written, kept)).encode())
+            found.update(np.ascontiguousarray(piece.values).tobytes())
+        case CodedImage():
+            found.update(str(piece.codec.spec).encode() + digest(piece.image))
+        case _:
+            rgb = piece.convert("RGB")
+            found.update(repr(rgb.size).encode())
+            found.update(rgb.tobytes())
+    return found.digest()
+
+
+def _see(family: Family, pictures: Sequence[Picture]) -> list[VisualTokens]:
+    most = _VISUAL_TOKENS_PER_PASS.get(family.decoder.head_weight.device.type, 16_384)
+    seen: list[VisualTokens] = []
+    batch: list[Picture] = []
+    for picture in pictures:
+        n_tokens = sum(one.n_tokens for one in batch) + picture.n_tokens
+        if batch and n_tokens > most:
+            seen += family.see(batch)
+            batch = []
+        batch.append(picture)
+    return seen + family.see(batch) if batch else seen
+
+
+def _of_seen(piece: SeenPicture) -> Picture:
+    return Picture(
+        pixels=torch.empty(0),
+        grid=piece.grid,
+        n_tokens=int(np.prod(piece.tokens)),
+        written=piece.written,
+        seen=piece,
+        kept=None if piece.kept is None else torch.from_numpy(piece.kept),
+    )
+
+
+def _coded(picture: Picture, codec: Codec) -> Picture:
+    reduce, grid = codec.spec.reduce, _token_grid(picture)
+    if reduce is not None and reduce.by_blocks and grid[:2] == (1, 1) and grid[2] > 1:
+        raise ModelError(
+            f"{codec.spec} needs visual tokens in rows and columns, and this family cuts pictures "
+            "into tiles: choose kmeans, group, int8 or pq"
+        )
+    kept = codec.kept(grid)
+    return replace(picture, codec=codec, kept=None if kept is None else torch.from_numpy(kept))
+
+
+def _token_grid(picture: Picture) -> Grid:
+    """Tokens in time, rows and columns; in one row where the picture's shape does not say."""
+    if len(picture.grid) == 3 and picture.n_tokens:
+        time, height, width = picture.grid
+        merge = isqrt(time * height * width // picture.n_tokens)
+        if merge and time * (height // merge) * (width // merge) == picture.n_tokens:
+            return (time, height // merge, width // merge)
+    return (1, 1, picture.n_tokens)
+
+
+def _taken_apart(values: np.ndarray, n_deep: int, like: torch.Tensor) -> VisualTokens:
+    whole = torch.from_numpy(values).to(like.device, like.dtype)
+    tokens, *deep = whole.chunk(1 + n_deep, dim=1)
+    return VisualTokens(tokens=tokens, deep=tuple(deep))

@@ -1,0 +1,86 @@
+"""IndexMLLM (Tharwat et al., CVPR 2026 Findings, arXiv 2604.13268): pairs of pictures.
+
+The model is shown the query's picture, then the candidate's, and asked for one digit; the margin is
+the logit of "1" minus that of "0", raw. The final score is λ times the coarse score plus 1 − λ
+times the probability. Visual tokens of candidates may come from a compressed index (`codecs`).
+Prompts: methods §4.1; the question about objects is the authors', the others are ours in its form.
+"""
+
+from types import MappingProxyType
+
+from nightshift.schema.runs import EnhancementParams
+from nightshift.scoring.methods.method import Method
+from nightshift.scoring.prompts import Framing, Kinds, Labels, Slot, Template
+
+__all__ = ["INDEXMLLM"]
+
+_IMAGE: Kinds = frozenset({"image"})
+
+#: By name: the question, and what the digits 0 and 1 mean.
+_QUESTIONS = {
+    "object": (
+        """\
+Determine whether the exact same object instance from the query image is present in the candidate \
+image.
+* The instance must be the same, not just a similar object.
+* The instance may appear at a different scale, partially occluded, or among other objects.
+""",
+        "the object instance does not appear",
+        "the object instance appears in the candidate",
+    ),
+    "landmark": (
+        """\
+Determine whether both show the exact same landmark, building, or architectural detail.
+* It must be the same place, not just one of the same kind or style.
+* Either may show all of it or a part, from another viewpoint, in other light, or partly hidden.
+""",
+        "the candidate does not show the same landmark",
+        "the candidate shows the same landmark",
+    ),
+    "generic": (
+        "Determine whether the candidate is similar to the query image.\n",
+        "the candidate is not similar",
+        "the candidate is similar",
+    ),
+    "product": (
+        """\
+Determine whether both show the exact same product.
+* Brand, model and variant must be the same, not just the kind of product.
+* It may be shown from another side, on another background, or in other packaging.
+""",
+        "the candidate does not show the same product",
+        "the candidate shows the same product",
+    ),
+}
+
+
+def _framing(name: str) -> Framing:
+    question, absent, present = _QUESTIONS[name]
+    asked = (
+        f"\nYou are given two images: a query and a candidate. {question}\n"
+        f"Output strictly a single digit:\n0 = {absent}\n1 = {present}\n\n"
+        "Do not output anything else.\n"
+    )
+    template = Template(
+        shared_side="query",
+        prefix=(Slot.QUERY_IMAGES,),
+        suffix=(Slot.CANDIDATE_IMAGES, asked),
+        published=name == "object",
+    )
+    return Framing(
+        name=name,
+        version="1",
+        labels=Labels(positive="1", negative="0"),
+        templates=MappingProxyType({(_IMAGE, _IMAGE): template}),
+    )
+
+
+INDEXMLLM = Method(
+    name="indexmllm",
+    framings=tuple(map(_framing, _QUESTIONS)),
+    # The authors re-rank a thousand, on many GPUs.
+    depth=100,
+    quantum=0.0,
+    fusion=0.5,
+    enhancement=EnhancementParams(trigger="never"),
+)
