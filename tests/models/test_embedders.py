@@ -34,7 +34,7 @@ def embedder(request: pytest.FixtureRequest) -> Embedder:
 
 
 def embed(embedder: Embedder, *contents: ItemContent, role: Role = "item") -> np.ndarray:
-    return embedder.embed(embedder.prepare(contents), role).vectors
+    return embedder.embed(embedder.prepare(contents, role)).vectors
 
 
 def test_every_kind_of_content_becomes_a_unit_vector(embedder: Embedder) -> None:
@@ -80,7 +80,7 @@ def test_several_pictures_become_their_mean_direction(embedder: Embedder) -> Non
 def test_text_beyond_the_context_is_reported_never_cut_silently(embedder: Embedder) -> None:
     contents = [TEXT, ItemContent(texts=(LONG,)), ItemContent(texts=("a", LONG))]
 
-    found = embedder.embed(embedder.prepare(contents), "item")
+    found = embedder.embed(embedder.prepare(contents, "item"))
 
     assert [(notice.position, notice.reason) for notice in found.notices] == [
         (1, "text_truncated"),
@@ -95,7 +95,7 @@ def test_text_that_just_fits_is_no_notice(embedder: Embedder, words: int, report
     """Two of the 24 tokens are the start and the end of the text."""
     content = ItemContent(texts=(" ".join(["a"] * words),))
 
-    found = embedder.embed(embedder.prepare([content]), "item")
+    found = embedder.embed(embedder.prepare([content], "item"))
 
     assert bool(found.notices) == reported
 
@@ -111,7 +111,7 @@ def test_control_tokens_in_a_text_are_text(embedder: Embedder) -> None:
 
 def test_an_empty_content_is_refused_by_position(embedder: Embedder) -> None:
     with pytest.raises(InputError) as refused:
-        embedder.prepare([TEXT, ItemContent()])
+        embedder.prepare([TEXT, ItemContent()], "item")
 
     assert (refused.value.reason, refused.value.subject_id) == ("empty_content", "1")
 
@@ -126,11 +126,11 @@ def test_pictures_of_any_mode_and_size_are_embedded(embedder: Embedder, mode: st
 
 def test_threads_may_prepare_at_once(embedder: Embedder) -> None:
     contents = [[ItemContent(texts=(f"red {i} " * (1 + 9 * (i % 2)),))] for i in range(24)]
-    alone = [embedder.embed(embedder.prepare(one), "item") for one in contents]
+    alone = [embedder.embed(embedder.prepare(one, "item")) for one in contents]
     prepared: dict[int, object] = {}
 
     def prepare(i: int) -> None:
-        prepared[i] = embedder.prepare(contents[i])
+        prepared[i] = embedder.prepare(contents[i], "item")
 
     threads = [Thread(target=prepare, args=(i,)) for i in range(len(contents))]
     for thread in threads:
@@ -139,7 +139,7 @@ def test_threads_may_prepare_at_once(embedder: Embedder) -> None:
         thread.join()
 
     for i, expected in enumerate(alone):
-        found = embedder.embed(prepared[i], "item")
+        found = embedder.embed(prepared[i])
         assert found.vectors == pytest.approx(expected.vectors, abs=1e-6)
         assert found.notices == expected.notices
 

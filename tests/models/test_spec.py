@@ -6,6 +6,7 @@ import pytest
 
 from nightshift.models.spec import Builtin, Directory, Hub, ModelSpec, parse_spec
 from nightshift.schema.errors import ModelError
+from nightshift.schema.runs import EmbedderParams
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,19 @@ from nightshift.schema.errors import ModelError
         (
             "hf:org/name@bfloat16",
             ModelSpec(library="hf", source=Hub(name="org/name"), precision="bfloat16"),
+        ),
+        (
+            "freeret:org/name",
+            ModelSpec(library="freeret", source=Hub(name="org/name"), embedding=EmbedderParams()),
+        ),
+        (
+            "freeret:org/name?site=mlp_L-1&task=news@float16",
+            ModelSpec(
+                library="freeret",
+                source=Hub(name="org/name"),
+                precision="float16",
+                embedding=EmbedderParams(site="mlp_L-1", task="news"),
+            ),
         ),
     ],
 )
@@ -87,3 +101,9 @@ def test_what_cannot_be_a_model_is_refused_with_what_can(text: str) -> None:
         parse_spec(text)
 
     assert refused.value.model == text
+
+
+@pytest.mark.parametrize("options", ["site=nowhere", "sight=attn_L", "site", "max_pixels=0"])
+def test_options_that_freeret_does_not_have_are_refused(options: str) -> None:
+    with pytest.raises(ModelError, match=r"site|sight|max_pixels"):
+        parse_spec(f"freeret:org/name?{options}")

@@ -1,14 +1,26 @@
-"""The model that a worker has in memory: one at a time, loaded when a job first needs it."""
+"""The weights that a worker has in memory: one copy of one model, loaded when a job needs it."""
 
 import gc
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
+from nightshift.models.describe import describe_embedder, describe_scorer
 from nightshift.models.embedder import Embedder
-from nightshift.models.load import load_embedder, load_scorer, pick_device, release_device_memory
+from nightshift.models.load import (
+    bind_embedder,
+    bind_scorer,
+    load_embedder,
+    load_family,
+    pick_device,
+    release_device_memory,
+)
 from nightshift.models.scorer import Scorer
 from nightshift.schema.errors import ModelError
+from nightshift.schema.models import ModelFacts
 from nightshift.schema.runs import ScorerParams
+
+if TYPE_CHECKING:
+    from nightshift.models.engine.family import Family
 
 __all__ = ["ModelCache"]
 
@@ -18,6 +30,9 @@ _M = TypeVar("_M", bound=Embedder | Scorer)
 class ModelCache:
     """Loads weights on first use and keeps them until a job needs others.
 
+    Whatever is made of the same multimodal LLM (FreeRet's embedder, scorers of any method) shares
+    its one copy.
+
     Args:
         device: `auto`, `cpu`, `cuda` or `cuda:N`; not touched before the first load.
     """
@@ -25,9 +40,12 @@ class ModelCache:
     def __init__(self, *, device: str = "auto") -> None:
         #: As asked for, until the first load says which it is.
         self.device = device
-        #: Fingerprint of the model in memory.
+        #: Fingerprint of the model that was used last.
         self.loaded: str | None = None
-        self._model: Embedder | Scorer | None = None
+        #: What the weights in memory are called by all who share them.
+        self._weights: str | None = None
+        self._family: Family | None = None
+        self._bound: dict[str, Embedder | Scorer] = {}
 
     def embedder(self, spec: str, fingerprint: str) -> Embedder:
         """The embedder of a run.
@@ -36,27 +54,56 @@ class ModelCache:
             ModelError: It cannot be loaded, or what loads here is not what the run was planned
                 with.
         """
-        return self._get(spec, fingerprint, lambda: load_embedder(spec, device=self.device))
+
+        def load(facts: ModelFacts) -> Embedder:
+            if "weights" not in facts.card:
+                return load_embedder(spec, device=self.device)
+            return bind_embedder(self._shared(facts), facts)
+
+        return self._get(fingerprint, lambda: describe_embedder(spec), load)
 
     def scorer(self, spec: str, params: ScorerParams, fingerprint: str) -> Scorer:
         """The scorer of a run; ModelError as for `embedder`."""
-        return self._get(spec, fingerprint, lambda: load_scorer(spec, params, device=self.device))
+        return self._get(
+            fingerprint,
+            lambda: describe_scorer(spec, params),
+            lambda facts: bind_scorer(self._shared(facts), params, facts),
+        )
 
-    def _get(self, spec: str, fingerprint: str, load: Callable[[], _M]) -> _M:
-        if self.loaded != fingerprint or self._model is None:
-            # First out, then in: two models of 7 B parameters do not fit one GPU.
-            self.loaded, self._model = None, None
-            gc.collect()
-            release_device_memory()
-            # Only now: finding a GPU initialises CUDA.
-            self.device = str(pick_device(self.device))
-            model = load()
-            if model.fingerprint != fingerprint:
+    def _get(
+        self,
+        fingerprint: str,
+        describe: Callable[[], ModelFacts],
+        load: Callable[[ModelFacts], _M],
+    ) -> _M:
+        if fingerprint not in self._bound:
+            facts = describe()
+            if facts.fingerprint != fingerprint:
                 raise ModelError(
-                    f"{spec} has the fingerprint {model.fingerprint} here, but the run was planned "
-                    f"with {fingerprint}: the weights or their configuration differ between this "
-                    "worker and the planner; make them the same or plan the run anew",
-                    spec,
+                    f"{facts.spec} has the fingerprint {facts.fingerprint} here, but the run was "
+                    f"planned with {fingerprint}: the weights or their configuration differ "
+                    "between this worker and the planner; make them the same or plan the run anew",
+                    facts.spec,
                 )
-            self.loaded, self._model = fingerprint, model
-        return self._model  # type: ignore[return-value]
+            self._make_room(facts)
+            self._bound[fingerprint] = load(facts)
+        self.loaded = fingerprint
+        return cast("_M", self._bound[fingerprint])
+
+    def _make_room(self, facts: ModelFacts) -> None:
+        weights = str(facts.card.get("weights", facts.fingerprint))
+        if weights == self._weights:
+            return
+        # First out, then in: two models of 7 B parameters do not fit one GPU.
+        self.loaded, self._weights, self._family = None, None, None
+        self._bound.clear()
+        gc.collect()
+        release_device_memory()
+        # Only now: finding a GPU initialises CUDA.
+        self.device = str(pick_device(self.device))
+        self._weights = weights
+
+    def _shared(self, facts: ModelFacts) -> "Family":
+        if self._family is None:
+            self._family = load_family(facts, device=self.device)
+        return self._family

@@ -7,6 +7,7 @@ difference is real.
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from importlib import import_module, util
 from pathlib import Path
@@ -19,7 +20,8 @@ from nightshift.models.spec import Builtin, Directory, Hub, ModelSpec, parse_spe
 from nightshift.schema.errors import ModelError
 from nightshift.schema.identity import fingerprint
 from nightshift.schema.models import ModelFacts
-from nightshift.schema.runs import ScorerParams
+from nightshift.schema.runs import EmbedderParams, ScorerParams
+from nightshift.scoring.methods.freeret_embedding import digest
 from nightshift.scoring.methods.registry import framings_of
 from nightshift.scoring.mixing import MIXING_WEIGHTS
 
@@ -43,12 +45,15 @@ def describe_embedder(spec: str) -> ModelFacts:
     """Name an embedder.
 
     Args:
-        spec: As `parse_spec` reads it; float32 unless it says otherwise, on every device.
+        spec: As `parse_spec` reads it; float32 unless it says otherwise, on every device, but for
+            `freeret`, which is a scorer's model: see `describe_scorer`.
 
     Raises:
         ModelError: It is malformed, its files are missing, or it is no embedder.
     """
     parsed = parse_spec(spec)
+    if parsed.embedding is not None:
+        return _describe_freeret(parsed, parsed.embedding)
     where = _open_clip if parsed.library == "open_clip" else _hf_embedder
     identity, dim, context_length = where(parsed)
     card = {
@@ -81,23 +86,51 @@ def describe_scorer(spec: str, params: ScorerParams) -> ModelFacts:
     parsed = parse_spec(spec)
     if parsed.library != "hf":
         raise ModelError(f"{spec!r}: a scorer is loaded by transformers; write hf:MODEL", spec)
+    canonical, _, weights = _multimodal(parsed)
+    card = {
+        "kind": "scorer",
+        "version": _SCORER_VERSION,
+        **weights,
+        "framings": [one.digest for one in framings_of(params)],
+        "params": params.model_dump(mode="json"),
+    }
+    return ModelFacts(kind="scorer", spec=str(canonical), fingerprint=fingerprint(card), card=card)
+
+
+def _describe_freeret(parsed: ModelSpec, params: EmbedderParams) -> ModelFacts:
+    canonical, config, weights = _multimodal(parsed)
+    text = config.get("text_config") or config
+    card = {
+        "kind": "embedder",
+        "library": "freeret",
+        "version": _EMBEDDER_VERSION,
+        **weights,
+        "prompts": digest(params),
+        "params": params.model_dump(mode="json"),
+    }
+    return ModelFacts(
+        kind="embedder",
+        spec=str(canonical),
+        fingerprint=fingerprint(card),
+        card=card,
+        dim=int(text["hidden_size"]),
+    )
+
+
+def _multimodal(parsed: ModelSpec) -> tuple[ModelSpec, dict[str, Any], dict[str, Any]]:
+    """The specification with its precision, the configuration, and what names the weights.
+
+    Whatever has the same `weights` in its card can share one copy of them.
+    """
     precision = parsed.precision or ("bfloat16" if _has_gpu() else "float32")
     config, identity = _hf_files(parsed)
     model_type = config.get("model_type")
     if model_type not in FAMILIES:
         known = ", ".join(sorted(FAMILIES))
+        spec = str(parsed)
         raise ModelError(f"{spec!r} is of family {model_type!r}; known scorers: {known}", spec)
-    card = {
-        "kind": "scorer",
-        "version": _SCORER_VERSION,
-        "family": model_type,
-        **identity,
-        "precision": precision,
-        "framings": [one.digest for one in framings_of(params)],
-        "params": params.model_dump(mode="json"),
-    }
-    canonical = ModelSpec(library="hf", source=parsed.source, precision=precision)
-    return ModelFacts(kind="scorer", spec=str(canonical), fingerprint=fingerprint(card), card=card)
+    facts = {"family": model_type, **identity, "precision": precision}
+    return replace(parsed, precision=precision), config, {**facts, "weights": fingerprint(facts)}
 
 
 def revision(hub: Hub) -> str:

@@ -8,8 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightshift.models.content import ItemContent
+from nightshift.schema.errors import InputError
 
-__all__ = ["Embedded", "Embedder", "Notice", "Prepared", "Role"]
+__all__ = [
+    "Embedded",
+    "Embedder",
+    "Notice",
+    "Prepared",
+    "Role",
+    "refuse_broken",
+    "refuse_empty",
+]
 
 Role = Literal["query", "item"]
 
@@ -56,22 +65,56 @@ class Embedder(Protocol):
         """Length of an embedding."""
         ...
 
-    def prepare(self, contents: Sequence[ItemContent]) -> Prepared:
+    def prepare(self, contents: Sequence[ItemContent], role: Role) -> Prepared:
         """Tokenise texts and preprocess images, on the CPU; any thread may call it.
+
+        Args:
+            contents: What is to be embedded.
+            role: A query is mixed, or asked about, otherwise than an item (§1.6, §3.1).
 
         Raises:
             InputError: A content is empty; `subject_id` is its place in the batch.
         """
         ...
 
-    def embed(self, prepared: Prepared, role: Role) -> Embedded:
+    def embed(self, prepared: Prepared) -> Embedded:
         """Run the model.
 
         Args:
             prepared: Of this embedder's own `prepare`.
-            role: Text and image of a query are mixed otherwise than those of an item (§1.6).
 
         Raises:
             InputError: An embedding is zero or not finite; `subject_id` is its place in the batch.
         """
         ...
+
+
+def refuse_empty(contents: Sequence[ItemContent]) -> None:
+    """Refuse contents without anything to embed.
+
+    Raises:
+        InputError: There is one; `subject_id` is its place.
+    """
+    for position, content in enumerate(contents):
+        if not (content.texts or content.images):
+            raise InputError(
+                f"content {position} has neither text nor image to embed",
+                "empty_content",
+                str(position),
+            )
+
+
+def refuse_broken(vectors: NDArray[np.float32]) -> None:
+    """Refuse vectors (n, dim) that are no directions; a zero one is NaN once it is normalised.
+
+    Raises:
+        InputError: There is one; `subject_id` is its place.
+    """
+    broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(broken):
+        raise InputError(
+            f"the embedding of content {broken[0]} is zero or not finite: look at the picture, or "
+            "try the model in float32",
+            "embedding_not_finite",
+            str(broken[0]),
+        )

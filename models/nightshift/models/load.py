@@ -1,17 +1,33 @@
 """Load a model by its specification, as a worker does."""
 
+import logging
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 import torch
 
-from nightshift.models.describe import FAMILIES, describe_scorer
+from nightshift.models.describe import FAMILIES, describe_embedder, describe_scorer
 from nightshift.models.embedder import Embedder
 from nightshift.models.scorer import Scorer
 from nightshift.models.spec import parse_spec
 from nightshift.schema.errors import ConfigurationError
+from nightshift.schema.models import ModelFacts
 from nightshift.schema.runs import ScorerParams
 
-__all__ = ["load_embedder", "load_scorer", "pick_device", "release_device_memory"]
+if TYPE_CHECKING:
+    from nightshift.models.engine.family import Family
+
+__all__ = [
+    "bind_embedder",
+    "bind_scorer",
+    "load_embedder",
+    "load_family",
+    "load_scorer",
+    "pick_device",
+    "release_device_memory",
+]
+
+_log = logging.getLogger(__name__)
 
 
 def load_embedder(spec: str, *, device: str = "auto") -> Embedder:
@@ -24,8 +40,12 @@ def load_embedder(spec: str, *, device: str = "auto") -> Embedder:
     Raises:
         ModelError: It cannot be loaded.
     """
+    parsed = parse_spec(spec)
+    if parsed.embedding is not None:
+        facts = describe_embedder(spec)
+        return bind_embedder(load_family(facts, device=device), facts)
     # Each library takes seconds to import: only the one that is asked for.
-    library = import_module(f"nightshift.models.embedders.{parse_spec(spec).library}")
+    library = import_module(f"nightshift.models.embedders.{parsed.library}")
     embedder: Embedder = library.load(spec, pick_device(device))
     return embedder
 
@@ -42,9 +62,36 @@ def load_scorer(spec: str, params: ScorerParams, *, device: str = "auto") -> Sco
         ModelError: It cannot be loaded, or a label is not one token of it.
     """
     facts = describe_scorer(spec, params)
-    family = import_module(FAMILIES[facts.card["family"]])
+    return bind_scorer(load_family(facts, device=device), params, facts)
+
+
+def load_family(facts: ModelFacts, *, device: str = "auto") -> "Family":
+    """Load a multimodal LLM, to be bound as often as needed.
+
+    Args:
+        facts: Of a scorer, or of an embedder that is one's model.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+
+    Raises:
+        ModelError: It cannot be loaded.
+    """
+    library = import_module(FAMILIES[facts.card["family"]])
+    family: Family = library.load(facts, pick_device(device))
+    _log.info("%s: %s", facts.spec, family.report.text())
+    return family
+
+
+def bind_embedder(family: "Family", facts: ModelFacts) -> Embedder:
+    """FreeRet's embedder over a loaded model; ModelError where it has no state at the site."""
+    freeret = import_module("nightshift.models.embedders.freeret")
+    embedder: Embedder = freeret.FreeRetEmbedder(family, parse_spec(facts.spec).embedding, facts)
+    return embedder
+
+
+def bind_scorer(family: "Family", params: ScorerParams, facts: ModelFacts) -> Scorer:
+    """A method over a loaded model; ModelError where a label is not one token of it."""
     pairs = import_module("nightshift.models.pairs")
-    scorer: Scorer = pairs.bind(family.load(facts, pick_device(device)), params, facts.fingerprint)
+    scorer: Scorer = pairs.bind(family, params, facts.fingerprint)
     return scorer
 
 

@@ -1,22 +1,27 @@
-"""Model specifications, as an operator writes them: `library:where[@precision]`."""
+"""Model specifications, as an operator writes them: `library:where[?options][@precision]`."""
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
+from urllib.parse import parse_qsl, urlencode
+
+from pydantic import ValidationError
 
 from nightshift.schema.errors import ModelError
+from nightshift.schema.runs import EmbedderParams
 
 __all__ = ["Builtin", "Directory", "Hub", "ModelSpec", "Precision", "parse_spec"]
 
-Library = Literal["open_clip", "hf"]
+Library = Literal["open_clip", "hf", "freeret"]
 Precision = Literal["float32", "bfloat16", "float16"]
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _HELP = (
     "write open_clip:ARCHITECTURE/PRETRAINED (a tag, or the path of a .safetensors file), "
-    "open_clip:DIRECTORY, open_clip:hf-hub:ORG/NAME, hf:ORG/NAME or hf:DIRECTORY, each with an "
-    "optional @float32, @bfloat16 or @float16"
+    "open_clip:DIRECTORY, open_clip:hf-hub:ORG/NAME, hf:ORG/NAME, hf:DIRECTORY, freeret:ORG/NAME "
+    "or freeret:DIRECTORY (these two also with ?site=…&prompt=…&task=…), each with an optional "
+    "@float32, @bfloat16 or @float16"
 )
 
 
@@ -61,11 +66,15 @@ class ModelSpec:
     source: Builtin | Directory | Hub
     #: None where the operator leaves the choice to us.
     precision: Precision | None = None
+    #: How `freeret` embeds; None for other libraries.
+    embedding: EmbedderParams | None = None
 
     def __str__(self) -> str:
         hub = "hf-hub:" if self.library == "open_clip" and isinstance(self.source, Hub) else ""
+        chosen = self.embedding.model_dump(exclude_defaults=True) if self.embedding else {}
+        options = f"?{urlencode(chosen)}" if chosen else ""
         suffix = f"@{self.precision}" if self.precision else ""
-        return f"{self.library}:{hub}{self.source}{suffix}"
+        return f"{self.library}:{hub}{self.source}{options}{suffix}"
 
 
 def parse_spec(text: str) -> ModelSpec:
@@ -80,6 +89,14 @@ def parse_spec(text: str) -> ModelSpec:
         return ModelSpec(library="open_clip", source=_open_clip(where, text), precision=precision)
     if library == "hf" and colon:
         return ModelSpec(library="hf", source=_hf(where, text), precision=precision)
+    if library == "freeret" and colon:
+        where, _, options = where.partition("?")
+        return ModelSpec(
+            library="freeret",
+            source=_hf(where, text),
+            precision=precision,
+            embedding=_embedding(options, text),
+        )
     if _is_directory(rest):
         directory = _directory(rest, text)
         is_open_clip = (directory.path / "open_clip_config.json").is_file()
@@ -114,6 +131,18 @@ def _open_clip(where: str, text: str) -> Builtin | Directory | Hub:
 
 def _hf(where: str, text: str) -> Directory | Hub:
     return _directory(where, text) if _is_directory(where) else _hub(where, text)
+
+
+def _embedding(options: str, text: str) -> EmbedderParams:
+    try:
+        return EmbedderParams.model_validate(dict(parse_qsl(options, strict_parsing=bool(options))))
+    except ValidationError as error:
+        found = "; ".join(
+            f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()
+        )
+        raise ModelError(f"{text!r}: {found}", text) from error
+    except ValueError as error:
+        raise ModelError(f"{text!r}: options are written ?name=value&name=value", text) from error
 
 
 def _hub(name: str, text: str) -> Hub:

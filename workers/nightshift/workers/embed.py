@@ -96,7 +96,7 @@ def embed_records(
             for record, content in zip(batch, contents, strict=True)
             if isinstance(content, ItemContent)
         ]
-        return good, _prepare(embedder, [content for _, content in good]), outcomes
+        return good, _prepare(embedder, [content for _, content in good], role), outcomes
 
     done = _Done(embedder=embedder, role=role)
     for batch, prepared, failed in ahead(chunks(records, _MICRO_BATCH), prepare):
@@ -129,8 +129,8 @@ class _Done:
             return
         try:
             if prepared is None:
-                prepared = self.embedder.prepare([content for _, content in batch])
-            embedded = self.embedder.embed(prepared, self.role)
+                prepared = self.embedder.prepare([content for _, content in batch], self.role)
+            embedded = self.embedder.embed(prepared)
         except InputError as error:
             if len(batch) == 1:
                 self.outcomes.append(Outcome.of_error(batch[0][0].external_id, error))
@@ -146,10 +146,10 @@ class _Done:
         ]
 
 
-def _prepare(embedder: Embedder, contents: list[ItemContent]) -> Prepared | None:
+def _prepare(embedder: Embedder, contents: list[ItemContent], role: Role) -> Prepared | None:
     """Tokenise and preprocess ahead of the model; None where a content must be looked at alone."""
     try:
-        return embedder.prepare(contents) if contents else None
+        return embedder.prepare(contents, role) if contents else None
     except InputError:
         return None
 

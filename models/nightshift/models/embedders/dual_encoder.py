@@ -11,8 +11,15 @@ from PIL import Image
 from torch import Tensor
 
 from nightshift.models.content import ItemContent
-from nightshift.models.embedder import Embedded, Notice, Prepared, Role
-from nightshift.schema.errors import InputError, ModelError
+from nightshift.models.embedder import (
+    Embedded,
+    Notice,
+    Prepared,
+    Role,
+    refuse_broken,
+    refuse_empty,
+)
+from nightshift.schema.errors import ModelError
 from nightshift.schema.models import ModelFacts
 from nightshift.scoring.mixing import mix_item, mix_query, normalise, pool
 
@@ -54,6 +61,7 @@ class Towers(Protocol[_P]):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Batch(Generic[_P]):
     n_contents: int
+    role: Role
     texts: Tokens[_P] | None
     images: _P | None
     #: Content of each text and of each image, in order.
@@ -76,20 +84,15 @@ class DualEncoder(Generic[_P]):
         self._context_length = int(facts.card["context_length"])
         self._spec = facts.spec
 
-    def prepare(self, contents: Sequence[ItemContent]) -> Prepared:
+    def prepare(self, contents: Sequence[ItemContent], role: Role) -> Prepared:
         """See `Embedder.prepare`."""
-        for position, content in enumerate(contents):
-            if not (content.texts or content.images):
-                raise InputError(
-                    f"content {position} has neither text nor image to embed",
-                    "empty_content",
-                    str(position),
-                )
+        refuse_empty(contents)
         texts = [(i, text) for i, content in enumerate(contents) for text in content.texts]
         images = [(i, image) for i, content in enumerate(contents) for image in content.images]
         rgb = [image.convert("RGB") for _, image in images]
         return _Batch(
             n_contents=len(contents),
+            role=role,
             texts=self._towers.prepare_texts([text for _, text in texts]) if texts else None,
             images=self._towers.prepare_images(rgb) if rgb else None,
             text_owners=tuple(i for i, _ in texts),
@@ -97,7 +100,7 @@ class DualEncoder(Generic[_P]):
         )
 
     @torch.inference_mode()
-    def embed(self, prepared: Prepared, role: Role) -> Embedded:
+    def embed(self, prepared: Prepared) -> Embedded:
         """See `Embedder.embed`."""
         assert isinstance(prepared, _Batch)
         batch: _Batch[_P] = prepared
@@ -111,8 +114,8 @@ class DualEncoder(Generic[_P]):
         for position in range(batch.n_contents):
             of_text = texts[[owner == position for owner in batch.text_owners]]
             of_image = images[[owner == position for owner in batch.image_owners]]
-            vectors[position] = _combine(of_image, of_text, role)
-        _refuse_broken(vectors)
+            vectors[position] = _combine(of_image, of_text, batch.role)
+        refuse_broken(vectors)
         return Embedded(vectors=vectors, notices=self._notices(batch))
 
     def _features(self, features: Tensor | None) -> Features:
@@ -148,15 +151,3 @@ def _combine(images: Features, texts: Features, role: Role) -> Features:
         return normalise(pool(texts))
     mix = mix_query if role == "query" else mix_item
     return mix(pool(images), pool(texts))
-
-
-def _refuse_broken(vectors: Features) -> None:
-    # A zero vector becomes NaN when it is normalised.
-    broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-    if len(broken):
-        raise InputError(
-            f"the embedding of content {broken[0]} is zero or not finite: look at the picture, or "
-            "try the model in float32",
-            "embedding_not_finite",
-            str(broken[0]),
-        )

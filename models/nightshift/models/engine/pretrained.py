@@ -200,6 +200,11 @@ def _decoder(language: Any, head_weight: Tensor) -> Decoder:  # noqa: ANN401 - a
     return Decoder(
         layers=list(language.layers),
         feed_forwards=[layer.mlp for layer in language.layers],
+        feed_forward_norms=[
+            # Gemma's layers norm the attention's output too, and call that one post_attention.
+            getattr(layer, "pre_feedforward_layernorm", layer.post_attention_layernorm)
+            for layer in language.layers
+        ],
         gate_sizes=[
             float(layer.mlp.gate_proj.weight.detach().abs().mean(dtype=torch.float32))
             for layer in language.layers

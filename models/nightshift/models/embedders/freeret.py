@@ -1,0 +1,91 @@
+"""FreeRet's embedder (methods §3.1): a multimodal LLM is asked for one word, and not let answer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from nightshift.models.content import ItemContent
+from nightshift.models.embedder import Embedded, Prepared, Role, refuse_broken, refuse_empty
+from nightshift.models.engine.family import Family, PixelLimits
+from nightshift.models.engine.hidden import HiddenStates
+from nightshift.models.engine.prompts import Prepared as Prompts
+from nightshift.models.engine.prompts import prepare
+from nightshift.models.engine.visual import see
+from nightshift.models.scorer import Group, Piece
+from nightshift.schema.errors import InputError
+from nightshift.schema.models import ModelFacts
+from nightshift.schema.records import PartKind
+from nightshift.schema.runs import EmbedderParams
+from nightshift.scoring.methods.freeret_embedding import instruction
+from nightshift.scoring.mixing import normalise
+
+__all__ = ["FreeRetEmbedder"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Batch:
+    prompts: Prompts
+
+    @property
+    def n_contents(self) -> int:
+        return self.prompts.n_suffixes
+
+
+class FreeRetEmbedder:
+    """An `Embedder`.
+
+    Args:
+        family: The loaded model.
+        params: Site, prompt and task.
+        facts: As `describe_embedder` named it.
+
+    Raises:
+        ModelError: The model has no state at the site.
+    """
+
+    def __init__(self, family: Family, params: EmbedderParams, facts: ModelFacts) -> None:
+        self.fingerprint = facts.fingerprint
+        self.dim = facts.dim
+        self._family = family
+        self._params = params
+        self._limits = PixelLimits(max_pixels=params.max_pixels)
+        self._states = HiddenStates(family, params.site)
+
+    def prepare(self, contents: Sequence[ItemContent], role: Role) -> Prepared:
+        """See `Embedder.prepare`."""
+        refuse_empty(contents)
+        groups = [Group(prefix=(), suffixes=(self._pieces(one, role),)) for one in contents]
+        try:
+            return _Batch(prompts=prepare(self._family, self._limits, groups))
+        except InputError as error:
+            raise _of_content(error) from error
+
+    @torch.inference_mode()
+    def embed(self, prepared: Prepared) -> Embedded:
+        """See `Embedder.embed`."""
+        assert isinstance(prepared, _Batch)
+        seen = see(self._family, prepared.prompts.pictures)
+        try:
+            states = self._states.read(prepared.prompts.prompts, seen)
+        except InputError as error:
+            raise _of_content(error) from error
+        vectors = normalise(states.numpy())
+        refuse_broken(vectors)
+        return Embedded(vectors=vectors, notices=())
+
+    def _pieces(self, content: ItemContent, role: Role) -> tuple[Piece, ...]:
+        """Pictures, texts, then what is asked about them."""
+        kinds: set[PartKind] = set()
+        if content.texts:
+            kinds.add("text")
+        if content.images:
+            kinds.add("image")
+        asked = instruction(self._params, role, frozenset(kinds))
+        return (*content.images, "\n".join(content.texts) + asked)
+
+
+def _of_content(error: InputError) -> InputError:
+    # One prompt a content: `group/suffix` is `content/0`.
+    place = str(error.subject_id).partition("/")[0]
+    return InputError(error.message, error.reason, place)

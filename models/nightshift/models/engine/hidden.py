@@ -1,0 +1,94 @@
+"""States inside the decoder at the end of prompts: what FreeRet embeds with (methods §3.1)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nightshift.models.engine.family import Decoder, Family, VisualTokens
+from nightshift.models.engine.memory import TokenBudget
+from nightshift.models.engine.plain import alone, batches
+from nightshift.models.engine.prompts import Prompt, embed
+from nightshift.schema.errors import ModelError
+
+__all__ = ["HiddenStates"]
+
+_TOKENS_PER_BATCH = 8192
+
+
+class HiddenStates:
+    """Reads one state of each prompt; what comes after it in the decoder is not computed.
+
+    Args:
+        family: The loaded model.
+        site: Where the state is; see `EmbedderParams`.
+
+    Raises:
+        ModelError: The model has no state there.
+    """
+
+    def __init__(self, family: Family, site: str) -> None:
+        self._family = family
+        self._module = _before(family.decoder, site)
+        self._budget = TokenBudget(_TOKENS_PER_BATCH)
+
+    def read(self, prompts: Sequence[Prompt], seen: Sequence[VisualTokens]) -> Tensor:
+        """The states float32 (n, width), on the CPU, in the order of the prompts.
+
+        Raises:
+            InputError: A prompt does not fit this device's memory; `subject_id` is its place.
+        """
+        found: dict[str, Tensor] = {}
+
+        def forward(batch: list[Prompt]) -> None:
+            states = self._states(batch, seen)
+            # The end of each: what stands behind it is padding.
+            last = states[range(len(batch)), [len(prompt.ids) - 1 for prompt in batch]]
+            found.update(zip([prompt.place for prompt in batch], last.float().cpu(), strict=True))
+
+        self._budget.run(prompts, batches, forward, alone)
+        return torch.stack([found[prompt.place] for prompt in prompts])
+
+    def _states(self, batch: Sequence[Prompt], seen: Sequence[VisualTokens]) -> Tensor:
+        embedded = embed(self._family, batch, seen)
+        if self._module is None:
+            return self._family.decode(embedded)
+        handle = self._module.register_forward_pre_hook(_stop)
+        try:
+            self._family.decode(embedded)
+        except _ReachedError as reached:
+            return reached.states
+        finally:
+            handle.remove()
+        raise AssertionError("the decoder never came by the state")
+
+
+class _ReachedError(Exception):
+    """Not an error: leaves the forward where the state is known."""
+
+    def __init__(self, states: Tensor) -> None:
+        super().__init__()
+        self.states = states
+
+
+def _stop(_module: nn.Module, inputs: tuple[Any, ...]) -> None:
+    raise _ReachedError(inputs[0])
+
+
+def _before(decoder: Decoder, site: str) -> nn.Module | None:
+    """The module whose input is the state; None for what the whole forward returns."""
+    match site:
+        case "attn_L":
+            if decoder.feed_forward_norms is None:
+                raise ModelError(
+                    "a layer of this model adds attention and feed-forward at once: there is no "
+                    "state between them; choose another site, such as mlp_L-1"
+                )
+            return decoder.feed_forward_norms[-1]
+        case "mlp_L_prenorm":
+            return decoder.norm
+        case "mlp_L-1":
+            return decoder.layers[-1]
+        case _:
+            return None

@@ -1,0 +1,264 @@
+"""FreeRet's embedder on a real model class: the state it takes, and that nothing else moves it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import AutoProcessor
+
+from nightshift.models.cache import ModelCache
+from nightshift.models.content import ItemContent
+from nightshift.models.describe import describe_embedder, describe_scorer
+from nightshift.models.embedder import Embedder, Role
+from nightshift.models.embedders.freeret import FreeRetEmbedder
+from nightshift.models.engine.family import PixelLimits
+from nightshift.models.engine.hidden import HiddenStates
+from nightshift.models.engine.prompts import Prepared, prepare
+from nightshift.models.engine.prompts import embed as embed_prompts
+from nightshift.models.engine.visual import see
+from nightshift.models.families.qwen2_5_vl import Qwen25VL
+from nightshift.models.load import bind_embedder
+from nightshift.models.scorer import Group, PairGroup
+from nightshift.schema.errors import InputError, ModelError
+from nightshift.schema.runs import ScorerParams
+from tests.models.tiny import picture
+
+SITES = ("attn_L", "mlp_L_prenorm", "mlp_L_postnorm", "mlp_L-1")
+TEXT = ItemContent(texts=("a red square left of a blue circle",))
+IMAGE = ItemContent(images=(picture(1),))
+BOTH = ItemContent(texts=("grass", "a red square"), images=(picture(1), picture(2, (84, 56))))
+CONTENTS = (TEXT, IMAGE, BOTH)
+
+
+@pytest.fixture(scope="module")
+def embedder(qwen: Qwen25VL, qwen_folder: Path) -> FreeRetEmbedder:
+    return bound(qwen, f"freeret:{qwen_folder}@float32")
+
+
+@pytest.fixture(scope="module")
+def prompts(qwen: Qwen25VL) -> Prepared:
+    groups = [
+        Group(prefix=(), suffixes=((picture(1), "What is this?"),)),
+        Group(prefix=(), suffixes=(("one word",),)),
+    ]
+    return prepare(qwen, PixelLimits(), groups)
+
+
+def bound(family: Qwen25VL, spec: str) -> FreeRetEmbedder:
+    found = bind_embedder(family, describe_embedder(spec))
+    assert isinstance(found, FreeRetEmbedder)
+    return found
+
+
+def vectors(embedder: Embedder, *contents: ItemContent, role: Role = "item") -> np.ndarray:
+    return embedder.embed(embedder.prepare(contents, role)).vectors
+
+
+def count_hooks(family: Qwen25VL) -> int:
+    return sum(len(m._forward_pre_hooks) + len(m._forward_hooks) for m in family._model.modules())
+
+
+@contextmanager
+def kept_inputs(module: nn.Module) -> Iterator[list[Tensor]]:
+    """What a module read in whole forwards."""
+    seen: list[Tensor] = []
+    handle = module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+@torch.inference_mode()
+def test_the_state_plus_feed_forward_and_norm_is_the_model_s_own_last_state(
+    qwen: Qwen25VL, prompts: Prepared
+) -> None:
+    seen = see(qwen, prompts.pictures)
+    decoder = qwen.decoder
+    assert decoder.feed_forward_norms is not None
+
+    state = HiddenStates(qwen, "attn_L").read(prompts.prompts, seen)
+
+    after = state + decoder.feed_forwards[-1](decoder.feed_forward_norms[-1](state))
+    for row, prompt in enumerate(prompts.prompts):
+        whole = qwen.decode(embed_prompts(qwen, [prompt], seen))[0, -1]
+        torch.testing.assert_close(decoder.norm(after[row]), whole, atol=1e-5, rtol=0)
+        logits = decoder.norm(after[row]) @ decoder.head_weight.T
+        torch.testing.assert_close(logits, whole @ decoder.head_weight.T, atol=1e-5, rtol=0)
+
+
+@torch.inference_mode()
+def test_the_site_behind_the_norm_is_the_library_s_last_hidden_state(
+    qwen: Qwen25VL, qwen_folder: Path
+) -> None:
+    question = "What is this?"
+    content = [{"type": "image", "image": picture(1)}, {"type": "text", "text": question}]
+    inputs = AutoProcessor.from_pretrained(qwen_folder).apply_chat_template(
+        [{"role": "user", "content": content}],
+        tokenize=True,
+        add_generation_prompt=True,
+        return_dict=True,
+        return_tensors="pt",
+    )
+    library = qwen._model(**inputs, output_hidden_states=True).hidden_states
+    asked = prepare(qwen, PixelLimits(), [Group(prefix=(), suffixes=((picture(1), question),))])
+    seen = see(qwen, asked.pictures)
+
+    for site, expected in (("mlp_L_postnorm", library[-1]), ("mlp_L-1", library[-2])):
+        found = HiddenStates(qwen, site).read(asked.prompts, seen)
+        torch.testing.assert_close(found[0], expected[0, -1], atol=1e-5, rtol=0)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("site", SITES)
+def test_stopping_early_gives_the_state_of_a_whole_forward(
+    qwen: Qwen25VL, prompts: Prepared, site: str
+) -> None:
+    decoder = qwen.decoder
+    assert decoder.feed_forward_norms is not None
+    modules = {
+        "attn_L": decoder.feed_forward_norms[-1],
+        "mlp_L_prenorm": decoder.norm,
+        "mlp_L-1": decoder.layers[-1],
+    }
+    seen = see(qwen, prompts.pictures)
+    found = HiddenStates(qwen, site).read(prompts.prompts[:1], seen)
+
+    with kept_inputs(modules.get(site, decoder.norm)) as inputs:
+        states = qwen.decode(embed_prompts(qwen, prompts.prompts[:1], seen))
+
+    whole = states if site == "mlp_L_postnorm" else inputs[0]
+    assert torch.equal(found[0], whole[0, -1])
+
+
+@torch.inference_mode()
+def test_nothing_behind_the_state_is_computed_and_no_hook_stays(
+    qwen: Qwen25VL, prompts: Prepared
+) -> None:
+    decoder = qwen.decoder
+    seen = see(qwen, prompts.pictures)
+    hooks = count_hooks(qwen)
+    with kept_inputs(decoder.feed_forwards[-1]) as read, kept_inputs(decoder.norm) as normed:
+        HiddenStates(qwen, "attn_L").read(prompts.prompts, seen)
+
+    assert (read, normed) == ([], [])
+    assert count_hooks(qwen) == hooks
+
+
+def test_a_batch_embeds_as_each_content_alone(embedder: FreeRetEmbedder) -> None:
+    together = vectors(embedder, *CONTENTS, *reversed(CONTENTS))
+
+    alone = np.concatenate([vectors(embedder, one) for one in (*CONTENTS, *reversed(CONTENTS))])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def test_vectors_are_of_length_one_and_their_cosines_within_one(embedder: FreeRetEmbedder) -> None:
+    found = vectors(embedder, *CONTENTS)
+
+    assert found.dtype == np.float32
+    assert found.shape == (3, embedder.dim)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
+    assert np.abs(found @ found.T).max() <= 1 + 1e-6
+
+
+def test_duplicates_embed_alike_and_every_part_of_a_content_counts(
+    embedder: FreeRetEmbedder,
+) -> None:
+    fewer = (
+        ItemContent(texts=BOTH.texts, images=BOTH.images[:1]),
+        ItemContent(texts=BOTH.texts[:1], images=BOTH.images),
+        ItemContent(texts=BOTH.texts, images=BOTH.images[::-1]),
+    )
+    found = vectors(embedder, BOTH, BOTH, *fewer)
+
+    np.testing.assert_array_equal(found[0], found[1])
+    assert all(np.abs(found[0] - other).max() > 1e-3 for other in found[2:])
+
+
+def test_a_query_is_asked_about_otherwise_than_an_item(qwen: Qwen25VL, qwen_folder: Path) -> None:
+    caption = bound(qwen, f"freeret:{qwen_folder}?task=news@float32")
+
+    as_query, as_item = vectors(caption, TEXT, role="query"), vectors(caption, TEXT)
+
+    assert np.abs(as_query - as_item).max() > 1e-3
+
+
+def test_an_empty_content_and_one_too_long_are_refused_by_place(
+    embedder: FreeRetEmbedder,
+) -> None:
+    with pytest.raises(InputError) as empty:
+        embedder.prepare([TEXT, ItemContent()], "item")
+    with pytest.raises(InputError) as long:
+        embedder.prepare([TEXT, TEXT, ItemContent(texts=("grass " * 600,))], "item")
+
+    assert (empty.value.reason, empty.value.subject_id) == ("empty_content", "1")
+    assert (long.value.reason, long.value.subject_id) == ("prompt_too_long", "2")
+
+
+def test_site_prompt_and_task_each_change_vectors_and_fingerprint(
+    qwen: Qwen25VL, qwen_folder: Path
+) -> None:
+    options = [f"site={site}" for site in SITES[1:]]
+    options += [f"prompt={prompt}" for prompt in ("e5v", "grounding", "grounding_noise")]
+    options += [f"task={task}" for task in ("caption", "news", "category", "product")]
+    specs = [f"freeret:{qwen_folder}@float32"]
+    specs += [f"freeret:{qwen_folder}?{option}@float32" for option in options]
+
+    embedders = [bound(qwen, spec) for spec in specs]
+
+    assert len({one.fingerprint for one in embedders}) == len(specs)
+    found = [vectors(one, TEXT)[0] for one in embedders]
+    # The two sites behind the feed-forward differ by a norm, whose weights here are all one.
+    assert all(np.abs(found[0] - other).max() > 1e-4 for other in found[1:])
+
+
+def test_a_layer_without_a_state_between_its_halves_is_refused(
+    qwen: Qwen25VL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    monkeypatch.setattr(qwen, "decoder", replace(qwen.decoder, feed_forward_norms=None))
+
+    with pytest.raises(ModelError, match="mlp_L-1"):
+        HiddenStates(qwen, "attn_L")
+    HiddenStates(qwen, "mlp_L-1")
+
+
+def test_embedder_and_scorers_of_a_model_share_one_copy_of_its_weights(
+    qwen_folder: Path, clip_folder: Path
+) -> None:
+    cache = ModelCache(device="cpu")
+    model = describe_scorer(f"hf:{qwen_folder}@float32", ScorerParams())
+    freeret = ScorerParams(method="freeret", framing="freeret")
+    other = describe_scorer(f"hf:{qwen_folder}@float32", freeret)
+    spec = describe_embedder(f"freeret:{qwen_folder}@float32")
+
+    cache.embedder(spec.spec, spec.fingerprint)
+    family = cache._family
+    for params, facts in ((ScorerParams(), model), (freeret, other)):
+        scorer = cache.scorer(facts.spec, params, facts.fingerprint)
+        (group,) = scorer.score(
+            scorer.prepare([PairGroup(shared_side="query", shared=TEXT, others=(IMAGE,))])
+        )
+        assert np.isfinite(group[0].margin)
+        assert cache.loaded == facts.fingerprint
+    assert cache._family is family
+
+    clip = describe_embedder(f"hf:{clip_folder}")
+    cache.embedder(clip.spec, clip.fingerprint)
+    assert cache._family is None
+
+
+def test_weights_that_are_not_those_of_the_plan_are_refused_before_they_are_loaded(
+    qwen_folder: Path,
+) -> None:
+    cache = ModelCache(device="cpu")
+
+    with pytest.raises(ModelError, match="planned with deadbeef"):
+        cache.embedder(f"freeret:{qwen_folder}@float32", "deadbeef")
+
+    assert cache._family is None
