@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from nightshift.models.describe import describe_embedder, describe_scorer
 from nightshift.models.embedder import Embedder
 from nightshift.models.load import (
+    bind_answerer,
     bind_embedder,
     bind_scorer,
     load_embedder,
@@ -20,18 +21,19 @@ from nightshift.schema.models import ModelFacts
 from nightshift.schema.runs import ScorerParams
 
 if TYPE_CHECKING:
+    from nightshift.models.answer import Answerer
     from nightshift.models.engine.family import Family
 
 __all__ = ["ModelCache"]
 
-_M = TypeVar("_M", bound=Embedder | Scorer)
+_M = TypeVar("_M")
 
 
 class ModelCache:
     """Loads weights on first use and keeps them until a job needs others.
 
-    Whatever is made of the same multimodal LLM (FreeRet's embedder, scorers of any method) shares
-    its one copy.
+    Whatever is made of the same multimodal LLM (FreeRet's embedder, scorers of any method, answers)
+    shares its one copy.
 
     Args:
         device: `auto`, `cpu`, `cuda` or `cuda:N`; not touched before the first load.
@@ -45,7 +47,7 @@ class ModelCache:
         #: What the weights in memory are called by all who share them.
         self._weights: str | None = None
         self._family: Family | None = None
-        self._bound: dict[str, Embedder | Scorer] = {}
+        self._bound: dict[str, object] = {}
 
     def embedder(self, spec: str, fingerprint: str) -> Embedder:
         """The embedder of a run.
@@ -70,13 +72,24 @@ class ModelCache:
             lambda facts: bind_scorer(self._shared(facts), params, facts),
         )
 
+    def answerer(self, spec: str, params: ScorerParams, fingerprint: str) -> "Answerer":
+        """Generates with the scorer's model; ModelError as for `embedder`."""
+        return self._get(
+            fingerprint,
+            lambda: describe_scorer(spec, params),
+            lambda facts: bind_answerer(self._shared(facts), params),
+            use="answer:",
+        )
+
     def _get(
         self,
         fingerprint: str,
         describe: Callable[[], ModelFacts],
         load: Callable[[ModelFacts], _M],
+        use: str = "",
     ) -> _M:
-        if fingerprint not in self._bound:
+        bound = use + fingerprint
+        if bound not in self._bound:
             facts = describe()
             if facts.fingerprint != fingerprint:
                 raise ModelError(
@@ -86,9 +99,9 @@ class ModelCache:
                     facts.spec,
                 )
             self._make_room(facts)
-            self._bound[fingerprint] = load(facts)
+            self._bound[bound] = load(facts)
         self.loaded = fingerprint
-        return cast("_M", self._bound[fingerprint])
+        return cast("_M", self._bound[bound])
 
     def _make_room(self, facts: ModelFacts) -> None:
         weights = str(facts.card.get("weights", facts.fingerprint))

@@ -15,9 +15,11 @@ from nightshift.schema.models import ModelFacts
 from nightshift.schema.runs import ScorerParams
 
 if TYPE_CHECKING:
+    from nightshift.models.answer import Answerer
     from nightshift.models.engine.family import Family
 
 __all__ = [
+    "bind_answerer",
     "bind_embedder",
     "bind_scorer",
     "load_embedder",
@@ -93,6 +95,16 @@ def bind_scorer(family: "Family", params: ScorerParams, facts: ModelFacts) -> Sc
     pairs = import_module("nightshift.models.pairs")
     scorer: Scorer = pairs.bind(family, params, facts.fingerprint)
     return scorer
+
+
+def bind_answerer(family: "Family", params: ScorerParams) -> "Answerer":
+    """Generation over a loaded model, which sees pictures as the scorer of `params` does."""
+    answer = import_module("nightshift.models.answer")
+    limits = import_module("nightshift.models.engine.family").PixelLimits(
+        min_pixels=params.min_pixels, max_pixels=params.max_pixels
+    )
+    answerer: Answerer = answer.Answerer(family, limits)
+    return answerer
 
 
 def pick_device(name: str = "auto") -> torch.device:

@@ -171,6 +171,11 @@ class Family(Protocol):
         ...
 
     @property
+    def stop_ids(self) -> frozenset[int]:
+        """Tokens that end an answer."""
+        ...
+
+    @property
     def max_length(self) -> int:
         """Tokens of the longest prompt it reads."""
         ...

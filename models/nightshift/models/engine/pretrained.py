@@ -107,6 +107,7 @@ class Pretrained:
         self.text = TextEncoder(processor.tokenizer, name)
         self.turn = read_turn(processor, self.text, processor.image_token, name)
         self.text.answer_lead = self.turn.answer_lead
+        self.stop_ids = _stop_ids(model.generation_config, processor.tokenizer)
         self.max_length = int(config.max_position_embeddings)
         why_not = self.not_packed or why_not_apart(config)
         self.steps = None if why_not else LlamaSteps(language)
@@ -194,6 +195,12 @@ class Pretrained:
         return Picture(
             pixels=pixels, grid=grid, n_tokens=written.count(self._image_token), written=written
         )
+
+
+def _stop_ids(generation: Any, tokenizer: Any) -> frozenset[int]:  # noqa: ANN401 - as above
+    found = generation.eos_token_id
+    several = found if isinstance(found, list) else [found]
+    return frozenset(int(one) for one in (*several, tokenizer.eos_token_id) if one is not None)
 
 
 def _decoder(language: Any, head_weight: Tensor) -> Decoder:  # noqa: ANN401 - as above

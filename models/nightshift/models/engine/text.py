@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
@@ -50,6 +51,9 @@ class TextEncoder:
         self._control = {token["content"]: token for token in control}
         longest_first = sorted(map(re.escape, self._control), key=len, reverse=True)
         self._split = re.compile(f"({'|'.join(longest_first)})" if control else "(?!)")
+        #: What a template or processor wrote: a control token in it is meant as such. Vocabularies
+        #: may have thousands of those, and pictures are mostly written alike.
+        self.trusted = lru_cache(maxsize=1024)(self._trusted)
         special = {int(token["id"]) for token in control if token["special"]}
         for content in self._control:
             if not special.isdisjoint(self.ids(content)):
@@ -64,6 +68,12 @@ class TextEncoder:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
+    def read(self, ids: Iterable[int]) -> str:
+        """The text of generated ids, control tokens left out."""
+        control = {int(token["id"]) for token in self._control.values()}
+        text: str = self._tokenizer.decode([one for one in ids if one not in control])
+        return text
+
     def join(self, written: Iterable[int | str]) -> list[int]:
         """Token ids of a prompt, or of a part of one."""
         ids: list[int] = []
@@ -71,22 +81,6 @@ class TextEncoder:
             found = list(run)
             ids += self.ids("".join(map(str, found))) if is_text else map(int, found)
         return ids
-
-    def trusted(self, text: str) -> Written:
-        """Text of a template or processor: a control token in it is meant as such."""
-        parts: list[int | str] = []
-        swallow = False
-        for part in self._split.split(text):
-            token = self._control.get(part)
-            if token is None:
-                parts.append(part.lstrip() if swallow else part)
-                swallow = False
-                continue
-            if token["lstrip"] and isinstance(parts[-1], str):
-                parts[-1] = parts[-1].rstrip()
-            parts.append(int(token["id"]))
-            swallow = token["rstrip"]
-        return tuple(part for part in parts if part != "")
 
     def label(self, text: str) -> int:
         """The one token that is this label at the beginning of an answer.
@@ -102,6 +96,21 @@ class TextEncoder:
                 self._name,
             )
         return ids[0]
+
+    def _trusted(self, text: str) -> Written:
+        parts: list[int | str] = []
+        swallow = False
+        for part in self._split.split(text):
+            token = self._control.get(part)
+            if token is None:
+                parts.append(part.lstrip() if swallow else part)
+                swallow = False
+                continue
+            if token["lstrip"] and isinstance(parts[-1], str):
+                parts[-1] = parts[-1].rstrip()
+            parts.append(int(token["id"]))
+            swallow = token["rstrip"]
+        return tuple(part for part in parts if part != "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +155,7 @@ def read_turn(processor: ProcessorMixin, text: TextEncoder, placeholder: str, na
             found: str = processor.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=not answered
             )
-        except (ValueError, TypeError, AttributeError) as error:
+        except Exception as error:  # whatever a template or its interpreter raises
             raise ModelError(f"{name} has no usable chat template: {error}", name) from error
         return found
 

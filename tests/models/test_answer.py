@@ -1,0 +1,148 @@
+"""Generation with the weights that embed and score: exact, and left alone by them."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoProcessor
+
+from nightshift.models.answer import Answerer
+from nightshift.models.cache import ModelCache
+from nightshift.models.content import ItemContent
+from nightshift.models.describe import describe_embedder, describe_scorer
+from nightshift.models.engine.family import PixelLimits
+from nightshift.models.engine.generate import generate
+from nightshift.models.engine.prompts import Prepared, prepare
+from nightshift.models.engine.visual import see
+from nightshift.models.families.qwen2_5_vl import Qwen25VL
+from nightshift.models.scorer import Group, PairGroup
+from nightshift.schema.errors import InputError
+from nightshift.schema.runs import EnhancementParams, ScorerParams
+from tests.models.tiny import picture
+
+QUERY = ItemContent(texts=("a red square",))
+RESULTS = (
+    ItemContent(texts=("grass",), images=(picture(1),)),
+    ItemContent(images=(picture(2, (84, 56)), picture(3))),
+)
+
+
+@pytest.fixture
+def prompts(qwen: Qwen25VL) -> Prepared:
+    groups = [
+        Group(prefix=(), suffixes=((picture(1), "What is this?"),)),
+        Group(prefix=(), suffixes=(("A red square: ", picture(2, (84, 56)), " or grass?"),)),
+        Group(prefix=(), suffixes=(("one word",),)),
+    ]
+    return prepare(qwen, PixelLimits(), groups)
+
+
+def tokens(family: Qwen25VL, prompts: Prepared, *, stop: frozenset[int] = frozenset()) -> list[int]:
+    seen = see(family, prompts.pictures)
+    return [
+        token
+        for prompt in prompts.prompts
+        for token in generate(family, prompt, seen, max_tokens=12, stop_ids=stop)
+    ]
+
+
+def test_the_tokens_are_those_of_the_library_s_own_generation(
+    qwen: Qwen25VL, qwen_folder: Path
+) -> None:
+    question = "What is this?"
+    content = [{"type": "image", "image": picture(1)}, {"type": "text", "text": question}]
+    inputs = AutoProcessor.from_pretrained(qwen_folder).apply_chat_template(
+        [{"role": "user", "content": content}],
+        tokenize=True,
+        add_generation_prompt=True,
+        return_dict=True,
+        return_tensors="pt",
+    )
+    library = qwen._model.generate(**inputs, do_sample=False, max_new_tokens=12, eos_token_id=None)
+    asked = prepare(qwen, PixelLimits(), [Group(prefix=(), suffixes=((picture(1), question),))])
+
+    assert tokens(qwen, asked) == library[0, inputs["input_ids"].shape[1] :].tolist()
+
+
+def test_kept_keys_and_values_change_no_token(
+    qwen: Qwen25VL, prompts: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = tokens(qwen, prompts)
+    monkeypatch.setattr(qwen, "steps", None)
+
+    assert tokens(qwen, prompts) == kept
+    assert len(set(kept)) > 3
+
+
+def test_a_stop_token_ends_an_answer_and_is_no_part_of_it(
+    qwen: Qwen25VL, prompts: Prepared
+) -> None:
+    seen = see(qwen, prompts.pictures)
+    whole = generate(qwen, prompts.prompts[0], seen, max_tokens=12, stop_ids=())
+    at = next(i for i in range(1, 12) if whole[i] not in whole[:i])
+
+    cut = generate(qwen, prompts.prompts[0], seen, max_tokens=12, stop_ids={whole[at]})
+
+    assert cut == whole[:at]
+    assert qwen.text.ids("x")[0] not in qwen.stop_ids
+    assert qwen._processor.tokenizer.eos_token_id in qwen.stop_ids
+
+
+def test_embedding_scoring_and_answering_share_weights_and_leave_them_alone(
+    qwen_folder: Path,
+) -> None:
+    """The same tokens before and after everything that hooks into the decoder."""
+    cache = ModelCache(device="cpu")
+    params = ScorerParams(enhancement=EnhancementParams(gamma=0.0))
+    facts = describe_scorer(f"hf:{qwen_folder}@float32", params)
+    embedding = describe_embedder(f"freeret:{qwen_folder}@float32")
+    answerer = cache.answerer(facts.spec, params, facts.fingerprint)
+    family = cache._family
+    assert family is not None
+    question = answerer.prepare(QUERY, RESULTS)
+    before = answerer.answer(question, len(RESULTS))
+
+    embedder = cache.embedder(embedding.spec, embedding.fingerprint)
+    embedder.embed(embedder.prepare(RESULTS, "item"))
+    scorer = cache.scorer(facts.spec, params, facts.fingerprint)
+    pairs = PairGroup(shared_side="query", shared=QUERY, others=RESULTS)
+    (readings,) = scorer.score(scorer.prepare([pairs]))
+
+    assert all(reading.trace.fired for reading in readings)
+    again = cache.answerer(facts.spec, params, facts.fingerprint)
+    assert again is answerer
+    assert again.answer(question, len(RESULTS)) == before
+    assert cache._family is family
+
+
+def test_an_answer_is_text_without_control_tokens(
+    qwen: Qwen25VL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answerer = Answerer(qwen, PixelLimits(), max_tokens=40)
+    said = [qwen.text.trusted("<|im_end|>")[0], *qwen.text.ids("the grass [2], [7]")]
+    monkeypatch.setattr("nightshift.models.answer.generate", lambda *_, **__: said)
+
+    found = answerer.answer(answerer.prepare(QUERY, RESULTS), len(RESULTS))
+
+    assert (found.text, found.cited) == ("the grass [2], [7]", (1,))
+    assert (found.n_tokens, found.ended) == (len(said), True)
+
+
+def test_results_that_leave_no_room_for_an_answer_are_refused(qwen: Qwen25VL) -> None:
+    answerer = Answerer(qwen, PixelLimits(), max_tokens=128)
+
+    with pytest.raises(InputError, match="max_pixels") as refused:
+        answerer.prepare(QUERY, [*RESULTS, ItemContent(texts=("grass " * 350,))])
+
+    assert refused.value.reason == "prompt_too_long"
+
+
+def test_generation_is_the_same_in_half_precision_runs(qwen_folder: Path) -> None:
+    cache = ModelCache(device="cpu")
+    facts = describe_scorer(f"hf:{qwen_folder}@bfloat16", ScorerParams())
+    answerer = cache.answerer(facts.spec, ScorerParams(), facts.fingerprint)
+    question = answerer.prepare(QUERY, RESULTS)
+
+    assert answerer.answer(question, 2) == answerer.answer(question, 2)
+    assert cache._family is not None
+    assert cache._family.decoder.head_weight.dtype == torch.bfloat16
