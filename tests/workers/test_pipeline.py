@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from nightshift.stores import losses, runs
+from nightshift.stores.database import Database
 from nightshift.stores.milvus import VectorStore
 from tests.workers.night import Night
 
@@ -53,6 +55,33 @@ def test_a_catalogue_is_imported_indexed_and_reranked(indexed_night, scenes, sco
     jobs = night.rows("SELECT DISTINCT state, attempt FROM job WHERE run_id = :r", r=run_id)
     assert jobs == [("done", 1)]
     assert night.cli("verify", str(run_id)).returncode == 0
+
+
+def test_each_missing_result_of_a_done_run_is_a_loss(indexed_night, scenes, scorer):
+    night = indexed_night
+    run_id = _rerank(night, scenes, scorer, "--wait")
+
+    def lost() -> int:
+        url = night.settings.database_url.get_secret_value()
+        with Database(url) as database, database.begin() as connection:
+            return losses.count_lost(connection, runs.get_run(connection, run_id))
+
+    found = [lost()]
+    for table in ("ranking", "pair_score"):
+        night.rows(
+            f"DELETE FROM {table} WHERE run_id = :r AND (query_id, item_id) = (SELECT query_id, "
+            f"item_id FROM {table} WHERE run_id = :r ORDER BY 1, 2 LIMIT 1) RETURNING 1",
+            r=run_id,
+        )
+        found.append(lost())
+    night.rows(
+        "DELETE FROM candidate WHERE run_id = :r AND query_id = "
+        "(SELECT max(query_id) FROM candidate WHERE run_id = :r) RETURNING 1",
+        r=run_id,
+    )
+    found.append(lost())
+
+    assert found == [0, 1, 2, 3]
 
 
 def test_models_never_see_a_caption_that_came_with_a_picture(

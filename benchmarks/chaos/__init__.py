@@ -1,0 +1,1 @@
+"""A night under random faults, compared with a calm one."""

@@ -1,0 +1,92 @@
+"""`python -m benchmarks.chaos`: random faults in a live run, and what they cost."""
+
+import json
+import logging
+import os
+from random import Random
+from time import monotonic
+
+import click
+
+from benchmarks.chaos.compare import compare
+from benchmarks.chaos.night import Size, spend_night
+from benchmarks.chaos.schedule import Schedule, draw_kinds
+from nightshift.stores.faults import FAULTS, Site
+
+_log = logging.getLogger(__name__)
+
+_WORKERS = 3
+_CALM_LEASE_S = 60.0
+#: Short, so that a frozen worker outsleeps it soon, but not too short for this machine: see `_run`.
+_LEAST_LEASE_S = 5.0
+
+#: Of all faults, those that strike while the index is built.
+_INDEX_SHARE = 0.2
+#: Of the others, by stage. Ranking is over in a moment.
+_RERANK_SHARES = {"embed": 0.0, "search": 0.06, "score": 0.92, "rank": 0.02}
+
+
+@click.command()
+@click.option("--kills", default=100, show_default=True, type=click.IntRange(min=1))
+@click.option("--seed", default=0, show_default=True)
+@click.option("--json", "as_json", is_flag=True)
+def main(kills: int, seed: int, as_json: bool) -> None:
+    """Let KILLS random faults strike a night of three workers; compare it with a calm night.
+
+    Progress goes to stderr. Exits with 1 where the two nights differ.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    for name in [name for name in os.environ if name.startswith("NIGHTSHIFT_")]:
+        del os.environ[name]
+    os.environ |= {
+        "OMP_NUM_THREADS": "1",
+        "NIGHTSHIFT_GRACE_S": "5",
+    }
+    facts = _run(kills, seed)
+    if as_json:
+        print(json.dumps(facts))
+    else:
+        print("\n".join(f"{name:14} {value}" for name, value in facts.items()))
+    if not facts["equal"]:
+        raise SystemExit(1)
+
+
+def _run(kills: int, seed: int) -> dict[str, object]:
+    start = monotonic()
+    size = Size(items=max(160, 4 * kills), queries=max(40, kills), top_k=60)
+    calm = spend_night(size, seed, workers=1, lease_s=_CALM_LEASE_S, disturb=_wait)
+    # A worker renews it several times a job, and three of them may share one core.
+    lease_s = max(_LEAST_LEASE_S, calm.slowest_job_s)
+    drawn = draw_kinds(Random(seed), kills)
+    n_index = round(_INDEX_SHARE * kills)
+    index = Schedule(pending=drawn[:n_index], shares={"embed": 1.0})
+    rerank = Schedule(pending=drawn[n_index:], shares=_RERANK_SHARES)
+    schedules = iter((index, rerank))
+
+    def disturb(site: Site) -> None:
+        next(schedules).disturb(site)
+        rerank.pending += index.pending  # what found nothing to strike strikes later
+        index.pending.clear()
+
+    stormy = spend_night(size, seed, workers=_WORKERS, lease_s=lease_s, disturb=disturb)
+    found = compare(calm.results, stormy.results)
+    for difference in found.differences[:20]:
+        _log.error("%s", difference)
+    kinds = index.landed + rerank.landed
+    return {
+        "faults": kinds.total(),
+        "kinds": {kind: kinds[kind] for kind in FAULTS},
+        "lost": found.lost,
+        "duplicated": found.duplicated,
+        "max_abs_diff": found.max_abs_diff,
+        "equal": found.equal,
+        "seconds": round(monotonic() - start, 1),
+    }
+
+
+def _wait(site: Site) -> None:
+    Schedule(pending=[], shares={"embed": 0, "search": 0, "score": 0, "rank": 0}).disturb(site)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""The results of two nights, row by row: what one lost, doubled, or computed differently."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy import text
+
+from nightshift.query.calibration import calibration
+from nightshift.stores.database import Database
+
+__all__ = ["Comparison", "Results", "compare", "read_results"]
+
+#: Scores count as equal up to this difference.
+TOLERANCE = 1e-5
+
+_TABLES = {
+    "vectors": """
+        SELECT i.external_id, e.key FROM embedding e JOIN item i ON i.id = e.item_id
+        JOIN run ON run.index_id = e.index_id WHERE run.id = :run ORDER BY i.external_id""",
+    "rankings": """
+        SELECT query, final_rank, item, coarse_rank, decided_by::text, fired, fired_layer,
+            tie_group, tie_size, coarse_score, margin, probability, entropy
+        FROM v_ranking WHERE run_id = :run ORDER BY query, final_rank""",
+    "pair scores": """
+        SELECT q.external_id, i.external_id, p.pair_key, p.fired, p.fired_layer, p.margin,
+            p.logit_positive, p.logit_negative, p.logsumexp, p.entropy, p.uncertainty,
+            p.plain_margin
+        FROM pair_score p JOIN query q ON q.id = p.query_id JOIN item i ON i.id = p.item_id
+        WHERE p.run_id = :run ORDER BY q.external_id, i.external_id""",
+}
+
+Row = tuple[object, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Results:
+    """What a night left behind."""
+
+    #: Table → rows in their order; the first two columns name a row.
+    tables: dict[str, list[Row]]
+    #: The merged statistics, flat: path → value.
+    calibration: dict[str, object]
+    #: Failures of the runs, notices apart.
+    failures: int
+
+
+@dataclass(slots=True, kw_only=True)
+class Comparison:
+    """How a disturbed night differs from a calm one."""
+
+    lost: int = 0
+    duplicated: int = 0
+    max_abs_diff: float = 0.0
+    #: The first few differences, in words.
+    differences: list[str] = field(default_factory=list)
+
+    @property
+    def equal(self) -> bool:
+        """Same rows, same order, scores within the tolerance."""
+        return not self.differences and self.max_abs_diff <= TOLERANCE
+
+
+def read_results(database: Database, run_id: int) -> Results:
+    """Read what a re-ranking run and its index hold."""
+    with database.begin() as connection:
+        tables = {
+            name: [
+                tuple(bytes(v) if isinstance(v, memoryview) else v for v in row)
+                for row in connection.execute(text(query), {"run": run_id})
+            ]
+            for name, query in _TABLES.items()
+        }
+        failures = connection.execute(text("SELECT count(*) FROM failure WHERE fatal")).scalar_one()
+    merged = calibration(database, run_id).to_json()
+    return Results(tables=tables, calibration=dict(_flatten(merged)), failures=int(failures))
+
+
+def compare(calm: Results, disturbed: Results) -> Comparison:
+    """Hold a disturbed night against a calm one of the same seed."""
+    found = Comparison()
+    for table, expected in calm.tables.items():
+        _compare_table(found, table, expected, disturbed.tables[table])
+    if disturbed.failures != calm.failures:
+        found.differences.append(f"{disturbed.failures} failures instead of {calm.failures}")
+    if calm.calibration.keys() != disturbed.calibration.keys():
+        found.differences.append("calibration: other fields")
+    for path, value in calm.calibration.items():
+        _compare_value(found, f"calibration {path}", value, disturbed.calibration.get(path))
+    return found
+
+
+def _compare_table(
+    found: Comparison, table: str, expected: Sequence[Row], rows: Sequence[Row]
+) -> None:
+    wanted, present = Counter(map(_name, expected)), Counter(map(_name, rows))
+    lost, surplus = (wanted - present).total(), (present - wanted).total()
+    found.lost += lost
+    found.duplicated += surplus
+    if lost or surplus:
+        found.differences.append(f"{table}: {lost} rows lost, {surplus} too many")
+    if [_name(row) for row in expected] != [_name(row) for row in rows]:
+        found.differences.append(f"{table}: other rows or another order")
+        return
+    for one, other in zip(expected, rows, strict=True):
+        for value, seen in zip(one[2:], other[2:], strict=True):
+            _compare_value(found, f"{table} {_name(one)}", value, seen)
+
+
+def _compare_value(found: Comparison, what: str, expected: object, seen: object) -> None:
+    if isinstance(expected, float) and isinstance(seen, float):
+        if math.isnan(expected) and math.isnan(seen):
+            return
+        found.max_abs_diff = max(found.max_abs_diff, abs(expected - seen))
+    elif expected != seen:
+        found.differences.append(f"{what}: {seen!r} instead of {expected!r}")
+
+
+def _name(row: Row) -> Row:
+    return row[:2]
+
+
+def _flatten(value: object, path: str = "") -> Iterator[tuple[str, object]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _flatten(inner, f"{path}.{key}")
+    elif isinstance(value, list):
+        for position, inner in enumerate(value):
+            yield from _flatten(inner, f"{path}[{position}]")
+    else:
+        yield path, value

@@ -1,0 +1,125 @@
+"""One night on an embedded stack of its own: index a drawn catalogue, then re-rank it."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import text
+
+from benchmarks.chaos.compare import Results, read_results
+from nightshift.demo import coarse_dir, scorer_dir, write_catalogue
+from nightshift.models.describe import describe_embedder, describe_scorer
+from nightshift.producers.catalog_import import import_catalog
+from nightshift.producers.plan_index import plan_index
+from nightshift.producers.plan_rerank import plan_rerank
+from nightshift.producers.query_import import import_queries
+from nightshift.schema.runs import RunParams
+from nightshift.schema.states import RunState
+from nightshift.stores import runs
+from nightshift.stores.database import Database
+from nightshift.stores.embedded import Stack
+from nightshift.stores.faults import Site
+from nightshift.stores.milvus import VectorStore
+
+__all__ = ["Night", "Size", "spend_night"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """How much there is to do."""
+
+    items: int
+    queries: int
+    top_k: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Night:
+    """How a night went."""
+
+    results: Results
+    #: Of all its jobs.
+    slowest_job_s: float
+
+
+def spend_night(
+    size: Size,
+    seed: int,
+    *,
+    workers: int,
+    lease_s: float,
+    disturb: Callable[[Site], None],
+) -> Night:
+    """Spend one night and read what it left; the data directory is then gone.
+
+    Args:
+        size: Of the catalogue and the run.
+        seed: Of the catalogue.
+        workers: How many.
+        lease_s: Of a job.
+        disturb: Called with each run once it is planned; returns when the run has ended.
+
+    Raises:
+        RuntimeError: When a run did not end well; the logs are kept then.
+    """
+    os.environ["NIGHTSHIFT_LEASE_S"] = str(lease_s)  # the workers inherit it
+    folder = Path(tempfile.mkdtemp(prefix="ns-chaos-"))
+    folder.chmod(0o711)  # Postgres may run as another user
+    stack = Stack(folder / "data")
+    try:
+        stack.up(workers)
+        write_catalogue(folder / "scenes", seed, items=size.items, queries=size.queries)
+        urls = stack.urls()
+        with Database(urls.database_url, application="chaos") as database:
+
+            def finish(run_id: int) -> None:
+                disturb(Site(stack=stack, database=database, run_id=run_id, lease_s=lease_s))
+                with database.begin() as connection:
+                    state = runs.get_run(connection, run_id).state
+                if state is not RunState.DONE:
+                    kept = shutil.copytree(stack.data_dir / "logs", f"{folder}-logs")
+                    raise RuntimeError(f"run {run_id} ended {state.value}; see {kept}")
+
+            with VectorStore(urls.milvus_uri, urls.milvus_token) as vectors:
+                index_run = _plan_index(database, vectors, folder / "scenes")
+            finish(index_run)
+            rerank_run = _plan_rerank(database, folder / "scenes", size.top_k)
+            finish(rerank_run)
+            return Night(
+                results=read_results(database, rerank_run),
+                slowest_job_s=_slowest_job_s(database),
+            )
+    finally:
+        stack.down(grace_s=1.0)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _slowest_job_s(database: Database) -> float:
+    with database.begin() as connection:
+        slowest = connection.execute(
+            text("SELECT max(extract(epoch FROM finished_at - started_at)) FROM job")
+        )
+        return float(slowest.scalar_one())
+
+
+def _plan_index(database: Database, vectors: VectorStore, scenes: Path) -> int:
+    import_catalog(database, "scenes", str(scenes / "items.jsonl"))
+    embedder = describe_embedder(f"open_clip:{coarse_dir()}")
+    return plan_index(database, vectors, "scenes", embedder=embedder, parts="image").run_id
+
+
+def _plan_rerank(database: Database, scenes: Path, top_k: int) -> int:
+    queries = import_queries(database, str(scenes / "queries-text.jsonl"))
+    params = RunParams(top_k=top_k, query_parts="text", item_parts="image")
+    scorer = describe_scorer(f"hf:{scorer_dir()}", params.scorer)
+    return plan_rerank(
+        database,
+        "scenes",
+        index_name=None,
+        query_set_id=queries.query_set_id,
+        scorer=scorer,
+        params=params,
+    ).run_id

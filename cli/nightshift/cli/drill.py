@@ -1,0 +1,76 @@
+"""`nightshift drill`: break one thing in a live run, and see that nothing is lost."""
+
+from pathlib import Path
+
+import click
+
+from nightshift.cli.options import data_dir_option, json_option, read_settings
+
+__all__ = ["drill"]
+
+_KINDS = (
+    "kill-worker",
+    "freeze-worker",
+    "kill-redis",
+    "flush-redis",
+    "kill-postgres",
+    "kill-milvus",
+    "duplicate-messages",
+    "reorder-messages",
+    "drop-connections",
+)
+
+
+@click.command()
+@click.argument("fault", type=click.Choice(_KINDS))
+@click.option(
+    "--run", "run_id", type=int, help="The run to disturb.  [default: the most urgent that runs]"
+)
+@data_dir_option
+@json_option
+def drill(fault: str, run_id: int | None, data_dir: Path | None, as_json: bool) -> None:
+    """Inject FAULT into a live run of the embedded stack, and say what was lost.
+
+    Waits until the run has jobs in hand, strikes, starts again what was killed, and waits until
+    those jobs are done. Exits with 1 where one of them stays open or a result is missing.
+
+    \b
+    Examples:
+      nightshift drill kill-worker
+      nightshift drill flush-redis --run 7 --json
+    """
+    from dataclasses import asdict
+
+    from nightshift.cli.output import duration, echo_json
+    from nightshift.cli.services import open_database
+    from nightshift.schema.errors import ConfigurationError, ConflictError
+    from nightshift.stores import faults, runs
+    from nightshift.stores.embedded import Stack
+
+    settings = read_settings(data_dir)
+    stack = Stack(settings.data_dir)
+    if settings.database_url or not stack.is_running("postgres"):
+        raise ConfigurationError(
+            f"a drill breaks parts of the embedded stack only, and the one in {stack.data_dir} is "
+            "not in use: run `nightshift up`, and leave NIGHTSHIFT_DATABASE_URL unset"
+        )
+    with open_database(settings, application="nightshift drill") as database:
+        if run_id is None:
+            with database.begin() as connection:
+                active = runs.active_runs(connection)
+            if not active:
+                raise ConflictError("no run is running: start one, then drill")
+            run_id = active[0].id
+        site = faults.Site(stack=stack, database=database, run_id=run_id, lease_s=settings.lease_s)
+        report = faults.drill(site, faults.FAULTS[fault])
+    if as_json:
+        echo_json({"fault": fault, **asdict(report), "nothing_lost": report.nothing_lost})
+    else:
+        click.echo(f"run {report.run_id}: {report.struck}")
+        click.echo(
+            f"{report.in_hand - report.open} of {report.in_hand} jobs in hand were done "
+            f"{duration(report.recovered_s)} later"
+        )
+        click.echo(f"lost: {'nothing' if not report.lost else f'{report.lost} results'}")
+    if not report.nothing_lost:
+        raise SystemExit(1)
