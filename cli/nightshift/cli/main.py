@@ -26,6 +26,7 @@ COMMANDS = {
     "report": "nightshift.cli.report:report",
     "verify": "nightshift.cli.verify:verify",
     "doctor": "nightshift.cli.doctor:doctor",
+    "drill": "nightshift.cli.drill:drill",
     "worker": "nightshift.cli.foreground:worker",
     "dispatcher": "nightshift.cli.foreground:dispatcher",
     "db": "nightshift.cli.db:db",

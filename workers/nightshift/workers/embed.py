@@ -49,7 +49,8 @@ def do_embed(session: WorkerSession, run: RunRow, claim: Claim, progress: Progre
     done = embed_records(embedder, present, kinds, progress, role="item")
     keys = [_key(record, kinds, run.embedder_fingerprint) for record in done.records]
     if keys:
-        with hold_writer(session.database, session.vectors, session.worker_id):
+        # A writer that was killed keeps the others waiting, for longer than a job's lease may be.
+        with hold_writer(session.database, session.vectors, session.worker_id, progress.step):
             # Upsert and flush before the commit: a key that Postgres calls live has its vector.
             session.vectors.upsert(run.collection, keys, done.vectors)
             session.vectors.flush(run.collection)
