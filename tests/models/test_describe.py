@@ -98,7 +98,7 @@ def test_the_planner_decides_the_precision_for_every_worker(qwen_folder: Path) -
 def test_an_embedder_is_no_scorer_nor_the_other_way_round(
     clip_folder: Path, qwen_folder: Path
 ) -> None:
-    with pytest.raises(ModelError, match="known scorers: .*qwen2_5_vl"):
+    with pytest.raises(ModelError, match=r"known scorers: .*qwen2_5_vl"):
         describe_scorer(f"hf:{clip_folder}", ScorerParams())
     with pytest.raises(ModelError, match="qwen2_5_vl"):
         load_embedder(f"hf:{qwen_folder}", device="cpu")

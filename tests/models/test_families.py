@@ -1,6 +1,7 @@
 """Every family: the upstream library's numbers, packed or not, enhanced or not."""
 
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from importlib import import_module
 from itertools import groupby
@@ -20,6 +21,7 @@ from nightshift.models.engine.packed import PackedEngine
 from nightshift.models.engine.plain import PlainEngine
 from nightshift.models.pairs import engine_for
 from nightshift.models.scorer import Engine, Group
+from nightshift.schema.errors import ModelError
 from nightshift.schema.runs import EnhancementParams, ScorerParams
 from tests.models.readings import OFF, ON, assert_same, between, numbers, score
 from tests.models.tiny import picture
@@ -381,3 +383,18 @@ def test_a_decoder_that_cannot_be_taken_apart_is_read_whole_and_told(
         logits = family._model(**inputs).logits[0, -1]
     (reading,) = score(engine, [group], OFF)
     assert reading.logsumexp == pytest.approx(float(logits.logsumexp(0)), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["{{ raise_exception('roles must alternate') }}", "{{ messages[0]['content'][0]['text'] }}"],
+    ids=["it raises", "it forgets pictures"],
+)
+def test_a_model_whose_template_cannot_be_used_is_refused_by_name(
+    llava: Any, template: str
+) -> None:
+    processor = deepcopy(llava._processor)
+    processor.chat_template = template
+
+    with pytest.raises(ModelError, match=r"chat template of some/model|some/model has no usable"):
+        type(llava)(llava._model, processor, "some/model")
