@@ -97,7 +97,9 @@ def test_a_flushed_redis_loses_nothing(night, scenes, embedder, scorer):
     assert len(night.rows(_RESULT, run=run_id)) == 12 * _DEPTH
 
 
-def test_a_stopped_worker_leaves_its_work_to_the_next(night, scenes, embedder, scorer):
+def test_workers_stopped_and_replaced_in_the_middle_change_nothing_in_the_result(
+    night, scenes, embedder, scorer
+):
     first = night.worker()
     _index(night, scenes, embedder)
     run_id = _start(night, scenes, scorer)
@@ -113,3 +115,8 @@ def test_a_stopped_worker_leaves_its_work_to_the_next(night, scenes, embedder, s
     assert night.rows("SELECT max(attempt) FROM job WHERE run_id = :r", r=run_id) == [(1,)]
     stopped = night.rows("SELECT count(*) FROM worker WHERE stopped_at IS NOT NULL")
     assert stopped == [(1,)]
+    replaced = night.rows(_RESULT, run=run_id)
+    # Or the second run would reuse the scores instead of computing them.
+    night.rows("DELETE FROM pair_score WHERE run_id = :r RETURNING 1", r=run_id)
+    undisturbed = _start(night, scenes, scorer, "--wait")
+    assert night.rows(_RESULT, run=undisturbed) == replaced

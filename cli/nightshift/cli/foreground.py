@@ -72,7 +72,8 @@ def dispatcher(data_dir: Path | None) -> None:
 def worker(ctx: click.Context, queues: str, device: str, data_dir: Path | None) -> None:
     """Run a worker in the foreground until stopped, or `list` those that run.
 
-    SIGTERM lets it finish the job in hand within the grace period.
+    SIGTERM lets it finish the job in hand within the grace period, or hand it back; a second one
+    hands it back at once.
 
     \b
     Examples:

@@ -14,6 +14,7 @@ from nightshift.stores.wire import TASK_NAME, make_celery
 from nightshift.workers.do_job import do_job
 from nightshift.workers.queues import choose_queues
 from nightshift.workers.session import WorkerSession, open_session
+from nightshift.workers.stopping import GracefulStop
 
 __all__ = ["make_app", "run_worker"]
 
@@ -36,6 +37,8 @@ def run_worker(settings: Settings, *, stages: frozenset[Stage], device: str) -> 
     session = open_session(settings, stages=stages, device=device)
     app = make_app(session)
     session.start_reporting()
+    stop = GracefulStop(session)
+    signals.worker_shutting_down.connect(stop.ask, weak=False)
     try:
         worker = app.Worker(
             pool="solo",

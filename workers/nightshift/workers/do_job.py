@@ -46,7 +46,7 @@ def do_job(session: WorkerSession, run_id: int, job_id: int) -> None:
         if run.state is not RunState.RUNNING:
             return
         model_error = _load(session, run)
-        claim = session.ledger.claim(run_id, job_id)
+        claim = None if session.stopping else session.ledger.claim(run_id, job_id)
         if claim is not None:
             _do_claimed(session, run, claim, model_error)
     except ServiceUnavailableError as error:

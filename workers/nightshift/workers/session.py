@@ -44,6 +44,8 @@ class WorkerSession:
     #: The job in hand, for the others to see.
     in_hand: Claim | None = None
     units_per_s: float | None = None
+    #: Told to stop: no other job is begun.
+    stopping: bool = False
     #: When a micro-batch last ended, by `monotonic`.
     last_step: float = field(default_factory=monotonic)
     #: Workers alive on this machine, this one among them.
@@ -68,12 +70,20 @@ class WorkerSession:
         """Say goodbye and give the connections back."""
         self._closing.set()
         try:
-            with self.database.begin() as connection:
-                workers.retire(connection, self.worker_id)
+            self.retire()
         except ServiceUnavailableError as error:
             _log.warning("could not say goodbye: %s", error)
         self.vectors.close()
         self.database.close()
+
+    def retire(self) -> None:
+        """Note that this worker stopped in an orderly way.
+
+        Raises:
+            ServiceUnavailableError: When Postgres is away.
+        """
+        with self.database.begin() as connection:
+            workers.retire(connection, self.worker_id)
 
     def _report_until_closed(self) -> None:
         while not self._closing.wait(_REPORT_EVERY_S):
