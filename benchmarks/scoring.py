@@ -33,7 +33,7 @@ from nightshift.models.load import pick_device
 from nightshift.models.pairs import PairScorer
 from nightshift.schema.runs import EnhancementParams
 from nightshift.scoring.methods.registry import framing
-from nightshift.scoring.methods.retllm import PRESETS as ENHANCEMENTS
+from nightshift.scoring.methods.retllm import ENHANCEMENTS
 
 _BATCH = 16
 # A loop's rate does not depend on how many pairs it walks through.
@@ -99,9 +99,8 @@ class Bench:
                     logits = self.model(**self._inputs(prepared, [prompt]), pixel_values=pixels)
                 else:
                     # The enhancement needs the visual tokens: the same call as the model's own.
-                    logits = self._forward(
-                        prepared, [prompt], [self.stock.see(shown)], enhancement, keep=0
-                    )
+                    seen = [one.tokens for one in self.stock.see(shown)]
+                    logits = self._forward(prepared, [prompt], [seen], enhancement, keep=0)
                 found.append(self._labels(logits.logits))
             return np.concatenate(found)
 
@@ -115,7 +114,7 @@ class Bench:
             found = []
             for start in range(0, len(prompts), _BATCH):
                 batch = prompts[start : start + _BATCH]
-                shown = [[seen[i] for i in prompt.pictures] for prompt in batch]
+                shown = [[seen[i].tokens for i in prompt.pictures] for prompt in batch]
                 output = self._forward(prepared, batch, shown, enhancement, keep=1)
                 found.append(self._labels(output.logits))
             return np.concatenate(found)

@@ -17,7 +17,7 @@ from nightshift.models.scorer import PairGroup, PairReading
 from nightshift.schema.errors import InputError, ModelError
 from nightshift.schema.runs import EnhancementParams, ScorerParams
 from nightshift.scoring.methods.registry import FRAMINGS, framing
-from nightshift.scoring.methods.retllm import PRESETS, RETLLM
+from nightshift.scoring.methods.retllm import ENHANCEMENTS, RETLLM
 from nightshift.scoring.prompts import Content, Framing, Labels
 from nightshift.scoring.tie_break import break_ties
 from tests.models.tiny import picture
@@ -85,7 +85,7 @@ def test_the_side_that_a_group_shares_does_not_change_a_score(
 def test_text_to_image_is_the_published_prompt_of_the_upstream_model(
     qwen: Qwen25VL, qwen_folder: Path
 ) -> None:
-    params = ScorerParams(enhancement=PRESETS["off"])
+    params = ScorerParams(enhancement=ENHANCEMENTS["off"])
     scorer = load_scorer(f"hf:{qwen_folder}", params, device="cpu")
     caption, image = QUERY["text"].texts[0], CANDIDATES["image"][0].images[0]
     question = (
@@ -201,11 +201,11 @@ def test_every_published_prompt_splits_into_the_tokens_of_the_whole(qwen: Qwen25
             assert apart == qwen.text.ids(end + begin)
 
 
-def test_the_presets_are_valid_and_differ() -> None:
-    assert len({params.model_dump_json() for params in PRESETS.values()}) == len(PRESETS)
-    assert PRESETS["default"] == EnhancementParams()
-    assert PRESETS["paper"].alpha == 0.3
-    assert PRESETS["code"].memory == "all"
+def test_the_enhancements_of_the_presets_differ() -> None:
+    assert len({params.model_dump_json() for params in ENHANCEMENTS.values()}) == len(ENHANCEMENTS)
+    assert ENHANCEMENTS["default"] == EnhancementParams()
+    assert ENHANCEMENTS["paper"].alpha == 0.3
+    assert ENHANCEMENTS["code"].memory == "all"
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from nightshift.schema.errors import ConfigurationError, InputError
 from nightshift.schema.records import PartKind
 from nightshift.scoring.methods.registry import FRAMINGS, framing
+from nightshift.scoring.methods.retllm_prompts import LISTED, NUMBERED, TIED
 from nightshift.scoring.prompts import (
     Content,
     Framing,
@@ -26,6 +27,7 @@ KINDS: list[frozenset[PartKind]] = [
     frozenset({"text", "image"}),
 ]
 RETLLM = framing("retllm")
+RULES = [*FRAMINGS.values(), TIED]
 
 texts = st.lists(st.text(min_size=1), min_size=1, max_size=3).map(tuple)
 
@@ -113,10 +115,10 @@ def test_each_of_the_nine_combinations_shows_all_there_is_and_nothing_else(
     assert wording.endswith("Please directly output True or False")
 
 
-@pytest.mark.parametrize("rule", FRAMINGS.values(), ids=FRAMINGS.keys())
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 @given(data=st.data())
 def test_the_prefix_depends_on_the_shared_side_alone(rule: Framing, data: st.DataObject) -> None:
-    query_kinds, item_kinds = data.draw(st.sampled_from(KINDS)), data.draw(st.sampled_from(KINDS))
+    query_kinds, item_kinds = data.draw(st.sampled_from([*rule.templates]))
     one = data.draw(contents(query_kinds)), data.draw(contents(item_kinds))
     other = data.draw(contents(query_kinds)), data.draw(contents(item_kinds))
     by_query = rule.shared_side(query_kinds, item_kinds) == "query"
@@ -125,13 +127,12 @@ def test_the_prefix_depends_on_the_shared_side_alone(rule: Framing, data: st.Dat
     assert rule.render(*one).prefix == rule.render(*mixed).prefix
 
 
-@pytest.mark.parametrize("rule", FRAMINGS.values(), ids=FRAMINGS.keys())
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 @given(data=st.data())
 def test_rendering_shares_the_side_it_announces_and_joins_adjacent_text(
     rule: Framing, data: st.DataObject
 ) -> None:
-    query = data.draw(contents(data.draw(st.sampled_from(KINDS))))
-    candidate = data.draw(contents(data.draw(st.sampled_from(KINDS))))
+    query, candidate = map(data.draw, map(contents, data.draw(st.sampled_from([*rule.templates]))))
 
     prompt = rule.render(query, candidate)
 
@@ -141,9 +142,11 @@ def test_rendering_shares_the_side_it_announces_and_joins_adjacent_text(
         assert not any(isinstance(x, str) and isinstance(y, str) for x, y in pairwise(half))
 
 
-@pytest.mark.parametrize("rule", FRAMINGS.values(), ids=FRAMINGS.keys())
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 def test_a_prefix_ends_where_tokens_end_whatever_the_text(rule: Framing) -> None:
     for template in rule.templates.values():
+        if not template.prefix:
+            continue
         end, begin = template.prefix[-1], template.suffix[0]
         at_a_picture = isinstance(end, Slot) or isinstance(begin, Slot)
         before_a_space = isinstance(begin, str) and re.match(r" (\S|$)", begin) is not None
@@ -156,6 +159,41 @@ def test_the_picture_is_shared_between_text_and_image() -> None:
 
     assert RETLLM.shared_side(text, image) == "candidate"
     assert RETLLM.shared_side(image, text) == "query"
+
+
+def test_a_number_is_asked_for_in_the_published_words() -> None:
+    wording = shown(NUMBERED.render(a("text", "query"), a("image", "candidate")))
+
+    assert wording == (
+        "[candidate 0]Does the image match the caption: <the query>? Please directly output the "
+        'relevance score in a format of "Answer: score" Keep four decimal places'
+    )
+
+
+def test_a_list_is_asked_about_in_the_published_words() -> None:
+    wording = shown(LISTED.render(a("image", "query"), Content(texts=("a cat", "two\ndogs"))))
+
+    assert wording == (
+        "[query 0]What is in this picture?\nChoose the most relevant sentence of the image from "
+        "the following options: 1: a cat, 2: two\ndogs. You should directly output the answer "
+        "index, for example: 1."
+    )
+
+
+@pytest.mark.parametrize(
+    ("query", "candidate", "wording"),
+    [
+        ("text", "image", "the query, [candidate 0]"),
+        ("image", "text", "[query 0], the candidate"),
+        ("both", "both", "[query 0]the query, [candidate 0]the candidate"),
+    ],
+)
+def test_candidates_that_tie_are_asked_about_in_the_paper_s_words(
+    query: str, candidate: str, wording: str
+) -> None:
+    prompt = TIED.render(a(query, "query"), a(candidate, "candidate"))
+
+    assert shown(prompt) == f"{wording}. Does the candidate match the query, True or False."
 
 
 def test_all_pictures_and_texts_of_a_side_are_shown_in_order() -> None:

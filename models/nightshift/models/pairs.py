@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from nightshift.models.codecs.codec import Codec
-from nightshift.models.codecs.tokens import CodedImage
 from nightshift.models.content import ItemContent
 from nightshift.models.engine.family import Family, PixelLimits
 from nightshift.models.engine.packed import PackedEngine
 from nightshift.models.engine.plain import PlainEngine
+from nightshift.models.lists import MOST_LISTED, ListScorer
+from nightshift.models.rendering import content_of, pieces
 from nightshift.models.scorer import (
     Engine,
     Group,
@@ -19,11 +20,13 @@ from nightshift.models.scorer import (
     Piece,
     PreparedGroups,
     Reading,
+    Scorer,
 )
 from nightshift.schema.errors import InputError
 from nightshift.schema.runs import EnhancementParams, ScorerParams
+from nightshift.scoring.log_odds import over_vocabulary
 from nightshift.scoring.methods.registry import framings_of
-from nightshift.scoring.prompts import Content, Framing, Segment, Side
+from nightshift.scoring.prompts import Framing, Numbers, Segment, Side
 
 __all__ = ["PairScorer", "bind", "engine_for"]
 
@@ -32,7 +35,7 @@ _OFF = EnhancementParams(trigger="never")
 
 def bind(
     family: Family, params: ScorerParams, fingerprint: str, codec: Codec | None = None
-) -> "PairScorer":
+) -> Scorer:
     """Bind a method to a loaded model.
 
     Args:
@@ -45,8 +48,9 @@ def bind(
         ModelError: A label is not one token of the model.
     """
     rules = framings_of(params)
-    for label in (rules[0].labels.positive, rules[0].labels.negative):
-        family.text.label(label)
+    words = Numbers(k=MOST_LISTED).words if params.score == "listwise" else rules[0].labels.words
+    for word in words:
+        family.text.label(word)
     limits = PixelLimits(min_pixels=params.min_pixels, max_pixels=params.max_pixels)
     coded: dict[Side, Codec] = {}
     if codec is not None:
@@ -54,7 +58,16 @@ def bind(
         if params.code_queries:
             coded["query"] = codec
     engine = engine_for(family, limits)
-    return PairScorer(engine, rules, params.enhancement, fingerprint, coded)
+    if params.score == "listwise":
+        return ListScorer(engine, rules[0], params, fingerprint, coded)
+    return PairScorer(
+        engine,
+        rules,
+        params.enhancement,
+        fingerprint,
+        coded,
+        over_all=params.score == "p_true_full",
+    )
 
 
 def engine_for(family: Family, limits: PixelLimits) -> Engine:
@@ -84,6 +97,8 @@ class PairScorer:
         enhancement: When and how the picture is looked at again.
         fingerprint: Of weights and all parameters.
         coded: What the pictures of a side go through before they are shown.
+        over_all: Whether the score is the positive label against all other words, not only against
+            the negative label.
     """
 
     def __init__(
@@ -93,16 +108,30 @@ class PairScorer:
         enhancement: EnhancementParams,
         fingerprint: str,
         coded: Mapping[Side, Codec] | None = None,
+        *,
+        over_all: bool = False,
     ) -> None:
         self.fingerprint = fingerprint
         self._engine = engine
         self._rules = rules
         self._enhancement = enhancement
         self._coded = coded or {}
+        self._over_all = over_all
 
     def plain(self) -> "PairScorer":
         """See `Scorer.plain`."""
-        return PairScorer(self._engine, self._rules, _OFF, self.fingerprint, self._coded)
+        return PairScorer(
+            self._engine,
+            self._rules,
+            _OFF,
+            self.fingerprint,
+            self._coded,
+            over_all=self._over_all,
+        )
+
+    def for_ties(self) -> "PairScorer":
+        """See `Scorer.for_ties`."""
+        return self
 
     def prepare(self, groups: Sequence[PairGroup]) -> PreparedGroups:
         """See `Scorer.prepare`."""
@@ -137,7 +166,7 @@ class PairScorer:
         def reading(places: tuple[tuple[int, int], ...]) -> PairReading:
             return _mean(
                 [
-                    _pair_reading(found[group][suffix], turned=other)
+                    _pair_reading(found[group][suffix], turned=other, over_all=self._over_all)
                     for (group, suffix), other in zip(places, turned, strict=True)
                 ]
             )
@@ -152,39 +181,25 @@ class PairScorer:
         if group.shared_side == "candidate":
             query, candidate = candidate, query
         try:
-            prompt = rule.render(_content(query), _content(candidate))
+            prompt = rule.render(content_of(query), content_of(candidate))
         except InputError as error:
             raise InputError(error.message, error.reason, place) from error
-        images = {
-            "query": self._shown("query", query),
-            "candidate": self._shown("candidate", candidate),
-        }
-
-        def pieces(segments: Sequence[Segment]) -> tuple[Piece, ...]:
-            return tuple(s if isinstance(s, str) else images[s.side][s.index] for s in segments)
-
         # A prompt that shares the other side has a beginning of its own.
         shared = prompt.shared_side == group.shared_side
         key = prompt.prefix if shared else (number, *prompt.prefix)
-        return pieces(prompt.prefix), key, pieces(prompt.suffix)
-
-    def _shown(self, side: Side, content: ItemContent) -> tuple[Piece, ...]:
-        if content.seen:
-            return content.seen
-        codec = self._coded.get(side)
-        if codec is None:
-            return content.images
-        return tuple(CodedImage(image=image, codec=codec) for image in content.images)
+        sides: dict[Side, ItemContent] = {"query": query, "candidate": candidate}
+        return (
+            pieces(prompt.prefix, sides, self._coded),
+            key,
+            pieces(prompt.suffix, sides, self._coded),
+        )
 
 
-def _content(content: ItemContent) -> Content:
-    return Content(texts=content.texts, n_images=content.n_images)
-
-
-def _pair_reading(reading: Reading, *, turned: bool) -> PairReading:
+def _pair_reading(reading: Reading, *, turned: bool, over_all: bool) -> PairReading:
     positive, negative = reading.label_logits[::-1] if turned else reading.label_logits
+    margin = over_vocabulary(positive, reading.logsumexp) if over_all else positive - negative
     return PairReading(
-        margin=float(np.float32(positive - negative)),
+        margin=float(np.float32(margin)),
         logit_positive=float(positive),
         logit_negative=float(negative),
         logsumexp=reading.logsumexp,
@@ -198,8 +213,8 @@ def _mean(readings: Sequence[PairReading]) -> PairReading:
     if len(readings) == 1:
         return readings[0]
 
-    def mean(values: Sequence[float]) -> float:
-        return float(np.mean(values, dtype=np.float64).astype(np.float32))
+    def mean(values: Sequence[float | None]) -> float:
+        return float(np.array(values, np.float64).mean().astype(np.float32))
 
     return PairReading(
         margin=mean([one.margin for one in readings]),

@@ -11,7 +11,7 @@ from PIL import Image
 from nightshift.models.codecs.tokens import CodedImage, SeenPicture
 from nightshift.models.content import ItemContent
 from nightshift.schema.runs import EnhancementParams
-from nightshift.scoring.prompts import Labels, Side
+from nightshift.scoring.prompts import Labels, Numbers, Side
 
 __all__ = [
     "Engine",
@@ -82,7 +82,7 @@ class Engine(Protocol):
         ...
 
     def score(
-        self, prepared: PreparedGroups, *, labels: Labels, enhancement: EnhancementParams
+        self, prepared: PreparedGroups, *, labels: Labels | Numbers, enhancement: EnhancementParams
     ) -> list[tuple[Reading, ...]]:
         """One reading for each suffix, in order; independent of what else is in the batch.
 
@@ -104,17 +104,23 @@ class PairGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairReading:
-    """The score of one (query, candidate) pair, never rounded."""
+    """The score of one (query, candidate) pair, never rounded.
 
-    #: Log-odds, float32: the positive label's logit minus the negative's.
+    Where the model wrote the score there are no logits to read.
+    """
+
+    #: Log-odds, float32: the positive label's logit minus the negative's, unless the score is
+    #: another one.
     margin: float
-    logit_positive: float
-    logit_negative: float
+    logit_positive: float | None
+    logit_negative: float | None
     #: Over the whole vocabulary.
-    logsumexp: float
+    logsumexp: float | None
     #: Nats, over the whole vocabulary.
-    entropy: float
+    entropy: float | None
     trace: Trace
+    #: What the model wrote, where that is the score.
+    written: str | None = None
 
 
 class Scorer(Protocol):
@@ -127,6 +133,10 @@ class Scorer(Protocol):
 
     def plain(self) -> "Scorer":
         """The same weights and prompts without the visual enhancement, to see what it changed."""
+        ...
+
+    def for_ties(self) -> "Scorer":
+        """What is asked once more of pairs whose scores tie; itself where it reads entropies."""
         ...
 
     def prepare(self, groups: Sequence[PairGroup]) -> PreparedGroups:

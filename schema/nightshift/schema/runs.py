@@ -15,8 +15,10 @@ __all__ = [
     "MessageBody",
     "MethodName",
     "RunParams",
+    "ScoreName",
     "ScorePayload",
     "ScorerParams",
+    "TokenParams",
     "kinds_from_text",
     "kinds_to_text",
     "queue_name",
@@ -24,6 +26,9 @@ __all__ = [
 
 Kinds = frozenset[PartKind]
 MethodName = Literal["retllm", "freeret", "indexmllm"]
+#: What of the answer is the score: the log-odds of its two labels; those of the positive label
+#: against all other words; a number that the model writes; the place it picks from a list.
+ScoreName = Literal["margin_2way", "p_true_full", "number", "listwise"]
 
 
 class _Frozen(BaseModel):
@@ -51,8 +56,13 @@ class ScorerParams(_Frozen):
     """Everything beside the weights that changes a score; part of the scorer's fingerprint."""
 
     method: MethodName = "retllm"
+    #: Whose defaults the other parameters began with.
+    preset: Literal["default", "paper", "code"] | None = None
     #: One of the method's.
     framing: str = "retllm"
+    score: ScoreName = "margin_2way"
+    #: Orders in which a list is asked about, each candidate at another place; a score is the mean.
+    list_orders: Annotated[int, Field(ge=1, le=9)] = 1
     #: `swap` asks twice, the second time with the answers exchanged, and takes the mean.
     debias: Literal["none", "swap"] = "none"
     #: Asks twice, the second time with the sides exchanged, and takes the mean: two pictures make
@@ -96,8 +106,16 @@ class RunParams(_Frozen):
     scorer: ScorerParams = ScorerParams()
 
 
+class TokenParams(_Frozen):
+    """A run that makes visual tokens."""
+
+    codec: str = "none"
+    min_pixels: Annotated[int, Field(gt=0)] | None = None
+    max_pixels: Annotated[int, Field(gt=0)] | None = None
+
+
 class BlockPayload(_Frozen):
-    """An embed, search or rank job: a block of item ids or query ids."""
+    """A job of any stage but score: a block of item ids or query ids."""
 
     ids: tuple[int, ...]
 

@@ -15,11 +15,13 @@ from nightshift.schema.identity import fingerprint
 from nightshift.schema.records import PartKind
 
 __all__ = [
+    "Asked",
     "Content",
     "Framing",
     "ImageRef",
     "Kinds",
     "Labels",
+    "Numbers",
     "Rendered",
     "Segment",
     "Side",
@@ -28,6 +30,8 @@ __all__ = [
 ]
 
 Side = Literal["query", "candidate"]
+#: One of two labels, a number to be generated, or the number of one of the candidates.
+Asked = Literal["label", "number", "index"]
 Kinds = frozenset[PartKind]
 
 
@@ -78,6 +82,23 @@ class Labels:
     positive: str
     negative: str
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Both, the positive one first."""
+        return (self.positive, self.negative)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Numbers:
+    """The answers "1" to "k" about a list; each must be one token of the model."""
+
+    k: int
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """In order."""
+        return tuple(str(number) for number in range(1, self.k + 1))
+
 
 class Slot(Enum):
     """A place in a template that content fills."""
@@ -86,6 +107,8 @@ class Slot(Enum):
     QUERY_IMAGES = ("query", "image")
     CANDIDATE_TEXT = ("candidate", "text")
     CANDIDATE_IMAGES = ("candidate", "image")
+    #: Every text a candidate of its own, numbered from 1.
+    CANDIDATE_LIST = ("candidate", "list")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +140,9 @@ class Framing:
 
     name: str
     version: str
+    #: What the model is asked to answer with.
+    asks_for: Asked = "label"
+    #: Its two labels; of an index the first two.
     labels: Labels
     #: By kinds of the query and of the candidate.
     templates: Mapping[tuple[Kinds, Kinds], Template]
@@ -131,6 +157,7 @@ class Framing:
         facts = {
             "name": self.name,
             "version": self.version,
+            "asks_for": self.asks_for,
             "labels": [self.labels.positive, self.labels.negative],
             "prompts": sorted(prompts, key=repr),
         }
@@ -206,6 +233,9 @@ def _segments(part: str | Slot, sides: Mapping[Side, Content]) -> list[Segment]:
             return [ImageRef(side="query", index=i) for i in range(sides["query"].n_images)]
         case Slot.CANDIDATE_IMAGES:
             return [ImageRef(side="candidate", index=i) for i in range(sides["candidate"].n_images)]
+        case Slot.CANDIDATE_LIST:
+            texts = sides["candidate"].texts
+            return [", ".join(f"{i}: {text}" for i, text in enumerate(texts, 1))]
 
 
 def _exchanged(part: str | Slot) -> str | Slot:

@@ -43,10 +43,10 @@ class PairScoreRow:
     item_id: int
     pair_key: bytes
     margin: float
-    logit_positive: float
-    logit_negative: float
-    logsumexp: float
-    entropy: float
+    logit_positive: float | None
+    logit_negative: float | None
+    logsumexp: float | None
+    entropy: float | None
     fired: bool
     fired_layer: int | None
     uncertainty: float | None

@@ -22,7 +22,7 @@ from nightshift.models.engine.reading import read, readings_of
 from nightshift.models.engine.visual import see
 from nightshift.models.scorer import Group, PreparedGroups, Reading
 from nightshift.schema.runs import EnhancementParams
-from nightshift.scoring.prompts import Labels
+from nightshift.scoring.prompts import Labels, Numbers
 
 __all__ = ["PackedEngine"]
 
@@ -55,12 +55,12 @@ class PackedEngine:
 
     @torch.inference_mode()
     def score(
-        self, prepared: PreparedGroups, *, labels: Labels, enhancement: EnhancementParams
+        self, prepared: PreparedGroups, *, labels: Labels | Numbers, enhancement: EnhancementParams
     ) -> list[tuple[Reading, ...]]:
         """See `Engine.score`."""
         assert isinstance(prepared, Prepared)
         text = self._family.text
-        label_ids = [text.label(labels.positive), text.label(labels.negative)]
+        label_ids = [text.label(word) for word in labels.words]
         enhancement = effective(enhancement)
         seen = see(self._family, prepared.pictures)
         packed: list[PromptGroup] = []

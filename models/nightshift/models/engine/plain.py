@@ -13,7 +13,7 @@ from nightshift.models.engine.reading import read, readings_of
 from nightshift.models.engine.visual import see
 from nightshift.models.scorer import Group, PreparedGroups, Reading
 from nightshift.schema.runs import EnhancementParams
-from nightshift.scoring.prompts import Labels
+from nightshift.scoring.prompts import Labels, Numbers
 
 __all__ = ["PlainEngine", "alone", "batches"]
 
@@ -41,12 +41,12 @@ class PlainEngine:
 
     @torch.inference_mode()
     def score(
-        self, prepared: PreparedGroups, *, labels: Labels, enhancement: EnhancementParams
+        self, prepared: PreparedGroups, *, labels: Labels | Numbers, enhancement: EnhancementParams
     ) -> list[tuple[Reading, ...]]:
         """See `Engine.score`."""
         assert isinstance(prepared, Prepared)
         text = self._family.text
-        label_ids = [text.label(labels.positive), text.label(labels.negative)]
+        label_ids = [text.label(word) for word in labels.words]
         seen = see(self._family, prepared.pictures)
         found = self.read(prepared.prompts, seen, label_ids, enhancement)
         return prepared.arranged(found)

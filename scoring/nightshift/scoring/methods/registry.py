@@ -7,11 +7,12 @@ from nightshift.schema.errors import ConfigurationError
 from nightshift.schema.runs import MethodName, ScorerParams
 from nightshift.scoring.methods.freeret import FREERET
 from nightshift.scoring.methods.indexmllm import INDEXMLLM
-from nightshift.scoring.methods.method import Method
+from nightshift.scoring.methods.method import ASKED_FOR, Method
 from nightshift.scoring.methods.retllm import RETLLM
-from nightshift.scoring.prompts import Framing
+from nightshift.scoring.methods.retllm_prompts import TIED
+from nightshift.scoring.prompts import Asked, Framing
 
-__all__ = ["FRAMINGS", "METHODS", "framing", "framings_of"]
+__all__ = ["FRAMINGS", "METHODS", "framing", "framings_of", "tie_framing"]
 
 #: Every method by name.
 METHODS: Mapping[MethodName, Method] = MappingProxyType(
@@ -22,6 +23,9 @@ METHODS: Mapping[MethodName, Method] = MappingProxyType(
 FRAMINGS: Mapping[str, Framing] = MappingProxyType(
     {one.name: one for method in METHODS.values() for one in method.framings}
 )
+
+
+_AN: Mapping[Asked, str] = {"label": "a label", "number": "a number", "index": "an index"}
 
 
 def framing(name: str) -> Framing:
@@ -37,6 +41,11 @@ def framing(name: str) -> Framing:
         raise ConfigurationError(msg) from None
 
 
+def tie_framing(params: ScorerParams) -> Framing | None:
+    """What is asked once more of pairs whose scores tie; None where the score holds an entropy."""
+    return TIED if params.score == "number" else None
+
+
 def framings_of(params: ScorerParams) -> tuple[Framing, ...]:
     """What is asked of every pair: one framing, and its twins where a score is a mean.
 
@@ -50,6 +59,16 @@ def framings_of(params: ScorerParams) -> tuple[Framing, ...]:
     if rule not in method.framings:
         known = ", ".join(one.name for one in method.framings)
         msg = f"framing {rule.name!r} is not one of {method.name}; it has: {known}"
+        raise ConfigurationError(msg)
+    asked_for = ASKED_FOR[params.score]
+    if rule.asks_for != asked_for:
+        msg = (
+            f"score {params.score!r} is read from {_AN[asked_for]}, and framing {rule.name!r} asks "
+            f"for {_AN[rule.asks_for]}: choose another score or framing"
+        )
+        raise ConfigurationError(msg)
+    if params.symmetrise and asked_for != "label":
+        msg = f"score {params.score!r} cannot be symmetrised: choose one that is read from a label"
         raise ConfigurationError(msg)
     rules = [rule]
     if params.debias == "swap":

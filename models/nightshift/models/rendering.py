@@ -1,0 +1,38 @@
+"""What a prompt shows of queries and candidates: their contents as pieces of it."""
+
+from collections.abc import Mapping, Sequence
+
+from nightshift.models.codecs.codec import Codec
+from nightshift.models.codecs.tokens import CodedImage
+from nightshift.models.content import ItemContent
+from nightshift.models.scorer import Piece
+from nightshift.scoring.prompts import Content, Segment, Side
+
+__all__ = ["content_of", "pieces"]
+
+
+def content_of(content: ItemContent) -> Content:
+    """What a framing needs to know of it."""
+    return Content(texts=content.texts, n_images=content.n_images)
+
+
+def pieces(
+    segments: Sequence[Segment], sides: Mapping[Side, ItemContent], coded: Mapping[Side, Codec]
+) -> tuple[Piece, ...]:
+    """Segments of a rendered prompt with the pictures in their places.
+
+    Args:
+        segments: Of the prefix or of the suffix.
+        sides: Whose pictures these are.
+        coded: What the pictures of a side go through before they are shown.
+    """
+    images = {side: _shown(content, coded.get(side)) for side, content in sides.items()}
+    return tuple(s if isinstance(s, str) else images[s.side][s.index] for s in segments)
+
+
+def _shown(content: ItemContent, codec: Codec | None) -> tuple[Piece, ...]:
+    if content.seen:
+        return content.seen
+    if codec is None:
+        return content.images
+    return tuple(CodedImage(image=image, codec=codec) for image in content.images)
