@@ -13,7 +13,10 @@ from nightshift.schema.errors import InputError, ModelError
 from nightshift.scoring.codecs import Grid, Quantise, Reduce, parse_codec
 
 WIDTH = 16
-GRIDS = st.tuples(st.integers(1, 2), st.integers(1, 7), st.integers(1, 7))
+# Tokens in time alone have no rows and columns.
+GRIDS = st.tuples(st.integers(1, 2), st.integers(1, 7), st.integers(1, 7)).filter(
+    lambda grid: grid != (2, 1, 1)
+)
 REDUCES = [
     "sample2",
     "pool2",
@@ -239,6 +242,14 @@ def test_numbers_that_are_not_finite_are_refused() -> None:
     tokens[1, 3] = np.inf
     with pytest.raises(InputError, match="not finite"):
         codec("int8").encode(tokens, (1, 2, 2))
+
+
+@pytest.mark.parametrize("name", ["sample2", "pool2(replicate)"])
+def test_a_picture_without_rows_and_columns_has_no_blocks(name: str) -> None:
+    with pytest.raises(ModelError, match="tiles"):
+        codec(name).encode(some_tokens((6, 1, 1)), (6, 1, 1))
+    with pytest.raises(ModelError, match="tiles"):
+        codec(name).kept((6, 1, 1))
 
 
 def test_tokens_that_do_not_fill_their_grid_are_refused() -> None:

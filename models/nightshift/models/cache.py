@@ -4,12 +4,14 @@ import gc
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from nightshift.models.describe import describe_embedder, describe_scorer
+from nightshift.models.codecs.codec import Codec
+from nightshift.models.describe import describe_embedder, describe_scorer, describe_vision
 from nightshift.models.embedder import Embedder
 from nightshift.models.load import (
     bind_answerer,
     bind_embedder,
     bind_scorer,
+    bind_vision,
     load_embedder,
     load_family,
     pick_device,
@@ -18,11 +20,12 @@ from nightshift.models.load import (
 from nightshift.models.scorer import Scorer
 from nightshift.schema.errors import ModelError
 from nightshift.schema.models import ModelFacts
-from nightshift.schema.runs import ScorerParams
+from nightshift.schema.runs import ScorerParams, TokenParams
 
 if TYPE_CHECKING:
     from nightshift.models.answer import Answerer
     from nightshift.models.engine.family import Family
+    from nightshift.models.vision import VisionTower
 
 __all__ = ["ModelCache"]
 
@@ -64,12 +67,24 @@ class ModelCache:
 
         return self._get(fingerprint, lambda: describe_embedder(spec), load)
 
-    def scorer(self, spec: str, params: ScorerParams, fingerprint: str) -> Scorer:
-        """The scorer of a run; ModelError as for `embedder`."""
+    def scorer(
+        self, spec: str, params: ScorerParams, fingerprint: str, codec: Codec | None = None
+    ) -> Scorer:
+        """The scorer of a run, with the codec of its parameters; ModelError as for `embedder`."""
         return self._get(
             fingerprint,
             lambda: describe_scorer(spec, params),
-            lambda facts: bind_scorer(self._shared(facts), params, facts),
+            lambda facts: bind_scorer(self._shared(facts), params, facts, codec),
+        )
+
+    def vision(self, spec: str, limits: TokenParams, fingerprint: str) -> "VisionTower":
+        """The vision tower of a run that makes visual tokens; ModelError as for `embedder`."""
+        return self._get(
+            fingerprint,
+            lambda: describe_vision(
+                spec, min_pixels=limits.min_pixels, max_pixels=limits.max_pixels
+            ),
+            lambda facts: bind_vision(self._shared(facts), facts),
         )
 
     def answerer(self, spec: str, params: ScorerParams, fingerprint: str) -> "Answerer":

@@ -25,7 +25,14 @@ from nightshift.scoring.methods.freeret_embedding import digest
 from nightshift.scoring.methods.registry import framings_of
 from nightshift.scoring.mixing import MIXING_WEIGHTS
 
-__all__ = ["FAMILIES", "describe_embedder", "describe_scorer", "open_clip_checkpoint", "revision"]
+__all__ = [
+    "FAMILIES",
+    "describe_embedder",
+    "describe_scorer",
+    "describe_vision",
+    "open_clip_checkpoint",
+    "revision",
+]
 
 #: transformers' `model_type` → our module that reads it: each is named by what it reads.
 FAMILIES: Mapping[str, str] = {
@@ -36,6 +43,7 @@ FAMILIES: Mapping[str, str] = {
 # Raised when a change of ours alters the numbers that the same weights give.
 _EMBEDDER_VERSION = 1
 _SCORER_VERSION = 1
+_VISION_VERSION = 1
 
 _FILES = (".json", ".safetensors", ".jinja", ".txt", ".model")
 _TRUNCATION = "each text to the model's context, with a notice"
@@ -95,6 +103,42 @@ def describe_scorer(spec: str, params: ScorerParams) -> ModelFacts:
         "params": params.model_dump(mode="json"),
     }
     return ModelFacts(kind="scorer", spec=str(canonical), fingerprint=fingerprint(card), card=card)
+
+
+def describe_vision(
+    spec: str, *, min_pixels: int | None = None, max_pixels: int | None = None
+) -> ModelFacts:
+    """Name the vision tower of a scorer: all scorers of one model and these limits share it.
+
+    Args:
+        spec: As for `describe_scorer`.
+        min_pixels: Of a resized picture, as the scorer has it.
+        max_pixels: The same.
+
+    Raises:
+        ModelError: As for `describe_scorer`.
+    """
+    parsed = parse_spec(spec)
+    if parsed.library != "hf":
+        raise ModelError(f"{spec!r}: a scorer is loaded by transformers; write hf:MODEL", spec)
+    canonical, config, weights = _multimodal(parsed)
+    card = {
+        "kind": "vision",
+        "version": _VISION_VERSION,
+        **weights,
+        "min_pixels": min_pixels,
+        "max_pixels": max_pixels,
+    }
+    text = config.get("text_config") or config
+    # Features for deeper layers stand behind the first ones.
+    n_deep = len(config.get("vision_config", {}).get("deepstack_visual_indexes", ()))
+    return ModelFacts(
+        kind="vision",
+        spec=str(canonical),
+        fingerprint=fingerprint(card),
+        card=card,
+        dim=int(text["hidden_size"]) * (1 + n_deep),
+    )
 
 
 def _describe_freeret(parsed: ModelSpec, params: EmbedderParams) -> ModelFacts:

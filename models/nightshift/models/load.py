@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from nightshift.models.codecs.codec import Codec
 from nightshift.models.describe import FAMILIES, describe_embedder, describe_scorer
 from nightshift.models.embedder import Embedder
 from nightshift.models.scorer import Scorer
@@ -17,11 +18,13 @@ from nightshift.schema.runs import ScorerParams
 if TYPE_CHECKING:
     from nightshift.models.answer import Answerer
     from nightshift.models.engine.family import Family
+    from nightshift.models.vision import VisionTower
 
 __all__ = [
     "bind_answerer",
     "bind_embedder",
     "bind_scorer",
+    "bind_vision",
     "load_embedder",
     "load_family",
     "load_scorer",
@@ -90,11 +93,24 @@ def bind_embedder(family: "Family", facts: ModelFacts) -> Embedder:
     return embedder
 
 
-def bind_scorer(family: "Family", params: ScorerParams, facts: ModelFacts) -> Scorer:
-    """A method over a loaded model; ModelError where a label is not one token of it."""
+def bind_scorer(
+    family: "Family", params: ScorerParams, facts: ModelFacts, codec: Codec | None = None
+) -> Scorer:
+    """A method over a loaded model, which shows pictures by way of a codec where one is given.
+
+    Raises:
+        ModelError: A label is not one token of the model.
+    """
     pairs = import_module("nightshift.models.pairs")
-    scorer: Scorer = pairs.bind(family, params, facts.fingerprint)
+    scorer: Scorer = pairs.bind(family, params, facts.fingerprint, codec)
     return scorer
+
+
+def bind_vision(family: "Family", facts: ModelFacts) -> "VisionTower":
+    """The vision tower of a loaded model."""
+    vision = import_module("nightshift.models.vision")
+    tower: VisionTower = vision.bind(family, facts)
+    return tower
 
 
 def bind_answerer(family: "Family", params: ScorerParams) -> "Answerer":

@@ -11,12 +11,12 @@ __all__ = ["ModelFacts"]
 class ModelFacts:
     """A model by name and fingerprint, without its weights."""
 
-    kind: Literal["embedder", "scorer"]
+    kind: Literal["embedder", "scorer", "vision"]
     #: As the operator names it, such as `open_clip:ViT-B-32/openai` or `hf:Qwen/Qwen2.5-VL-7B`.
     spec: str
     #: Stable name of weights, configuration, preprocessing, precision and method parameters.
     fingerprint: str
     #: What the fingerprint is made of, JSON-serialisable.
     card: Mapping[str, Any]
-    #: Length of an embedding; 0 for a scorer.
+    #: Length of an embedding or of a visual token; 0 for a scorer.
     dim: int = 0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nightshift.schema.errors import InputError
+from nightshift.schema.errors import InputError, ModelError
 from nightshift.scoring.codecs import Grid, Reduce
 
 __all__ = ["Reduced", "kept", "members", "reduce_tokens"]
@@ -40,7 +40,9 @@ def reduce_tokens(rule: Reduce, tokens: Floats, grid: Grid) -> Reduced:
 
     Raises:
         InputError: The tokens do not fill the grid.
+        ModelError: As for `kept`.
     """
+    kept(rule, grid)
     if len(tokens) != np.prod(grid):
         raise InputError(
             f"{len(tokens)} visual tokens do not fill a grid of {' × '.join(map(str, grid))}: "
@@ -62,8 +64,18 @@ def kept(rule: Reduce | None, grid: Grid) -> Places | None:
     """Places, ascending, of the tokens that a prompt still shows; None where it shows them all.
 
     They keep the positions that they have in the whole picture.
+
+    Raises:
+        ModelError: The rule looks at neighbours, and the tokens stand in no rows and columns.
     """
-    if rule is None or rule.replicate:
+    if rule is None:
+        return None
+    if rule.by_blocks and grid[1:] == (1, 1) and grid[0] > 1:
+        raise ModelError(
+            f"{rule} needs visual tokens in rows and columns, and this model cuts pictures into "
+            "tiles: choose kmeans, group, int8 or pq"
+        )
+    if rule.replicate:
         return None
     return _block_starts(rule, grid)
 

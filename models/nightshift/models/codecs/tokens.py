@@ -23,7 +23,7 @@ class SeenPicture:
     n_deep: int
     #: The picture's shape, as its family counts it.
     grid: tuple[int, ...]
-    #: Visual tokens of the whole picture, row by row; in one row where the family has tiles.
+    #: Visual tokens of the whole picture, row by row; all in time where the family has tiles.
     tokens: Grid
     #: What stands for the whole picture in a prompt: ids of control tokens, and text.
     written: tuple[int | str, ...]

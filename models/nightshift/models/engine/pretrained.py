@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import AutoProcessor, PreTrainedModel
+from transformers import AutoConfig, AutoProcessor, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from nightshift.models.describe import revision
@@ -39,7 +39,7 @@ def load_pretrained(
     Args:
         model_class: Its family's class.
         facts: Of its specification.
-        device: Where it goes.
+        device: Where it goes; on `meta` it gets no weights, and can only prepare pictures.
         processor_class: Another one than its files name.
 
     Returns:
@@ -52,14 +52,19 @@ def load_pretrained(
     pin = revision(source) if isinstance(source, Hub) else "main"
     disable_progress_bar()
     try:
-        model = model_class.from_pretrained(
-            str(source),
-            revision=pin,
-            dtype=getattr(torch, facts.card["precision"]),
-            attn_implementation="sdpa",
-            use_safetensors=True,
-            trust_remote_code=False,
-        )
+        if device.type == "meta":
+            config = AutoConfig.from_pretrained(str(source), revision=pin, trust_remote_code=False)
+            with device:
+                model = model_class(config)
+        else:
+            model = model_class.from_pretrained(
+                str(source),
+                revision=pin,
+                dtype=getattr(torch, facts.card["precision"]),
+                attn_implementation="sdpa",
+                use_safetensors=True,
+                trust_remote_code=False,
+            )
         processor = processor_class.from_pretrained(str(source), revision=pin)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(f"{facts.spec} cannot be loaded: {error}", facts.spec) from error
@@ -93,6 +98,8 @@ class Pretrained:
 
     #: How pictures become visual tokens, for the load report.
     pictures: str
+    #: Codecs that reduce by blocks need tokens in rows and columns of the whole picture.
+    no_codecs: tuple[str, ...] = ("sample2", "pool2")
     #: Why prompts cannot be packed whatever the decoder is.
     not_packed: str | None = None
 
@@ -118,6 +125,7 @@ class Pretrained:
             n_layers=len(self.decoder.layers),
             pictures=self.pictures,
             not_packed=why_not,
+            no_codecs=self.no_codecs,
             n_deep=self._n_deep(),
         )
 
@@ -212,10 +220,11 @@ def _decoder(language: Any, head_weight: Tensor) -> Decoder:  # noqa: ANN401 - a
             getattr(layer, "pre_feedforward_layernorm", layer.post_attention_layernorm)
             for layer in language.layers
         ],
-        gate_sizes=[
-            float(layer.mlp.gate_proj.weight.detach().abs().mean(dtype=torch.float32))
-            for layer in language.layers
-        ],
+        gate_sizes=[_mean_size(layer.mlp.gate_proj.weight.detach()) for layer in language.layers],
         norm=language.norm,
         head_weight=head_weight,
     )
+
+
+def _mean_size(weight: Tensor) -> float:
+    return 0.0 if weight.is_meta else float(weight.abs().mean(dtype=torch.float32))

@@ -12,16 +12,18 @@ from PIL import Image
 from nightshift.models.codecs.codec import Codec
 from nightshift.models.codecs.tokens import CodedImage, SeenPicture
 from nightshift.models.engine.family import Family, Picture, PixelLimits, VisualTokens
-from nightshift.schema.errors import ModelError
 from nightshift.scoring.codecs import Grid
 
-__all__ = ["PicturePiece", "digest", "freeze", "prepare_pictures", "see"]
+__all__ = ["PicturePiece", "digest", "freeze", "prepare_pictures", "see", "token_grid"]
 
 #: What stands for a picture where prompts are put together.
 PicturePiece = Image.Image | SeenPicture | CodedImage
 
 # Visual tokens that one pass of the vision tower makes: few stay in a CPU's cache.
 _VISUAL_TOKENS_PER_PASS = {"cpu": 512, "cuda": 16_384}
+# A CPU rounds products of few rows otherwise than those of many. Smaller pictures go through the
+# vision tower alone, so that their tokens are the same bits whatever else is looked at that night.
+_ALONE_BELOW = 16
 
 
 def prepare_pictures(
@@ -74,7 +76,7 @@ def freeze(picture: Picture, seen: VisualTokens) -> SeenPicture:
         values=values.to("cpu", torch.float32).numpy(),
         n_deep=len(seen.deep),
         grid=picture.grid,
-        tokens=_token_grid(picture),
+        tokens=token_grid(picture),
         written=picture.written,
     )
 
@@ -96,17 +98,38 @@ def digest(piece: PicturePiece) -> bytes:
     return found.digest()
 
 
+def token_grid(picture: Picture) -> Grid:
+    """Tokens in time, rows and columns; all in time where the picture's shape does not say."""
+    if len(picture.grid) == 3 and picture.n_tokens:
+        time, height, width = picture.grid
+        merge = isqrt(time * height * width // picture.n_tokens)
+        if merge and time * (height // merge) * (width // merge) == picture.n_tokens:
+            return (time, height // merge, width // merge)
+    return (picture.n_tokens, 1, 1)
+
+
 def _see(family: Family, pictures: Sequence[Picture]) -> list[VisualTokens]:
-    most = _VISUAL_TOKENS_PER_PASS.get(family.decoder.head_weight.device.type, 16_384)
-    seen: list[VisualTokens] = []
-    batch: list[Picture] = []
-    for picture in pictures:
-        n_tokens = sum(one.n_tokens for one in batch) + picture.n_tokens
-        if batch and n_tokens > most:
-            seen += family.see(batch)
-            batch = []
-        batch.append(picture)
-    return seen + family.see(batch) if batch else seen
+    device = family.decoder.head_weight.device.type
+    most = _VISUAL_TOKENS_PER_PASS.get(device, 16_384)
+    seen: dict[int, VisualTokens] = {}
+    batch: list[int] = []
+    n_tokens = 0
+
+    def flush(places: Sequence[int]) -> None:
+        found = family.see([pictures[i] for i in places]) if places else []
+        seen.update(zip(places, found, strict=True))
+
+    for i, picture in enumerate(pictures):
+        if device == "cpu" and picture.n_tokens < _ALONE_BELOW:
+            flush([i])
+            continue
+        if n_tokens + picture.n_tokens > most:
+            flush(batch)
+            batch, n_tokens = [], 0
+        batch.append(i)
+        n_tokens += picture.n_tokens
+    flush(batch)
+    return [seen[i] for i in range(len(pictures))]
 
 
 def _of_seen(piece: SeenPicture) -> Picture:
@@ -121,24 +144,8 @@ def _of_seen(piece: SeenPicture) -> Picture:
 
 
 def _coded(picture: Picture, codec: Codec) -> Picture:
-    reduce, grid = codec.spec.reduce, _token_grid(picture)
-    if reduce is not None and reduce.by_blocks and grid[:2] == (1, 1) and grid[2] > 1:
-        raise ModelError(
-            f"{codec.spec} needs visual tokens in rows and columns, and this family cuts pictures "
-            "into tiles: choose kmeans, group, int8 or pq"
-        )
-    kept = codec.kept(grid)
+    kept = codec.kept(token_grid(picture))
     return replace(picture, codec=codec, kept=None if kept is None else torch.from_numpy(kept))
-
-
-def _token_grid(picture: Picture) -> Grid:
-    """Tokens in time, rows and columns; in one row where the picture's shape does not say."""
-    if len(picture.grid) == 3 and picture.n_tokens:
-        time, height, width = picture.grid
-        merge = isqrt(time * height * width // picture.n_tokens)
-        if merge and time * (height // merge) * (width // merge) == picture.n_tokens:
-            return (time, height // merge, width // merge)
-    return (1, 1, picture.n_tokens)
 
 
 def _taken_apart(values: np.ndarray, n_deep: int, like: torch.Tensor) -> VisualTokens:

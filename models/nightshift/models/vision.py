@@ -1,0 +1,102 @@
+"""The vision tower of a scorer's model by itself: pictures in, visual tokens to keep out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+
+from nightshift.models.codecs.tokens import SeenPicture
+from nightshift.models.content import ItemContent
+from nightshift.models.engine.family import Family, Picture, PixelLimits
+from nightshift.models.engine.visual import freeze, prepare_pictures, see, token_grid
+from nightshift.models.load import load_family
+from nightshift.schema.errors import ModelError
+from nightshift.schema.models import ModelFacts
+from nightshift.scoring.codecs import Grid
+
+__all__ = ["PreparedPictures", "VisionTower", "bind", "token_grids"]
+
+
+def bind(family: Family, facts: ModelFacts) -> "VisionTower":
+    """The vision tower of a loaded model, within the limits that its card names."""
+    limits = PixelLimits(min_pixels=facts.card["min_pixels"], max_pixels=facts.card["max_pixels"])
+    return VisionTower(family, limits, facts)
+
+
+def token_grids(facts: ModelFacts, images: Sequence[Image.Image]) -> list[Grid]:
+    """Visual tokens of pictures in time, rows and columns; no weights are loaded.
+
+    Raises:
+        InputError: A picture cannot be resized within the limits.
+        ModelError: The model's files cannot be read.
+    """
+    # On this device tensors have shapes, but no numbers.
+    tower = bind(load_family(facts, device="meta"), facts)
+    return tower.grids(ItemContent(images=tuple(images)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedPictures:
+    """The pictures of some contents, preprocessed, in host memory."""
+
+    pictures: list[Picture]
+    #: How many of them each content has.
+    counts: list[int]
+
+
+class VisionTower:
+    """Makes visual tokens, the same as a scorer of the same model makes for its prompts.
+
+    Args:
+        family: The loaded model.
+        limits: Bounds on the pixels of a picture.
+        facts: Fingerprint, and the width of a token with all features for deeper layers.
+    """
+
+    def __init__(self, family: Family, limits: PixelLimits, facts: ModelFacts) -> None:
+        self.fingerprint = facts.fingerprint
+        self._family = family
+        self._limits = limits
+        self._facts = facts
+
+    def prepare(self, contents: Sequence[ItemContent]) -> PreparedPictures:
+        """Resize and normalise, on the CPU; any thread may call it.
+
+        Raises:
+            InputError: A picture cannot be resized within the limits.
+        """
+        images = [image for content in contents for image in content.images]
+        return PreparedPictures(
+            pictures=prepare_pictures(self._family, images, self._limits),
+            counts=[len(content.images) for content in contents],
+        )
+
+    def grids(self, content: ItemContent) -> list[Grid]:
+        """Visual tokens of each picture in time, rows and columns; raises as `prepare`."""
+        return [token_grid(picture) for picture in self.prepare([content]).pictures]
+
+    @torch.inference_mode()
+    def see(self, prepared: PreparedPictures) -> list[tuple[SeenPicture, ...]]:
+        """Visual tokens of the pictures of each content, in order.
+
+        Raises:
+            ModelError: They are not as wide as the model's configuration says.
+        """
+        seen = iter(
+            [
+                freeze(picture, tokens)
+                for picture, tokens in zip(
+                    prepared.pictures, see(self._family, prepared.pictures), strict=True
+                )
+            ]
+        )
+        found = [tuple(next(seen) for _ in range(count)) for count in prepared.counts]
+        for picture in (one for pictures in found for one in pictures):
+            if picture.values.shape[1] != self._facts.dim:
+                raise ModelError(
+                    f"{self._facts.spec} makes visual tokens of {picture.values.shape[1]} numbers, "
+                    f"its configuration says {self._facts.dim}; this family's cannot be stored",
+                    self._facts.spec,
+                )
+        return found

@@ -1,0 +1,279 @@
+"""Visual tokens made once and read later: the pixels' scores, bit for bit (§4.5 a–c, e, f)."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nightshift.models.codecs.codec import Codec
+from nightshift.models.codecs.product import train
+from nightshift.models.codecs.records import decode_record, encode_record
+from nightshift.models.codecs.tokens import CodedImage, SeenPicture
+from nightshift.models.content import ItemContent
+from nightshift.models.describe import describe_vision
+from nightshift.models.engine.family import Family, PixelLimits
+from nightshift.models.engine.packed import PackedEngine
+from nightshift.models.engine.plain import PlainEngine
+from nightshift.models.engine.prompts import Prepared
+from nightshift.models.families.qwen2_5_vl import Qwen25VL
+from nightshift.models.load import load_family
+from nightshift.models.pairs import PairScorer, bind
+from nightshift.models.scorer import Group, PairGroup, PairReading
+from nightshift.models.vision import bind as bind_vision
+from nightshift.models.vision import token_grids
+from nightshift.schema.errors import InputError, ModelError
+from nightshift.schema.runs import EnhancementParams, ScorerParams
+from nightshift.scoring.codecs import Quantise, parse_codec
+from nightshift.scoring.prompts import Labels
+from tests.models.tiny import picture
+
+WIDTH = 64
+OFF = EnhancementParams(trigger="never")
+LABELS = Labels(positive="1", negative="0")
+QUERY = ItemContent(images=(picture(1),))
+# 2 × 2, 4 × 2, 1 × 3 and 3 × 4 visual tokens: odd sides among them.
+SIZES = [(56, 56), (56, 112), (84, 28), (112, 84)]
+CANDIDATES = tuple(ItemContent(images=(picture(n, size),)) for n, size in enumerate(SIZES, 2))
+TWO = ItemContent(images=CANDIDATES[0].images + CANDIDATES[3].images)
+
+
+def family_params(**more: object) -> ScorerParams:
+    return ScorerParams(method="indexmllm", framing="object", enhancement=OFF, **more)
+
+
+def codec_of(name: str, codebook: bytes | None = None) -> Codec:
+    return Codec(parse_codec(name), width=WIDTH, precision="float32", codebook=codebook)
+
+
+@pytest.fixture(scope="session")
+def facts(qwen_folder: Path):
+    return describe_vision(f"hf:{qwen_folder}@float32")
+
+
+def seen(qwen: Qwen25VL, facts, *contents: ItemContent) -> list[tuple[SeenPicture, ...]]:
+    tower = bind_vision(qwen, facts)
+    return tower.see(tower.prepare(contents))
+
+
+def stored(qwen: Qwen25VL, facts, content: ItemContent, codec: Codec) -> ItemContent:
+    """The content as a later night reads it."""
+    (pictures,) = seen(qwen, facts, content)
+    return ItemContent(
+        texts=content.texts, seen=decode_record(encode_record(pictures, codec), codec)
+    )
+
+
+def read(scorer: PairScorer, query: ItemContent, *candidates: ItemContent) -> list[PairReading]:
+    group = PairGroup(shared_side="query", shared=query, others=candidates)
+    (readings,) = scorer.score(scorer.prepare([group]))
+    return list(readings)
+
+
+def exact(readings: list[PairReading]) -> list[tuple[float, ...]]:
+    return [(r.logit_positive, r.logit_negative, r.logsumexp, r.entropy) for r in readings]
+
+
+# Pixels and tokens.
+
+
+@pytest.mark.parametrize("method", ["indexmllm", "retllm", "freeret"])
+def test_tokens_under_codec_none_score_as_pixels_do_bit_for_bit(
+    qwen: Qwen25VL, facts, method: str
+) -> None:
+    framing = {"indexmllm": "object"}.get(method, method)
+    enhancement = EnhancementParams() if method == "retllm" else OFF
+    params = ScorerParams(method=method, framing=framing, enhancement=enhancement)
+    scorer = bind(qwen, params, "f")
+    contents = (*CANDIDATES, TWO)
+    none = codec_of("none")
+
+    from_pixels = read(scorer, QUERY, *contents)
+    of_candidates = [stored(qwen, facts, one, none) for one in contents]
+    from_tokens = read(scorer, stored(qwen, facts, QUERY, none), *of_candidates)
+    mixed = read(scorer, QUERY, of_candidates[0], *contents[1:])
+
+    assert exact(from_tokens) == exact(from_pixels)
+    assert exact(mixed) == exact(from_pixels)
+
+
+def test_a_picture_seen_alone_has_the_tokens_that_it_has_among_others(
+    qwen: Qwen25VL, facts
+) -> None:
+    together = seen(qwen, facts, *CANDIDATES, TWO)
+    for content, pictures in zip((*CANDIDATES, TWO), together, strict=True):
+        (alone,) = seen(qwen, facts, content)
+        for one, other in zip(alone, pictures, strict=True):
+            assert one.values.tobytes() == other.values.tobytes()
+
+
+def test_texts_stand_where_they_stood(qwen: Qwen25VL, facts) -> None:
+    scorer = bind(qwen, ScorerParams(enhancement=OFF), "f")
+    query = ItemContent(texts=("a red square",), images=QUERY.images)
+    candidate = ItemContent(texts=("grass",), images=TWO.images)
+
+    later = stored(qwen, facts, candidate, codec_of("none"))
+
+    assert exact(read(scorer, query, later)) == exact(read(scorer, query, candidate))
+
+
+# Codecs.
+
+
+@pytest.mark.parametrize(
+    "name", ["int8", "kmeans(3)", "group(2)+int8", "sample2", "pool2", "pool2(replicate)"]
+)
+def test_what_a_codec_stored_scores_as_what_it_does_on_the_fly(
+    qwen: Qwen25VL, facts, name: str
+) -> None:
+    codec = codec_of(name)
+    scorer = bind(qwen, family_params(codec=name), "f", codec)
+    plain = bind(qwen, family_params(), "f")
+
+    on_the_fly = read(scorer, QUERY, *CANDIDATES)
+    from_store = read(scorer, QUERY, *(stored(qwen, facts, one, codec) for one in CANDIDATES))
+
+    assert exact(from_store) == exact(on_the_fly)
+    assert exact(on_the_fly) != exact(read(plain, QUERY, *CANDIDATES))
+
+
+def test_a_codebook_that_holds_every_token_changes_no_score(qwen: Qwen25VL, facts) -> None:
+    (pictures,) = seen(qwen, facts, CANDIDATES[0])
+    book = train(Quantise(kind="pq", parts=1, bits=2), pictures[0].values).to_bytes()
+    codec = codec_of("pq(1,2)", book)
+    scorer = bind(qwen, family_params(codec="pq(1,2)"), "f", codec)
+
+    coded = read(scorer, QUERY, CANDIDATES[0])
+
+    (plain,) = read(bind(qwen, family_params(), "f"), QUERY, CANDIDATES[0])
+    assert coded[0].margin == pytest.approx(plain.margin, abs=1e-4)
+
+
+def test_queries_stay_as_they_are_unless_they_are_coded_too(qwen: Qwen25VL) -> None:
+    codec = codec_of("kmeans(2)")
+    candidates_only = bind(qwen, family_params(codec="kmeans(2)"), "f", codec)
+    both = bind(qwen, family_params(codec="kmeans(2)", code_queries=True), "f", codec)
+    group = PairGroup(shared_side="query", shared=QUERY, others=CANDIDATES[:1])
+
+    def codecs(scorer: PairScorer) -> list[bool]:
+        prepared = scorer.prepare([group]).groups
+        assert isinstance(prepared, Prepared)
+        return [one.codec is not None for one in prepared.pictures]
+
+    assert codecs(candidates_only) == [False, True]
+    assert codecs(both) == [True, True]
+    assert exact(read(candidates_only, QUERY, *CANDIDATES)) != exact(read(both, QUERY, *CANDIDATES))
+
+
+@pytest.mark.parametrize("name", ["sample2", "pool2", "kmeans(3)"])
+def test_packed_prompts_read_what_whole_ones_read(qwen: Qwen25VL, name: str) -> None:
+    codec = codec_of(name)
+    coded = [CodedImage(image=one.images[0], codec=codec) for one in CANDIDATES]
+    group = Group(
+        prefix=(coded[0], "Query, then candidate:", coded[3]),
+        suffixes=tuple((one, "the same?") for one in coded),
+    )
+
+    def margins(engine) -> np.ndarray:
+        (found,) = engine.score(engine.prepare([group]), labels=LABELS, enhancement=OFF)
+        return np.array([one.label_logits for one in found])
+
+    packed = PackedEngine(qwen, qwen.steps, PixelLimits())
+    assert margins(packed) == pytest.approx(margins(PlainEngine(qwen, PixelLimits())), abs=1e-5)
+
+
+# Positions.
+
+
+def test_sampled_tokens_keep_the_positions_of_the_whole_picture(qwen: Qwen25VL) -> None:
+    codec = codec_of("sample2")
+    image = CANDIDATES[3].images[0]  # 3 × 4 tokens
+
+    def part(piece):
+        group = Group(prefix=(piece, "then"), suffixes=(("a red square",),))
+        prepared = PlainEngine(qwen, PixelLimits()).prepare([group])
+        assert isinstance(prepared, Prepared)
+        return prepared.groups[0]
+
+    whole, sampled = part(image), part(CodedImage(image=image, codec=codec))
+
+    visual = qwen.is_visual(whole.prefix.ids).nonzero()[:, 0]
+    dropped = [int(visual[i]) for i in range(12) if i not in (0, 2)]
+    left = [i for i in range(len(whole.prefix.ids)) if i not in dropped]
+    assert torch.equal(sampled.prefix.ids, whole.prefix.ids[left])
+    assert torch.equal(sampled.prefix.positions, whole.prefix.positions[:, left])
+    assert torch.equal(sampled.suffixes[0].positions, whole.suffixes[0].positions)
+
+
+def test_replicated_tokens_keep_the_length(qwen: Qwen25VL) -> None:
+    scorer = bind(
+        qwen, family_params(codec="sample2(replicate)"), "f", codec_of("sample2(replicate)")
+    )
+    group = PairGroup(shared_side="query", shared=QUERY, others=CANDIDATES)
+    prepared = scorer.prepare([group]).groups
+    plain = bind(qwen, family_params(), "f").prepare([group]).groups
+    lengths = [[len(one.ids) for one in both.prompts] for both in (prepared, plain)]
+    assert lengths[0] == lengths[1]
+
+
+# Records.
+
+
+def test_records_are_as_large_as_their_codec_says_and_a_header(qwen: Qwen25VL, facts) -> None:
+    (pictures,) = seen(qwen, facts, TWO)
+    codec = codec_of("int8")
+    payload = sum(codec.n_bytes(one.tokens) for one in pictures)
+
+    record = encode_record(pictures, codec)
+
+    assert payload < len(record) < payload + 400
+
+
+@pytest.mark.parametrize(
+    "change", [lambda d: d[:-1], lambda d: d + b"x", lambda d: bytes(8) + d[8:], lambda d: d[4:]]
+)
+def test_bytes_that_are_no_record_are_refused(qwen: Qwen25VL, facts, change) -> None:
+    (pictures,) = seen(qwen, facts, TWO)
+    record = encode_record(pictures, codec_of("none"))
+    with pytest.raises(InputError, match="again"):
+        decode_record(change(record), codec_of("none"))
+
+
+# Names and plans.
+
+
+def test_scorers_of_one_model_and_limits_share_their_vision_tower(qwen_folder: Path) -> None:
+    spec = f"hf:{qwen_folder}@float32"
+    one = describe_vision(spec)
+    assert one.dim == WIDTH
+    assert describe_vision(spec).fingerprint == one.fingerprint
+    others = [
+        describe_vision(spec, max_pixels=5000),
+        describe_vision(spec, min_pixels=4000),
+        describe_vision(f"hf:{qwen_folder}@bfloat16"),
+    ]
+    assert len({one.fingerprint, *(other.fingerprint for other in others)}) == 4
+
+
+def test_tokens_are_counted_without_weights(qwen: Qwen25VL, facts) -> None:
+    images = [content.images[0] for content in CANDIDATES]
+
+    grids = token_grids(facts, images)
+
+    assert grids == [one.tokens for (one,) in seen(qwen, facts, *CANDIDATES)]
+    family: Family = load_family(facts, device="meta")
+    assert family.decoder.head_weight.is_meta
+
+
+def test_a_codec_by_blocks_is_refused_where_a_family_has_no_grid(qwen: Qwen25VL) -> None:
+    class Tiled(Qwen25VL):
+        def _prepare(self, image, limits):
+            found = super()._prepare(image, limits)
+            return type(found)(
+                pixels=found.pixels, grid=(1,), n_tokens=found.n_tokens, written=found.written
+            )
+
+    tiled = Tiled(qwen._model, qwen._processor, "tiled")
+    scorer = bind(tiled, family_params(codec="pool2"), "f", codec_of("pool2"))
+    with pytest.raises(ModelError, match="tiles"):
+        scorer.prepare([PairGroup(shared_side="query", shared=QUERY, others=CANDIDATES)])
