@@ -14,15 +14,22 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, Idefics3Processor
 
+from nightshift.models.codecs.codec import Codec
+from nightshift.models.codecs.tokens import CodedImage
 from nightshift.models.describe import FAMILIES, describe_scorer
 from nightshift.models.engine.enhancement import trigger_layers
 from nightshift.models.engine.family import Family, PixelLimits, VisualTokens
+from nightshift.models.engine.generate import generate
+from nightshift.models.engine.hidden import HiddenStates
 from nightshift.models.engine.packed import PackedEngine
 from nightshift.models.engine.plain import PlainEngine
+from nightshift.models.engine.prompts import Prepared
+from nightshift.models.engine.visual import freeze
 from nightshift.models.pairs import engine_for
-from nightshift.models.scorer import Engine, Group
+from nightshift.models.scorer import Engine, Group, Piece
 from nightshift.schema.errors import ModelError
 from nightshift.schema.runs import EnhancementParams, ScorerParams
+from nightshift.scoring.codecs import parse_codec
 from tests.models.readings import OFF, ON, assert_same, between, numbers, score
 from tests.models.tiny import picture
 from tests.models.tiny_families import save_family
@@ -100,6 +107,14 @@ def upstream(folder: Path, pieces: Sequence[str | Image.Image]) -> Any:
         return_dict=True,
         return_tensors="pt",
     )
+
+
+def is_picture(piece: Piece) -> bool:
+    return not isinstance(piece, str)
+
+
+def pieces_of(group: Group) -> list[Piece]:
+    return [*group.prefix, *(piece for suffix in group.suffixes for piece in suffix)]
 
 
 def comparable(folder: Path) -> Iterator[Group]:
@@ -290,6 +305,87 @@ def test_a_forced_layer_looks_at_the_picture_again(plain: PlainEngine, family: F
         assert np.abs(numbers(found) - numbers(before)).max(axis=1).min() > 1e-4
 
 
+@pytest.mark.parametrize("name", ["none", "sample2", "pool2", "kmeans(2)"])
+def test_the_report_says_which_codecs_a_family_takes(
+    engine: Engine, family: Family, name: str
+) -> None:
+    width = 64 * (1 + family.report.n_deep)
+    codec = Codec(parse_codec(name), width=width, precision="float32", codebook=None)
+    group = replace(PICTURES[0], prefix=(CodedImage(image=picture(1), codec=codec), ASK))
+
+    if name in family.report.no_codecs:
+        with pytest.raises(ModelError, match=name):
+            score(engine, [group], OFF)
+    else:
+        assert np.isfinite(numbers(score(engine, [group], OFF))).all()
+
+
+# Seen on an earlier night, embedded, answered.
+
+
+def test_kept_visual_tokens_read_what_pixels_read_bit_for_bit(
+    engine: Engine, family: Family
+) -> None:
+    images = [piece for group in EVERYTHING for piece in pieces_of(group) if is_picture(piece)]
+    pictures = family.prepare_pictures(images, PixelLimits())
+    with torch.inference_mode():
+        # One by one, as they are kept: together they would differ in the last bits.
+        kept = {
+            id(image): freeze(shown, family.see([shown])[0])
+            for image, shown in zip(images, pictures, strict=True)
+        }
+
+    def stored(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
+        return tuple(kept.get(id(piece), piece) for piece in pieces)
+
+    groups = [
+        replace(one, prefix=stored(one.prefix), suffixes=tuple(map(stored, one.suffixes)))
+        for one in EVERYTHING
+    ]
+    for group, other in zip(EVERYTHING, groups, strict=True):
+        if sum(is_picture(piece) for piece in pieces_of(group)) == 1:
+            ours, theirs = (numbers(score(engine, [one], ON)) for one in (other, group))
+            assert np.array_equal(ours, theirs)
+    assert_same(score(engine, groups, ON), score(engine, EVERYTHING, ON))
+
+
+def test_the_state_behind_the_last_attention_is_what_the_last_feed_forward_adds_to(
+    plain: PlainEngine, family: Any
+) -> None:
+    prepared = plain.prepare(PICTURES)
+    assert isinstance(prepared, Prepared)
+    with torch.inference_mode():
+        seen = family.see(prepared.pictures)
+        between_both, before_norm = (
+            HiddenStates(family, site).read(prepared.prompts, seen)
+            for site in ("attn_L", "mlp_L_prenorm")
+        )
+        layer = family.decoder.layers[-1]
+        norms = family.decoder.feed_forward_norms
+        added = layer.mlp(norms[-1](between_both))
+        behind = getattr(layer, "post_feedforward_layernorm", torch.nn.Identity())
+
+    assert torch.allclose(between_both + behind(added), before_norm, atol=1e-5)
+
+
+def test_answers_are_those_of_the_upstream_library(
+    plain: PlainEngine, family: Any, folder: Path
+) -> None:
+    group = replace(PICTURES[1], suffixes=PICTURES[1].suffixes[:1])
+    (prompt,) = plain.prepare([group]).prompts  # type: ignore[attr-defined]
+    pictures = plain.prepare([group]).pictures  # type: ignore[attr-defined]
+    with torch.inference_mode():
+        seen = family.see(pictures)
+    inputs = upstream(folder, (*group.prefix, *group.suffixes[0]))
+
+    ours = generate(family, prompt, seen, max_tokens=5, stop_ids=frozenset())
+
+    theirs = family._model.generate(
+        **inputs, max_new_tokens=5, min_new_tokens=5, do_sample=False, eos_token_id=-1
+    )
+    assert ours == theirs[0, len(prompt.ids) :].tolist()
+
+
 # Precision.
 
 
@@ -335,8 +431,8 @@ def test_llava_chooses_no_grid_beyond_the_limit(
     (shown,) = llava.prepare_pictures([image], PixelLimits(max_pixels=tiles * 28 * 28))
     (free,) = llava.prepare_pictures([image], PixelLimits())
 
-    assert shown.grid[0] <= tiles
-    if free.grid[0] <= tiles:
+    assert len(shown.pixels) <= tiles
+    if len(free.pixels) <= tiles:
         assert torch.equal(shown.pixels, free.pixels)
 
 

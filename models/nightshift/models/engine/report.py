@@ -20,6 +20,10 @@ class LoadReport:
     not_packed: str | None
     #: Why the visual enhancement cannot act; None where it can.
     not_enhanced: str | None = None
+    #: Why there is no state behind the last attention, FreeRet's own site; None where there is.
+    not_embedding: str | None = None
+    #: Codecs that cannot reduce its visual tokens.
+    no_codecs: tuple[str, ...] = ()
     #: Layers of the decoder that get features of the picture (DeepStack).
     n_deep: int = 0
 
@@ -29,6 +33,8 @@ class LoadReport:
             f"{self.family} ({self.decoder}, {self.n_layers} layers)",
             f"packed: {_yes(self.not_packed)}",
             f"visual enhancement: {_yes(self.not_enhanced)}",
+            f"FreeRet embedding: {_yes(self.not_embedding)}",
+            f"stored visual tokens: {self._codecs()}",
             f"pictures: {self.pictures}",
         ]
         if self.n_deep:
@@ -46,10 +52,15 @@ class LoadReport:
             f"`{self.family}`",
             _yes(self.not_packed),
             _yes(self.not_enhanced),
+            _yes(self.not_embedding),
+            self._codecs(),
             "yes" if self.n_deep else "–",
             self.pictures,
         ]
         return f"| {' | '.join(cells)} |"
+
+    def _codecs(self) -> str:
+        return f"yes, but not by {' or '.join(self.no_codecs)}" if self.no_codecs else "yes"
 
 
 def _yes(why_not: str | None) -> str:

@@ -35,12 +35,12 @@ class LlavaOnevision(Pretrained):
     def _features(self, pixels: Tensor, pictures: Sequence[Picture]) -> Tensor:
         found: list[Tensor] = []
         start = 0
-        for tiled, run in groupby(pictures, key=lambda one: one.grid[0] > 1):
+        for tiled, run in groupby(pictures, key=lambda one: len(one.pixels) > 1):
             some = list(run)
-            stop = start + sum(picture.grid[0] for picture in some)
+            stop = start + sum(len(picture.pixels) for picture in some)
             output = self._model.get_image_features(
                 pixels[start:stop],
-                image_sizes=torch.tensor([picture.grid[1:] for picture in some]),
+                image_sizes=torch.tensor([picture.grid for picture in some]),
                 # Of one prompt that shows more than one: no tiles are expected.
                 batch_num_images=[1] * len(some) if tiled else [len(some) + 1],
             )
@@ -56,8 +56,8 @@ class LlavaOnevision(Pretrained):
             found = self._images([[image, Image.new("RGB", (1, 1))]], return_tensors="pt")
         else:
             found = self._images([[self._shrunk(image, most - 1, side)]], return_tensors="pt")
-        pixels = found["pixel_values"][0]
-        return self._picture(pixels, (len(pixels), *found["image_sizes"][0].tolist()), found)
+        height, width = found["image_sizes"][0].tolist()
+        return self._picture(found["pixel_values"][0], (height, width), found)
 
     def _shrunk(self, image: Image.Image, most: int, side: int) -> Image.Image:
         """Small enough that the model's own choice of a grid has so many tiles at the most."""

@@ -46,6 +46,7 @@ class QwenVL(Pretrained):
     """A `Family`: pictures at their own resolution, rotary positions of three axes."""
 
     pictures = "at their own resolution"
+    no_codecs = ()
 
     def see(self, pictures: Sequence[Picture]) -> list[VisualTokens]:
         """See `Family`."""
