@@ -8,6 +8,9 @@ import psycopg2
 import pytest
 from sqlalchemy import make_url
 
+from nightshift.cli.wait import wait_for_run
+from nightshift.schema.states import RunState
+from nightshift.stores import runs
 from nightshift.stores.database import Database
 from nightshift.stores.ledger import Ledger
 from nightshift.stores.milvus import VectorStore
@@ -27,18 +30,22 @@ def test_a_job_is_handed_back_once_postgres_returns(stack, database_url, databas
     ledger = Ledger(database, worker_id="a", lease_s=30, max_attempts=3)
     claim = ledger.claim(run_id, 1)
     assert claim is not None
-    name = make_url(database_url).database
-    _administer(stack, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
-    _administer(
-        stack, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
-    )
-    Timer(0.5, _administer, (stack, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")).start()
+    _take_away_for_half_a_second(stack, database_url)
     session = SimpleNamespace(ledger=ledger, settings=SimpleNamespace(lease_s=30.0))
 
     _hand_back(session, claim, "Postgres is away")
 
     row = job_row(database, run_id, 1)
     assert (row.state, row.attempt) == ("queued", 0)
+
+
+def test_who_waits_for_a_run_outlasts_a_restart_of_postgres(stack, database_url, database):
+    run_id = add_index_run(database)
+    with database.begin() as connection:
+        runs.set_run_state(connection, run_id, RunState.DONE)
+    _take_away_for_half_a_second(stack, database_url)
+
+    assert wait_for_run(database, run_id, quiet=True) is RunState.DONE
 
 
 def test_a_search_mends_an_index_that_a_kill_has_torn(stack, database, vector_store):
@@ -63,6 +70,15 @@ def test_a_search_mends_an_index_that_a_kill_has_torn(stack, database, vector_st
         found = _search(session, "torn_while_searched", vectors, 1, progress)
 
     assert [hits[0].key for hits in found] == keys
+
+
+def _take_away_for_half_a_second(stack, database_url: str) -> None:
+    name = make_url(database_url).database
+    _administer(stack, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+    _administer(
+        stack, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+    )
+    Timer(0.5, _administer, (stack, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")).start()
 
 
 def _administer(stack, statement: str) -> None:

@@ -8,6 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from nightshift.cli.output import duration, rate
 from nightshift.query.runs import RunProgress, StageProgress, progress
+from nightshift.schema.errors import ServiceUnavailableError
 from nightshift.schema.states import RunState
 from nightshift.stores.database import Database
 
@@ -16,6 +17,8 @@ __all__ = ["wait_for_run"]
 _POLL_S = 0.3
 #: A stack that has just been started needs some seconds to load its first worker.
 _PATIENCE_S = 20.0
+#: A restart of Postgres, which first reads its log again.
+_OUTAGE_S = 120.0
 
 
 def wait_for_run(database: Database, run_id: int, *, quiet: bool = False) -> RunState:
@@ -31,10 +34,19 @@ def wait_for_run(database: Database, run_id: int, *, quiet: bool = False) -> Run
 
     Raises:
         NotFoundError: Where there is no such run.
+        ServiceUnavailableError: When Postgres stays away; the run goes on once it is back.
     """
+    give_up_at = monotonic() + _OUTAGE_S
     with _View(quiet=quiet) as view:
         while True:
-            current = progress(database, run_id)
+            try:
+                current = progress(database, run_id)
+            except ServiceUnavailableError:
+                if monotonic() > give_up_at:
+                    raise
+                sleep(_POLL_S)
+                continue
+            give_up_at = monotonic() + _OUTAGE_S
             view.show(current)
             if current.ended:
                 return current.run.state
