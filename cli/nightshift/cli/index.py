@@ -24,7 +24,8 @@ def index() -> None:
 @click.option(
     "--embedder",
     required=True,
-    help="open_clip:ARCH/PRETRAINED (hub tag or local file), open_clip:DIRECTORY, or hf:MODEL.",
+    help="open_clip:ARCH/PRETRAINED (hub tag or local file), open_clip:DIRECTORY, hf:MODEL, or "
+    "freeret:MODEL for a scorer's model.",
 )
 @click.option("--name", default="default", show_default=True, help="Name of the index.")
 @click.option(

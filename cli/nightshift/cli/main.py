@@ -21,6 +21,7 @@ COMMANDS = {
     "rerank": "nightshift.cli.rerank:rerank",
     "run": "nightshift.cli.run:run",
     "results": "nightshift.cli.results:results",
+    "answer": "nightshift.cli.answer:answer",
     "evaluate": "nightshift.cli.evaluate:evaluate",
     "calibration": "nightshift.cli.calibration:calibration",
     "report": "nightshift.cli.report:report",

@@ -139,11 +139,16 @@ def _after_rank(connection: Connection, run: RunRow) -> None:
     runs.set_run_state(connection, run.id, RunState.DONE)
 
 
+def _after_answer(connection: Connection, run: RunRow) -> None:
+    runs.set_run_state(connection, run.id, RunState.DONE)
+
+
 _NEXT = {
     Stage.EMBED: _after_embed,
     Stage.SEARCH: _after_search,
     Stage.SCORE: _after_score,
     Stage.RANK: _after_rank,
+    Stage.ANSWER: _after_answer,
 }
 
 

@@ -23,7 +23,7 @@ __all__ = [
 
 _STAGES = {
     RunKind.INDEX: (Stage.EMBED,),
-    RunKind.RERANK: (Stage.EMBED, Stage.SEARCH, Stage.SCORE, Stage.RANK),
+    RunKind.RERANK: (Stage.EMBED, Stage.SEARCH, Stage.SCORE, Stage.RANK, Stage.ANSWER),
     RunKind.TOKENS: (Stage.CODEBOOK, Stage.TOKENS),
 }
 
@@ -133,8 +133,8 @@ def _progress(connection: Connection, run: RunRow, alive: int) -> RunProgress:
         _stage(run, stage, counts.get(stage))
         for stage in _STAGES[run.kind]
         # What a run seldom has to do is not worth a line: embedding again what Milvus lost,
-        # training a codebook.
-        if stage not in (Stage.EMBED, Stage.CODEBOOK)
+        # training a codebook, answering.
+        if stage not in (Stage.EMBED, Stage.CODEBOOK, Stage.ANSWER)
         or run.kind is RunKind.INDEX
         or stage in counts
     )

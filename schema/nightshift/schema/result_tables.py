@@ -1,15 +1,23 @@
 """Postgres: candidates, scores, rankings and calibration, partitioned by run."""
 
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, PrimaryKeyConstraint, SmallInteger
+from sqlalchemy import (
+    CheckConstraint,
+    ForeignKey,
+    Index,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    func,
+)
 from sqlalchemy.dialects.postgresql import REAL
 from sqlalchemy.orm import Mapped, mapped_column
 
 from nightshift.schema.states import DecidedBy
 from nightshift.schema.tables import Base, pg_enum
 
-__all__ = ["PARTITIONED_TABLES", "Calibration", "Candidate", "PairScore", "Ranking"]
+__all__ = ["PARTITIONED_TABLES", "Answer", "Calibration", "Candidate", "PairScore", "Ranking"]
 
 #: Parents of one partition a run; dropping a run's partitions prunes its night.
 PARTITIONED_TABLES = ("job", "candidate", "pair_score", "ranking")
@@ -108,6 +116,27 @@ class Ranking(Base):
     tie_size: Mapped[int | None] = mapped_column(SmallInteger)
     decided_by: Mapped[DecidedBy] = mapped_column(pg_enum(DecidedBy))
     scorer_fingerprint: Mapped[str]
+
+
+class Answer(Base):
+    """What the model answered to a query from its best results."""
+
+    __tablename__ = "answer"
+    __table_args__ = {"comment": "What the model answered to a query from its best results."}
+
+    run_id: Mapped[int] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"), primary_key=True)
+    query_id: Mapped[int] = mapped_column(primary_key=True)
+    text: Mapped[str]
+    shown: Mapped[list[Any]] = mapped_column(comment="Ids of the items shown, the best first.")
+    cited: Mapped[list[Any]] = mapped_column(
+        comment="Ids of the items that the text cites, in order of mention."
+    )
+    n_tokens: Mapped[int]
+    ended: Mapped[bool] = mapped_column(comment="False where it was cut at the longest length.")
+    answerer: Mapped[dict[str, Any]] = mapped_column(
+        comment="What made it: scorer, wording, limits."
+    )
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class Calibration(Base):

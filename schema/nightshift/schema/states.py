@@ -53,6 +53,7 @@ class RunState(StrEnum):
 class Stage(StrEnum):
     """The stages of a run: an index run has `embed` alone, a rerank run the first four.
 
+    A rerank run that is done can be asked to `answer` its queries.
     A token run trains a `codebook` where its codec has one, then makes `tokens`.
     """
 
@@ -62,6 +63,7 @@ class Stage(StrEnum):
     RANK = "rank"
     CODEBOOK = "codebook"
     TOKENS = "tokens"
+    ANSWER = "answer"
 
 
 class JobState(StrEnum):

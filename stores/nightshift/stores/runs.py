@@ -69,6 +69,7 @@ class RunRow:
             Stage.SEARCH: self.embedder_fingerprint,
             Stage.SCORE: self.scorer_fingerprint,
             Stage.RANK: None,
+            Stage.ANSWER: self.scorer_fingerprint,
             Stage.CODEBOOK: self.scorer_fingerprint,
             Stage.TOKENS: self.scorer_fingerprint,
         }

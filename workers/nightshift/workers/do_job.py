@@ -16,6 +16,7 @@ from nightshift.schema.states import RunState, Stage
 from nightshift.stores import failing, runs
 from nightshift.stores.ledger import Claim
 from nightshift.stores.runs import RunRow
+from nightshift.workers.answer import do_answer
 from nightshift.workers.embed import do_embed
 from nightshift.workers.progress import HandBackError, Progress
 from nightshift.workers.rank import do_rank
@@ -32,6 +33,7 @@ _STAGES = {
     Stage.SEARCH: do_search,
     Stage.SCORE: do_score,
     Stage.RANK: do_rank,
+    Stage.ANSWER: do_answer,
 }
 
 
@@ -65,6 +67,11 @@ def _load(session: WorkerSession, run: RunRow) -> ModelError | None:
             assert run.scorer_fingerprint is not None
             params = RunParams.model_validate(run.params)
             session.models.scorer(run.scorer, params.scorer, run.scorer_fingerprint)
+        elif run.stage is Stage.ANSWER:
+            assert run.scorer is not None
+            assert run.scorer_fingerprint is not None
+            params = RunParams.model_validate(run.params)
+            session.models.answerer(run.scorer, params.scorer, run.scorer_fingerprint)
     except ModelError as error:
         return error
     return None

@@ -225,7 +225,7 @@ class _Writer:
     def _refuse_long(self, length: int, place: str) -> None:
         if length > self._family.max_length:
             raise InputError(
-                f"the prompt of pair {place} has {length} tokens, of which the model reads "
+                f"prompt {place} has {length} tokens, of which the model reads "
                 f"{self._family.max_length}: shorten the text, or lower max_pixels",
                 "prompt_too_long",
                 place,

@@ -1,0 +1,69 @@
+"""`nightshift answer`: answers to the queries of a run, from its best results."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from nightshift.cli.options import data_dir_option, json_option, read_settings
+
+if TYPE_CHECKING:
+    from nightshift.stores.answers import StoredAnswer
+
+__all__ = ["answer"]
+
+
+@click.command()
+@click.argument("run_id", metavar="RUN", type=int)
+@click.option("--query", help="Answer this query, by its id in the file of queries, and print it.")
+@click.option("--all", "all_", is_flag=True, help="Enqueue every query that has no answer yet.")
+@click.option("--wait", is_flag=True, help="With --all: come back when they are answered.")
+@data_dir_option
+@json_option
+def answer(
+    run_id: int, query: str | None, all_: bool, wait: bool, data_dir: Path | None, as_json: bool
+) -> None:
+    """Let the model that ranked a query answer it from the five best results of RUN.
+
+    The workers generate the answers, with the weights that they score with; the answers are kept,
+    each with the items that it cites. Without --query or --all, print those that there are.
+
+    \b
+    Examples:
+      nightshift answer 7 --query q12
+      nightshift answer 7 --all --wait
+      nightshift answer 7 --json
+    """
+    from nightshift.cli.output import echo_json
+    from nightshift.cli.services import open_database
+    from nightshift.cli.wait import wait_for_run
+    from nightshift.producers.plan_answers import plan_answers
+    from nightshift.stores.answers import list_answers
+    from nightshift.stores.results_read import require_rerank
+
+    if query and all_:
+        raise click.UsageError("--query answers one and --all answers all: give one of them")
+    with open_database(read_settings(data_dir)) as database:
+        if query or all_:
+            planned = plan_answers(database, run_id, query)
+            click.echo(f"run {run_id}: {planned.n_queries} queries to answer", err=True)
+            if all_ and not wait:
+                click.echo(f"watch it with `nightshift run watch {run_id}`", err=True)
+                return
+            wait_for_run(database, run_id, quiet=as_json)
+        with database.begin() as connection:
+            require_rerank(connection, run_id)
+            found = list_answers(connection, run_id, query)
+    if as_json:
+        echo_json(found)
+    else:
+        _print(found)
+    if query and not found:
+        click.echo(f"no answer; `nightshift run failures {run_id}` says why", err=True)
+        raise SystemExit(1)
+
+
+def _print(found: "list[StoredAnswer]") -> None:
+    for one in found:
+        click.echo(f"{one.query}: {one.text}{'' if one.ended else ' …'}")
+        click.echo(f"  cites {', '.join(one.cited) or 'nothing'}; shown {', '.join(one.shown)}")

@@ -1,0 +1,106 @@
+"""Answer queries from their best results: read both ahead, generate one by one."""
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from nightshift.models.answer import Answerer
+from nightshift.models.content import ItemContent
+from nightshift.schema.errors import InputError
+from nightshift.schema.runs import BlockPayload, RunParams, kinds_from_text
+from nightshift.schema.states import SubjectKind
+from nightshift.scoring.answering import MAX_TOKENS, TOP, VERSION
+from nightshift.stores.answers import AnswerRow, best_items, write_answers
+from nightshift.stores.contents import StoredRecord, load_records
+from nightshift.stores.ledger import Claim
+from nightshift.stores.runs import RunRow
+from nightshift.workers.contents import ahead, read_content
+from nightshift.workers.failures import Outcome, record_outcomes
+from nightshift.workers.progress import Progress
+from nightshift.workers.session import WorkerSession
+
+__all__ = ["do_answer"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """A query and its results, read."""
+
+    record: StoredRecord
+    shown: tuple[int, ...]
+    query: ItemContent
+    results: tuple[ItemContent, ...]
+
+
+def do_answer(session: WorkerSession, run: RunRow, claim: Claim, progress: Progress) -> None:
+    """Answer the job's queries and commit the answers with the job."""
+    assert run.scorer is not None
+    assert run.scorer_fingerprint is not None
+    ids = BlockPayload.model_validate(claim.payload).ids
+    params = RunParams.model_validate(run.params)
+    answerer = session.models.answerer(run.scorer, params.scorer, run.scorer_fingerprint)
+    with session.database.begin() as connection:
+        best = best_items(connection, run.id, ids, TOP)
+        queries = load_records(connection, "query", ids)
+        items = load_records(connection, "item", sorted({i for of in best.values() for i in of}))
+
+    def read(query_id: int, _pool: ThreadPoolExecutor) -> _Asked | Outcome:
+        record = queries[query_id]
+        try:
+            return _read(record, best[query_id], items, params)
+        except InputError as error:
+            return Outcome.of_error(record.external_id, error)
+
+    rows: list[AnswerRow] = []
+    outcomes: list[Outcome] = []
+    for asked in ahead([one for one in ids if one in queries and one in best], read):
+        found = asked if isinstance(asked, Outcome) else _answer(answerer, run, asked)
+        if isinstance(found, Outcome):
+            outcomes.append(found)
+        else:
+            rows.append(found)
+        progress.step()
+    with session.ledger.finish(claim, n_failed=len(outcomes)) as connection:
+        write_answers(connection, rows)
+        record_outcomes(connection, run.id, claim.stage, SubjectKind.QUERY, outcomes)
+
+
+def _read(
+    record: StoredRecord,
+    best: tuple[int, ...],
+    items: Mapping[int, StoredRecord],
+    params: RunParams,
+) -> _Asked:
+    # An item may have been removed since it was ranked.
+    shown = tuple(one for one in best if one in items)
+    item_kinds = kinds_from_text(params.item_parts)
+    return _Asked(
+        record=record,
+        shown=shown,
+        query=read_content(record, kinds_from_text(params.query_parts)),
+        results=tuple(read_content(items[one], item_kinds) for one in shown),
+    )
+
+
+def _answer(answerer: Answerer, run: RunRow, asked: _Asked) -> AnswerRow | Outcome:
+    try:
+        prepared = answerer.prepare(asked.query, asked.results)
+    except InputError as error:
+        return Outcome.of_error(asked.record.external_id, error)
+    answer = answerer.answer(prepared, len(asked.results))
+    return AnswerRow(
+        run_id=run.id,
+        query_id=asked.record.id,
+        text=answer.text,
+        shown=asked.shown,
+        cited=tuple(asked.shown[place] for place in answer.cited),
+        n_tokens=answer.n_tokens,
+        ended=answer.ended,
+        answerer={
+            "scorer": run.scorer,
+            "scorer_fingerprint": run.scorer_fingerprint,
+            "wording": VERSION,
+            "top": TOP,
+            "max_tokens": MAX_TOKENS,
+        },
+    )
