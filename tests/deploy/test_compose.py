@@ -25,7 +25,9 @@ TEXT = COMPOSE_FILE.read_text()
 COMPOSE = yaml.safe_load(TEXT)
 SERVICES = COMPOSE["services"]
 OURS = {name: s for name, s in SERVICES.items() if s["image"].startswith("nightshift:")}
-THEIRS = {name: s for name, s in SERVICES.items() if name not in OURS}
+#: Ends before the others start.
+HELPER = "volumes"
+THEIRS = {name: s for name, s in SERVICES.items() if name not in {*OURS, HELPER}}
 #: Of ours, those that run until they are stopped.
 LASTING = ["dispatcher", "worker-cpu", "worker-gpu"]
 DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()
@@ -83,7 +85,7 @@ def test_docker_compose_accepts_the_file(tmp_path):
 def test_it_runs_the_services_that_the_embedded_stack_runs():
     assert set(SERVICES) == {
         *("postgres", "redis", "etcd", "minio", "milvus"),
-        *("migrate", "dispatcher", "worker-cpu", "worker-gpu", "nightshift"),
+        *(HELPER, "migrate", "dispatcher", "worker-cpu", "worker-gpu", "nightshift"),
     }
 
 
@@ -150,7 +152,8 @@ def test_every_secret_must_be_given():
     secrets = {name: kind for name, kind, _ in variables if "PASSWORD" in name}
 
     assert set(secrets) == {
-        f"{service}_PASSWORD" for service in ("POSTGRES", "REDIS", "MILVUS", "MINIO")
+        *(f"{service}_PASSWORD" for service in ("POSTGRES", "REDIS", "MILVUS", "MINIO")),
+        *(f"POSTGRES_{role}_PASSWORD" for role in ("MIGRATE", "WRITE", "READ")),
     }
     assert set(secrets.values()) == {"?"}, "a password must have no default"
     assert {kind for _, kind, _ in variables} <= {"?", "-"}, "unset would become empty"
@@ -185,9 +188,45 @@ def test_no_container_has_the_rights_of_its_host(name):
     service = SERVICES[name]
 
     assert not service.get("privileged")
-    assert not service.get("cap_add")
+    assert service.get("cap_add", []) == (["CHOWN"] if name == HELPER else [])
     assert {service.get(key) for key in ("network_mode", "pid", "ipc")} == {None}
     assert not any("docker.sock" in volume for volume in service["volumes"])
+
+
+@services(THEIRS)
+def test_no_service_runs_as_root(name):
+    """Ours neither: `USER` of the image, which no service changes."""
+    uid, _, _ = SERVICES[name]["user"].partition(":")
+
+    assert int(uid) > 0
+    assert SERVICES[name]["cap_drop"] == ["ALL"]
+    assert "no-new-privileges:true" in SERVICES[name]["security_opt"]
+    assert not any("user" in service for service in OURS.values())
+
+
+def test_the_one_container_of_root_may_do_nothing_but_give_volumes_away():
+    helper = SERVICES[HELPER]
+    paths = {volume.partition(":")[0]: volume.partition(":")[2] for volume in helper["volumes"]}
+
+    assert helper["command"] == ["chown", SERVICES["milvus"]["user"], *paths.values()]
+    assert {SERVICES[name]["user"] for name in paths} == {SERVICES["milvus"]["user"]}
+    assert (helper["cap_drop"], helper["read_only"]) == (["ALL"], True)
+    assert (helper["restart"], helper["networks"]) == ("no", ["milvus"])
+    for name in paths:
+        assert SERVICES[name]["depends_on"][HELPER] == {
+            "condition": "service_completed_successfully"
+        }
+
+
+def test_only_migrations_may_alter_the_database():
+    roles = {
+        name: re.findall(r"//(\w+):", service["environment"]["NIGHTSHIFT_DATABASE_URL"])
+        for name, service in OURS.items()
+    }
+
+    assert roles.pop("migrate") == ["nightshift_migrate"]
+    assert set(map(tuple, roles.values())) == {("nightshift_write",)}
+    assert any("roles.sql:/docker-entrypoint" in one for one in SERVICES["postgres"]["volumes"])
 
 
 @services(OURS)

@@ -128,17 +128,7 @@ def create_run(
             },
         ).scalar_one()
     )
-    for table in PARTITIONED_TABLES:
-        # ATTACH locks the parent far less than CREATE … PARTITION OF: commits of other runs go on.
-        connection.execute(
-            text(
-                f"CREATE TABLE {table}_r{run_id} "
-                f"(LIKE {table} INCLUDING DEFAULTS INCLUDING CONSTRAINTS)"
-            )
-        )
-        connection.execute(
-            text(f"ALTER TABLE {table} ATTACH PARTITION {table}_r{run_id} FOR VALUES IN ({run_id})")
-        )
+    connection.execute(text("SELECT make_run_partitions(:run)"), {"run": run_id})
     return run_id
 
 

