@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
+from functools import cache
 from importlib import import_module
 from itertools import groupby
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, Idefics3Processor
 
+from nightshift.models.binding import engine_for
 from nightshift.models.codecs.codec import Codec
 from nightshift.models.codecs.tokens import CodedImage
 from nightshift.models.describe import FAMILIES, describe_scorer
@@ -25,14 +27,13 @@ from nightshift.models.engine.packed import PackedEngine
 from nightshift.models.engine.plain import PlainEngine
 from nightshift.models.engine.prompts import Prepared
 from nightshift.models.engine.visual import freeze
-from nightshift.models.pairs import engine_for
 from nightshift.models.scorer import Engine, Group, Piece
 from nightshift.schema.errors import ModelError
 from nightshift.schema.runs import EnhancementParams, ScorerParams
 from nightshift.scoring.codecs import parse_codec
 from tests.models.readings import OFF, ON, assert_same, between, numbers, score
 from tests.models.tiny import picture
-from tests.models.tiny_families import save_family
+from tests.models.tiny_families import EXPERTS, save_family
 
 ASK = "Does the image match the caption:"
 N_LAYERS = 6
@@ -90,17 +91,22 @@ def packed(family: Family) -> PackedEngine:
     return PackedEngine(family, family.steps, PixelLimits())
 
 
-def upstream(folder: Path, pieces: Sequence[str | Image.Image]) -> Any:
-    """What the checkpoint's own processor makes of a prompt."""
+@cache
+def own_processor(folder: Path) -> Any:
     # SmolVLM's own asks for one package more; its strings are compared below.
     kind = Idefics3Processor if folder.name == "smolvlm" else AutoProcessor
+    return kind.from_pretrained(folder)
+
+
+def upstream(folder: Path, pieces: Sequence[str | Image.Image]) -> Any:
+    """What the checkpoint's own processor makes of a prompt."""
     content: list[dict[str, Any]] = []
     for is_text, run in groupby(pieces, key=lambda one: isinstance(one, str)):
         if is_text:
             content.append({"type": "text", "text": "".join(map(str, run))})
         else:
             content += [{"type": "image", "image": image} for image in run]
-    return kind.from_pretrained(folder).apply_chat_template(
+    return own_processor(folder).apply_chat_template(
         [{"role": "user", "content": content}],
         tokenize=True,
         add_generation_prompt=True,
@@ -192,7 +198,7 @@ def test_a_picture_looks_the_same_alone_and_among_others(family: Family) -> None
 
 
 def test_pixel_limits_bound_what_a_picture_takes(family: Family, folder: Path) -> None:
-    large, tile = picture(7, (200, 100)), 32 * 32 if folder.name == "qwen3_vl" else 28 * 28
+    large, tile = picture(7, (200, 100)), 32 * 32 if folder.name.startswith("qwen3") else 28 * 28
     limits = [PixelLimits(max_pixels=most * tile) for most in (1, 3, 8)]
 
     shown = [family.prepare_pictures([large], limit)[0] for limit in limits]
@@ -362,7 +368,7 @@ def test_the_state_behind_the_last_attention_is_what_the_last_feed_forward_adds_
         )
         layer = family.decoder.layers[-1]
         norms = family.decoder.feed_forward_norms
-        added = layer.mlp(norms[-1](between_both))
+        added = layer.mlp(norms[-1](between_both[None]))[0]
         behind = getattr(layer, "post_feedforward_layernorm", torch.nn.Identity())
 
     assert torch.allclose(between_both + behind(added), before_norm, atol=1e-5)
@@ -455,6 +461,45 @@ def test_features_of_the_depth_of_the_tower_matter(tmp_path: Path) -> None:
     qwen.see = lambda pictures: [VisualTokens(tokens=one.tokens) for one in see(pictures)]
 
     assert np.abs(numbers(score(engine, PICTURES, OFF)) - with_them).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "text_config",
+    [
+        {"model_type": "llama"},
+        {"model_type": "mistral", "sliding_window": None},
+        {"model_type": "qwen3", "head_dim": 16},
+        {"model_type": "qwen3_moe", "head_dim": 16, **EXPERTS},
+    ],
+    ids=lambda one: one["model_type"],
+)
+def test_internvl_is_packed_whichever_known_decoder_is_inside(
+    tmp_path: Path, text_config: dict[str, Any]
+) -> None:
+    folder = save_family("internvl", tmp_path / "internvl", text_config=text_config)
+    family = loaded("internvl", folder)
+    engine = engine_for(family, PixelLimits())
+    group = PICTURES[0]
+
+    assert isinstance(engine, PackedEngine)
+    with torch.no_grad():
+        inputs = upstream(folder, (*group.prefix, *group.suffixes[0]))
+        logits = family._model(**inputs).logits[0, -1]
+    assert numbers(score(engine, [group], OFF))[0, 2] == pytest.approx(
+        float(logits.logsumexp(0)), abs=1e-5
+    )
+    for params in (OFF, ON):
+        plain = PlainEngine(family, PixelLimits())
+        assert_same(score(engine, EVERYTHING, params), score(plain, EVERYTHING, params))
+
+
+def test_a_decoder_without_gates_is_refused(tmp_path: Path) -> None:
+    folder = save_family(
+        "internvl", tmp_path / "internvl", text_config={"model_type": "starcoder2"}
+    )
+
+    with pytest.raises(ModelError, match="starcoder2 have no gate"):
+        loaded("internvl", folder)
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,8 @@ from transformers import (
     Qwen2VLVideoProcessor,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
+    Qwen3VLMoeConfig,
+    Qwen3VLMoeForConditionalGeneration,
     Qwen3VLProcessor,
     Qwen3VLVideoProcessor,
     SmolVLMConfig,
@@ -74,6 +76,8 @@ _GEMMA_TEMPLATE = (
     "{% else %}{{ part['text'] | trim }}{% endif %}{% endfor %}{{ '<end_of_turn>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
 )
+#: Of a mixture, two of which answer each token.
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
 _CHAT = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 _SIDE = 28  # of a tile, which takes four visual tokens
 
@@ -125,9 +129,22 @@ def _qwen2_vl(n_layers: int) -> tuple[Any, Any]:
 
 
 def _qwen3_vl(n_layers: int) -> tuple[Any, Any]:
+    config, processor = _qwen3(Qwen3VLConfig, n_layers, {})
+    return Qwen3VLForConditionalGeneration(config), processor
+
+
+def _qwen3_vl_moe(n_layers: int) -> tuple[Any, Any]:
+    config, processor = _qwen3(Qwen3VLMoeConfig, n_layers, EXPERTS)
+    return Qwen3VLMoeForConditionalGeneration(config), processor
+
+
+def _qwen3(
+    config_class: Callable[..., Any], n_layers: int, more: dict[str, Any]
+) -> tuple[Any, Any]:
     tokenizer = qwen_tokenizer()
-    config = Qwen3VLConfig(
-        text_config={**_text(tokenizer, n_layers), "head_dim": 16, "rope_parameters": _MROPE},
+    text = {**_text(tokenizer, n_layers), "head_dim": 16, "rope_parameters": _MROPE, **more}
+    config = config_class(
+        text_config=text,
         vision_config={
             "depth": 3,
             "hidden_size": 32,
@@ -146,7 +163,7 @@ def _qwen3_vl(n_layers: int) -> tuple[Any, Any]:
         tokenizer=tokenizer,
         chat_template=_QWEN3_TEMPLATE,
     )
-    return Qwen3VLForConditionalGeneration(config), processor
+    return config, processor
 
 
 def _llava_onevision(n_layers: int) -> tuple[Any, Any]:
@@ -351,5 +368,6 @@ _BUILDERS: dict[str, Callable[[int], tuple[Any, Any]]] = {
     "llava_onevision": _llava_onevision,
     "qwen2_vl": _qwen2_vl,
     "qwen3_vl": _qwen3_vl,
+    "qwen3_vl_moe": _qwen3_vl_moe,
     "smolvlm": _smolvlm,
 }

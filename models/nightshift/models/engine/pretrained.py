@@ -27,6 +27,9 @@ from nightshift.schema.models import ModelFacts
 
 __all__ = ["Pretrained", "load_pretrained", "most_tiles"]
 
+# Decoders whose feed-forwards are mixtures of gated ones.
+_MIXTURES = {"qwen3_moe", "qwen3_vl_moe_text"}
+
 
 def load_pretrained(
     model_class: type[PreTrainedModel],
@@ -116,6 +119,8 @@ class Pretrained:
         self.text.answer_lead = self.turn.answer_lead
         self.stop_ids = _stop_ids(model.generation_config, processor.tokenizer)
         self.max_length = int(config.max_position_embeddings)
+        if not hasattr(language.layers[0].mlp, "gate_proj") and config.model_type not in _MIXTURES:
+            raise ModelError(f"{name}: the feed-forwards of {config.model_type} have no gate", name)
         why_not = self.not_packed or why_not_apart(config)
         self.steps = None if why_not else LlamaSteps(language)
         self.decoder = _decoder(language, model.get_output_embeddings().weight.detach())
@@ -220,10 +225,20 @@ def _decoder(language: Any, head_weight: Tensor) -> Decoder:  # noqa: ANN401 - a
             getattr(layer, "pre_feedforward_layernorm", layer.post_attention_layernorm)
             for layer in language.layers
         ],
-        gate_sizes=[_mean_size(layer.mlp.gate_proj.weight.detach()) for layer in language.layers],
+        gate_sizes=[_mean_size(_gate(layer.mlp).detach()) for layer in language.layers],
         norm=language.norm,
         head_weight=head_weight,
     )
+
+
+def _gate(feed_forward: Any) -> Tensor:  # noqa: ANN401 - as above
+    """Its gate projection; of a mixture of experts, those of all."""
+    if hasattr(feed_forward, "gate_proj"):
+        weight: Tensor = feed_forward.gate_proj.weight
+    else:
+        # (experts, gate above up, width)
+        weight = feed_forward.experts.gate_up_proj.chunk(2, dim=1)[0]
+    return weight
 
 
 def _mean_size(weight: Tensor) -> float:

@@ -10,8 +10,8 @@ from nightshift.models.engine.family import Rotary
 
 __all__ = ["LlamaSteps", "why_not_apart"]
 
-# transformers' names of decoders that differ from Llama by biases, norms of queries and keys, and
-# the axes of their rotary positions; nothing else.
+# transformers' names of decoders that differ from Llama by biases, norms of queries and keys, the
+# axes of their rotary positions, and what is inside a feed-forward; nothing else.
 _LIKE_LLAMA = {
     "llama",
     "mistral",
@@ -19,6 +19,8 @@ _LIKE_LLAMA = {
     "qwen2_5_vl_text",
     "qwen2_vl_text",
     "qwen3",
+    "qwen3_moe",
+    "qwen3_vl_moe_text",
     "qwen3_vl_text",
 }
 
