@@ -1,5 +1,6 @@
 """Every family: the upstream library's numbers, packed or not, enhanced or not."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -27,6 +28,7 @@ from nightshift.models.engine.packed import PackedEngine
 from nightshift.models.engine.plain import PlainEngine
 from nightshift.models.engine.prompts import Prepared
 from nightshift.models.engine.visual import freeze
+from nightshift.models.load import load_scorer
 from nightshift.models.scorer import Engine, Group, Piece
 from nightshift.schema.errors import ModelError
 from nightshift.schema.runs import EnhancementParams, ScorerParams
@@ -539,3 +541,16 @@ def test_a_model_whose_template_cannot_be_used_is_refused_by_name(
 
     with pytest.raises(ModelError, match=r"chat template of some/model|some/model has no usable"):
         type(llava)(llava._model, processor, "some/model")
+
+
+def test_a_load_is_told_with_what_works(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = save_family("gemma3", tmp_path)
+
+    with caplog.at_level(logging.INFO, "nightshift"):
+        scorer = load_scorer(f"hf:{folder}@float32", ScorerParams(), device="cpu")
+
+    assert isinstance(scorer._engine, PlainEngine)
+    (told,) = (one.getMessage() for one in caplog.records if one.name.startswith("nightshift"))
+    assert told.startswith(f"hf:{folder}@float32: Gemma3ForConditionalGeneration")
+    assert "packed: no (visual tokens look ahead" in told
+    assert "visual enhancement: yes" in told
