@@ -53,7 +53,8 @@ def main(kills: int, seed: int, as_json: bool) -> None:
 
 def _run(kills: int, seed: int) -> dict[str, object]:
     start = monotonic()
-    size = Size(items=max(160, 4 * kills), queries=max(40, kills), top_k=60)
+    # Enough to do that the last fault still finds jobs running.
+    size = Size(items=max(160, 4 * kills), queries=max(40, kills), top_k=min(120, max(40, kills)))
     calm = spend_night(size, seed, workers=1, lease_s=_CALM_LEASE_S, disturb=_wait)
     # A worker renews it several times a job, and three of them may share one core.
     lease_s = max(_LEAST_LEASE_S, calm.slowest_job_s)

@@ -120,3 +120,20 @@ def test_workers_stopped_and_replaced_in_the_middle_change_nothing_in_the_result
     night.rows("DELETE FROM pair_score WHERE run_id = :r RETURNING 1", r=run_id)
     undisturbed = _start(night, scenes, scorer, "--wait")
     assert night.rows(_RESULT, run=undisturbed) == replaced
+
+
+def test_a_worker_goes_on_when_redis_was_away_as_its_job_ended(
+    night, stack, scenes, embedder, scorer
+):
+    worker = night.worker()
+    _index(night, scenes, embedder)
+    run_id = _start(night, scenes, scorer)
+    night.wait_until(_scoring(night, run_id, worker.pid))
+
+    stack.kill("redis")
+    try:
+        night.wait_until(lambda: ("Couldn't ack" in night.log_of(worker) and "yes") or None)
+    finally:
+        stack.up(0, dispatcher=False)
+
+    assert night.wait_for_run(run_id) == "done"

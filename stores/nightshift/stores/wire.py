@@ -2,6 +2,7 @@
 
 import redis
 from celery import Celery
+from celery.exceptions import OperationalError
 
 from nightshift.schema.errors import ServiceUnavailableError
 from nightshift.schema.runs import MessageBody
@@ -15,7 +16,7 @@ _VISIBILITY_S = 3600
 
 
 def make_celery(redis_url: str) -> Celery:
-    """The Celery application that both ends share: JSON only, late acks, no results, prefetch 1."""
+    """The Celery application that both ends share: JSON only, late acks, no results."""
     app = Celery("nightshift", broker=redis_url)
     app.conf.update(
         accept_content=["json"],
@@ -24,7 +25,9 @@ def make_celery(redis_url: str) -> Celery:
         task_ignore_result=True,
         task_acks_late=True,
         task_reject_on_worker_lost=False,
-        worker_prefetch_multiplier=1,
+        # No limit: a worker takes one message at a time anyway, and one whose acknowledgement a
+        # restart of Redis swallowed would count against a limit for ever.
+        worker_prefetch_multiplier=0,
         worker_enable_remote_control=False,
         worker_hijack_root_logger=False,
         worker_send_task_events=False,
@@ -60,8 +63,8 @@ class Wire:
             self._app.send_task(
                 TASK_NAME, kwargs=body.model_dump(), queue=queue, retry=False, ignore_result=True
             )
-        except (redis.RedisError, OSError, self._app.connection_for_write().connection_errors) as e:
-            raise _unavailable(e) from e
+        except (redis.RedisError, OSError, OperationalError) as error:
+            raise _unavailable(error) from error
 
     def waiting(self, queue: str) -> int:
         """Doorbells in a queue that no worker has taken yet."""
