@@ -8,12 +8,13 @@ import pytest
 import torch
 from transformers import AutoProcessor
 
+from nightshift.models.binding import bind
 from nightshift.models.content import ItemContent
 from nightshift.models.engine.family import PixelLimits
 from nightshift.models.engine.packed import PackedEngine
 from nightshift.models.engine.plain import PlainEngine
 from nightshift.models.families.qwen2_5_vl import Qwen25VL
-from nightshift.models.pairs import PairScorer, bind
+from nightshift.models.pairs import PairScorer
 from nightshift.models.scorer import Engine, PairGroup, PairReading
 from nightshift.schema.runs import EnhancementParams, ScorerParams
 from nightshift.scoring.methods.freeret import FREERET

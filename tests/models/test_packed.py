@@ -340,6 +340,42 @@ def test_a_pair_that_does_not_fit_alone_is_refused_with_its_tokens_and_the_limit
     assert (refused.value.reason, refused.value.subject_id) == ("out_of_memory", "0/0")
 
 
+def test_a_vision_tower_out_of_memory_sees_fewer_pictures_at_once(
+    packed: PackedEngine, qwen: Qwen25VL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = [
+        Group(prefix=(picture(seed, (112, 112)), ASK), suffixes=asked("a")) for seed in range(3)
+    ]
+    expected = score(packed, large, OFF)
+    tower, sizes = qwen.see, []
+
+    def limited(pictures: list) -> list:
+        sizes.append(len(pictures))
+        if len(pictures) > 1:
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling a function")
+        return tower(pictures)
+
+    monkeypatch.setattr(qwen, "see", limited)
+
+    assert_same(score(packed, large, OFF), expected)
+    assert sizes[0] == 3
+    assert sizes.count(1) == 3, "each picture is still seen once"
+
+
+def test_a_picture_that_does_not_fit_alone_is_refused_with_its_tokens(
+    packed: PackedEngine, qwen: Qwen25VL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_pictures: list) -> list:
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(qwen, "see", full)
+
+    with pytest.raises(InputError, match=r"picture 0 has 4 tokens .* limit") as refused:
+        score(packed, PICTURES[:1], OFF)
+
+    assert refused.value.reason == "out_of_memory"
+
+
 def test_other_errors_are_not_taken_for_a_full_memory() -> None:
     def broken(_batch: list[int]) -> None:
         raise RuntimeError("shapes differ")

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from nightshift.schema.states import DecidedBy
 from nightshift.scoring.fusion import fuse, probability
+from nightshift.scoring.log_odds import of_number
 from nightshift.scoring.tie_break import break_ties
 
 margins = st.floats(-40, 40, width=32)
@@ -71,6 +72,17 @@ def test_the_quantum_counts_hundredths_without_the_float_quirk(hundredths: int) 
     )
 
     assert [placement.tie_size for placement in found] == [2, 2, 1]
+
+
+@given(st.integers(1, 9999), st.integers(1, 9999))
+def test_written_numbers_tie_by_their_hundredths_even_as_stored_log_odds(
+    one: int, other: int
+) -> None:
+    margins = [np.float32(of_number(units / 10_000)) for units in (one, other)]
+
+    found = break_ties(margins, [0.1, 0.2], [1, 2])
+
+    assert (found[0].tie_size == 2) == (one // 100 == other // 100)
 
 
 def test_no_quantum_means_the_exact_score_alone() -> None:
@@ -143,7 +155,7 @@ def test_ranks_are_a_permutation_and_only_ties_move(rows: list, quantum: float) 
 def test_the_winner_is_the_published_rule_wherever_it_may_apply(rows: list) -> None:
     """Independent code of the rule: least entropy among the largest floored score."""
     p = [1 / (1 + math.exp(-m)) for m, _ in rows]
-    floored = [math.floor(value * 100 + 1e-9) for value in p]
+    floored = [math.floor(value * 100 + 1e-5) for value in p]
     best = max(floored)
     if best <= 50:
         return

@@ -22,7 +22,7 @@ from nightshift.schema.identity import fingerprint
 from nightshift.schema.models import ModelFacts
 from nightshift.schema.runs import EmbedderParams, ScorerParams
 from nightshift.scoring.methods.freeret_embedding import digest
-from nightshift.scoring.methods.registry import framings_of
+from nightshift.scoring.methods.registry import framings_of, tie_framing
 from nightshift.scoring.mixing import MIXING_WEIGHTS
 
 __all__ = [
@@ -95,11 +95,12 @@ def describe_scorer(spec: str, params: ScorerParams) -> ModelFacts:
     if parsed.library != "hf":
         raise ModelError(f"{spec!r}: a scorer is loaded by transformers; write hf:MODEL", spec)
     canonical, _, weights = _multimodal(parsed)
+    asked = (*framings_of(params), tie_framing(params))
     card = {
         "kind": "scorer",
         "version": _SCORER_VERSION,
         **weights,
-        "framings": [one.digest for one in framings_of(params)],
+        "framings": [one.digest for one in asked if one is not None],
         "params": params.model_dump(mode="json"),
     }
     return ModelFacts(kind="scorer", spec=str(canonical), fingerprint=fingerprint(card), card=card)

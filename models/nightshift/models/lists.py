@@ -20,12 +20,9 @@ from nightshift.models.scorer import (
 from nightshift.schema.errors import InputError
 from nightshift.schema.runs import EnhancementParams, ScorerParams
 from nightshift.scoring.log_odds import listed
-from nightshift.scoring.prompts import Content, Framing, Numbers, Side
+from nightshift.scoring.prompts import MOST_LISTED, Content, Framing, Numbers, Side
 
-__all__ = ["MOST_LISTED", "ListScorer"]
-
-#: Further numbers have two digits, and begin with the token of another one.
-MOST_LISTED = 9
+__all__ = ["ListScorer"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -101,8 +101,8 @@ def bind_scorer(
     Raises:
         ModelError: A label is not one token of the model.
     """
-    pairs = import_module("nightshift.models.pairs")
-    scorer: Scorer = pairs.bind(family, params, facts.fingerprint, codec)
+    binding = import_module("nightshift.models.binding")
+    scorer: Scorer = binding.bind(family, params, facts.fingerprint, codec)
     return scorer
 
 

@@ -7,10 +7,6 @@ import numpy as np
 
 from nightshift.models.codecs.codec import Codec
 from nightshift.models.content import ItemContent
-from nightshift.models.engine.family import Family, PixelLimits
-from nightshift.models.engine.packed import PackedEngine
-from nightshift.models.engine.plain import PlainEngine
-from nightshift.models.lists import MOST_LISTED, ListScorer
 from nightshift.models.rendering import content_of, pieces
 from nightshift.models.scorer import (
     Engine,
@@ -20,71 +16,28 @@ from nightshift.models.scorer import (
     Piece,
     PreparedGroups,
     Reading,
-    Scorer,
 )
 from nightshift.schema.errors import InputError
-from nightshift.schema.runs import EnhancementParams, ScorerParams
+from nightshift.schema.runs import EnhancementParams
 from nightshift.scoring.log_odds import over_vocabulary
-from nightshift.scoring.methods.registry import framings_of
-from nightshift.scoring.prompts import Framing, Numbers, Segment, Side
+from nightshift.scoring.prompts import Framing, Segment, Side
 
-__all__ = ["PairScorer", "bind", "engine_for"]
+__all__ = ["PairScorer", "PreparedPairs"]
 
 _OFF = EnhancementParams(trigger="never")
 
 
-def bind(
-    family: Family, params: ScorerParams, fingerprint: str, codec: Codec | None = None
-) -> Scorer:
-    """Bind a method to a loaded model.
-
-    Args:
-        family: The model.
-        params: The method and its parameters.
-        fingerprint: Of weights and parameters.
-        codec: That of the parameters; None where it loses nothing.
-
-    Raises:
-        ModelError: A label is not one token of the model.
-    """
-    rules = framings_of(params)
-    words = Numbers(k=MOST_LISTED).words if params.score == "listwise" else rules[0].labels.words
-    for word in words:
-        family.text.label(word)
-    limits = PixelLimits(min_pixels=params.min_pixels, max_pixels=params.max_pixels)
-    coded: dict[Side, Codec] = {}
-    if codec is not None:
-        coded["candidate"] = codec
-        if params.code_queries:
-            coded["query"] = codec
-    engine = engine_for(family, limits)
-    if params.score == "listwise":
-        return ListScorer(engine, rules[0], params, fingerprint, coded)
-    return PairScorer(
-        engine,
-        rules,
-        params.enhancement,
-        fingerprint,
-        coded,
-        over_all=params.score == "p_true_full",
-    )
-
-
-def engine_for(family: Family, limits: PixelLimits) -> Engine:
-    """The packed engine where the family allows it, else the plain one."""
-    if family.steps is None:
-        return PlainEngine(family, limits)
-    return PackedEngine(family, family.steps, limits)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Prepared:
+class PreparedPairs:
+    """What a `PairScorer` prepared."""
+
     groups: PreparedGroups
     #: For each pair of each pair group, where its prompts stand among the engine's groups.
     places: tuple[tuple[tuple[tuple[int, int], ...], ...], ...]
 
     @property
     def n_suffixes(self) -> int:
+        """How many prompts it holds."""
         return self.groups.n_suffixes
 
 
@@ -153,11 +106,11 @@ class PairScorer:
                     prompts[at] = Group(prefix=prefix, suffixes=(*suffixes, suffix))
                 of_group.append(tuple(of_pair))
             places.append(tuple(of_group))
-        return _Prepared(groups=self._engine.prepare(prompts), places=tuple(places))
+        return PreparedPairs(groups=self._engine.prepare(prompts), places=tuple(places))
 
     def score(self, prepared: PreparedGroups) -> list[tuple[PairReading, ...]]:
         """See `Scorer.score`."""
-        assert isinstance(prepared, _Prepared)
+        assert isinstance(prepared, PreparedPairs)
         labels = self._rules[0].labels
         found = self._engine.score(prepared.groups, labels=labels, enhancement=self._enhancement)
         # A swapped question has the same two labels, the other way round.

@@ -38,27 +38,38 @@ def block_jobs(ids: Iterable[int], size: int) -> Iterator[NewJob]:
 
 
 def score_jobs(
-    groups: Iterable[tuple[int, list[int]]], size: int, shared_side: str
+    groups: Iterable[tuple[int, list[int]]], size: int, shared_side: str, **how: object
 ) -> Iterator[NewJob]:
-    """Jobs of about `size` pairs; a group is cut only where it alone is larger than a job."""
+    """Jobs of about `size` pairs; a group is cut only where it alone is larger than a job.
+
+    Args:
+        groups: (id on the shared side, ids on the other side).
+        size: Pairs of a job; no list is longer.
+        shared_side: `query` or `candidate`.
+        **how: Other fields of the payload.
+    """
     batch: list[tuple[int, tuple[int, ...]]] = []
     pairs = 0
     for shared, others in groups:
         for start in range(0, len(others), size):
             part = tuple(others[start : start + size])
             if batch and pairs + len(part) > size:
-                yield _score(batch, pairs, shared_side)
+                yield _score(batch, pairs, shared_side, how)
                 batch, pairs = [], 0
             batch.append((shared, part))
             pairs += len(part)
     if batch:
-        yield _score(batch, pairs, shared_side)
+        yield _score(batch, pairs, shared_side, how)
 
 
 def _block(ids: list[int]) -> NewJob:
     return NewJob(payload=BlockPayload(ids=tuple(ids)).model_dump(mode="json"), n_units=len(ids))
 
 
-def _score(groups: list[tuple[int, tuple[int, ...]]], pairs: int, shared_side: str) -> NewJob:
-    payload = ScorePayload.model_validate({"shared_side": shared_side, "groups": tuple(groups)})
+def _score(
+    groups: list[tuple[int, tuple[int, ...]]], pairs: int, shared_side: str, how: dict[str, object]
+) -> NewJob:
+    payload = ScorePayload.model_validate(
+        {"shared_side": shared_side, "groups": tuple(groups), **how}
+    )
     return NewJob(payload=payload.model_dump(mode="json"), n_units=pairs)

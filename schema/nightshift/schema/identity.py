@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ __all__ = [
     "content_hashes",
     "embedding_key",
     "fingerprint",
+    "list_hash",
     "pair_key",
 ]
 
@@ -72,13 +73,27 @@ def embedding_key(item_id: str, content: bytes, embedder_fingerprint: str) -> st
     return digest.hexdigest()
 
 
-def pair_key(scorer_fingerprint: str, query_content: bytes, item_content: bytes) -> bytes:
+def pair_key(
+    scorer_fingerprint: str, query_content: bytes, item_content: bytes, list_content: bytes = b""
+) -> bytes:
     """SHA-256 (32 bytes) of a pair under a scorer: what was scored once is never scored again.
 
     `stores.planning` computes the same in SQL; the digests are of fixed length, so plain
     concatenation is unambiguous.
+
+    Args:
+        scorer_fingerprint: Of weights and all parameters.
+        query_content: Digest of what the scorer sees of the query.
+        item_content: The same of the item.
+        list_content: `list_hash` of the candidates, where they were scored as a list.
     """
-    return hashlib.sha256(scorer_fingerprint.encode() + query_content + item_content).digest()
+    facts = scorer_fingerprint.encode() + query_content + item_content + list_content
+    return hashlib.sha256(facts).digest()
+
+
+def list_hash(item_contents: Iterable[bytes]) -> bytes:
+    """SHA-256 (32 bytes) of a list of candidates in their order, by the digests of its members."""
+    return hashlib.sha256(b"".join(item_contents)).digest()
 
 
 def fingerprint(facts: Mapping[str, Any]) -> str:

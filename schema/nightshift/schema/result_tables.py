@@ -60,15 +60,20 @@ class PairScore(Base):
     query_id: Mapped[int]
     item_id: Mapped[int]
     pair_key: Mapped[bytes] = mapped_column(
-        comment="SHA-256 of scorer fingerprint, query content and item content."
+        comment="SHA-256 of scorer fingerprint, query and item content, and list if it is of one."
     )
     margin: Mapped[float] = mapped_column(
-        REAL, comment="Log-odds: positive label's logit minus the negative's."
+        REAL,
+        comment="Log-odds: positive label's logit minus the negative's, or as the score says.",
     )
-    logit_positive: Mapped[float] = mapped_column(REAL)
-    logit_negative: Mapped[float] = mapped_column(REAL)
-    logsumexp: Mapped[float] = mapped_column(REAL, comment="Over the whole vocabulary.")
-    entropy: Mapped[float] = mapped_column(REAL, comment="Nats, over the whole vocabulary.")
+    logit_positive: Mapped[float | None] = mapped_column(
+        REAL, comment="This and the next three are empty where the model wrote the score."
+    )
+    logit_negative: Mapped[float | None] = mapped_column(REAL)
+    logsumexp: Mapped[float | None] = mapped_column(REAL, comment="Over the whole vocabulary.")
+    entropy: Mapped[float | None] = mapped_column(
+        REAL, comment="Nats, over the whole vocabulary; of a second question where scores tied."
+    )
     fired: Mapped[bool] = mapped_column(comment="Whether the visual enhancement acted.")
     fired_layer: Mapped[int | None] = mapped_column(SmallInteger)
     uncertainty: Mapped[float | None] = mapped_column(
@@ -76,6 +81,9 @@ class PairScore(Base):
     )
     plain_margin: Mapped[float | None] = mapped_column(
         REAL, comment="Without the enhancement, where the run compared the two."
+    )
+    written: Mapped[str | None] = mapped_column(
+        comment="What the model wrote, where that is the score."
     )
     reused_from: Mapped[int | None] = mapped_column(
         comment="The run that computed it, if not this."

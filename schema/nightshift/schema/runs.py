@@ -127,6 +127,10 @@ class ScorePayload(_Frozen):
     shared_side: Literal["query", "candidate"]
     #: (id on the shared side, ids on the other side), in planning order.
     groups: tuple[tuple[int, tuple[int, ...]], ...]
+    #: Whether a group is a list, asked about as a whole and in its order.
+    lists: bool = False
+    #: `ties` asks once more about scored pairs, for the entropies that break their ties.
+    asks: Literal["score", "ties"] = "score"
 
     def pairs(self) -> list[tuple[int, int]]:
         """(query id, item id) of every pair, in group order."""

@@ -15,6 +15,7 @@ from nightshift.schema.identity import fingerprint
 from nightshift.schema.records import PartKind
 
 __all__ = [
+    "MOST_LISTED",
     "Asked",
     "Content",
     "Framing",
@@ -28,6 +29,9 @@ __all__ = [
     "Slot",
     "Template",
 ]
+
+#: Candidates of a list at the most: further numbers have two digits, and no single token.
+MOST_LISTED = 9
 
 Side = Literal["query", "candidate"]
 #: One of two labels, a number to be generated, or the number of one of the candidates.

@@ -15,8 +15,9 @@ from nightshift.scoring.fusion import probability
 
 __all__ = ["Placement", "break_ties"]
 
-# Decimal steps have no exact binary form: 0.29 must count as 29 hundredths, not 28.
-_SLACK = 1e-9
+# Decimal steps have no exact binary form, least of all after a stay in float32 as log-odds: 0.29
+# must count as 29 hundredths, not 28. `stores.planning` has the same.
+_SLACK = 1e-5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,8 +22,10 @@ __all__ = [
     "queries_to_search",
     "query_ids",
     "ranked_query_ids",
+    "record_unasked",
     "record_unscorable",
     "reuse_scores",
+    "tied_pairs",
 ]
 
 _HASH_COLUMN = {"text": "text_hash", "image": "image_hash", "text,image": "content_hash"}
@@ -127,7 +129,7 @@ def count_pairs(connection: Connection, run_id: int) -> PairCounts:
                 (SELECT count(*) FROM pair_score
                  WHERE run_id = :run AND reused_from IS NOT NULL) AS reused,
                 (SELECT count(*) FROM failure WHERE run_id = :run AND stage = 'score'
-                 AND reason = 'nothing_to_score') AS unscorable
+                 AND reason IN ('nothing_to_score', 'no_prompt')) AS unscorable
             """
         ),
         {"run": run_id},
@@ -140,8 +142,18 @@ def count_pairs(connection: Connection, run_id: int) -> PairCounts:
     )
 
 
-def reuse_scores(connection: Connection, run: RunRow, *, query_parts: str, item_parts: str) -> None:
-    """Copy scores of equal pairs under the same scorer from its latest earlier runs."""
+def reuse_scores(
+    connection: Connection, run: RunRow, *, query_parts: str, item_parts: str, lists: bool = False
+) -> None:
+    """Copy scores of equal pairs under the same scorer from its latest earlier runs.
+
+    Args:
+        connection: The stage's transaction.
+        run: The run that needs scores.
+        query_parts: What the scorer sees of queries.
+        item_parts: What it sees of items.
+        lists: Whether it sees a query's candidates as a list: equal pairs are of equal lists.
+    """
     earlier = _runs_of_scorer(connection, run)
     if not earlier:
         return
@@ -149,16 +161,18 @@ def reuse_scores(connection: Connection, run: RunRow, *, query_parts: str, item_
         text(
             f"""
             WITH wanted AS MATERIALIZED (
-                SELECT c.query_id, c.item_id, {_pair_key(query_parts, item_parts)} AS pair_key
+                SELECT c.query_id, c.item_id,
+                    {_pair_key(query_parts, item_parts, lists=lists)} AS pair_key
                 FROM candidate c JOIN query q ON q.id = c.query_id JOIN item i ON i.id = c.item_id
                 WHERE c.run_id = :run
             )
             INSERT INTO pair_score (run_id, query_id, item_id, pair_key, margin, logit_positive,
                 logit_negative, logsumexp, entropy, fired, fired_layer, uncertainty, plain_margin,
-                reused_from)
+                written, reused_from)
             SELECT DISTINCT ON (w.query_id, w.item_id) :run, w.query_id, w.item_id, w.pair_key,
                 p.margin, p.logit_positive, p.logit_negative, p.logsumexp, p.entropy, p.fired,
-                p.fired_layer, p.uncertainty, p.plain_margin, coalesce(p.reused_from, p.run_id)
+                p.fired_layer, p.uncertainty, p.plain_margin, p.written,
+                coalesce(p.reused_from, p.run_id)
             FROM wanted w JOIN pair_score p
                 ON p.pair_key = w.pair_key AND p.run_id = ANY(:earlier)
             ORDER BY w.query_id, w.item_id, p.run_id DESC
@@ -236,12 +250,15 @@ def groups(
     item_parts: str,
     combinations: Sequence[KindPair],
     shared_side: str,
+    lists: bool = False,
 ) -> Iterator[tuple[int, list[int]]]:
     """Unscored pairs of the given kinds, grouped by the shared side.
 
     Yields:
-        (id on the shared side, sorted ids on the other side), in id order.
+        (id on the shared side, sorted ids on the other side), in id order; the other side of
+        lists in coarse order.
     """
+    order = "c.coarse_rank" if lists else None
     shared, other = (
         ("c.query_id", "c.item_id") if shared_side == "query" else ("c.item_id", "c.query_id")
     )
@@ -249,7 +266,7 @@ def groups(
     rows = connection.execute(
         text(
             f"""
-            SELECT {shared} AS shared, array_agg({other} ORDER BY {other}) AS others
+            SELECT {shared} AS shared, array_agg({other} ORDER BY {order or other}) AS others
             {_UNSCORED}
                 AND {_kinds("q", query_parts)} || '/' || {_kinds("i", item_parts)} = ANY(:wanted)
             GROUP BY 1 ORDER BY 1
@@ -259,6 +276,66 @@ def groups(
     )
     for row in rows:
         yield int(row.shared), [int(value) for value in row.others]
+
+
+def tied_pairs(
+    connection: Connection, run_id: int, *, quantum: float, fusion: float
+) -> Iterator[tuple[int, list[int]]]:
+    """Pairs whose tie entropy would decide, and whose entropy is not known.
+
+    The rule is that of `scoring.tie_break`: equal steps of the score, above one half.
+
+    Yields:
+        (query id, item ids), sorted.
+    """
+    rows = connection.execute(
+        text(
+            """
+            WITH scored AS (
+                SELECT p.query_id, p.item_id, p.entropy, floor((:fusion * c.coarse_score
+                    + (1 - :fusion) / (1 + exp(-p.margin::double precision))) / :quantum + 1e-5)
+                    AS level
+                FROM pair_score p JOIN candidate c ON c.run_id = p.run_id
+                    AND c.query_id = p.query_id AND c.item_id = p.item_id
+                WHERE p.run_id = :run
+            ), tied AS (
+                SELECT *, count(*) OVER (PARTITION BY query_id, level) AS size FROM scored
+            )
+            SELECT query_id, array_agg(item_id ORDER BY item_id) AS items FROM tied
+            WHERE size > 1 AND entropy IS NULL AND level * :quantum > 0.5 + 1e-5
+            GROUP BY query_id ORDER BY query_id
+            """
+        ),
+        {"run": run_id, "quantum": quantum, "fusion": fusion},
+    )
+    for row in rows:
+        yield int(row.query_id), [int(item) for item in row.items]
+
+
+def record_unasked(
+    connection: Connection,
+    run_id: int,
+    *,
+    query_parts: str,
+    item_parts: str,
+    combinations: Sequence[KindPair],
+    message: str,
+) -> None:
+    """Record unscored pairs of kinds that the run's framing has no prompt for."""
+    unasked = [f"{kinds_to_text(pair.query)}/{kinds_to_text(pair.item)}" for pair in combinations]
+    connection.execute(
+        text(
+            f"""
+            INSERT INTO failure (run_id, stage, subject_kind, subject_id, reason, message)
+            SELECT :run, 'score', 'pair', q.external_id || ' → ' || i.external_id, 'no_prompt',
+                :message
+            {_UNSCORED}
+                AND {_kinds("q", query_parts)} || '/' || {_kinds("i", item_parts)} = ANY(:unasked)
+            ON CONFLICT DO NOTHING
+            """
+        ),
+        {"run": run_id, "message": message, "unasked": unasked},
+    )
 
 
 def record_unscorable(
@@ -305,10 +382,15 @@ _UNSCORED = """
 """
 
 
-def _pair_key(query_parts: str, item_parts: str) -> str:
+def _pair_key(query_parts: str, item_parts: str, *, lists: bool) -> str:
+    item = f"i.{_HASH_COLUMN[item_parts]}"
+    of_list = (
+        f" || sha256(string_agg({item}, ''::bytea) OVER (PARTITION BY c.query_id "
+        "ORDER BY c.coarse_rank ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING))"
+    )
     return (
-        "sha256(convert_to(:fingerprint, 'UTF8') || "
-        f"q.{_HASH_COLUMN[query_parts]} || i.{_HASH_COLUMN[item_parts]})"
+        f"sha256(convert_to(:fingerprint, 'UTF8') || q.{_HASH_COLUMN[query_parts]} || {item}"
+        f"{of_list if lists else ''})"
     )
 
 

@@ -86,7 +86,7 @@ def take_failed_pairs(connection: Connection, run: RunRow) -> list[NewJob]:
     connection.execute(
         text(
             "DELETE FROM failure WHERE run_id = :run AND stage = 'score' AND fatal "
-            "AND subject_kind = 'pair' AND reason <> 'nothing_to_score'"
+            "AND subject_kind = 'pair' AND reason NOT IN ('nothing_to_score', 'no_prompt')"
         ),
         {"run": run.id},
     )
@@ -147,7 +147,7 @@ def reopen(connection: Connection, run_id: int, stage: Stage) -> None:
     connection.execute(
         text(
             "UPDATE run SET state = 'running', stage = :stage, finished_at = NULL, "
-            "plan = plan - 'embed_rounds' WHERE id = :run"
+            "plan = plan - 'embed_rounds' - 'tied' WHERE id = :run"
         ),
         {"run": run_id, "stage": stage.value},
     )

@@ -20,6 +20,7 @@ __all__ = [
     "write_embeddings",
     "write_rankings",
     "write_scores",
+    "write_tie_entropies",
 ]
 
 
@@ -52,6 +53,8 @@ class PairScoreRow:
     uncertainty: float | None
     #: Margin without the enhancement; None where it was not compared.
     plain_margin: float | None
+    #: What the model wrote, where that is the score.
+    written: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +133,32 @@ def write_candidates(connection: Connection, rows: Iterable[CandidateRow]) -> No
 def write_scores(connection: Connection, rows: Iterable[PairScoreRow]) -> None:
     """Keep what the scorer read."""
     _copy(connection, "pair_score", PairScoreRow, rows)
+
+
+def write_tie_entropies(connection: Connection, run_id: int, rows: Sequence[PairScoreRow]) -> None:
+    """Add to written scores what the second question about tied pairs read; scores stay."""
+    connection.execute(
+        text(
+            """
+            UPDATE pair_score p SET logit_positive = new.positive, logit_negative = new.negative,
+                logsumexp = new.logsumexp, entropy = new.entropy
+            FROM unnest(CAST(:queries AS bigint[]), CAST(:items AS bigint[]),
+                CAST(:positive AS real[]), CAST(:negative AS real[]),
+                CAST(:logsumexp AS real[]), CAST(:entropy AS real[]))
+                AS new(query_id, item_id, positive, negative, logsumexp, entropy)
+            WHERE p.run_id = :run AND p.query_id = new.query_id AND p.item_id = new.item_id
+            """
+        ),
+        {
+            "run": run_id,
+            "queries": [row.query_id for row in rows],
+            "items": [row.item_id for row in rows],
+            "positive": [row.logit_positive for row in rows],
+            "negative": [row.logit_negative for row in rows],
+            "logsumexp": [row.logsumexp for row in rows],
+            "entropy": [row.entropy for row in rows],
+        },
+    )
 
 
 def write_rankings(connection: Connection, rows: Iterable[RankingRow]) -> None:

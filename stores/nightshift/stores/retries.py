@@ -116,6 +116,9 @@ def split_payload(stage: Stage, payload: dict[str, Any]) -> list[tuple[dict[str,
     """Two halves of a job's work with their units; None for a lone unit."""
     if stage is Stage.SCORE:
         score = ScorePayload.model_validate(payload)
+        if score.lists:
+            # A list is scored as a whole.
+            return _list_halves(score)
         pairs = [(shared, other) for shared, others in score.groups for other in others]
         if len(pairs) < 2:
             return None
@@ -183,15 +186,24 @@ def _record_lone(
     connection: Connection, run_id: int, job: Row[Any], reason: str, message: str
 ) -> None:
     if job.stage == Stage.SCORE:
-        query_id, item_id = ScorePayload.model_validate(job.payload).pairs()[0]
+        score = ScorePayload.model_validate(job.payload)
         kind = SubjectKind.PAIR
-        subject = connection.execute(
+        found = connection.execute(
             text(
-                "SELECT (SELECT external_id FROM query WHERE id = :query) || ' → ' || "
-                "(SELECT external_id FROM item WHERE id = :item)"
+                """
+                SELECT q.external_id || ' → ' || i.external_id AS pair
+                FROM unnest(CAST(:queries AS bigint[]), CAST(:items AS bigint[])) AS w(query, item)
+                JOIN query q ON q.id = w.query JOIN item i ON i.id = w.item
+                """
             ),
-            {"query": query_id, "item": item_id},
-        ).scalar()
+            {
+                "queries": [query for query, _ in score.pairs()],
+                "items": [item for _, item in score.pairs()],
+            },
+        )
+        subjects = [row.pair for row in found]
+        # A pair that only its tie is asked about has its score.
+        fatal = score.asks == "score"
     else:
         of_items = job.stage in (Stage.EMBED, Stage.CODEBOOK, Stage.TOKENS)
         kind = SubjectKind.ITEM if of_items else SubjectKind.QUERY
@@ -199,15 +211,25 @@ def _record_lone(
             text(f"SELECT external_id FROM {kind.value} WHERE id = :id"),
             {"id": BlockPayload.model_validate(job.payload).ids[0]},
         ).scalar()
-    record_failure(
-        connection,
-        run_id=run_id,
-        stage=job.stage,
-        subject_kind=kind,
-        subject_id=str(subject),
-        reason=reason,
-        message=message,
-    )
+        subjects, fatal = [str(subject)], True
+    for subject in subjects:
+        record_failure(
+            connection,
+            run_id=run_id,
+            stage=job.stage,
+            subject_kind=kind,
+            subject_id=subject,
+            reason=reason,
+            message=message,
+            fatal=fatal,
+        )
+
+
+def _list_halves(score: ScorePayload) -> list[tuple[dict[str, Any], int]] | None:
+    if len(score.groups) < 2:
+        return None
+    halves = [score.model_copy(update={"groups": half}) for half in _halves(list(score.groups))]
+    return [(half.model_dump(mode="json"), len(half.pairs())) for half in halves]
 
 
 def _halves(values: list[_T]) -> tuple[list[_T], list[_T]]:

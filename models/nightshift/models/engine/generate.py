@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from nightshift.models.engine.again import Again
 from nightshift.models.engine.family import Embedded, Family, Steps, VisualTokens
 from nightshift.models.engine.prompts import Prompt, embed
 from nightshift.models.engine.reading import head_logits
+from nightshift.schema.errors import InputError
 
 __all__ = ["generate"]
 
@@ -26,6 +28,7 @@ def generate(
     *,
     max_tokens: int,
     stop_ids: Collection[int],
+    again: Again | None = None,
 ) -> list[int]:
     """The most likely continuation, token by token, raw logits alone deciding.
 
@@ -35,15 +38,26 @@ def generate(
         seen: Visual tokens of the distinct pictures.
         max_tokens: At the most.
         stop_ids: Tokens that end an answer.
+        again: How the picture is looked at again; only where layers can be taken apart.
 
     Returns:
         Ids; shorter than `max_tokens` where a stop token ended it, which is left out.
+
+    Raises:
+        InputError: A logit is not finite; `subject_id` is the prompt's place.
     """
-    reader = _Kept(family, family.steps) if family.steps else _Whole(family)
+    reader = _Kept(family, family.steps, again) if family.steps else _Whole(family)
     state = reader.begin(prompt, seen)
     found: list[int] = []
     while True:
-        token = int(head_logits(family.decoder.head_weight, state[None]).argmax())
+        logits = head_logits(family.decoder.head_weight, state[None])
+        if not logits.isfinite().all():
+            raise InputError(
+                f"the model's logits for pair {prompt.place} are not finite: try float32",
+                "score_not_finite",
+                prompt.place,
+            )
+        token = int(logits.argmax())
         if token in stop_ids:
             return found
         found.append(token)
@@ -80,9 +94,10 @@ class _Whole:
 class _Kept:
     """Keeps the keys and values of each layer."""
 
-    def __init__(self, family: Family, steps: Steps) -> None:
+    def __init__(self, family: Family, steps: Steps, again: Again | None) -> None:
         self._family = family
         self._steps = steps
+        self._again = again
         self._keys: list[Tensor] = []
         self._values: list[Tensor] = []
 
@@ -107,6 +122,8 @@ class _Kept:
         steps, decoder, states = self._steps, self._family.decoder, embedded.states
         rotary = steps.rotary(states, embedded.positions)
         first = not self._keys
+        if self._again:
+            self._again.begin(states)
         for layer, feed_forward in enumerate(decoder.feed_forwards):
             normed = steps.normed(layer, states)
             keys, values = steps.keys_values(layer, normed, rotary)
@@ -121,9 +138,13 @@ class _Kept:
                 queries, keys, values, is_causal=first, enable_gqa=True
             )
             states = steps.attended(layer, states, heads)
-            states = states + feed_forward(steps.feed_forward_input(layer, states))
+            x = steps.feed_forward_input(layer, states)
+            f = feed_forward(x)
+            states = states + (self._again.injected(layer, x, f) if self._again else f)
             if layer < len(embedded.deep):
                 states[embedded.visual] += torch.cat(embedded.deep[layer])
+            if self._again:
+                self._again.look(layer, states)
         last: Tensor = decoder.norm(states[:, -1])[0]
         return last
 

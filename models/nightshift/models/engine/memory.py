@@ -18,10 +18,12 @@ class TokenBudget:
 
     Args:
         tokens: At first. What did not fit once is not tried again.
+        unit: What the work is made of, for messages.
     """
 
-    def __init__(self, tokens: int) -> None:
+    def __init__(self, tokens: int, unit: str = "pair") -> None:
         self.tokens = tokens
+        self._unit = unit
 
     def run(
         self,
@@ -34,12 +36,12 @@ class TokenBudget:
 
         Args:
             work: What there is to do.
-            split: Batches of `work` within a number of tokens; at least one pair each.
+            split: Batches of `work` within a number of tokens; at least one unit each.
             forward: Does one batch.
-            alone: Place and tokens of the pair that a batch consists of; None if it has more.
+            alone: Place and tokens of the unit that a batch consists of; None if it has more.
 
         Raises:
-            InputError: A pair does not fit even alone; `subject_id` is its place.
+            InputError: A unit does not fit even alone; `subject_id` is its place.
         """
         batches = split(work, self.tokens)
         for batch in batches:
@@ -48,12 +50,12 @@ class TokenBudget:
             gc.collect()
             if torch.cuda.is_initialized():
                 torch.cuda.empty_cache()
-            if (pair := alone(batch)) is not None:
-                place, tokens = pair
+            if (unit := alone(batch)) is not None:
+                place, tokens = unit
                 raise InputError(
-                    f"pair {place} has {tokens} tokens and does not fit this device's memory "
-                    f"even alone (the limit came down to {self.tokens} tokens a batch): lower "
-                    "max_pixels, shorten the text, or use a larger device",
+                    f"{self._unit} {place} has {tokens} tokens and does not fit this device's "
+                    f"memory even alone (the limit came down to {self.tokens} tokens a batch): "
+                    "lower max_pixels, shorten the text, or use a larger device",
                     "out_of_memory",
                     place,
                 )
@@ -71,8 +73,8 @@ def _fits(forward: Callable[[list[_T]], None], batch: list[_T]) -> bool:
     except torch.OutOfMemoryError:
         return False
     except RuntimeError as error:
-        # The CPU's allocator has no type of its own.
-        if "can't allocate memory" in str(error):
+        # Neither the CPU's allocator nor the libraries below CUDA have a type of their own.
+        if any(sign in str(error) for sign in ("can't allocate memory", "_ALLOC_FAILED")):
             return False
         raise
     return True

@@ -1,7 +1,7 @@
 """Pictures on their way into prompts: seen by the vision tower now, or on an earlier night."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import isqrt
 
@@ -12,6 +12,7 @@ from PIL import Image
 from nightshift.models.codecs.codec import Codec
 from nightshift.models.codecs.tokens import CodedImage, SeenPicture
 from nightshift.models.engine.family import Family, Picture, PixelLimits, VisualTokens
+from nightshift.models.engine.memory import TokenBudget
 from nightshift.scoring.codecs import Grid
 
 __all__ = ["PicturePiece", "digest", "freeze", "prepare_pictures", "see", "token_grid"]
@@ -53,7 +54,11 @@ def prepare_pictures(
 
 
 def see(family: Family, pictures: Sequence[Picture]) -> list[VisualTokens]:
-    """What prompts show of each picture, in passes that bound the vision tower's memory."""
+    """What prompts show of each picture, in passes that bound the vision tower's memory.
+
+    Raises:
+        InputError: A picture does not fit even alone; `subject_id` is its place among the fresh.
+    """
     fresh = iter(_see(family, [picture for picture in pictures if picture.seen is None]))
     like = family.decoder.head_weight
     found = []
@@ -110,25 +115,32 @@ def token_grid(picture: Picture) -> Grid:
 
 def _see(family: Family, pictures: Sequence[Picture]) -> list[VisualTokens]:
     device = family.decoder.head_weight.device.type
-    most = _VISUAL_TOKENS_PER_PASS.get(device, 16_384)
     seen: dict[int, VisualTokens] = {}
-    batch: list[int] = []
-    n_tokens = 0
 
-    def flush(places: Sequence[int]) -> None:
-        found = family.see([pictures[i] for i in places]) if places else []
+    def passes(places: Sequence[int], budget: int) -> Iterator[list[int]]:
+        batch: list[int] = []
+        n_tokens = 0
+        for i in places:
+            if device == "cpu" and pictures[i].n_tokens < _ALONE_BELOW:
+                yield [i]
+                continue
+            if batch and n_tokens + pictures[i].n_tokens > budget:
+                yield batch
+                batch, n_tokens = [], 0
+            batch.append(i)
+            n_tokens += pictures[i].n_tokens
+        if batch:
+            yield batch
+
+    def forward(places: list[int]) -> None:
+        found = family.see([pictures[i] for i in places])
         seen.update(zip(places, found, strict=True))
 
-    for i, picture in enumerate(pictures):
-        if device == "cpu" and picture.n_tokens < _ALONE_BELOW:
-            flush([i])
-            continue
-        if n_tokens + picture.n_tokens > most:
-            flush(batch)
-            batch, n_tokens = [], 0
-        batch.append(i)
-        n_tokens += picture.n_tokens
-    flush(batch)
+    def alone(places: list[int]) -> tuple[str, int] | None:
+        return (str(places[0]), pictures[places[0]].n_tokens) if len(places) == 1 else None
+
+    most = _VISUAL_TOKENS_PER_PASS.get(device, 16_384)
+    TokenBudget(most, "picture").run(range(len(pictures)), passes, forward, alone)
     return [seen[i] for i in range(len(pictures))]
 
 

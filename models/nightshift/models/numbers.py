@@ -1,0 +1,119 @@
+"""Scores that the model writes: generated, parsed, and kept with the words (RetLLM's paper)."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from nightshift.models.engine.again import Again
+from nightshift.models.engine.family import Family
+from nightshift.models.engine.generate import generate
+from nightshift.models.engine.memory import TokenBudget
+from nightshift.models.engine.plain import alone
+from nightshift.models.engine.prompts import Prepared, Prompt
+from nightshift.models.engine.visual import see
+from nightshift.models.pairs import PairScorer, PreparedPairs
+from nightshift.models.scorer import PairGroup, PairReading, PreparedGroups
+from nightshift.schema.errors import ModelError
+from nightshift.schema.runs import EnhancementParams
+from nightshift.scoring.log_odds import MOST, of_number, parse_number
+
+__all__ = ["NumberScorer"]
+
+# Published. A number with four decimals takes about ten.
+_MOST_TOKENS = 77
+_TOKENS_PER_BATCH = 8192
+
+
+class NumberScorer:
+    """A `Scorer` that has the model write a number from 0 to 1 about each pair.
+
+    Greedy, raw logits alone deciding. What cannot be read as a number counts as 0, as published;
+    the words are kept either way. No logits are read: ties ask `for_ties`.
+
+    Args:
+        family: The loaded model.
+        asks: For a number; its prompts are used, its readings are not.
+        for_ties: Reads entropies, by another prompt.
+        enhancement: When and how the picture is looked at again, while reading and writing.
+
+    Raises:
+        ModelError: The enhancement cannot act while this model writes.
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        asks: PairScorer,
+        for_ties: PairScorer,
+        enhancement: EnhancementParams,
+    ) -> None:
+        if family.steps is None and enhancement.trigger != "never":
+            raise ModelError(
+                f"{family.report.family}: layers that cannot be taken apart cannot look at the "
+                "picture again while they write; turn it off (--enhancement off)"
+            )
+        self.fingerprint = asks.fingerprint
+        self._family = family
+        self._asks = asks
+        self._for_ties = for_ties
+        self._enhancement = enhancement
+        self._budget = TokenBudget(_TOKENS_PER_BATCH)
+
+    def plain(self) -> "NumberScorer":
+        """See `Scorer.plain`."""
+        off = EnhancementParams(trigger="never")
+        return NumberScorer(self._family, self._asks, self._for_ties.plain(), off)
+
+    def for_ties(self) -> PairScorer:
+        """See `Scorer.for_ties`."""
+        return self._for_ties
+
+    def prepare(self, groups: Sequence[PairGroup]) -> PreparedGroups:
+        """See `Scorer.prepare`."""
+        return self._asks.prepare(groups)
+
+    def score(self, prepared: PreparedGroups) -> list[tuple[PairReading, ...]]:
+        """See `Scorer.score`."""
+        assert isinstance(prepared, PreparedPairs)
+        prompts = prepared.groups
+        assert isinstance(prompts, Prepared)
+        seen = see(self._family, prompts.pictures)
+        found: dict[str, PairReading] = {}
+
+        def write(batch: list[Prompt]) -> None:
+            (prompt,) = batch
+            again = Again(self._family.decoder, self._enhancement, prompt, seen)
+            ids = generate(
+                self._family,
+                prompt,
+                seen,
+                max_tokens=_MOST_TOKENS,
+                stop_ids=self._family.stop_ids,
+                again=again,
+            )
+            found[prompt.place] = _reading(self._family.text.read(ids), again)
+
+        self._budget.run(prompts.prompts, _singly, write, alone)
+        # One question a pair: a number has no swapped or mirrored twin.
+        return [
+            tuple(found[f"{group}/{suffix}"] for ((group, suffix),) in of_group)
+            for of_group in prepared.places
+        ]
+
+
+def _singly(prompts: Sequence[Prompt], _budget: int) -> Iterator[list[Prompt]]:
+    for prompt in prompts:
+        yield [prompt]
+
+
+def _reading(written: str, again: Again) -> PairReading:
+    number = parse_number(written)
+    return PairReading(
+        margin=float(np.float32(-MOST if number is None else of_number(number))),
+        logit_positive=None,
+        logit_negative=None,
+        logsumexp=None,
+        entropy=None,
+        trace=again.trace,
+        written=written,
+    )
