@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from nightshift.models.binding import bind
 from nightshift.models.codecs.codec import Codec
 from nightshift.models.codecs.product import train
 from nightshift.models.codecs.records import decode_record, encode_record
@@ -18,7 +19,7 @@ from nightshift.models.engine.plain import PlainEngine
 from nightshift.models.engine.prompts import Prepared
 from nightshift.models.families.qwen2_5_vl import Qwen25VL
 from nightshift.models.load import load_family
-from nightshift.models.pairs import PairScorer, bind
+from nightshift.models.pairs import PairScorer
 from nightshift.models.scorer import Group, PairGroup, PairReading
 from nightshift.models.vision import bind as bind_vision
 from nightshift.models.vision import token_grids
