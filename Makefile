@@ -10,7 +10,7 @@ CHECKS := lint format types imports
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test pytest docs clean $(CHECKS)
+.PHONY: help demo test pytest audit docs clean $(CHECKS)
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -41,6 +41,10 @@ imports: $(VENV)/.installed-dev ## Check that the rooms import only downwards (i
 
 pytest: $(VENV)/.installed-dev $(VENV_MILVUS)/.installed ## Run the tests alone; PYTEST_ARGS="-k words" picks some
 	$(RUN) pytest $(PYTEST_ARGS)
+
+audit: $(VENV)/.installed-dev ## Look for known vulnerabilities of what is installed (pip-audit; asks the network)
+	$(VENV)/bin/python $(PIP_INSTALL) 'pip-audit>=2.9,<3'
+	$(RUN) pip_audit --skip-editable
 
 docs: $(VENV)/.installed-dev ## Write docs/cli.md anew from the program's help
 	$(VENV)/bin/python docs/cli_reference.py

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from nightshift.schema.errors import InputError
-from nightshift.stores.addresses import MemberAddress
+from nightshift.stores.addresses import MemberAddress, without_password
 from nightshift.stores.listing import root_of
 from nightshift.stores.roots import ImageRoots
 
@@ -96,3 +96,16 @@ def test_the_root_of_a_source_is_its_folder(shop: Path):
     assert root_of(str(shop)) == root_of(f"{shop}/t.jsonl") == root_of(f"{shop}/*.jsonl")
     assert root_of(f"{shop}/*.jsonl") == str(shop)
     assert root_of(f"{shop.parent}/*/t.jsonl") == str(shop.parent)
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("https://user:word@h/a.csv?x=y@z", "https://***@h/a.csv?x=y@z"),
+        ("403 for http://word@h:80/", "403 for http://***@h:80/"),
+        ("s3://bucket/a@b.png", "s3://bucket/a@b.png"),
+        ("/srv/a@b.png", "/srv/a@b.png"),
+    ],
+)
+def test_an_address_is_shown_without_its_password(address: str, shown: str):
+    assert without_password(address) == shown

@@ -1,11 +1,14 @@
 """Where the services are: parsed once, from the environment and `.env`, into one frozen value."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from platformdirs import user_data_path
-from pydantic import BeforeValidator, Field, PlainValidator, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 __all__ = ["Settings"]
@@ -23,6 +26,49 @@ def _networks(value: object) -> tuple[IPv4Network | IPv6Network, ...]:
     return tuple(map(ip_network, parts))
 
 
+def _database_url(secret: SecretStr) -> SecretStr:
+    from sqlalchemy import make_url  # noqa: PLC0415 - heavier than all the rest of this module
+    from sqlalchemy.exc import ArgumentError  # noqa: PLC0415
+
+    with _unrepeated(ArgumentError):
+        kind = make_url(secret.get_secret_value()).drivername
+    if kind not in {"postgresql", "postgresql+psycopg2"}:
+        raise ValueError("it must begin with postgresql+psycopg2://")
+    return secret
+
+
+def _redis_url(secret: SecretStr) -> SecretStr:
+    with _unrepeated():
+        parts = urlsplit(secret.get_secret_value())
+        _ = parts.port
+    if parts.scheme not in {"redis", "rediss", "unix"}:
+        raise ValueError("it must begin with redis://, rediss:// (TLS) or unix://")
+    return secret
+
+
+def _milvus_uri(uri: str) -> str:
+    with _unrepeated():
+        parts = urlsplit(uri)
+        _ = parts.port
+    if parts.scheme not in {"http", "https"}:
+        raise ValueError("it must begin with http:// or https:// (TLS)")
+    if parts.username is not None:
+        raise ValueError("user and password belong into NIGHTSHIFT_MILVUS_TOKEN")
+    return uri
+
+
+@contextmanager
+def _unrepeated(*errors: type[Exception]) -> Iterator[None]:
+    """Parsers quote what they choke on, which may be a piece of a password."""
+    refused: tuple[type[Exception], ...] = (ValueError, *errors)
+    try:
+        yield
+    except refused:
+        raise ValueError(
+            "it is no URL; write special signs of a password as %40 for @, %2F for / and so on"
+        ) from None
+
+
 #: Both are written with commas.
 _Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 _Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, PlainValidator(_networks)]
@@ -37,15 +83,16 @@ class Settings(BaseSettings):
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
+        hide_input_in_errors=True,
     )
 
     #: Home of the embedded stack; `$XDG_DATA_HOME/nightshift` unless set.
     data_dir: Path = Field(default_factory=lambda: user_data_path("nightshift"))
     #: SQLAlchemy URL of Postgres.
-    database_url: SecretStr | None = None
-    redis_url: SecretStr | None = None
+    database_url: Annotated[SecretStr, AfterValidator(_database_url)] | None = None
+    redis_url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = None
     #: `http://host:port` of a Milvus server.
-    milvus_uri: str | None = None
+    milvus_uri: Annotated[str, AfterValidator(_milvus_uri)] | None = None
     milvus_token: SecretStr | None = None
     #: A job whose worker shows no progress for this long is given to another.
     lease_s: Annotated[float, Field(gt=0)] = 60.0

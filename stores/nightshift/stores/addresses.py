@@ -1,11 +1,12 @@
 """Addresses of files: made absolute, joined, and those of members inside a tar."""
 
+import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from posixpath import isabs, join, normpath
 from urllib.parse import quote, unquote
 
-__all__ = ["MemberAddress", "is_url", "resolve_beside", "stem_of"]
+__all__ = ["MemberAddress", "is_url", "resolve_beside", "stem_of", "without_password"]
 
 _PREFIX = "tar://"
 
@@ -62,6 +63,11 @@ def resolve_beside(folder: str, path: str) -> str:
     if is_url(folder):
         return f"{folder.rstrip('/')}/{path}"
     return normpath(join(folder, path))
+
+
+def without_password(address: str) -> str:
+    """The address as it may be shown and stored: user and password of a URL become `***`."""
+    return re.sub(r"(?<=://)[^/@\s]*@", "***@", address)
 
 
 def stem_of(name: str) -> str:

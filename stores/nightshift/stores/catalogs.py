@@ -10,6 +10,7 @@ from sqlalchemy import Connection, text
 from nightshift.schema.errors import ConflictError
 from nightshift.schema.identity import ContentHashes
 from nightshift.schema.records import Part
+from nightshift.stores.addresses import without_password
 from nightshift.stores.contents import parts_to_json
 from nightshift.stores.import_failures import plain
 
@@ -81,7 +82,7 @@ def begin_import(connection: Connection, catalog_id: int, source: str) -> int:
             "INSERT INTO catalog_import (catalog_id, source) VALUES (:catalog, :source) "
             "RETURNING id"
         ),
-        {"catalog": catalog_id, "source": plain(source)},
+        {"catalog": catalog_id, "source": plain(without_password(source))},
     )
     return int(begun.scalar_one())
 

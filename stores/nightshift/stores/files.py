@@ -18,7 +18,7 @@ from nightshift.schema.errors import (
     NightshiftError,
     ServiceUnavailableError,
 )
-from nightshift.stores.addresses import MemberAddress, is_url
+from nightshift.stores.addresses import MemberAddress, is_url, without_password
 from nightshift.stores.web import fetch, is_web
 
 __all__ = ["open_file", "read_bytes", "sha256", "translated"]
@@ -152,9 +152,11 @@ def translated(error: Exception, address: str, noun: Noun) -> NightshiftError:
     """Our error for what a file system raised, as `open_file` says."""
     web = address.startswith(("http://", "https://"))
     cause = error.__cause__
+    address = without_password(address)
     # fsspec reports every failure of a web server as a missing file.
     if web and isinstance(cause, Exception) and getattr(cause, "status", None) not in {404, 410}:
         error = cause
+    why = without_password(str(error)) or type(error).__name__
     match error:
         case FileNotFoundError() | NotADirectoryError():
             remedy = "check the path, and that it is mounted here"
@@ -166,12 +168,12 @@ def translated(error: Exception, address: str, noun: Noun) -> NightshiftError:
             | OSError(errno=errno.ENAMETOOLONG | errno.ELOOP)
         ):
             return InputError(
-                f"{address} cannot be read: {error}; check the address and the access rights",
+                f"{address} cannot be read: {why}; check the address and the access rights",
                 f"{noun}_unreadable",
             )
         case ImportError():
-            return ConfigurationError(f"{address} cannot be opened: {error}")
-    why = f"{address} cannot be fetched: {str(error) or type(error).__name__}"
+            return ConfigurationError(f"{address} cannot be opened: {why}")
+    told = f"{address} cannot be fetched: {why}"
     if web:
-        return InputError(f"{why}; check that the server delivers it", f"{noun}_unreachable")
-    return ServiceUnavailableError(f"{why}; check the network and the store's settings", "files")
+        return InputError(f"{told}; check that the server delivers it", f"{noun}_unreachable")
+    return ServiceUnavailableError(f"{told}; check the network and the store's settings", "files")

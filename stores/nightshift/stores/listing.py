@@ -9,6 +9,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from nightshift.schema.errors import NotFoundError
+from nightshift.stores.addresses import without_password
 from nightshift.stores.files import translated
 
 __all__ = ["ListedFile", "find_file", "glob_files", "list_folder", "root_of", "walk_files"]
@@ -43,7 +44,8 @@ def find_file(address: str) -> ListedFile | None:
             return None
         found = filesystem.exists(path)
     if not found:
-        raise NotFoundError(f"there is no {address}; check the path or URL, and that it is mounted")
+        shown = without_password(address)
+        raise NotFoundError(f"there is no {shown}; check the path or URL, and that it is mounted")
     return _listed(filesystem, path, path.rpartition("/")[0])
 
 
@@ -60,7 +62,9 @@ def glob_files(pattern: str) -> list[ListedFile] | None:
         found = sorted(match for match in filesystem.glob(path) if filesystem.isfile(match))
     root = _before_signs(path)
     if not found:
-        raise NotFoundError(f"nothing matches {pattern}; quote it, so that the shell leaves it")
+        raise NotFoundError(
+            f"nothing matches {without_password(pattern)}; quote it, so that the shell leaves it"
+        )
     return [_listed(filesystem, match, root) for match in found]
 
 

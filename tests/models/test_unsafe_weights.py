@@ -1,0 +1,62 @@
+"""A model is data: nothing that lies in its folder is run."""
+
+import json
+import os
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+
+from nightshift.models.load import load_embedder, load_scorer
+from nightshift.schema.errors import ModelError
+from nightshift.schema.runs import ScorerParams
+
+
+class _Bomb:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, (f"touch {self.path}",)
+
+
+@pytest.mark.parametrize("library", ["hf", "open_clip"])
+def test_a_pickle_that_is_called_safetensors_is_not_unpickled(
+    library: str, clip_folder: Path, open_clip_folder: Path, tmp_path: Path
+) -> None:
+    source = clip_folder if library == "hf" else open_clip_folder
+    folder = shutil.copytree(source, tmp_path / "model")
+    (weights,) = folder.glob("*.safetensors")
+    weights.write_bytes(pickle.dumps(_Bomb(tmp_path / "touched")))
+
+    with pytest.raises(ModelError):
+        load_embedder(f"{library}:{folder}", device="cpu")
+
+    assert not (tmp_path / "touched").exists()
+
+
+@pytest.mark.parametrize("kind", ["embedder", "scorer"])
+def test_code_that_lies_beside_the_weights_is_not_imported(
+    kind: str, clip_folder: Path, qwen_folder: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(clip_folder if kind == "embedder" else qwen_folder, tmp_path / "model")
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'touched')!r}, 'w')\nclass Own: ...\n")
+    for name in ("config.json", "tokenizer_config.json", "preprocessor_config.json"):
+        path = folder / name
+        facts = json.loads(path.read_text()) if path.exists() else {}
+        autos = ("AutoConfig", "AutoModel", "AutoTokenizer", "AutoProcessor", "AutoImageProcessor")
+        facts["auto_map"] = dict.fromkeys(autos, "own.Own")
+        path.write_text(json.dumps(facts))
+
+    try:
+        if kind == "embedder":
+            load_embedder(f"hf:{folder}", device="cpu")
+        else:
+            load_scorer(f"hf:{folder}", ScorerParams(), device="cpu")
+    except ModelError:
+        pass  # refused is as good as ignored
+
+    assert not (tmp_path / "touched").exists()
