@@ -104,6 +104,8 @@ def _do_claimed(
         _hand_back(session, claim, str(error))
     except LeaseLostError as error:
         _log.warning("%s", error)
+    except ModelError as error:
+        _model_failed(session, claim, error)
     except NightshiftError as error:
         session.ledger.fail_attempt(claim, getattr(error, "reason", "") or "error", str(error))
     except Exception as error:  # noqa: BLE001 - whatever it was, it is this job's and is recorded

@@ -19,6 +19,7 @@ from nightshift.workers.contents import ahead, read_contents
 from nightshift.workers.failures import Outcome, record_outcomes
 from nightshift.workers.progress import Progress
 from nightshift.workers.session import WorkerSession
+from nightshift.workers.suspicion import refuse_equal_scores
 
 __all__ = ["do_score", "is_compared", "micro_batches"]
 
@@ -54,6 +55,7 @@ def do_score(session: WorkerSession, run: RunRow, claim: Claim, progress: Progre
     for batch in ahead(micro_batches(payload.groups), work.read):
         work.score(batch)
         progress.step()
+    refuse_equal_scores(work.rows)
     with session.ledger.finish(claim, n_failed=len(work.outcomes)) as connection:
         write_scores(connection, work.rows)
         record_outcomes(connection, run.id, claim.stage, SubjectKind.PAIR, work.outcomes)

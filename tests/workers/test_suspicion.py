@@ -1,0 +1,27 @@
+"""Eight distinct pairs that read the very same are a broken model, not eight scores."""
+
+import pytest
+
+from nightshift.schema.errors import ModelError
+from nightshift.stores.results_write import PairScoreRow
+from nightshift.workers.suspicion import refuse_equal_scores
+
+
+def row(content: int, margin: float = 0.5, logsumexp: float | None = 3.0) -> PairScoreRow:
+    unset = dict.fromkeys(PairScoreRow.__dataclass_fields__)
+    pair = {"run_id": 1, "query_id": 1, "item_id": content, "pair_key": bytes([content])}
+    return PairScoreRow(**{**unset, **pair, "margin": margin, "logsumexp": logsumexp})
+
+
+@pytest.mark.parametrize("logsumexp", [3.0, None])
+def test_eight_distinct_pairs_with_one_reading_are_refused(logsumexp: float | None):
+    with pytest.raises(ModelError, match="8 distinct pairs"):
+        refuse_equal_scores([row(content, 0.5, logsumexp) for content in range(8)])
+
+
+def test_fewer_others_or_the_same_content_are_no_reason():
+    refuse_equal_scores([])
+    refuse_equal_scores([row(content) for content in range(7)])
+    refuse_equal_scores([row(1) for _ in range(20)])
+    refuse_equal_scores([*(row(content) for content in range(20)), row(21, 0.25)])
+    refuse_equal_scores([row(content, 90.0, content / 7) for content in range(20)])
