@@ -6,6 +6,7 @@ import redis
 from sqlalchemy import text
 
 from nightshift.producers.dispatcher import Dispatcher
+from nightshift.schema.errors import LeaseLostError
 from nightshift.schema.states import RunState
 from nightshift.stores import leases, runs, workers
 from nightshift.stores.database import Database
@@ -131,6 +132,41 @@ def test_only_the_elected_dispatcher_acts(database, dispatcher, broker):
 
     assert (before, after) == (0, 3)
     assert leases.acquire(database, "dispatcher", "successor", 30), "released on the way out"
+
+
+def test_a_leader_that_was_replaced_while_it_slept_changes_nothing(database, dispatcher, broker):
+    run_id = add_index_run(database, n_jobs=2)
+    ledger = Ledger(database, worker_id="doomed", lease_s=30, max_attempts=3)
+    ledger.claim(run_id, 1)
+    expire(database, run_id, 1)
+    token = leases.acquire(database, "dispatcher", "sleeper", 30)
+    leases.release(database, "dispatcher", "sleeper")
+    leases.acquire(database, "dispatcher", "successor", 30)
+
+    with pytest.raises(LeaseLostError, match="dispatcher"):
+        dispatcher.tick(token)
+
+    assert job_row(database, run_id, 1).state == "running"
+    assert job_row(database, run_id, 2).sent_at is None
+    assert broker.llen(_QUEUE) == 0
+
+
+def test_rows_that_a_frozen_process_has_locked_keep_nobody_waiting(database, dispatcher, broker):
+    locked = add_index_run(database, n_jobs=1, per_job=1)
+    expired = add_index_run(database, n_jobs=1, per_job=2)
+    other = add_index_run(database, n_jobs=1, per_job=3)
+    ledger = Ledger(database, worker_id="frozen", lease_s=30, max_attempts=3)
+    ledger.claim(expired, 1)
+    expire(database, expired, 1)
+
+    with database.begin() as frozen:
+        frozen.execute(text("SELECT FROM run WHERE id = :r FOR NO KEY UPDATE"), {"r": locked})
+        frozen.execute(text("SELECT FROM job WHERE run_id = :r FOR UPDATE"), {"r": expired})
+        rung = dispatcher.tick()
+
+    assert rung == 2
+    assert job_row(database, other, 1).sent_at is not None
+    assert job_row(database, expired, 1).state == "running"
 
 
 def test_an_index_run_is_done_when_its_last_job_is(database, dispatcher):

@@ -1,7 +1,7 @@
 """What comes after a stage: decided here only, from ledger counts, in one transaction a step."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from sqlalchemy import Connection
 
@@ -15,7 +15,9 @@ from nightshift.stores.leases import hold_writer
 from nightshift.stores.milvus import VectorStore
 from nightshift.stores.runs import NewJob, RunRow
 
-__all__ = ["advance"]
+__all__ = ["Fence", "advance"]
+
+Fence = Callable[[Connection], None]
 
 _log = logging.getLogger(__name__)
 
@@ -24,34 +26,59 @@ _WRITER = "dispatcher"
 _MOST_ROUNDS = 3
 
 
-def advance(database: Database, vectors: VectorStore, run_id: int) -> Stage | None:
+def advance(database: Database, vectors: VectorStore, run_id: int, fence: Fence) -> Stage | None:
     """Begin the next stage of a run whose present one has no job left to do.
+
+    Args:
+        database: Postgres.
+        vectors: Milvus.
+        run_id: The run.
+        fence: Called last in the transaction; raises where another decides by now.
 
     Returns:
         The stage that began; None where there was nothing to decide or the run ended.
     """
+    # Before the run is locked: this takes as long as the collection is large.
+    present = _present_before_search(database, vectors, run_id)
     with database.begin() as connection:
         run = runs.lock_run(connection, run_id)
         if run is None or runs.unfinished_jobs(connection, run.id, run.stage):
             return None
-        if run.stage is Stage.EMBED and run.kind is RunKind.RERANK:
-            return _before_search(database, vectors, connection, run)
-        begun = _NEXT[run.stage](connection, run)
-    if run.stage is Stage.EMBED:
+        if not (run.stage is Stage.EMBED and run.kind is RunKind.RERANK):
+            begun = _NEXT[run.stage](connection, run)
+        elif present is None:
+            return None
+        else:
+            begun = _before_search(connection, run, present)
+        fence(connection)
+    if run.stage is Stage.EMBED and run.kind is RunKind.INDEX:
         # After Postgres has committed: the alias is for outsiders, runs pin their collection.
         with hold_writer(database, vectors, _WRITER):
+            with database.begin() as connection:
+                fence(connection)
             vectors.set_alias(_alias(run), run.collection)
     return begun
 
 
-def _before_search(
-    database: Database, vectors: VectorStore, connection: Connection, run: RunRow
-) -> Stage:
-    """Embed again what Milvus has lost since it acknowledged it; search when nothing is missing."""
+def _present_before_search(
+    database: Database, vectors: VectorStore, run_id: int
+) -> list[list[str]] | None:
+    """The keys that Milvus holds, mended and flushed; None where no search is about to begin."""
+    with database.begin() as connection:
+        run = runs.get_run(connection, run_id)
+        if run.kind is not RunKind.RERANK or run.stage is not Stage.EMBED:
+            return None
+        if runs.unfinished_jobs(connection, run.id, run.stage):
+            return None
     with hold_writer(database, vectors, _WRITER):
         vectors.load(run.collection)
         vectors.flush(run.collection)
-    missing = reconcile.forget_missing(connection, run.index_id, vectors.keys(run.collection))
+    return list(vectors.keys(run.collection))
+
+
+def _before_search(connection: Connection, run: RunRow, present: list[list[str]]) -> Stage:
+    """Embed again what Milvus has lost since it acknowledged it; search when nothing is missing."""
+    missing = reconcile.forget_missing(connection, run.index_id, present)
     rounds = int(run.plan.get("embed_rounds", 0))
     if missing and rounds == _MOST_ROUNDS:
         failing.fail_run(

@@ -13,11 +13,14 @@ from functools import partial
 from threading import Event
 from uuid import uuid4
 
-from nightshift.producers.advance import advance
-from nightshift.schema.errors import ServiceUnavailableError
+from sqlalchemy import Connection
+
+from nightshift.producers.advance import Fence, advance
+from nightshift.schema.errors import LeaseLostError, ServiceUnavailableError
 from nightshift.schema.settings import Settings
 from nightshift.stores import doorbells, leases, runs, workers
 from nightshift.stores.database import Database
+from nightshift.stores.election import Election
 from nightshift.stores.milvus import VectorStore
 from nightshift.stores.progress_counts import compact
 from nightshift.stores.retries import expire_leases
@@ -52,40 +55,45 @@ class Dispatcher:
     def run(self, stop: Event) -> None:
         """Tick until `stop` is set; outages of a service are waited out."""
         holder = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
-        try:
+        with Election(self.database, _LEASE, holder, _LEASE_TTL_S) as election:
             while not stop.is_set():
-                busy = _survive(lambda: self._tick_if_elected(holder))
-                stop.wait(_OUTAGE_PAUSE_S if busy is None else _TICK_S)
-        finally:
-            _survive(lambda: leases.release(self.database, _LEASE, holder))
+                done = _survive(partial(self._tick_if_elected, election.token))
+                stop.wait(_OUTAGE_PAUSE_S if done is None else _TICK_S)
 
-    def tick(self) -> int:
+    def tick(self, token: int | None = None) -> int:
         """One round: expired leases, progress counts, stage advance, doorbells.
+
+        Args:
+            token: Of the lease that makes this one the leader; nothing is committed once another
+                has it. None acts without an election.
 
         Returns:
             How many doorbells rang.
+
+        Raises:
+            LeaseLostError: When another leads now.
         """
+        fence = _no_fence if token is None else partial(leases.confirm, name=_LEASE, token=token)
         with self.database.begin() as connection:
             expired = expire_leases(connection, max_attempts=self.settings.max_attempts)
             active = runs.active_runs(connection)
             compact(connection)
+            fence(connection)
         if expired:
             _log.warning("took back %d jobs whose lease ran out", expired)
         for run in active:
-            _survive(partial(self._advance, run.id))
-        return self._ring()
+            _survive(partial(self._advance, run.id, fence))
+        return self._ring(fence)
 
-    def _advance(self, run_id: int) -> None:
-        begun = advance(self.database, self.vectors, run_id)
+    def _advance(self, run_id: int, fence: Fence) -> None:
+        begun = advance(self.database, self.vectors, run_id, fence)
         if begun is not None:
             _log.info("run %d begins to %s", run_id, begun.value)
 
-    def _tick_if_elected(self, holder: str) -> int:
-        if leases.acquire(self.database, _LEASE, holder, _LEASE_TTL_S) is None:
-            return 0
-        return self.tick()
+    def _tick_if_elected(self, token: int | None) -> int:
+        return 0 if token is None else self.tick(token)
 
-    def _ring(self) -> int:
+    def _ring(self, fence: Fence) -> int:
         """Fill each queue's window, the most urgent and oldest run first."""
         with self.database.begin() as connection:
             active = runs.active_runs(connection)
@@ -93,10 +101,11 @@ class Dispatcher:
         window = self.settings.window_per_worker * n_workers
         rung = 0
         for queue in dict.fromkeys(run.queue() for run in active):
-            rung += self._fill(queue, [run for run in active if run.queue() == queue], window)
+            of_queue = [run for run in active if run.queue() == queue]
+            rung += self._fill(queue, of_queue, window, fence)
         return rung
 
-    def _fill(self, queue: str, of_queue: list[runs.RunRow], window: int) -> int:
+    def _fill(self, queue: str, of_queue: list[runs.RunRow], window: int, fence: Fence) -> int:
         waiting = self.wire.waiting(queue)
         free = window - waiting
         if free <= 0:
@@ -114,10 +123,15 @@ class Dispatcher:
                 )
                 # Before the ring: a doorbell that is answered at once must not look unsent.
                 doorbells.mark_rung(connection, jobs)
+                fence(connection)
             for job in jobs:
                 self.wire.ring(queue, job.run_id, job.job_id)
             rung += jobs
         return len(rung)
+
+
+def _no_fence(_: Connection) -> None:
+    """For a dispatcher that nobody competes with."""
 
 
 def _survive(step: Callable[[], object]) -> object | None:
@@ -126,6 +140,8 @@ def _survive(step: Callable[[], object]) -> object | None:
         return step() or 0
     except ServiceUnavailableError as error:
         _log.warning("waiting for %s: %s", error.service, error)
+    except LeaseLostError as error:
+        _log.warning("%s", error)
     except Exception:  # noqa: BLE001 - one run's fault must not stop all others
         _log.exception("a round of the dispatcher failed; the next one tries again")
     return None

@@ -100,11 +100,11 @@ class ModelError(NightshiftError):
 
 
 class LeaseLostError(NightshiftError):
-    """Another worker holds this job now; nothing of this attempt was written.
+    """Another process holds this job or named lease now; nothing of this attempt was written.
 
     Args:
         message: The reason.
-        job_id: The job that was lost.
+        job_id: The job that was lost; 0 for a named lease.
     """
 
     def __init__(self, message: str = "", job_id: int = 0) -> None:

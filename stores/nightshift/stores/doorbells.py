@@ -33,7 +33,7 @@ def jobs_to_ring(
             WHERE run_id = :run AND state = 'queued' AND not_before <= clock_timestamp()
                 AND (sent_at IS NULL
                      OR (:again AND sent_at < clock_timestamp() - interval '2 s'))
-            ORDER BY id LIMIT :limit
+            ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED
             """
         ),
         {"run": run_id, "limit": limit, "again": ring_again},

@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from time import monotonic, sleep
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
-from nightshift.schema.errors import ServiceUnavailableError
+from nightshift.schema.errors import LeaseLostError, ServiceUnavailableError
 from nightshift.stores.database import Database
 from nightshift.stores.milvus import VectorStore
 
-__all__ = ["acquire", "hold", "hold_writer", "release"]
+__all__ = ["acquire", "confirm", "hold", "hold_writer", "release"]
 
 
 def acquire(database: Database, name: str, holder: str, ttl_s: float) -> int | None:
@@ -38,6 +38,24 @@ def acquire(database: Database, name: str, holder: str, ttl_s: float) -> int | N
             {"name": name, "holder": holder, "ttl": ttl_s},
         ).scalar()
     return None if token is None else int(token)
+
+
+def confirm(connection: Connection, name: str, token: int) -> None:
+    """The last statement of a transaction that only the holder may commit.
+
+    Nobody can take the lease between this and the commit.
+
+    Raises:
+        LeaseLostError: When another has taken the lease since.
+    """
+    held = connection.execute(
+        text("SELECT FROM lease WHERE name = :name AND token = :token FOR SHARE"),
+        {"name": name, "token": token},
+    ).one_or_none()
+    if held is None:
+        raise LeaseLostError(
+            f"the lease {name!r} went to another process; nothing of this step is written"
+        )
 
 
 def release(database: Database, name: str, holder: str) -> None:

@@ -29,7 +29,7 @@ def lock_ended(connection: Connection, run_id: int) -> RunRow:
         NotFoundError: Where there is none.
         ConflictError: Where it has not ended yet, or was cancelled.
     """
-    connection.execute(text("SELECT FROM run WHERE id = :run FOR UPDATE"), {"run": run_id})
+    connection.execute(text("SELECT FROM run WHERE id = :run FOR NO KEY UPDATE"), {"run": run_id})
     run = get_run(connection, run_id)
     if run.state is RunState.CANCELLED:
         raise ConflictError(f"run {run_id} was cancelled for good; plan another one")

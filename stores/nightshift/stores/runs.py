@@ -213,9 +213,16 @@ def refresh_statistics(connection: Connection, run_id: int, table: str) -> None:
 
 
 def lock_run(connection: Connection, run_id: int) -> RunRow | None:
-    """A running run, locked; None where it is not running or another planner has it."""
+    """A running run, locked; None where it is not running or another planner has it.
+
+    Postgres ends the transaction of a planner that froze in it. Rows that refer to the run, such
+    as failures, can be written meanwhile.
+    """
+    connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = '10s'"))
     locked = connection.execute(
-        text("SELECT id FROM run WHERE id = :run AND state = 'running' FOR UPDATE SKIP LOCKED"),
+        text(
+            "SELECT id FROM run WHERE id = :run AND state = 'running' FOR NO KEY UPDATE SKIP LOCKED"
+        ),
         {"run": run_id},
     ).scalar()
     return None if locked is None else get_run(connection, run_id)
