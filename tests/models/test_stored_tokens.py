@@ -21,8 +21,8 @@ from nightshift.models.families.qwen2_5_vl import Qwen25VL
 from nightshift.models.load import load_family
 from nightshift.models.pairs import PairScorer
 from nightshift.models.scorer import Group, PairGroup, PairReading
+from nightshift.models.token_grids import token_grids
 from nightshift.models.vision import bind as bind_vision
-from nightshift.models.vision import token_grids
 from nightshift.schema.errors import InputError, ModelError
 from nightshift.schema.runs import EnhancementParams, ScorerParams
 from nightshift.scoring.codecs import Quantise, parse_codec

@@ -15,7 +15,7 @@ __all__ = ["dispatcher", "worker"]
 
 #: Whoever starts everything at once need not start it in order.
 _START_S = 60.0
-_STAGES = "embed,search,score,rank,answer"
+_STAGES = "embed,search,score,rank,answer,codebook,tokens"
 
 
 @click.command()
@@ -62,7 +62,7 @@ def dispatcher(data_dir: Path | None) -> None:
     "--queues",
     default=_STAGES,
     show_default=True,
-    help="Stages to serve: any of embed, search, score, rank, answer, separated by commas.",
+    help="Stages to serve: any of embed, search, score, rank, answer, codebook, tokens.",
 )
 @click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda, or cuda:N for one GPU."

@@ -18,6 +18,7 @@ COMMANDS = {
     "status": "nightshift.cli.stack:status",
     "catalog": "nightshift.cli.catalog:catalog",
     "index": "nightshift.cli.index:index",
+    "tokens": "nightshift.cli.tokens:tokens",
     "rerank": "nightshift.cli.rerank:rerank",
     "run": "nightshift.cli.run:run",
     "results": "nightshift.cli.results:results",

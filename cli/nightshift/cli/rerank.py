@@ -11,7 +11,7 @@ from nightshift.cli.options import data_dir_option, json_option, read_settings
 
 if TYPE_CHECKING:
     from nightshift.producers.plan_rerank import RerankEstimate
-    from nightshift.schema.runs import MethodName, RunParams
+    from nightshift.schema.runs import MethodName, RunParams, ScoreName
 
 __all__ = ["rerank"]
 
@@ -41,6 +41,26 @@ _PARTS = click.Choice(["image", "text", "text,image"])
     "--item-parts",
     type=_PARTS,
     help="What the scorer sees of an item.  [default: what the index's embedder saw]",
+)
+@click.option(
+    "--preset",
+    type=click.Choice(["default", "paper", "code"]),
+    help="retllm as we have it, as its paper has it, or as its authors' code; options given beside "
+    "it win.  [default: default]",
+)
+@click.option(
+    "--score",
+    type=click.Choice(["margin_2way", "p_true_full", "number", "listwise"]),
+    help="Read the score from the two labels' logits, the positive one's probability among all "
+    "words, a number that the model writes, or its choice from a numbered list of texts.  "
+    "[default: the preset's; margin_2way]",
+)
+@click.option(
+    "--list-orders",
+    type=click.IntRange(1, 9),
+    default=1,
+    show_default=True,
+    help="Orders in which each list is asked about; scores are their mean.",
 )
 @click.option(
     "--framing",
@@ -82,6 +102,13 @@ _PARTS = click.Choice(["image", "text", "text,image"])
     show_default=True,
     help="Share of the queries also scored without the enhancement, to see what it changed.",
 )
+@click.option(
+    "--codec",
+    default="none",
+    show_default=True,
+    help="Show candidates as this codec leaves their visual tokens; see `nightshift tokens`.",
+)
+@click.option("--code-queries", is_flag=True, help="Show queries through the codec too.")
 @click.option("--max-pixels", type=click.IntRange(min=1), help="Largest picture the scorer sees.")
 @click.option(
     "--priority", type=click.IntRange(0, 9), default=5, show_default=True, help="0 goes first."
@@ -100,6 +127,9 @@ def rerank(
     top_k: int | None,
     query_parts: str | None,
     item_parts: str | None,
+    preset: Literal["default", "paper", "code"] | None,
+    score: "ScoreName | None",
+    list_orders: int,
     framing: str | None,
     debias: Literal["none", "swap"],
     symmetrise: bool,
@@ -107,6 +137,8 @@ def rerank(
     enhancement: str | None,
     quantum: float | None,
     compare: float,
+    codec: str,
+    code_queries: bool,
     max_pixels: int | None,
     priority: int,
     wait: bool,
@@ -120,21 +152,25 @@ def rerank(
     Examples:
       nightshift rerank shop --queries queries.jsonl --scorer hf:Qwen/Qwen2.5-VL-7B-Instruct --wait
       nightshift rerank shop --queries queries.jsonl --scorer ./my-mllm --method freeret
+      nightshift rerank shop --queries queries.jsonl --scorer ./my-mllm --preset paper
       nightshift rerank shop --queries photos/ --scorer ./my-mllm --method indexmllm
       nightshift rerank shop --queries queries.jsonl --scorer ./my-mllm --top-k 20 --dry-run
     """
     from nightshift.cli.planning import index_parts, query_set_parts
     from nightshift.cli.services import open_services
     from nightshift.cli.wait import wait_for_run
-    from nightshift.models.describe import describe_scorer
+    from nightshift.models.describe import describe_scorer, describe_vision
     from nightshift.producers.plan_rerank import estimate_rerank, plan_rerank
+    from nightshift.producers.plan_tokens import token_set_of
     from nightshift.producers.query_import import import_queries
-    from nightshift.schema.runs import EnhancementParams, RunParams, ScorerParams, kinds_from_text
+    from nightshift.schema.runs import RunParams, ScorerParams, kinds_from_text
+    from nightshift.scoring.codecs import parse_codec
     from nightshift.scoring.methods.registry import METHODS, framings_of
     from nightshift.stores.blobs import BlobStore
 
     settings = read_settings(data_dir)
-    chosen = METHODS[method]
+    chosen = METHODS[method].preset(preset)
+    score = score or chosen.score
     with open_services(settings) as services:
         item_parts = item_parts or index_parts(services.database, catalog, index_name)
         blobs = BlobStore(settings.data_dir / "blobs")
@@ -146,6 +182,9 @@ def rerank(
             image_roots=settings.image_roots,
         )
         query_parts = query_parts or query_set_parts(services.database, imported.query_set_id)
+        coding = parse_codec(codec)
+        vision = describe_vision(scorer, max_pixels=max_pixels)
+        token_set = token_set_of(services.database, catalog, vision, coding)
         params = RunParams(
             top_k=top_k or chosen.depth,
             query_parts=query_parts,
@@ -155,12 +194,18 @@ def rerank(
             compare=compare,
             scorer=ScorerParams(
                 method=method,
-                framing=framing or chosen.framings[0].name,
+                preset=preset or ("default" if chosen.presets else None),
+                score=score,
+                list_orders=list_orders,
+                framing=framing or chosen.framing_for(score).name,
                 debias=debias,
                 symmetrise=symmetrise,
+                codec=str(coding),
+                codebook=(token_set and token_set.codebook_digest) or "",
+                code_queries=code_queries and not coding.lossless,
                 max_pixels=max_pixels,
                 enhancement=(
-                    EnhancementParams(trigger=_trigger(enhancement))
+                    chosen.enhancement.model_copy(update={"trigger": _trigger(enhancement)})
                     if enhancement
                     else chosen.enhancement
                 ),
@@ -188,6 +233,7 @@ def rerank(
             query_set_id=imported.query_set_id,
             scorer=facts,
             params=params,
+            token_set_id=token_set.id if token_set else None,
             priority=priority,
         )
         if not as_json:

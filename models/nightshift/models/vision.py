@@ -4,36 +4,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from PIL import Image
 
 from nightshift.models.codecs.tokens import SeenPicture
 from nightshift.models.content import ItemContent
 from nightshift.models.engine.family import Family, Picture, PixelLimits
 from nightshift.models.engine.visual import freeze, prepare_pictures, see, token_grid
-from nightshift.models.load import load_family
 from nightshift.schema.errors import ModelError
 from nightshift.schema.models import ModelFacts
 from nightshift.scoring.codecs import Grid
 
-__all__ = ["PreparedPictures", "VisionTower", "bind", "token_grids"]
+__all__ = ["PreparedPictures", "VisionTower", "bind"]
 
 
 def bind(family: Family, facts: ModelFacts) -> "VisionTower":
     """The vision tower of a loaded model, within the limits that its card names."""
     limits = PixelLimits(min_pixels=facts.card["min_pixels"], max_pixels=facts.card["max_pixels"])
     return VisionTower(family, limits, facts)
-
-
-def token_grids(facts: ModelFacts, images: Sequence[Image.Image]) -> list[Grid]:
-    """Visual tokens of pictures in time, rows and columns; no weights are loaded.
-
-    Raises:
-        InputError: A picture cannot be resized within the limits.
-        ModelError: The model's files cannot be read.
-    """
-    # On this device tensors have shapes, but no numbers.
-    tower = bind(load_family(facts, device="meta"), facts)
-    return tower.grids(ItemContent(images=tuple(images)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +29,14 @@ class PreparedPictures:
     pictures: list[Picture]
     #: How many of them each content has.
     counts: list[int]
+
+    @classmethod
+    def joined(cls, parts: "Sequence[PreparedPictures]") -> "PreparedPictures":
+        """All of them together, in order."""
+        return cls(
+            pictures=[picture for part in parts for picture in part.pictures],
+            counts=[count for part in parts for count in part.counts],
+        )
 
 
 class VisionTower:

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 from sqlalchemy import Connection
 
 from nightshift.producers.job_sizes import block_jobs, job_size, score_jobs
+from nightshift.producers.plan_tokens import token_jobs
 from nightshift.schema.runs import RunParams, queue_name
 from nightshift.schema.states import RunKind, RunState, Stage
-from nightshift.scoring.methods.registry import framings_of
-from nightshift.stores import failing, indexes, planning, reconcile, reopening, runs
+from nightshift.scoring.methods.registry import framings_of, tie_framing
+from nightshift.stores import failing, indexes, planning, reconcile, reopening, runs, token_sets
 from nightshift.stores.database import Database
 from nightshift.stores.leases import hold_writer
 from nightshift.stores.milvus import VectorStore
@@ -124,11 +125,16 @@ def _after_search(connection: Connection, run: RunRow) -> Stage:
     params = RunParams.model_validate(run.params)
     runs.refresh_statistics(connection, run.id, "candidate")
     planning.reuse_scores(
-        connection, run, query_parts=params.query_parts, item_parts=params.item_parts
+        connection,
+        run,
+        query_parts=params.query_parts,
+        item_parts=params.item_parts,
+        lists=params.scorer.score == "listwise",
     )
     planning.record_unscorable(
         connection, run.id, query_parts=params.query_parts, item_parts=params.item_parts
     )
+    _record_unasked(connection, run, params)
     counts = planning.count_pairs(connection, run.id)
     rate = runs.stage_rate(connection, Stage.SCORE, run.scorer_fingerprint)
     size = job_size(counts.unscored, rate)
@@ -154,11 +160,30 @@ def _after_search(connection: Connection, run: RunRow) -> Stage:
 
 def _after_score(connection: Connection, run: RunRow) -> Stage:
     runs.refresh_statistics(connection, run.id, "pair_score")
+    if _ask_about_ties(connection, run):
+        return Stage.SCORE
     reopening.clear_ranking(connection, run.id)
     queries = planning.ranked_query_ids(connection, run.id)
     _add_blocks(connection, run, Stage.RANK, None, queries)
     runs.move_to_stage(connection, run.id, Stage.RANK, {})
     return Stage.RANK
+
+
+def _ask_about_ties(connection: Connection, run: RunRow) -> bool:
+    """Ask once more about pairs whose scores tie, where the score holds no entropy; once a pass."""
+    params = RunParams.model_validate(run.params)
+    if "tied" in run.plan or not params.quantum or tie_framing(params.scorer) is None:
+        return False
+    found = list(
+        planning.tied_pairs(connection, run.id, quantum=params.quantum, fusion=params.fusion)
+    )
+    n_tied = sum(len(items) for _, items in found)
+    rate = runs.stage_rate(connection, Stage.SCORE, run.scorer_fingerprint)
+    jobs = score_jobs(found, job_size(n_tied, rate), "query", asks="ties")
+    queue = queue_name(Stage.SCORE, run.scorer_fingerprint)
+    runs.add_jobs(connection, run.id, Stage.SCORE, queue, jobs)
+    runs.move_to_stage(connection, run.id, Stage.SCORE, {"tied": n_tied})
+    return bool(found)
 
 
 def _after_rank(connection: Connection, run: RunRow) -> None:
@@ -170,13 +195,59 @@ def _after_answer(connection: Connection, run: RunRow) -> None:
     runs.set_run_state(connection, run.id, RunState.DONE)
 
 
+def _after_codebook(connection: Connection, run: RunRow) -> Stage:
+    assert run.token_set_id is not None
+    assert run.scorer_fingerprint is not None
+    token_set = token_sets.get_set(connection, run.token_set_id)
+    if token_set.codebook_digest is None:
+        failing.fail_run(
+            connection,
+            run.id,
+            Stage.CODEBOOK,
+            "no_codebook",
+            f"no codebook could be trained for {token_set.codec}: `nightshift run failures "
+            f"{run.id}` says why",
+        )
+        return Stage.CODEBOOK
+    jobs = token_jobs(
+        connection, run.scorer_fingerprint, token_sets.items_to_see(connection, token_set)
+    )
+    queue = queue_name(Stage.TOKENS, run.scorer_fingerprint)
+    runs.add_jobs(connection, run.id, Stage.TOKENS, queue, jobs)
+    runs.move_to_stage(connection, run.id, Stage.TOKENS, {})
+    return Stage.TOKENS
+
+
+def _after_tokens(connection: Connection, run: RunRow) -> None:
+    runs.set_run_state(connection, run.id, RunState.DONE)
+
+
 _NEXT = {
     Stage.EMBED: _after_embed,
     Stage.SEARCH: _after_search,
     Stage.SCORE: _after_score,
     Stage.RANK: _after_rank,
+    Stage.CODEBOOK: _after_codebook,
+    Stage.TOKENS: _after_tokens,
     Stage.ANSWER: _after_answer,
 }
+
+
+def _record_unasked(connection: Connection, run: RunRow, params: RunParams) -> None:
+    """Record pairs that the framing has no prompt for: they would be planned forever."""
+    parts = {"query_parts": params.query_parts, "item_parts": params.item_parts}
+    rule, *_ = framings_of(params.scorer)
+    unasked = [
+        pair
+        for pair in planning.kind_pairs(connection, run.id, **parts)
+        if (pair.query, pair.item) not in rule.templates
+    ]
+    if unasked:
+        message = (
+            f"framing {rule.name!r} has no prompt for what this run shows of this query and item: "
+            "choose other --query-parts or --item-parts, or another framing"
+        )
+        planning.record_unasked(connection, run.id, **parts, combinations=unasked, message=message)
 
 
 def _score_jobs(
@@ -187,6 +258,8 @@ def _score_jobs(
         connection, run.id, query_parts=params.query_parts, item_parts=params.item_parts
     )
     rule, *_ = framings_of(params.scorer)
+    lists = params.scorer.score == "listwise"
+    combinations = [pair for pair in combinations if (pair.query, pair.item) in rule.templates]
     for side in ("query", "candidate"):
         wanted = [pair for pair in combinations if rule.shared_side(pair.query, pair.item) == side]
         if wanted:
@@ -197,8 +270,9 @@ def _score_jobs(
                 item_parts=params.item_parts,
                 combinations=wanted,
                 shared_side=side,
+                lists=lists,
             )
-            yield from score_jobs(found, size, side)
+            yield from score_jobs(found, size, side, lists=lists)
 
 
 class _Counted:

@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 from nightshift.producers.plan_index import PlannedRun
+from nightshift.schema.errors import ConfigurationError
 from nightshift.schema.models import ModelFacts
 from nightshift.schema.runs import RunParams
 from nightshift.schema.states import RunKind, Stage
+from nightshift.scoring.prompts import MOST_LISTED
 from nightshift.stores import indexes, planning, runs
 from nightshift.stores.database import Database
 
@@ -36,15 +38,28 @@ def plan_rerank(
     query_set_id: int,
     scorer: ModelFacts,
     params: RunParams,
+    token_set_id: int | None = None,
     priority: int = 5,
 ) -> PlannedRun:
     """Begin a run; the dispatcher plans its stages, each from the results of the one before.
 
     It begins with `embed`, which has work only where Milvus has lost vectors.
 
+    Args:
+        database: Postgres.
+        catalog: Its name.
+        index_name: The newest ready one if None.
+        query_set_id: The queries.
+        scorer: The scorer.
+        params: Of the run.
+        token_set_id: The visual tokens that its score jobs read in place of pixels.
+        priority: 0 goes first, 9 last.
+
     Raises:
         NotFoundError: Where there is no such catalogue or no index of it is ready.
+        ConfigurationError: Where lists would be longer than a model can answer.
     """
+    _refuse_long_lists(params)
     with database.begin() as connection:
         index = indexes.ready_index(connection, catalog, index_name)
         runs.upsert_model(
@@ -67,6 +82,7 @@ def plan_rerank(
             method=params.scorer.method,
             scorer=scorer.spec,
             scorer_fingerprint=scorer.fingerprint,
+            token_set_id=token_set_id,
             params=params.model_dump(mode="json"),
             plan={"queries": len(queries)},
             priority=priority,
@@ -96,7 +112,11 @@ def estimate_rerank(
         scorer: The scorer.
         params: As for the run.
         shared_side: `query` or `candidate`, as the framing shares.
+
+    Raises:
+        ConfigurationError: As for `plan_rerank`.
     """
+    _refuse_long_lists(params)
     with database.begin() as connection:
         index = indexes.ready_index(connection, catalog, index_name)
         items = indexes.count_live(connection, index.id)
@@ -121,3 +141,11 @@ def estimate_rerank(
         reused=reused,
         seconds=seconds,
     )
+
+
+def _refuse_long_lists(params: RunParams) -> None:
+    if params.scorer.score == "listwise" and params.top_k > MOST_LISTED:
+        raise ConfigurationError(
+            f"a list of {params.top_k} candidates has numbers of two digits, which are no single "
+            f"tokens: --top-k {MOST_LISTED} at the most"
+        )

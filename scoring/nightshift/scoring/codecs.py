@@ -108,6 +108,11 @@ class CodecSpec:
             return str(self.quantise)
         return str(self.reduce) + ("" if self.quantise.kind == "none" else f"+{self.quantise}")
 
+    @classmethod
+    def plain(cls) -> "CodecSpec":
+        """`none`."""
+        return cls(reduce=None, quantise=Quantise(kind="none"))
+
     @property
     def lossless(self) -> bool:
         """Whether what is read back is what was written, bit for bit."""

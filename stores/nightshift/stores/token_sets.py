@@ -5,16 +5,19 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
-from nightshift.schema.errors import ConflictError
+from nightshift.schema.errors import ConflictError, InputError
 from nightshift.stores.addresses import resolve_beside
-from nightshift.stores.shards import Place, Shard
+from nightshift.stores.database import Database
+from nightshift.stores.shards import Place, Shard, verify_shard
 
 __all__ = [
     "NewRecord",
+    "ShardReport",
     "TokenPlace",
     "TokenSetRow",
     "TokenSetSummary",
     "codebook",
+    "distinct_items",
     "ensure_set",
     "find_records",
     "find_set",
@@ -24,6 +27,7 @@ __all__ = [
     "keep_codebook",
     "list_sets",
     "shards",
+    "verify_shards",
     "write_shard_rows",
 ]
 
@@ -80,6 +84,17 @@ class TokenSetSummary:
     shards: int
     address: str
     vision_fingerprint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardReport:
+    """What reading every shard found."""
+
+    shards: int
+    #: One line for each that is damaged or gone, which names it.
+    damaged: list[str]
+    #: Contents whose tokens were dropped from the books.
+    forgotten: int
 
 
 _SET = (
@@ -193,6 +208,18 @@ def items_to_see(connection: Connection, token_set: TokenSetRow) -> list[int]:
     return [int(row.id) for row in rows]
 
 
+def distinct_items(connection: Connection, catalog_id: int) -> list[int]:
+    """Live items that have pictures, one for each content, in id order."""
+    rows = connection.execute(
+        text(
+            "SELECT min(id) AS id FROM item WHERE catalog_id = :catalog AND state = 'live' "
+            "AND image_hash IS NOT NULL GROUP BY image_hash ORDER BY 1"
+        ),
+        {"catalog": catalog_id},
+    )
+    return [int(row.id) for row in rows]
+
+
 def write_shard_rows(
     connection: Connection,
     *,
@@ -300,6 +327,32 @@ def forget_shard(connection: Connection, shard_id: int) -> int:
     ).scalar_one()
     connection.execute(text("DELETE FROM token_shard WHERE id = :shard"), {"shard": shard_id})
     return int(lost)
+
+
+def verify_shards(database: Database, *, forget: bool) -> ShardReport:
+    """Read every shard of every set and compare it with what was written.
+
+    Args:
+        database: Postgres.
+        forget: Drop what is damaged from the books.
+
+    Raises:
+        ServiceUnavailableError: A store does not answer; nothing of it counts as damaged.
+    """
+    with database.begin() as connection:
+        ids = [row.id for row in connection.execute(text("SELECT id FROM token_set ORDER BY id"))]
+        every = [one for set_id in ids for one in shards(connection, get_set(connection, set_id))]
+    damaged: list[str] = []
+    forgotten = 0
+    for shard_id, shard in every:
+        try:
+            verify_shard(shard)
+        except InputError as error:
+            damaged.append(str(error))
+            if forget:
+                with database.begin() as connection:
+                    forgotten += forget_shard(connection, shard_id)
+    return ShardReport(shards=len(every), damaged=damaged, forgotten=forgotten)
 
 
 def list_sets(connection: Connection) -> list[TokenSetSummary]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from nightshift.models.codecs.tokens import SeenPicture
 from nightshift.models.content import ItemContent
 from nightshift.schema.errors import InputError
 from nightshift.schema.records import TextPart, select_parts
@@ -12,7 +13,7 @@ from nightshift.schema.runs import Kinds
 from nightshift.stores.contents import StoredRecord
 from nightshift.stores.images import read_image
 
-__all__ = ["ahead", "chunks", "read_content", "read_contents"]
+__all__ = ["Stored", "ahead", "chunks", "read_content", "read_contents"]
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
@@ -20,8 +21,17 @@ _Out = TypeVar("_Out")
 _THREADS = 4
 
 
-def read_content(record: StoredRecord, kinds: Kinds) -> ItemContent:
+#: Visual tokens of a record's pictures from an earlier night; none where there are none.
+Stored = Callable[[StoredRecord], tuple[SeenPicture, ...]]
+
+
+def read_content(record: StoredRecord, kinds: Kinds, stored: Stored | None = None) -> ItemContent:
     """The selected parts of a record, images decoded; nothing else of it is ever looked at.
+
+    Args:
+        record: An item or a query.
+        kinds: The parts.
+        stored: Gives visual tokens in place of images where it has any.
 
     Raises:
         InputError: When an image cannot be read, or nothing is left to see.
@@ -33,8 +43,11 @@ def read_content(record: StoredRecord, kinds: Kinds) -> ItemContent:
             "nothing_to_see",
             record.external_id,
         )
+    texts = tuple(part.text for part in parts if isinstance(part, TextPart))
+    if stored is not None and "image" in kinds and (seen := stored(record)):
+        return ItemContent(texts=texts, seen=seen)
     return ItemContent(
-        texts=tuple(part.text for part in parts if isinstance(part, TextPart)),
+        texts=texts,
         images=tuple(
             read_image(part.uri, sha256=part.sha256)
             for part in parts
@@ -44,13 +57,16 @@ def read_content(record: StoredRecord, kinds: Kinds) -> ItemContent:
 
 
 def read_contents(
-    records: Sequence[StoredRecord], kinds: Kinds, pool: ThreadPoolExecutor
+    records: Sequence[StoredRecord],
+    kinds: Kinds,
+    pool: ThreadPoolExecutor,
+    stored: Stored | None = None,
 ) -> list[ItemContent | InputError]:
     """Contents in order; a bad record yields its error, and its neighbours go on."""
 
     def read(record: StoredRecord) -> ItemContent | InputError:
         try:
-            return read_content(record, kinds)
+            return read_content(record, kinds, stored)
         except InputError as error:
             return error
 

@@ -11,7 +11,7 @@ from nightshift.schema.errors import (
     NightshiftError,
     ServiceUnavailableError,
 )
-from nightshift.schema.runs import RunParams
+from nightshift.schema.runs import RunParams, TokenParams
 from nightshift.schema.states import RunState, Stage
 from nightshift.stores import failing, runs
 from nightshift.stores.ledger import Claim
@@ -23,6 +23,8 @@ from nightshift.workers.rank import do_rank
 from nightshift.workers.score import do_score
 from nightshift.workers.search import do_search
 from nightshift.workers.session import WorkerSession
+from nightshift.workers.stored_tokens import codec_of_run
+from nightshift.workers.tokens import do_codebook, do_tokens
 
 __all__ = ["do_job"]
 
@@ -33,6 +35,8 @@ _STAGES = {
     Stage.SEARCH: do_search,
     Stage.SCORE: do_score,
     Stage.RANK: do_rank,
+    Stage.CODEBOOK: do_codebook,
+    Stage.TOKENS: do_tokens,
     Stage.ANSWER: do_answer,
 }
 
@@ -66,7 +70,13 @@ def _load(session: WorkerSession, run: RunRow) -> ModelError | None:
             assert run.scorer is not None
             assert run.scorer_fingerprint is not None
             params = RunParams.model_validate(run.params)
-            session.models.scorer(run.scorer, params.scorer, run.scorer_fingerprint)
+            codec = codec_of_run(session.database, run, params)
+            session.models.scorer(run.scorer, params.scorer, run.scorer_fingerprint, codec)
+        elif run.stage in (Stage.CODEBOOK, Stage.TOKENS):
+            assert run.scorer is not None
+            assert run.scorer_fingerprint is not None
+            limits = TokenParams.model_validate(run.params)
+            session.models.vision(run.scorer, limits, run.scorer_fingerprint)
         elif run.stage is Stage.ANSWER:
             assert run.scorer is not None
             assert run.scorer_fingerprint is not None

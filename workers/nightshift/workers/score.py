@@ -3,22 +3,25 @@
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from nightshift.models.content import ItemContent
 from nightshift.models.scorer import PairGroup, PairReading, PreparedGroups, Scorer
 from nightshift.schema.errors import InputError
-from nightshift.schema.identity import pair_key
+from nightshift.schema.identity import list_hash, pair_key
 from nightshift.schema.runs import Kinds, RunParams, ScorePayload, kinds_from_text
 from nightshift.schema.states import SubjectKind
+from nightshift.scoring.log_odds import parse_number
 from nightshift.scoring.prompts import Side
 from nightshift.stores.contents import StoredRecord, load_records
 from nightshift.stores.ledger import Claim
-from nightshift.stores.results_write import PairScoreRow, write_scores
+from nightshift.stores.results_write import PairScoreRow, write_scores, write_tie_entropies
 from nightshift.stores.runs import RunRow
-from nightshift.workers.contents import ahead, read_contents
+from nightshift.workers.contents import Stored, ahead, read_contents
 from nightshift.workers.failures import Outcome, record_outcomes
 from nightshift.workers.progress import Progress
 from nightshift.workers.session import WorkerSession
+from nightshift.workers.stored_tokens import StoredTokens, codec_of_run
 from nightshift.workers.suspicion import refuse_equal_scores
 
 __all__ = ["do_score", "is_compared", "micro_batches"]
@@ -27,6 +30,8 @@ __all__ = ["do_score", "is_compared", "micro_batches"]
 _MICRO_BATCH = 64
 
 _Groups = list[tuple[int, tuple[int, ...]]]
+_Pair = tuple[StoredRecord, StoredRecord]
+_Pairs = Sequence[_Pair]
 
 
 def do_score(session: WorkerSession, run: RunRow, claim: Claim, progress: Progress) -> None:
@@ -39,35 +44,65 @@ def do_score(session: WorkerSession, run: RunRow, claim: Claim, progress: Progre
     with session.database.begin() as connection:
         queries = load_records(connection, "query", sorted({query for query, _ in pairs}))
         items = load_records(connection, "item", sorted({item for _, item in pairs}))
+    codec = codec_of_run(session.database, run, params)
+    scorer = session.models.scorer(run.scorer, params.scorer, run.scorer_fingerprint, codec)
+    stored = StoredTokens.of_run(session.database, run, params)
+    stored.locate({"query": queries.values(), "candidate": items.values()})
+    ties = payload.asks == "ties"
     work = _Work(
         run_id=run.id,
         fingerprint=run.scorer_fingerprint,
-        scorer=session.models.scorer(run.scorer, params.scorer, run.scorer_fingerprint),
+        scorer=scorer.for_ties() if ties else scorer,
+        stored=stored,
         shared_side=payload.shared_side,
         queries=queries,
         items=items,
         query_kinds=kinds_from_text(params.query_parts),
         item_kinds=kinds_from_text(params.item_parts),
         compared=frozenset(
-            query.id for query in queries.values() if is_compared(query, params.compare)
+            query.id
+            for query in queries.values()
+            if not ties and is_compared(query, params.compare)
         ),
+        lists=payload.lists,
     )
-    for batch in ahead(micro_batches(payload.groups), work.read):
+    for batch in ahead(micro_batches(payload.groups, whole=payload.lists), work.read):
         work.score(batch)
         progress.step()
     refuse_equal_scores(work.rows)
-    with session.ledger.finish(claim, n_failed=len(work.outcomes)) as connection:
-        write_scores(connection, work.rows)
-        record_outcomes(connection, run.id, claim.stage, SubjectKind.PAIR, work.outcomes)
+    outcomes = work.outcomes
+    if ties:
+        # The pairs have their scores: one whose tie stays open loses nothing else.
+        outcomes = [replace(outcome, fatal=False) for outcome in outcomes]
+    with session.ledger.finish(claim, n_failed=sum(one.fatal for one in outcomes)) as connection:
+        if ties:
+            write_tie_entropies(connection, run.id, work.rows)
+        else:
+            write_scores(connection, work.rows)
+        record_outcomes(connection, run.id, claim.stage, SubjectKind.PAIR, outcomes)
+        damaged = stored.damaged.values()
+        record_outcomes(connection, run.id, claim.stage, SubjectKind.JOB, damaged)
 
 
 def micro_batches(
-    groups: Sequence[tuple[int, tuple[int, ...]]], size: int = _MICRO_BATCH
+    groups: Sequence[tuple[int, tuple[int, ...]]], size: int = _MICRO_BATCH, *, whole: bool = False
 ) -> Iterator[_Groups]:
-    """Cut groups into batches of at most `size` pairs; a pure function of the job."""
+    """Cut groups into batches of at most `size` pairs; a pure function of the job.
+
+    Args:
+        groups: (id on the shared side, ids on the other side).
+        size: Pairs of a batch at the most.
+        whole: Cut between groups only; none is larger than `size`.
+
+    Yields:
+        At least one pair each.
+    """
     batch: _Groups = []
     room = size
     for shared, others in groups:
+        if whole and batch and len(others) > room:
+            yield batch
+            batch, room = [], size
         rest = others
         while rest:
             batch.append((shared, rest[:room]))
@@ -105,6 +140,7 @@ class _Work:
     run_id: int
     fingerprint: str
     scorer: Scorer
+    stored: StoredTokens
     shared_side: Side
     queries: dict[int, StoredRecord]
     items: dict[int, StoredRecord]
@@ -112,6 +148,8 @@ class _Work:
     item_kinds: Kinds
     #: Queries whose pairs are scored without the enhancement too.
     compared: frozenset[int]
+    #: Whether groups are lists, scored as a whole.
+    lists: bool
     rows: list[PairScoreRow] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
 
@@ -124,9 +162,18 @@ class _Work:
         shared_kinds, other_kinds = (
             (self.query_kinds, self.item_kinds) if by_query else (self.item_kinds, self.query_kinds)
         )
-        shared = _read_all([one for one, _ in batch], shared_records, shared_kinds, pool)
+        other_side: Side = "candidate" if by_query else "query"
+        shared = _read_all(
+            [one for one, _ in batch],
+            shared_records,
+            shared_kinds,
+            pool,
+            partial(self.stored.read, self.shared_side),
+        )
         other_ids = [one for _, others in batch for one in others]
-        others = _read_all(other_ids, other_records, other_kinds, pool)
+        others = _read_all(
+            other_ids, other_records, other_kinds, pool, partial(self.stored.read, other_side)
+        )
         pairs: list[list[tuple[StoredRecord, StoredRecord]]] = []
         groups: list[PairGroup] = []
         failed: list[Outcome] = []
@@ -154,7 +201,7 @@ class _Work:
         return _Batch(pairs=pairs, groups=groups, prepared=self._prepare(groups), failed=failed)
 
     def score(self, batch: _Batch) -> None:
-        """Run the model over a micro-batch; where a pair spoils it, score its pairs one by one."""
+        """Run the model over a micro-batch; where a pair or list spoils it, score them singly."""
         self.outcomes += batch.failed
         if not batch.groups:
             return
@@ -200,16 +247,23 @@ class _Work:
 
     def _score_singly(self, batch: _Batch) -> None:
         for pairs, group in zip(batch.pairs, batch.groups, strict=True):
-            for pair, other in zip(pairs, group.others, strict=True):
-                alone = PairGroup(
-                    shared_side=group.shared_side, shared=group.shared, others=(other,)
-                )
+            for some, alone in self._singly(pairs, group):
                 try:
                     (readings,) = self.scorer.score(self.scorer.prepare([alone]))
                 except InputError as error:
-                    self.outcomes.append(Outcome.of_error(_name(pair), error))
+                    self.outcomes += [Outcome.of_error(_name(pair), error) for pair in some]
                 else:
-                    self._keep([pair], readings, {})
+                    self._keep(some, readings, {})
+
+    def _singly(
+        self, pairs: Sequence[_Pair], group: PairGroup
+    ) -> Iterator[tuple[_Pairs, PairGroup]]:
+        """What a group can be scored in on its own: its pairs, or itself if it is a list."""
+        if self.lists:
+            yield pairs, group
+            return
+        for pair, other in zip(pairs, group.others, strict=True):
+            yield [pair], replace(group, others=(other,))
 
     def _keep(
         self,
@@ -217,17 +271,27 @@ class _Work:
         readings: Sequence[PairReading],
         plain: Mapping[tuple[int, int], float],
     ) -> None:
+        list_content = b""
+        if self.lists:
+            list_content = list_hash(_seen(item, self.item_kinds) for _, item in pairs)
         for (query, item), reading in zip(pairs, readings, strict=True):
-            query_content = query.hashes.of(self.query_kinds)
-            item_content = item.hashes.of(self.item_kinds)
-            assert query_content is not None
-            assert item_content is not None
+            query_content = _seen(query, self.query_kinds)
+            item_content = _seen(item, self.item_kinds)
+            if reading.written is not None and parse_number(reading.written) is None:
+                self.outcomes.append(
+                    Outcome.notice(
+                        _name((query, item)),
+                        "answer_unreadable",
+                        f"the model wrote {reading.written!r} where a number from 0 to 1 was asked "
+                        "for; it counts as 0",
+                    )
+                )
             self.rows.append(
                 PairScoreRow(
                     run_id=self.run_id,
                     query_id=query.id,
                     item_id=item.id,
-                    pair_key=pair_key(self.fingerprint, query_content, item_content),
+                    pair_key=pair_key(self.fingerprint, query_content, item_content, list_content),
                     margin=reading.margin,
                     logit_positive=reading.logit_positive,
                     logit_negative=reading.logit_negative,
@@ -237,16 +301,28 @@ class _Work:
                     fired_layer=reading.trace.layer,
                     uncertainty=reading.trace.uncertainty,
                     plain_margin=plain.get((query.id, item.id)),
+                    written=reading.written,
                 )
             )
 
 
 def _read_all(
-    ids: Sequence[int], records: dict[int, StoredRecord], kinds: Kinds, pool: ThreadPoolExecutor
+    ids: Sequence[int],
+    records: dict[int, StoredRecord],
+    kinds: Kinds,
+    pool: ThreadPoolExecutor,
+    stored: Stored,
 ) -> dict[int, ItemContent | InputError]:
     present = [records[one] for one in dict.fromkeys(ids) if one in records]
-    contents = read_contents(present, kinds, pool)
+    contents = read_contents(present, kinds, pool, stored)
     return {record.id: content for record, content in zip(present, contents, strict=True)}
+
+
+def _seen(record: StoredRecord, kinds: Kinds) -> bytes:
+    """Digest of what the scorer sees of a record that it was shown."""
+    content = record.hashes.of(kinds)
+    assert content is not None
+    return content
 
 
 def _name(pair: tuple[StoredRecord, StoredRecord]) -> str:

@@ -1,0 +1,233 @@
+"""`nightshift tokens build | list | verify`: visual tokens made once and read on later nights."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from nightshift.cli.options import data_dir_option, json_option, read_settings
+
+if TYPE_CHECKING:
+    from nightshift.producers.estimate_tokens import Projection
+
+__all__ = ["tokens"]
+
+#: What `--plan` compares with the codec that is asked for; M as published and a quarter of it.
+_COMPARED = ("none", "int8", "sample2", "pool2", "kmeans(70)", "group(4)")
+
+
+@click.group()
+def tokens() -> None:
+    """Keep what a scorer's vision tower makes of pictures, so that it is made once."""
+
+
+@tokens.command()
+@click.argument("catalog")
+@click.option("--scorer", required=True, help="hf:MODEL, as `nightshift rerank` will have it.")
+@click.option(
+    "--codec",
+    default="none",
+    show_default=True,
+    help="REDUCE, QUANTISE or REDUCE+QUANTISE: sample2, pool2, kmeans(K), group(G); none, int8, "
+    "pq(M,BITS). Only none gives the very scores that pixels give.",
+)
+@click.option(
+    "--store",
+    help="Folder or fsspec URL for the shards, one that every worker reaches.  [default: in the "
+    "data directory]",
+)
+@click.option("--max-pixels", type=click.IntRange(min=1), help="As `nightshift rerank` has it.")
+@click.option("--plan", is_flag=True, help="Print what each codec would take, and do nothing.")
+@click.option("--max-bytes", type=click.IntRange(min=1), help="Refuse to add more than this.")
+@click.option(
+    "--priority", type=click.IntRange(0, 9), default=5, show_default=True, help="0 goes first."
+)
+@click.option("--wait", is_flag=True, help="Come back when the run has ended.")
+@data_dir_option
+@json_option
+def build(
+    catalog: str,
+    scorer: str,
+    codec: str,
+    store: str | None,
+    max_pixels: int | None,
+    plan: bool,
+    max_bytes: int | None,
+    priority: int,
+    wait: bool,
+    data_dir: Path | None,
+    as_json: bool,
+) -> None:
+    """Enqueue jobs that store the visual tokens of CATALOG; of new and changed pictures only.
+
+    \b
+    Examples:
+      nightshift tokens build shop --scorer hf:Qwen/Qwen2.5-VL-7B-Instruct --plan
+      nightshift tokens build shop --scorer ./my-mllm --codec 'pq(448,8)' --wait
+      nightshift tokens build shop --scorer ./my-mllm --store s3://bucket/tokens
+    """
+    from nightshift.cli.services import open_database
+    from nightshift.cli.wait import wait_for_run
+    from nightshift.models.describe import describe_vision
+    from nightshift.producers.estimate_tokens import estimate_tokens
+    from nightshift.producers.plan_tokens import plan_tokens
+    from nightshift.schema.errors import ConfigurationError
+    from nightshift.schema.runs import TokenParams
+    from nightshift.scoring.codecs import parse_codec
+
+    settings = read_settings(data_dir)
+    spec = parse_codec(codec)
+    vision = describe_vision(scorer, max_pixels=max_pixels)
+    with open_database(settings) as database:
+        if plan or max_bytes is not None:
+            from nightshift.models.token_grids import token_grids
+
+            others = [parse_codec(name) for name in _compared(vision.dim)] if plan else []
+            asked, *rest = estimate_tokens(
+                database,
+                catalog,
+                vision=vision,
+                codecs=[spec, *(one for one in others if one != spec)],
+                count=lambda images: token_grids(vision, images),
+            )
+            if plan:
+                _show_plan([asked, *rest], as_json=as_json)
+            if max_bytes is not None and asked.bytes_to_add > max_bytes:
+                raise ConfigurationError(
+                    f"{asked.codec} tokens of {catalog!r} would take about "
+                    f"{asked.bytes_to_add:,} bytes more, which is over --max-bytes "
+                    f"{max_bytes:,}: choose a smaller codec (--plan compares them), or lower "
+                    "--max-pixels"
+                )
+            if plan:
+                return
+        planned = plan_tokens(
+            database,
+            catalog,
+            vision=vision,
+            params=TokenParams(codec=str(spec), max_pixels=max_pixels),
+            store=store or str(settings.data_dir.absolute() / "tokens"),
+            priority=priority,
+        )
+        if not as_json:
+            click.echo(
+                f"run {planned.run_id}: {planned.items} items to see, {planned.codec} tokens go to "
+                f"{planned.address}",
+                err=True,
+            )
+        state = "running"
+        if wait:
+            state = wait_for_run(database, planned.run_id, quiet=as_json).value
+    if as_json:
+        click.echo(json.dumps({**asdict(planned), "state": state}))
+    elif not wait:
+        click.echo(f"watch it with `nightshift run watch {planned.run_id}`", err=True)
+    if state == "failed":
+        raise SystemExit(1)
+
+
+@tokens.command(name="list")
+@data_dir_option
+@json_option
+def list_(data_dir: Path | None, as_json: bool) -> None:
+    """List what is stored: for which catalogue and scorer, under which codec, how large.
+
+    \b
+    Example:
+      nightshift tokens list
+    """
+    from nightshift.cli.output import add_row, echo_json, make_console, make_table
+    from nightshift.cli.services import open_database
+    from nightshift.stores.token_sets import list_sets
+
+    with open_database(read_settings(data_dir)) as database, database.begin() as connection:
+        found = list_sets(connection)
+    if as_json:
+        echo_json(found)
+        return
+    table = make_table(
+        "catalogue", "codec", "items", "stored", "bytes", "an image", "shards", "scorer", "store",
+        right="items stored bytes shards an image",
+    )  # fmt: skip
+    for one in found:
+        add_row(
+            table,
+            one.catalog,
+            one.codec,
+            f"{one.items:,}",
+            f"{one.stored:,}",
+            f"{one.bytes:,}",
+            "–" if one.bytes_per_image is None else f"{one.bytes_per_image:,.0f}",
+            f"{one.shards:,}",
+            one.scorer,
+            one.address,
+        )
+    make_console().print(table)
+
+
+@tokens.command()
+@click.option("--forget", is_flag=True, help="Forget what is lost; the next build makes it again.")
+@data_dir_option
+@json_option
+def verify(forget: bool, data_dir: Path | None, as_json: bool) -> None:
+    """Read every shard and compare it with what was written; names each that is damaged.
+
+    Exits with 7 where one is damaged or gone, unless it was forgotten.
+
+    \b
+    Examples:
+      nightshift tokens verify
+      nightshift tokens verify --forget
+    """
+    from nightshift.cli.services import open_database
+    from nightshift.schema.errors import InputError
+    from nightshift.stores.token_sets import verify_shards
+
+    with open_database(read_settings(data_dir)) as database:
+        report = verify_shards(database, forget=forget)
+    if as_json:
+        click.echo(json.dumps(asdict(report)))
+    else:
+        for damage in report.damaged:
+            click.echo(f"damaged  {damage}")
+        click.echo(f"{report.shards:,} shards read, {len(report.damaged):,} damaged")
+        if report.forgotten:
+            click.echo(f"{report.forgotten:,} contents forgotten: build their tokens again")
+    if report.damaged and not forget:
+        raise SystemExit(InputError.exit_code)
+
+
+def _compared(width: int) -> list[str]:
+    """Codecs worth a line; product codes of 8 and 32 numbers a part, as far as the width has it."""
+    products = [f"pq({width // part},8)" for part in (8, 32) if width % part == 0]
+    return [*_COMPARED, *products]
+
+
+def _show_plan(projections: "Sequence[Projection]", *, as_json: bool) -> None:
+    from nightshift.cli.output import add_row, echo_json, make_console, make_table
+
+    if as_json:
+        echo_json(list(projections))
+        return
+    table = make_table(
+        "codec",
+        "an image",
+        "catalogue",
+        "to add",
+        "smaller",
+        right="an image catalogue smaller to add",
+    )
+    for one in projections:
+        add_row(
+            table,
+            one.codec,
+            f"{one.bytes_per_image:,.0f}",
+            f"{one.bytes:,}",
+            f"{one.bytes_to_add:,}",
+            f"{one.times_smaller:.1f} ×",
+        )
+    make_console().print(table)
+    click.echo("bytes, judged by a sample of the pictures")

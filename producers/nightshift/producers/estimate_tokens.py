@@ -1,0 +1,99 @@
+"""What visual tokens would take, before any is made: judged by a sample of the pictures."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from PIL import Image
+
+from nightshift.schema.errors import ConflictError, InputError
+from nightshift.schema.models import ModelFacts
+from nightshift.schema.records import ImagePart
+from nightshift.scoring.codecs import CodecSpec, Grid
+from nightshift.stores import indexes, token_sets
+from nightshift.stores.contents import load_records
+from nightshift.stores.database import Database
+from nightshift.stores.images import read_image
+
+__all__ = ["Projection", "estimate_tokens"]
+
+# Items whose pictures stand for those of the catalogue.
+_SAMPLE = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Projection:
+    """What one codec would take for the pictures of a catalogue."""
+
+    codec: str
+    bytes_per_image: float
+    #: Of all distinct contents.
+    bytes: int
+    #: Of those that have no tokens under this codec yet.
+    bytes_to_add: int
+    #: How much less than plain tokens.
+    times_smaller: float
+
+
+def estimate_tokens(
+    database: Database,
+    catalog: str,
+    *,
+    vision: ModelFacts,
+    codecs: Sequence[CodecSpec],
+    count: Callable[[Sequence[Image.Image]], list[Grid]],
+) -> list[Projection]:
+    """What each codec would take.
+
+    Args:
+        database: Postgres.
+        catalog: Its name.
+        vision: Whose tokens.
+        codecs: Which.
+        count: Visual tokens of pictures in time, rows and columns.
+
+    Raises:
+        NotFoundError: There is no such catalogue.
+        ConflictError: It has no picture that can be read.
+    """
+    with database.begin() as connection:
+        catalog_id = indexes.catalog_id(connection, catalog)
+        every = token_sets.distinct_items(connection, catalog_id)
+        records = load_records(connection, "item", every[:: max(1, len(every) // _SAMPLE)])
+        missing = {}
+        for codec in codecs:
+            found = token_sets.find_set(
+                connection,
+                catalog_id=catalog_id,
+                vision_fingerprint=vision.fingerprint,
+                codec=str(codec),
+            )
+            to_see = every if found is None else token_sets.items_to_see(connection, found)
+            missing[codec] = len(to_see)
+    parts = [part for one in records.values() for part in one.parts if isinstance(part, ImagePart)]
+    grids = count([image for part in parts if (image := _read(part)) is not None])
+    if not grids:
+        raise ConflictError(f"no item of catalogue {catalog!r} has a picture that can be read")
+    pictures = len(every) * len(parts) / len(records)
+    plain = _mean(CodecSpec.plain(), grids, vision)
+    return [
+        Projection(
+            codec=str(codec),
+            bytes_per_image=(each := _mean(codec, grids, vision)),
+            bytes=round(each * pictures),
+            bytes_to_add=round(each * pictures * missing[codec] / len(every)),
+            times_smaller=plain / each,
+        )
+        for codec in codecs
+    ]
+
+
+def _mean(codec: CodecSpec, grids: Sequence[Grid], vision: ModelFacts) -> float:
+    precision = str(vision.card["precision"])
+    return sum(codec.n_bytes(grid, vision.dim, precision) for grid in grids) / len(grids)
+
+
+def _read(part: ImagePart) -> Image.Image | None:
+    try:
+        return read_image(part.uri)
+    except InputError:
+        return None  # a failure of its own when the tokens are made

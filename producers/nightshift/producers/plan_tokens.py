@@ -1,0 +1,152 @@
+"""Plan a run that makes visual tokens, or say how many bytes they would take."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from sqlalchemy import Connection
+
+from nightshift.producers.job_sizes import block_jobs, job_size
+from nightshift.schema.errors import ConflictError, NotFoundError
+from nightshift.schema.models import ModelFacts
+from nightshift.schema.runs import TokenParams, queue_name
+from nightshift.schema.states import RunKind, Stage
+from nightshift.scoring.codecs import CodecSpec, parse_codec
+from nightshift.stores import indexes, runs, token_sets
+from nightshift.stores.addresses import resolve_beside
+from nightshift.stores.database import Database
+from nightshift.stores.runs import NewJob
+from nightshift.stores.token_sets import TokenSetRow
+
+__all__ = [
+    "PlannedTokens",
+    "plan_tokens",
+    "token_jobs",
+    "token_set_of",
+]
+
+# Items of which a codebook is learned, if fewer have not enough tokens.
+_CODEBOOK_ITEMS = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedTokens:
+    """What planning made; the dispatcher takes it from here."""
+
+    run_id: int
+    codec: str
+    address: str
+    #: Distinct contents whose pictures are to be seen.
+    items: int
+    n_jobs: int
+
+
+def plan_tokens(
+    database: Database,
+    catalog: str,
+    *,
+    vision: ModelFacts,
+    params: TokenParams,
+    store: str,
+    priority: int = 5,
+) -> PlannedTokens:
+    """Enqueue what is missing from a token set: only new or changed pictures on a later night.
+
+    Args:
+        database: Postgres.
+        catalog: Its name.
+        vision: Whose tokens.
+        params: Codec and limits, as `vision` was described with.
+        store: Folder or fsspec URL below which the set lies; kept from the first time on.
+        priority: 0 goes first, 9 last.
+
+    Raises:
+        NotFoundError: There is no such catalogue.
+        ConflictError: It has no pictures, or its tokens lie elsewhere.
+    """
+    spec = parse_codec(params.codec)
+    codec = str(spec)
+    with database.begin() as connection:
+        catalog_id = indexes.catalog_id(connection, catalog)
+        runs.upsert_model(
+            connection,
+            fingerprint=vision.fingerprint,
+            kind=vision.kind,
+            spec=vision.spec,
+            card=vision.card,
+            package_version=version("nightshift"),
+        )
+        token_set = token_sets.ensure_set(
+            connection,
+            catalog_id=catalog_id,
+            vision_fingerprint=vision.fingerprint,
+            codec=codec,
+            width=vision.dim,
+            precision=str(vision.card["precision"]),
+            address=resolve_beside(store, f"{vision.fingerprint}/{_slug(codec)}"),
+        )
+        ids = token_sets.items_to_see(connection, token_set)
+        if not ids and not token_sets.distinct_items(connection, catalog_id):
+            raise ConflictError(f"no item of catalogue {catalog!r} has a picture to see")
+        train = ids[:: max(1, len(ids) // _CODEBOOK_ITEMS)][:_CODEBOOK_ITEMS]
+        begin = Stage.CODEBOOK if _untrained(spec, token_set) and ids else Stage.TOKENS
+        run_id = runs.create_run(
+            connection,
+            kind=RunKind.TOKENS,
+            stage=begin,
+            catalog_id=catalog_id,
+            index_id=None,
+            scorer=vision.spec,
+            scorer_fingerprint=vision.fingerprint,
+            token_set_id=token_set.id,
+            params=params.model_copy(update={"codec": codec}).model_dump(mode="json"),
+            plan={"items": len(ids)},
+            priority=priority,
+        )
+        if begin is Stage.CODEBOOK:
+            jobs: Sequence[NewJob] = list(block_jobs(train, len(train)))
+        else:
+            jobs = token_jobs(connection, vision.fingerprint, ids)
+        queue = queue_name(begin, vision.fingerprint)
+        n_jobs = runs.add_jobs(connection, run_id, begin, queue, jobs)
+    return PlannedTokens(
+        run_id=run_id, codec=codec, address=token_set.address, items=len(ids), n_jobs=n_jobs
+    )
+
+
+def token_jobs(connection: Connection, fingerprint: str, ids: list[int]) -> list[NewJob]:
+    """Jobs that see these items, sized by the measured rate of this vision tower."""
+    rate = runs.stage_rate(connection, Stage.TOKENS, fingerprint)
+    return list(block_jobs(ids, job_size(len(ids), rate)))
+
+
+def token_set_of(
+    database: Database, catalog: str, vision: ModelFacts, codec: CodecSpec
+) -> TokenSetRow | None:
+    """The token set that a re-ranking run reads; None where there is none and none is needed.
+
+    Raises:
+        NotFoundError: Its codec loses something, and no set tells what.
+    """
+    with database.begin() as connection:
+        found = token_sets.find_set(
+            connection,
+            catalog_id=indexes.catalog_id(connection, catalog),
+            vision_fingerprint=vision.fingerprint,
+            codec=str(codec),
+        )
+    if codec.lossless or (found is not None and not _untrained(codec, found)):
+        return found
+    raise NotFoundError(
+        f"catalogue {catalog!r} has no {codec} tokens by this model at these pixel limits: run "
+        f"`nightshift tokens build {catalog} --scorer {vision.spec} --codec '{codec}'` first"
+    )
+
+
+def _untrained(codec: CodecSpec, token_set: TokenSetRow) -> bool:
+    return codec.trained and token_set.codebook_digest is None
+
+
+def _slug(codec: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", codec).strip("-")

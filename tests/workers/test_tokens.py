@@ -1,0 +1,218 @@
+"""Visual tokens on real parts: made on one night, read on the next in place of pixels."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.workers.night import Night
+
+PICTURES = 24
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the catalogue's own, which tests may take away."""
+    return tmp_path_factory.mktemp("pictures")
+
+
+@pytest.fixture(scope="module")
+def token_night(busy_night: Night, scenes: Path, pictures: Path, embedder: str) -> Night:
+    """A night with an indexed catalogue `few`."""
+    rows = []
+    for line in (scenes / "items.jsonl").read_text().splitlines()[:PICTURES]:
+        row = json.loads(line)
+        image = pictures / Path(row["image"]).name
+        shutil.copy(scenes / row["image"], image)
+        rows.append({"id": row["id"], "image": str(image)})
+    source = pictures.parent / "few.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    busy_night.cli("catalog", "import", "few", str(source), "--json")
+    busy_night.cli("index", "build", "few", "--embedder", embedder, "--wait", "--json")
+    return busy_night
+
+
+@contextmanager
+def away(folder: Path) -> Iterator[None]:
+    """Nobody can read the folder's files."""
+    hidden = folder.with_name("away")
+    folder.rename(hidden)
+    try:
+        yield
+    finally:
+        hidden.rename(folder)
+
+
+def build(night: Night, scorer: str, *more: str) -> dict[str, object]:
+    done = night.cli("tokens", "build", "few", "--scorer", scorer, "--wait", "--json", *more)
+    found: dict[str, object] = json.loads(done.stdout)
+    assert found["state"] == "done"
+    return found
+
+
+def rerank(night: Night, scenes: Path, scorer: str, *more: str, queries: str = "text") -> int:
+    # What was scored once would be reused.
+    night.rows("DELETE FROM pair_score RETURNING 1")
+    done = night.cli(
+        "rerank", "few", "--queries", str(scenes / f"queries-{queries}.jsonl"), "--scorer", scorer,
+        "--top-k", "6", "--wait", "--json", *more,
+    )  # fmt: skip
+    found = json.loads(done.stdout)
+    assert found["state"] == "done"
+    return int(found["run_id"])
+
+
+def ranking(night: Night, run_id: int) -> list[tuple[object, ...]]:
+    found = night.rows(
+        "SELECT query, final_rank, item, margin, entropy FROM v_ranking WHERE run_id = :run "
+        "ORDER BY query, final_rank",
+        run=run_id,
+    )
+    assert found
+    return found
+
+
+def failures(night: Night, run_id: int) -> list[tuple[object, ...]]:
+    return night.rows(
+        "SELECT reason, subject_id, fatal FROM failure WHERE run_id = :run", run=run_id
+    )
+
+
+@pytest.mark.parametrize("method", ["retllm", "freeret"])
+def test_a_later_night_reads_tokens_and_scores_the_same_bits_without_any_picture(
+    token_night: Night, scenes: Path, pictures: Path, scorer: str, method: str
+) -> None:
+    night = token_night
+    pixels = f"{scorer}@float32"
+    limits = ("--max-pixels", "3136" if method == "retllm" else "4704")
+    from_pixels = ranking(night, rerank(night, scenes, pixels, "--method", method, *limits))
+
+    built = build(night, pixels, *limits)
+    with away(pictures):
+        run_id = rerank(night, scenes, pixels, "--method", method, *limits)
+
+    assert built["items"] == PICTURES
+    assert failures(night, run_id) == []
+    assert ranking(night, run_id) == from_pixels
+
+
+def test_only_new_pictures_are_seen_and_the_size_of_an_image_is_measured(
+    token_night: Night, scorer: str
+) -> None:
+    first = build(token_night, scorer, "--codec", "int8")
+    again = build(token_night, scorer, "--codec", "int8")
+    listed = json.loads(token_night.cli("tokens", "list", "--json").stdout)
+
+    assert (first["items"], again["items"]) == (PICTURES, 0)
+    (found,) = [one for one in listed if one["codec"] == "int8"]
+    assert (found["items"], found["stored"], found["images"]) == (PICTURES, PICTURES, PICTURES)
+    stored = sum(
+        path.stat().st_size for path in Path(str(first["address"])).rglob("*") if path.is_file()
+    )
+    assert found["bytes"] == stored
+    assert found["bytes_per_image"] == stored / PICTURES
+    for run_id in (first["run_id"], again["run_id"]):
+        assert "is complete" in token_night.cli("verify", str(run_id)).stdout
+        assert "int8 tokens of few" in token_night.cli("run", "show", str(run_id)).stdout
+
+
+def test_indexmllm_ranks_pictures_from_a_trained_codec_by_the_fused_score(
+    token_night: Night, scenes: Path, pictures: Path, scorer: str
+) -> None:
+    night = token_night
+    arguments = ("--method", "indexmllm", "--codec", "pq(16,4)")
+    early = night.cli(
+        "rerank", "few", "--queries", str(scenes / "queries-image.jsonl"), "--scorer", scorer,
+        *arguments, check=False,
+    )  # fmt: skip
+    assert early.returncode == 3
+    assert "nightshift tokens build few" in early.stderr
+
+    build(night, scorer, "--codec", "pq(16,4)")
+    plain = rerank(night, scenes, scorer, "--method", "indexmllm", queries="image")
+    with away(pictures):
+        coded = rerank(night, scenes, scorer, *arguments, queries="image")
+    symmetric = rerank(
+        night, scenes, scorer, *arguments, "--symmetrise", "--code-queries", queries="image"
+    )
+
+    rows = night.rows(
+        "SELECT query, final_rank, 0.5 * coarse_score + 0.5 * probability FROM v_ranking "
+        "WHERE run_id = :run ORDER BY query, final_rank",
+        run=coded,
+    )
+    fused: dict[object, list[float]] = {}
+    for query, _, score in rows:
+        fused.setdefault(query, []).append(float(str(score)))
+    assert all(scores == sorted(scores, reverse=True) for scores in fused.values())
+    margins = [{row[:1] + row[2:4] for row in ranking(night, run)} for run in (plain, coded)]
+    assert margins[0] != margins[1]
+    assert ranking(night, symmetric) != ranking(night, coded)
+    assert failures(night, coded) == []
+
+
+def test_a_damaged_shard_is_named_costs_no_result_and_is_made_again(
+    token_night: Night, scenes: Path, scorer: str
+) -> None:
+    night = token_night
+    limits = ("--max-pixels", "6272")
+    built = build(night, scorer, *limits)
+    whole = ranking(night, rerank(night, scenes, scorer, *limits))
+    (shard,) = Path(str(built["address"])).glob(f"run-{built['run_id']}/*.tokens")
+    shard.write_bytes(shard.read_bytes()[:5000])
+
+    run_id = rerank(night, scenes, scorer, *limits)
+    verified = night.cli("tokens", "verify", check=False)
+    forgotten = json.loads(night.cli("tokens", "verify", "--forget", "--json").stdout)
+
+    assert ranking(night, run_id) == whole
+    assert failures(night, run_id) == [("shard_corrupt", str(shard), False)]
+    assert verified.returncode == 7
+    assert str(shard) in verified.stdout
+    assert (len(forgotten["damaged"]), forgotten["forgotten"]) == (1, PICTURES)
+    assert build(night, scorer, *limits)["items"] == PICTURES
+    assert night.cli("tokens", "verify").returncode == 0
+
+
+def test_a_plan_promises_the_bytes_that_are_then_measured(token_night: Night, scorer: str) -> None:
+    night = token_night
+    limits = ("--max-pixels", "7840", "--codec", "pool2")
+    arguments = ("tokens", "build", "few", "--scorer", scorer, *limits)
+    plan = json.loads(night.cli(*arguments, "--plan", "--json").stdout)
+    refused = night.cli(*arguments, "--max-bytes", "1000", check=False)
+
+    built = build(night, scorer, *limits)
+    (found,) = [
+        one
+        for one in json.loads(night.cli("tokens", "list", "--json").stdout)
+        if one["address"] == built["address"]
+    ]
+
+    asked, *others = plan
+    assert refused.returncode == 2
+    assert "--max-bytes 1,000" in refused.stderr
+    assert {one["codec"] for one in others} >= {"none", "int8", "kmeans(70)"}
+    # A record has a header beside what its codec promises.
+    assert asked["bytes"] < found["bytes"] < asked["bytes"] + 400 * PICTURES
+    assert asked["bytes_to_add"] == asked["bytes"]
+
+
+def test_a_picture_that_cannot_be_read_is_one_failure(
+    token_night: Night, pictures: Path, scorer: str
+) -> None:
+    lost = min(pictures.iterdir())
+    content = lost.read_bytes()
+    lost.unlink()
+    try:
+        built = build(token_night, scorer, "--max-pixels", "9408")
+    finally:
+        lost.write_bytes(content)
+
+    run_id = int(str(built["run_id"]))
+    ((reason, _, fatal),) = failures(token_night, run_id)
+    assert (reason, fatal) == ("image_missing", True)
+    assert token_night.cli("verify", str(run_id)).returncode == 0
+    assert build(token_night, scorer, "--max-pixels", "9408")["items"] == 1

@@ -1,0 +1,117 @@
+"""Visual tokens that earlier nights kept, as score jobs read them in place of pixels."""
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from nightshift.models.codecs.codec import Codec
+from nightshift.models.codecs.records import decode_record
+from nightshift.models.codecs.tokens import SeenPicture
+from nightshift.schema.errors import InputError, ModelError
+from nightshift.schema.runs import RunParams
+from nightshift.scoring.codecs import parse_codec
+from nightshift.scoring.prompts import Side
+from nightshift.stores import token_sets
+from nightshift.stores.contents import StoredRecord
+from nightshift.stores.database import Database
+from nightshift.stores.runs import RunRow
+from nightshift.stores.shards import read_records
+from nightshift.stores.token_sets import TokenPlace, TokenSetRow
+from nightshift.workers.failures import Outcome
+
+__all__ = ["StoredTokens", "codec_of_run", "codec_of_set"]
+
+_log = logging.getLogger(__name__)
+
+
+def codec_of_set(database: Database, token_set: TokenSetRow) -> Codec:
+    """The codec that a set's tokens are written with; ModelError where it is not trained yet."""
+    spec = parse_codec(token_set.codec)
+    with database.begin() as connection:
+        codebook = token_sets.codebook(connection, token_set.id) if spec.trained else None
+    return Codec(spec, width=token_set.width, precision=token_set.precision, codebook=codebook)
+
+
+def codec_of_run(database: Database, run: RunRow, params: RunParams) -> Codec | None:
+    """What a re-ranking run shows pictures through; None where that loses nothing.
+
+    Raises:
+        ModelError: Its token set is gone, or holds another codebook than it was planned with.
+    """
+    if params.scorer.codec == "none":
+        return None
+    if run.token_set_id is None:
+        raise ModelError(
+            f"the {params.scorer.codec} tokens of run {run.id} were deleted; build them again and "
+            "plan the run anew"
+        )
+    with database.begin() as connection:
+        token_set = token_sets.get_set(connection, run.token_set_id)
+    if (token_set.codebook_digest or "") != params.scorer.codebook:
+        raise ModelError(
+            f"the codebook of {token_set.codec} is not the one that run {run.id} was planned with; "
+            "plan the run anew"
+        )
+    return codec_of_set(database, token_set)
+
+
+@dataclass(slots=True, kw_only=True)
+class StoredTokens:
+    """The tokens of one job's records, on the sides that may be shown them."""
+
+    database: Database
+    token_set: TokenSetRow | None
+    codec: Codec | None
+    sides: frozenset[Side]
+    #: One notice for each shard that is damaged, by its address.
+    damaged: dict[str, Outcome] = field(default_factory=dict)
+    _places: dict[bytes, TokenPlace] = field(default_factory=dict)
+
+    @classmethod
+    def of_run(cls, database: Database, run: RunRow, params: RunParams) -> "StoredTokens":
+        """Those of a run's token set; none where it has no set."""
+        sides: frozenset[Side] = frozenset({"query", "candidate"})
+        if params.scorer.codec != "none" and not params.scorer.code_queries:
+            sides = frozenset({"candidate"})
+        if run.token_set_id is None:
+            return cls(database=database, token_set=None, codec=None, sides=frozenset())
+        with database.begin() as connection:
+            token_set = token_sets.get_set(connection, run.token_set_id)
+        codec = codec_of_set(database, token_set)
+        return cls(database=database, token_set=token_set, codec=codec, sides=sides)
+
+    def locate(self, records: Mapping[Side, Iterable[StoredRecord]]) -> None:
+        """Find out, in one go, which of a job's records have tokens."""
+        contents = {
+            record.hashes.image
+            for side, of_side in records.items()
+            if side in self.sides
+            for record in of_side
+            if record.hashes.image is not None
+        }
+        if self.token_set is None or not contents:
+            return
+        with self.database.begin() as connection:
+            found = token_sets.find_records(connection, self.token_set, sorted(contents))
+        self._places.update(found)
+
+    def read(self, side: Side, record: StoredRecord) -> tuple[SeenPicture, ...]:
+        """The tokens of a record's pictures, in order; none where its pixels must be looked at.
+
+        A damaged shard costs time but no result: pixels give the same scores.
+        """
+        place = self._places.get(record.hashes.image or b"") if side in self.sides else None
+        if place is None or self.codec is None:
+            return ()
+        (data,) = read_records(place.address, [place.place])
+        try:
+            if isinstance(data, InputError):
+                raise data
+            return decode_record(data, self.codec)
+        except InputError as error:
+            if place.address not in self.damaged:
+                _log.warning("%s; looking at the pictures instead", error)
+                self.damaged[place.address] = Outcome.notice(
+                    place.address, error.reason, str(error)
+                )
+            return ()

@@ -1,0 +1,181 @@
+"""Make visual tokens: train a codebook on a sample, then see, code and store a block of items."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from uuid import uuid4
+
+import numpy as np
+
+from nightshift.models.codecs.codec import Codec, codebook_digest
+from nightshift.models.codecs.product import train
+from nightshift.models.codecs.records import encode_record
+from nightshift.models.codecs.reduce import reduce_tokens
+from nightshift.models.codecs.tokens import SeenPicture
+from nightshift.models.vision import PreparedPictures, VisionTower
+from nightshift.schema.errors import InputError
+from nightshift.schema.runs import BlockPayload, Kinds, TokenParams
+from nightshift.schema.states import SubjectKind
+from nightshift.scoring.codecs import parse_codec
+from nightshift.stores import token_sets
+from nightshift.stores.addresses import resolve_beside
+from nightshift.stores.contents import StoredRecord, load_records
+from nightshift.stores.ledger import Claim
+from nightshift.stores.runs import RunRow
+from nightshift.stores.shards import ShardWriter, writing_shard
+from nightshift.stores.token_sets import NewRecord, TokenSetRow
+from nightshift.workers.contents import ahead, chunks, read_contents
+from nightshift.workers.failures import Outcome, record_outcomes
+from nightshift.workers.progress import Progress
+from nightshift.workers.session import WorkerSession
+from nightshift.workers.stored_tokens import codec_of_set
+
+__all__ = ["do_codebook", "do_tokens"]
+
+_MICRO_BATCH = 16
+_IMAGE: Kinds = frozenset({"image"})
+# Vectors for each code that is learned; faiss asks for 39 at least.
+_VECTORS_PER_CODE = 64
+
+
+def do_codebook(session: WorkerSession, run: RunRow, claim: Claim, progress: Progress) -> None:
+    """Train the codebook of the run's token set on the job's items, unless it has one."""
+    token_set, records = _load(session, run, claim)
+    spec = parse_codec(token_set.codec)
+    wanted = _VECTORS_PER_CODE * 2**spec.quantise.bits
+    vectors: list[np.ndarray] = []
+    outcomes: list[Outcome] = []
+    if token_set.codebook_digest is None:
+        for seen in _see(_tower(session, run), records, progress, outcomes):
+            for _, pictures in seen:
+                for one in pictures:
+                    values = one.values
+                    if spec.reduce is not None:
+                        values = reduce_tokens(spec.reduce, values, one.tokens).vectors
+                    vectors.append(values)
+            if sum(map(len, vectors)) >= wanted:
+                break
+        if not vectors:
+            raise InputError(
+                f"none of the {len(records)} items of the sample has a picture that can be read",
+                "nothing_to_see",
+            )
+        book = train(spec.quantise, np.concatenate(vectors)[:wanted]).to_bytes()
+        progress.step()
+    with session.ledger.finish(claim) as connection:
+        if token_set.codebook_digest is None:
+            token_sets.keep_codebook(connection, token_set.id, book, codebook_digest(book))
+
+
+def do_tokens(session: WorkerSession, run: RunRow, claim: Claim, progress: Progress) -> None:
+    """See the pictures of the job's items and store their tokens in a shard of its own."""
+    token_set, records = _load(session, run, claim)
+    codec = codec_of_set(session.database, token_set)
+    with session.database.begin() as connection:
+        contents = [record.hashes.image for record in records if record.hashes.image]
+        known = token_sets.find_records(connection, token_set, contents)
+    missing = [record for record in records if record.hashes.image not in known]
+    # Never written twice, whoever wakes late: the file's name is this attempt's own.
+    name = f"run-{run.id}/{claim.job_id}-{uuid4().hex}.tokens"
+    address = resolve_beside(token_set.address, name)
+    outcomes: list[Outcome] = []
+    kept = _Kept(codec=codec)
+    with ExitStack() as stack:
+        for seen in _see(_tower(session, run), missing, progress, outcomes):
+            # Opened at the first tokens: a job without any leaves no file.
+            kept.writer = kept.writer or stack.enter_context(writing_shard(address))
+            kept.add(seen, outcomes)
+    with session.ledger.finish(claim, n_failed=len(outcomes)) as connection:
+        if kept.writer is not None:
+            token_sets.write_shard_rows(
+                connection,
+                set_id=token_set.id,
+                run_id=run.id,
+                name=name,
+                shard=kept.writer.shard(address),
+                records=kept.records,
+            )
+        record_outcomes(connection, run.id, claim.stage, SubjectKind.ITEM, outcomes)
+
+
+_Seen = list[tuple[StoredRecord, tuple[SeenPicture, ...]]]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Kept:
+    """What a job has written so far."""
+
+    codec: Codec
+    writer: ShardWriter | None = None
+    records: list[NewRecord] = field(default_factory=list)
+
+    def add(self, seen: _Seen, outcomes: list[Outcome]) -> None:
+        assert self.writer is not None
+        for record, pictures in seen:
+            content = record.hashes.image
+            assert content is not None
+            try:
+                data = encode_record(pictures, self.codec)
+            except InputError as error:
+                outcomes.append(Outcome.of_error(record.external_id, error))
+                continue
+            self.records.append(
+                NewRecord(
+                    content=content,
+                    place=self.writer.add(data),
+                    n_images=len(pictures),
+                    n_tokens=sum(int(np.prod(one.tokens)) for one in pictures),
+                )
+            )
+
+
+def _load(
+    session: WorkerSession, run: RunRow, claim: Claim
+) -> tuple[TokenSetRow, list[StoredRecord]]:
+    ids = BlockPayload.model_validate(claim.payload).ids
+    assert run.token_set_id is not None
+    with session.database.begin() as connection:
+        token_set = token_sets.get_set(connection, run.token_set_id)
+        records = load_records(connection, "item", ids)
+    return token_set, [records[one] for one in ids if one in records]
+
+
+def _tower(session: WorkerSession, run: RunRow) -> VisionTower:
+    assert run.scorer is not None
+    assert run.scorer_fingerprint is not None
+    params = TokenParams.model_validate(run.params)
+    return session.models.vision(run.scorer, params, run.scorer_fingerprint)
+
+
+def _see(
+    tower: VisionTower,
+    records: Sequence[StoredRecord],
+    progress: Progress,
+    outcomes: list[Outcome],
+) -> Iterator[_Seen]:
+    """Visual tokens of records in micro-batches, read ahead; bad records become outcomes."""
+
+    def prepare(
+        batch: Sequence[StoredRecord], pool: ThreadPoolExecutor
+    ) -> tuple[list[StoredRecord], PreparedPictures, list[Outcome]]:
+        good: list[StoredRecord] = []
+        prepared: list[PreparedPictures] = []
+        failed: list[Outcome] = []
+        for record, content in zip(batch, read_contents(batch, _IMAGE, pool), strict=True):
+            try:
+                if isinstance(content, InputError):
+                    raise content
+                # One by one: a picture that cannot be resized must not cost its neighbours.
+                prepared.append(tower.prepare([content]))
+            except InputError as error:
+                failed.append(Outcome.of_error(record.external_id, error))
+            else:
+                good.append(record)
+        return good, PreparedPictures.joined(prepared), failed
+
+    for good, prepared, failed in ahead(chunks(records, _MICRO_BATCH), prepare):
+        outcomes += failed
+        if good:
+            yield list(zip(good, tower.see(prepared), strict=True))
+        progress.step()
