@@ -108,11 +108,13 @@ def _plan(details: RunDetails) -> dict[str, str]:
         for name, value in sorted(details.progress.run.plan.items(), key=_in_plan)
     }
     if details.pairs_per_group is not None:
-        facts["pairs per group"] = f"{details.pairs_per_group:.2f}"
+        facts["reuse factor"] = f"{details.pairs_per_group:.2f} pairs for each shared beginning"
     return facts
 
 
-_PLAN = ("items", "gone", "queries", "pairs", "reused", "unscorable", "to_score", "groups")
+_PLAN = (
+    "items", "gone", "queries", "pairs", "reused", "unscorable", "to_score", "groups", "tied",
+)  # fmt: skip
 
 
 def _in_plan(fact: tuple[str, object]) -> tuple[int, str]:
