@@ -9,13 +9,21 @@ import click
 from nightshift.cli.options import data_dir_option, json_option, read_settings
 
 if TYPE_CHECKING:
-    from nightshift.demo.night import Direction, Night
+    from nightshift.demo.night import Night, Ranked
+    from nightshift.schema.runs import MethodName
     from nightshift.stores.database import Database
 
 __all__ = ["demo"]
 
 
 @click.command()
+@click.option(
+    "--method",
+    type=click.Choice(["retllm", "freeret", "indexmllm"]),
+    default="retllm",
+    show_default=True,
+    help="Show this one beside RetLLM; indexmllm finds other pictures of the same scene.",
+)
 @click.option(
     "--output",
     type=click.Path(file_okay=False, path_type=Path),
@@ -25,7 +33,7 @@ __all__ = ["demo"]
 )
 @data_dir_option
 @json_option
-def demo(output: Path, data_dir: Path | None, as_json: bool) -> None:
+def demo(method: "MethodName", output: Path, data_dir: Path | None, as_json: bool) -> None:
     """Import, index and re-rank a drawn catalogue with tiny bundled models, on real services.
 
     Starts the embedded stack where none runs and leaves it running. Running it again is safe: it
@@ -35,6 +43,7 @@ def demo(output: Path, data_dir: Path | None, as_json: bool) -> None:
     Examples:
       nightshift demo
       nightshift demo --json
+      nightshift demo --method freeret
     """
     from nightshift.cli.services import open_services
     from nightshift.demo.night import run_night
@@ -55,6 +64,7 @@ def demo(output: Path, data_dir: Path | None, as_json: bool) -> None:
             services.database,
             services.vectors,
             settings.data_dir / "demo",
+            method=method,
             wait=wait,
             say=say,
         )
@@ -81,10 +91,13 @@ def _draw(database: "Database", night: "Night", output: Path) -> list[Path]:
 
     output.mkdir(parents=True, exist_ok=True)
     pictures = []
-    for name, direction in _directions(night).items():
+    for ranked in _all(night):
+        name = ranked.direction.name
+        if ranked.method != "retllm":
+            name += f"-{ranked.method}"
         for suffix in ("html", "png"):
             path = output / f"{name}.{suffix}"
-            write_report(database, direction.run_id, path, n_queries=4)
+            write_report(database, ranked.run_id, path, n_queries=4)
             pictures.append(path)
     return pictures
 
@@ -103,6 +116,17 @@ def _facts(night: "Night") -> dict[str, Any]:
             "pairs": backward.pairs,
             **_recalls(backward),
         },
+        "others": [
+            {
+                "method": ranked.method,
+                "direction": ranked.direction.name,
+                "queries": ranked.queries,
+                "pairs": ranked.pairs,
+                **_recalls(ranked),
+                "run_id": ranked.run_id,
+            }
+            for ranked in night.others
+        ],
         "seconds": {
             "import": round(night.import_s, 2),
             "index": round(night.index_s, 2),
@@ -112,16 +136,16 @@ def _facts(night: "Night") -> dict[str, Any]:
     }
 
 
-def _recalls(direction: "Direction") -> dict[str, dict[str, float]]:
+def _recalls(ranked: "Ranked") -> dict[str, dict[str, float]]:
     names = ("recall@1", "recall@5", "recall@10")
     return {
-        "coarse": {name: round(direction.evaluation.coarse[name], 4) for name in names},
-        "fine": {name: round(direction.evaluation.fine[name], 4) for name in names},
+        "coarse": {name: round(ranked.evaluation.coarse[name], 4) for name in names},
+        "fine": {name: round(ranked.evaluation.fine[name], 4) for name in names},
     }
 
 
-def _directions(night: "Night") -> dict[str, "Direction"]:
-    return {"text-to-image": night.text_to_image, "image-to-text": night.image_to_text}
+def _all(night: "Night") -> list["Ranked"]:
+    return [night.text_to_image, night.image_to_text, *night.others]
 
 
 def _tell(night: "Night", pictures: list[Path]) -> None:
@@ -129,12 +153,14 @@ def _tell(night: "Night", pictures: list[Path]) -> None:
     from rich.table import Table
 
     table = Table(title="Recall on held-out scenes, before and after fine scoring")
-    for heading in ("direction", "order", "recall@1", "recall@5", "recall@10", "run"):
-        table.add_column(heading, justify="left" if heading in {"direction", "order"} else "right")
-    for name, direction in _directions(night).items():
-        for order, recalls in _recalls(direction).items():
+    words, numbers = ("direction", "order"), ("recall@1", "recall@5", "recall@10", "run")
+    for heading in (*words, *numbers):
+        table.add_column(heading, justify="left" if heading in words else "right")
+    for ranked in _all(night):
+        for order, recalls in _recalls(ranked).items():
             values = [f"{value:.3f}" for value in recalls.values()]
-            table.add_row(name, order, *values, str(direction.run_id))
+            by = order if order == "coarse" else ranked.method
+            table.add_row(ranked.direction.name, by, *values, str(ranked.run_id))
     Console().print(table)
     run_id = night.text_to_image.run_id
     click.echo("Pictures of a few rankings:")

@@ -1,6 +1,6 @@
-"""The main job on the bundled catalogue: import, index, re-rank both ways, evaluate, draw."""
+"""The main job on the bundled catalogue: import, index, re-rank, evaluate."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -13,25 +13,57 @@ from nightshift.producers.plan_index import plan_index
 from nightshift.producers.plan_rerank import plan_rerank
 from nightshift.producers.query_import import import_queries
 from nightshift.query.evaluate import Evaluation, evaluate
-from nightshift.schema.runs import RunParams
+from nightshift.schema.runs import MethodName, RunParams, ScorerParams
+from nightshift.scoring.methods.registry import METHODS
 from nightshift.stores.database import Database
 from nightshift.stores.milvus import VectorStore
 
-__all__ = ["Direction", "Night", "run_night"]
+__all__ = ["Direction", "Night", "Ranked", "run_night"]
 
 #: Deep enough that what the coarse search has in its first twenty can be brought to the top.
 TOP_K = 20
 #: Share of the queries scored without the enhancement too.
 COMPARE = 0.25
 
-_PICTURES = "demo-pictures"
-_CAPTIONS = "demo-captions"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Direction:
+    """Which queries look for what, and in which catalogue."""
+
+    catalog: str
+    queries: str
+    items: str
+
+    @property
+    def name(self) -> str:
+        """As it is told: `text-to-image`."""
+        return f"{self.queries}-to-{self.items}"
+
+
+TEXT_TO_IMAGE = Direction(catalog="demo-pictures", queries="text", items="image")
+IMAGE_TO_TEXT = Direction(catalog="demo-captions", queries="image", items="text")
+#: Other pictures of the scene that a picture shows.
+IMAGE_TO_IMAGE = Direction(catalog="demo-renderings", queries="image", items="image")
+
+#: What each method is shown on, RetLLM beside it; IndexMLLM asks about two pictures only.
+_SHOWN_ON: Mapping[MethodName, tuple[Direction, ...]] = {
+    "retllm": (),
+    "freeret": (TEXT_TO_IMAGE, IMAGE_TO_TEXT),
+    "indexmllm": (IMAGE_TO_IMAGE,),
+}
+_FILES = {
+    TEXT_TO_IMAGE.catalog: "items.jsonl",
+    IMAGE_TO_TEXT.catalog: "captions.jsonl",
+    IMAGE_TO_IMAGE.catalog: "renderings.jsonl",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranked:
     """What one re-ranking run came to."""
 
+    direction: Direction
+    method: MethodName
     run_id: int
     queries: int
     pairs: int
@@ -44,8 +76,10 @@ class Night:
 
     items: int
     failed: int
-    text_to_image: Direction
-    image_to_text: Direction
+    text_to_image: Ranked
+    image_to_text: Ranked
+    #: Runs of another method, and of RetLLM in a direction of that method's alone.
+    others: tuple[Ranked, ...]
     import_s: float
     index_s: float
     rerank_s: float
@@ -56,15 +90,17 @@ def run_night(
     vectors: VectorStore,
     folder: Path,
     *,
+    method: MethodName,
     wait: Callable[[Database, int], None],
     say: Callable[[str], None],
 ) -> Night:
-    """Do the main job twice, text→image and image→text; a second call reuses what is there.
+    """Do the main job, text→image and image→text; a second call reuses what is there.
 
     Args:
         database: Postgres.
         vectors: Milvus.
         folder: Where the drawn catalogue lies, or is to be written.
+        method: Run beside RetLLM, if it is another.
         wait: Blocks until a run has ended; raises if it failed.
         say: Tells a person what is going on.
     """
@@ -72,23 +108,31 @@ def run_night(
     if not (folder / "qrels-image-image.txt").exists():
         say("drawing 2,048 scenes of shapes")
         write_catalogue(folder)
-    pictures = import_catalog(database, _PICTURES, str(folder / "items.jsonl"))
-    captions = import_catalog(database, _CAPTIONS, str(folder / "captions.jsonl"))
+    directions = dict.fromkeys((TEXT_TO_IMAGE, IMAGE_TO_TEXT, *_SHOWN_ON[method]))
+    imports = {
+        one.catalog: import_catalog(database, one.catalog, str(folder / _FILES[one.catalog]))
+        for one in directions
+    }
     imported = monotonic()
-    say(f"imported {pictures.read} pictures and {captions.read} captions")
+    for catalog, counts in imports.items():
+        say(f"imported {counts.read} items into {catalog}")
     embedder = describe_embedder(f"open_clip:{coarse_dir()}")
-    for catalog, parts in ((_PICTURES, "image"), (_CAPTIONS, "text")):
-        planned = plan_index(database, vectors, catalog, embedder=embedder, parts=parts)
-        say(f"run {planned.run_id}: embedding {planned.n_units} items of {catalog}")
+    for one in directions:
+        planned = plan_index(database, vectors, one.catalog, embedder=embedder, parts=one.items)
+        say(f"run {planned.run_id}: embedding {planned.n_units} items of {one.catalog}")
         wait(database, planned.run_id)
     indexed = monotonic()
-    text_to_image = _rerank(database, folder, _PICTURES, "text", "image", wait=wait, say=say)
-    image_to_text = _rerank(database, folder, _CAPTIONS, "image", "text", wait=wait, say=say)
+
+    def rerank(direction: Direction, by: MethodName) -> Ranked:
+        return _rerank(database, folder, direction, by, wait=wait, say=say)
+
+    by_retllm = {one: rerank(one, "retllm") for one in directions}
     return Night(
-        items=pictures.read,
-        failed=pictures.failed + captions.failed,
-        text_to_image=text_to_image,
-        image_to_text=image_to_text,
+        items=imports[TEXT_TO_IMAGE.catalog].read,
+        failed=sum(counts.failed for counts in imports.values()),
+        text_to_image=by_retllm.pop(TEXT_TO_IMAGE),
+        image_to_text=by_retllm.pop(IMAGE_TO_TEXT),
+        others=(*by_retllm.values(), *(rerank(one, method) for one in _SHOWN_ON[method])),
         import_s=imported - began,
         index_s=indexed - imported,
         rerank_s=monotonic() - indexed,
@@ -98,37 +142,57 @@ def run_night(
 def _rerank(
     database: Database,
     folder: Path,
-    catalog: str,
-    query_kind: str,
-    item_kind: str,
+    direction: Direction,
+    method: MethodName,
     *,
     wait: Callable[[Database, int], None],
     say: Callable[[str], None],
-) -> Direction:
+) -> Ranked:
     queries = import_queries(
         database,
-        str(folder / f"queries-{query_kind}.jsonl"),
-        name=f"demo-{query_kind}",
-        qrels=str(folder / f"qrels-{query_kind}-{item_kind}.txt"),
+        str(folder / f"queries-{direction.queries}.jsonl"),
+        name=f"demo-{direction.name}",
+        qrels=str(folder / f"qrels-{direction.queries}-{direction.items}.txt"),
     )
-    params = RunParams(top_k=TOP_K, query_parts=query_kind, item_parts=item_kind, compare=COMPARE)
+    params = _params(direction, method)
     scorer = describe_scorer(f"hf:{scorer_dir()}", params.scorer)
     planned = plan_rerank(
         database,
-        catalog,
+        direction.catalog,
         index_name=None,
         query_set_id=queries.query_set_id,
         scorer=scorer,
         params=params,
     )
     say(
-        f"run {planned.run_id}: re-ranking {queries.n_queries} {query_kind} queries over "
-        f"{catalog}, {planned.n_units} pairs"
+        f"run {planned.run_id}: {method} re-ranks {queries.n_queries} {direction.queries} queries "
+        f"over {direction.catalog}, {planned.n_units} pairs"
     )
     wait(database, planned.run_id)
-    return Direction(
+    return Ranked(
+        direction=direction,
+        method=method,
         run_id=planned.run_id,
         queries=queries.n_queries,
         pairs=planned.n_units,
         evaluation=evaluate(database, planned.run_id),
+    )
+
+
+def _params(direction: Direction, method: MethodName) -> RunParams:
+    chosen = METHODS[method].preset(None)
+    return RunParams(
+        top_k=TOP_K,
+        query_parts=direction.queries,
+        item_parts=direction.items,
+        quantum=chosen.quantum,
+        fusion=chosen.fusion,
+        compare=COMPARE,
+        scorer=ScorerParams(
+            method=method,
+            preset="default" if chosen.presets else None,
+            score=chosen.score,
+            framing=chosen.framing_for(chosen.score).name,
+            enhancement=chosen.enhancement,
+        ),
     )

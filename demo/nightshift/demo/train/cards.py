@@ -51,9 +51,9 @@ def scorer_card(
         "and IndexMLLM (0/1) about such scenes; about anything else its answers mean nothing.\n",
         f"- data: scenes drawn from seed {seed}, split `train`",
         "- training: cross-entropy of the label and of the caption's words, 20 to 64 prompts a",
-        "  step; beside it a probe judges at every word whether the caption fits so far, and in the",
-        "  beginning the mean visual token is pulled towards the coarse model's embedding of the",
-        "  caption (neither is part of the weights)",
+        "  step; beside it a probe judges at every word whether the caption fits so far, and in",
+        "  the beginning the mean visual token is pulled towards the coarse model's embedding of",
+        "  the caption (neither is part of the weights)",
         *(
             f"  - {stage.name}: {stage.curve[-1]['step']:.0f} steps, {stage.minutes:.0f} minutes"
             " on one CPU core"

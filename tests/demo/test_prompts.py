@@ -1,0 +1,38 @@
+"""The demo scorer is trained on what the methods really ask, word for word."""
+
+import pytest
+
+from nightshift.demo import prompts
+from nightshift.demo.prompts import IMAGE, Prompt
+from nightshift.schema.runs import MethodName
+from nightshift.scoring.methods.registry import METHODS, framing
+from nightshift.scoring.prompts import Content
+
+TEXT = Content(texts=("a small red circle above a large blue square",))
+PICTURE = Content(n_images=1)
+SAID = TEXT.texts[0]
+
+
+def asked(name: str, query: Content, candidate: Content) -> str:
+    rendered = framing(name).render(query, candidate)
+    segments = (*rendered.prefix, *rendered.suffix)
+    return "".join(one if isinstance(one, str) else IMAGE for one in segments)
+
+
+@pytest.mark.parametrize(
+    ("method", "query", "candidate", "trained"),
+    [
+        ("retllm", TEXT, PICTURE, prompts.retllm(SAID)),
+        ("retllm", PICTURE, TEXT, prompts.retllm(SAID)),
+        ("retllm", PICTURE, PICTURE, prompts.retllm_pair()),
+        ("freeret", TEXT, PICTURE, prompts.freeret(SAID, IMAGE)),
+        ("freeret", PICTURE, TEXT, prompts.freeret(IMAGE, SAID)),
+        ("freeret", PICTURE, PICTURE, prompts.freeret(IMAGE, IMAGE)),
+        ("indexmllm", PICTURE, PICTURE, prompts.indexmllm()),
+    ],
+)
+def test_a_trained_prompt_is_the_one_that_its_method_asks(
+    method: MethodName, query: Content, candidate: Content, trained: Prompt
+) -> None:
+    chosen = METHODS[method].preset(None)
+    assert asked(chosen.framing_for(chosen.score).name, query, candidate) == "".join(trained)
