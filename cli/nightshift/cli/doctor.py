@@ -14,19 +14,27 @@ _MARKS = {"ok": "✓", "warning": "!", "error": "✗"}
 
 
 @click.command()
+@click.option(
+    "--repair",
+    "mend",
+    is_flag=True,
+    help="Mend indexes and runs first: torn, lost, doubled and orphaned vectors, missing results.",
+)
 @data_dir_option
 @json_option
-def doctor(data_dir: Path | None, as_json: bool) -> None:
-    """Check services, migrations, disk, ledger, indexes and the last runs; changes nothing.
+def doctor(mend: bool, data_dir: Path | None, as_json: bool) -> None:
+    """Check services, migrations, disk, ledger, indexes and the last runs.
 
-    Exits with 1 where something is wrong.
+    Changes nothing without --repair. Exits with 1 where something is wrong.
 
     \b
     Examples:
       nightshift doctor
       nightshift doctor --json
+      nightshift doctor --repair
     """
-    from nightshift.query.doctor import examine
+    from nightshift.producers.repair import repair
+    from nightshift.query.doctor import Finding, examine
     from nightshift.stores.database import Database
     from nightshift.stores.embedded import resolve_urls
     from nightshift.stores.milvus import VectorStore
@@ -38,6 +46,10 @@ def doctor(data_dir: Path | None, as_json: bool) -> None:
         Database(urls.database_url) as database,
         VectorStore(urls.milvus_uri, urls.milvus_token, patience_s=5.0) as vectors,
     ):
+        for done in repair(database, vectors) if mend else ():
+            found.append(Finding(check="repair", level="ok", message=done))
+            if not as_json:
+                click.echo(f"{_MARKS['ok']} {'repair':<9} {done}")
         for finding in examine(database, vectors, urls.redis_url, settings.data_dir):
             found.append(finding)
             if not as_json:

@@ -6,11 +6,11 @@ from sqlalchemy import Connection
 
 from nightshift.producers.job_sizes import block_jobs, job_size
 from nightshift.schema.states import RunKind, RunState, Stage
-from nightshift.stores import reopening, runs
+from nightshift.stores import planning, reopening, runs
 from nightshift.stores.database import Database
 from nightshift.stores.runs import NewJob, RunRow
 
-__all__ = ["Retried", "retry_failed"]
+__all__ = ["Retried", "redo_incomplete", "retry_failed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +55,24 @@ def retry_failed(database: Database, run_id: int) -> Retried:
         runs.add_jobs(connection, run.id, first, queue, again.get(first, []))
         reopening.reopen(connection, run.id, first)
     return Retried(run_id=run.id, stage=first, units=units)
+
+
+def redo_incomplete(database: Database, run_id: int) -> None:
+    """Take up a done re-ranking run that lacks results: search, score and rank what is missing.
+
+    Raises:
+        NotFoundError: Where there is no such run.
+        ConflictError: Where it has not ended yet, or was cancelled.
+    """
+    with database.begin() as connection:
+        run = reopening.lock_ended(connection, run_id)
+        assert run.query_set_id is not None
+        _take_failed(connection, run)  # planning from the search on covers them
+        queries = planning.queries_to_search(connection, run.id, run.query_set_id)
+        queue = replace(run, stage=Stage.SEARCH).queue()
+        jobs = block_jobs(queries, job_size(len(queries), None))
+        runs.add_jobs(connection, run.id, Stage.SEARCH, queue, jobs)
+        reopening.reopen(connection, run.id, Stage.SEARCH)
 
 
 def _take_failed(connection: Connection, run: RunRow) -> dict[Stage, list[NewJob]]:

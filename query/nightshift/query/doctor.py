@@ -101,7 +101,7 @@ def _indexes(database: Database, vectors: VectorStore) -> Iterator[Finding]:
                 check="milvus",
                 level="error",
                 message=f"{collection} lacks {found.missing} live vectors; the next `nightshift "
-                "rerank` over it embeds them again before it searches",
+                "rerank` over it, or `nightshift doctor --repair`, embeds them again",
             )
         if found.orphans:
             yield Finding(

@@ -18,6 +18,7 @@ __all__ = [
     "live_keys",
     "make_ready",
     "ready_index",
+    "ready_indexes",
 ]
 
 
@@ -128,6 +129,20 @@ def ready_index(connection: Connection, catalog: str, name: str | None) -> Index
             "--embedder SPEC` makes one, `nightshift run list` shows whether one is being built"
         )
     return index
+
+
+def ready_indexes(connection: Connection) -> list[IndexRow]:
+    """The versions that searches use."""
+    rows = connection.execute(
+        text(
+            """
+            SELECT id, catalog_id, name, version, embedder, embedder_fingerprint, parts, dim,
+                index_type, collection, state
+            FROM "index" WHERE state = 'ready' ORDER BY id
+            """
+        )
+    )
+    return [IndexRow(**{**row, "state": IndexState(row["state"])}) for row in rows.mappings()]
 
 
 def create_version(

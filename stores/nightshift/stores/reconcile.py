@@ -7,7 +7,7 @@ from sqlalchemy import Connection, text
 
 from nightshift.stores.database import copy_rows
 
-__all__ = ["forget_missing"]
+__all__ = ["forget_missing", "items_that_failed", "lock_index", "orphans"]
 
 
 def forget_missing(
@@ -40,3 +40,53 @@ def forget_missing(
         {"index": index_id},
     )
     return sorted(int(row.item_id) for row in rows)
+
+
+def lock_index(connection: Connection, index_id: int) -> bool:
+    """Keep new runs off an index for this transaction.
+
+    Returns:
+        Whether no run that could be embedding into it is under way.
+    """
+    connection.execute(text('SELECT FROM "index" WHERE id = :id FOR UPDATE'), {"id": index_id})
+    return not connection.execute(
+        text(
+            "SELECT EXISTS (SELECT FROM run WHERE index_id = :id AND stage = 'embed' "
+            "AND state IN ('running', 'paused'))"
+        ),
+        {"id": index_id},
+    ).scalar_one()
+
+
+def orphans(connection: Connection, index_id: int) -> list[str]:
+    """Keys among those given to `forget_missing` that Postgres does not call live, sorted.
+
+    Only while `lock_index` says that nobody embeds: a vector is written before its key is live.
+    """
+    rows = connection.execute(
+        text(
+            """
+            SELECT DISTINCT key FROM present_key WHERE NOT EXISTS (
+                SELECT FROM embedding e WHERE e.index_id = :index AND e.key = present_key.key)
+            ORDER BY key
+            """
+        ),
+        {"index": index_id},
+    )
+    return [str(row.key) for row in rows]
+
+
+def items_that_failed(connection: Connection, index_id: int) -> set[int]:
+    """Items that runs over an index could not embed, and said why."""
+    rows = connection.execute(
+        text(
+            """
+            SELECT DISTINCT item.id FROM failure f JOIN run ON run.id = f.run_id
+            JOIN item ON item.catalog_id = run.catalog_id AND item.external_id = f.subject_id
+            WHERE run.index_id = :index AND f.stage = 'embed' AND f.fatal
+                AND f.subject_kind = 'item'
+            """
+        ),
+        {"index": index_id},
+    )
+    return {int(row.id) for row in rows}

@@ -1,0 +1,111 @@
+"""`doctor --repair`: Milvus, the ledger and the rankings are made to agree again."""
+
+from collections.abc import Iterator
+
+from sqlalchemy import Connection
+
+from nightshift.producers.job_sizes import block_jobs, job_size
+from nightshift.producers.retry import redo_incomplete
+from nightshift.schema.runs import queue_name
+from nightshift.schema.states import RunKind, RunState, Stage
+from nightshift.stores import indexes, planning, receipts, reconcile, runs
+from nightshift.stores.database import Database
+from nightshift.stores.indexes import IndexRow
+from nightshift.stores.leases import hold_writer
+from nightshift.stores.milvus import VectorStore
+
+__all__ = ["repair"]
+
+_WRITER = "doctor"
+#: The last runs whose books are counted.
+_RUNS = 50
+
+
+def repair(database: Database, vectors: VectorStore) -> Iterator[str]:
+    """Mend what can be mended; what has to be computed is queued as work of a run.
+
+    A torn index is built again, vectors written twice are merged, vectors that nobody owns are
+    deleted, live items without a vector are embedded, and a run whose books do not balance is
+    taken up again. An index that is being embedded into is left alone.
+
+    Yields:
+        A sentence for each thing done.
+    """
+    with database.begin() as connection:
+        ready = indexes.ready_indexes(connection)
+        done = [run for run in runs.list_runs(connection, _RUNS) if run.state is RunState.DONE]
+    for index in ready:
+        yield from _repair_index(database, vectors, index)
+    for run in done:
+        if run.kind is not RunKind.RERANK:
+            continue  # the items that it lacks are those that its index lacks
+        with database.begin() as connection:
+            missing = sum(one.missing for one in receipts.tally(connection, run))
+        if missing:
+            redo_incomplete(database, run.id)
+            yield f"run {run.id} goes on: {missing} of its queries and pairs had no result"
+
+
+def _repair_index(database: Database, vectors: VectorStore, index: IndexRow) -> Iterator[str]:
+    with hold_writer(database, vectors, _WRITER):
+        vectors.load(index.collection)
+        n_twice = _count_twice(vectors, index.collection)
+        vectors.flush(index.collection)
+        if n_twice:
+            yield f"{index.collection}: {n_twice} vectors were there twice"
+        present = list(vectors.keys(index.collection))
+        with database.begin() as connection:
+            if not reconcile.lock_index(connection, index.id):
+                return
+            missing = reconcile.forget_missing(connection, index.id, present)
+            nobodys = reconcile.orphans(connection, index.id)
+            vectors.delete(index.collection, nobodys)
+            vectors.flush(index.collection)
+            run_id, n_items = _embed(connection, index)
+    if nobodys:
+        yield f"{index.collection}: {len(nobodys)} vectors that nobody owned are deleted"
+    if n_items:
+        yield (
+            f"{index.collection}: run {run_id} embeds {n_items} items, {len(missing)} of which "
+            "Milvus had lost"
+        )
+
+
+def _count_twice(vectors: VectorStore, collection: str) -> int:
+    pages = list(vectors.keys(collection))
+    return sum(map(len, pages)) - len({key for page in pages for key in page})
+
+
+def _embed(connection: Connection, index: IndexRow) -> tuple[int, int]:
+    """Queue the live items that have no vector and no reason for it: (run id, how many)."""
+    failed = reconcile.items_that_failed(connection, index.id)
+    ids = [
+        one
+        for one in planning.items_to_embed(
+            connection,
+            catalog_id=index.catalog_id,
+            index_id=index.id,
+            parts=index.parts,
+            fingerprint=index.embedder_fingerprint,
+        )
+        if one not in failed
+    ]
+    if not ids:
+        return 0, 0
+    run_id = runs.create_run(
+        connection,
+        kind=RunKind.INDEX,
+        stage=Stage.EMBED,
+        catalog_id=index.catalog_id,
+        index_id=index.id,
+        params={"parts": index.parts},
+        plan={"items": len(ids), "gone": 0},
+    )
+    runs.add_jobs(
+        connection,
+        run_id,
+        Stage.EMBED,
+        queue_name(Stage.EMBED, index.embedder_fingerprint),
+        block_jobs(ids, job_size(len(ids), None)),
+    )
+    return run_id, len(ids)

@@ -1,0 +1,105 @@
+"""`doctor --repair` leaves each live item with one vector, no vector without an item."""
+
+import numpy as np
+import pytest
+from sqlalchemy import text
+
+from nightshift.producers.repair import repair
+from nightshift.schema.identity import content_hashes, embedding_key
+from nightshift.schema.records import TextPart
+from nightshift.schema.states import RunState, Stage
+from nightshift.stores import indexes, runs
+from nightshift.stores.database import Database
+from nightshift.stores.results_write import write_embeddings
+from tests.query.ranked import add_reference_run
+from tests.stores.ledger_helpers import FINGERPRINT, add_index_run
+
+_ORPHAN = "f" * 64
+
+
+@pytest.fixture
+def database(database_url):
+    with Database(database_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def index(database, vector_store):
+    """An index of four items, embedded and ready, with its collection."""
+    run_id = add_index_run(database, n_jobs=1, per_job=4)
+    with database.begin() as connection:
+        run = runs.get_run(connection, run_id)
+        items = connection.execute(text("SELECT id, external_id FROM item ORDER BY id")).all()
+        keys = [
+            embedding_key(
+                row.external_id,
+                content_hashes((TextPart(text=f"thing {number}"),)).text,
+                FINGERPRINT,
+            )
+            for number, row in enumerate(items)
+        ]
+        write_embeddings(
+            connection,
+            index_id=run.index_id,
+            run_id=run_id,
+            keys=[(row.id, key) for row, key in zip(items, keys, strict=True)],
+        )
+        connection.execute(text("UPDATE job SET state = 'done'"))
+        indexes.make_ready(connection, run.index_id)
+        runs.set_run_state(connection, run_id, RunState.DONE)
+    vector_store.create(run.collection, dim=4)
+    vector_store.upsert(run.collection, [*keys, _ORPHAN], np.eye(5, 4, dtype=np.float32) + 1)
+    vector_store.flush(run.collection)
+    return run.collection, keys, [row.id for row in items]
+
+
+def _held(vector_store, collection):
+    return sorted(key for page in vector_store.keys(collection) for key in page)
+
+
+def test_orphans_are_deleted_and_lost_vectors_embedded_again(database, vector_store, index):
+    collection, keys, items = index
+    vector_store.delete(collection, keys[:1])
+    vector_store.flush(collection)
+
+    done = list(repair(database, vector_store))
+
+    assert _held(vector_store, collection) == sorted(keys[1:])
+    assert len(done) == 2
+    with database.begin() as connection:
+        (again,) = connection.execute(
+            text("SELECT payload FROM job WHERE state = 'queued'")
+        ).scalars()
+        live = connection.execute(text("SELECT count(*) FROM embedding")).scalar_one()
+    assert again == {"ids": [items[0]]}
+    assert live == 3
+
+
+def test_what_agrees_is_left_as_it_is(database, vector_store, index):
+    collection, keys, _ = index
+    list(repair(database, vector_store))
+
+    assert list(repair(database, vector_store)) == []
+    assert _held(vector_store, collection) == sorted(keys)
+
+
+def test_a_vector_whose_item_is_being_embedded_is_nobodys_orphan(database, vector_store, index):
+    collection, keys, _ = index
+    with database.begin() as connection:
+        connection.execute(text("UPDATE run SET state = 'running'"))
+
+    assert list(repair(database, vector_store)) == []
+    assert _held(vector_store, collection) == sorted([*keys, _ORPHAN])
+
+
+def test_a_run_without_all_its_rankings_is_taken_up_again(database, vector_store):
+    run_id = add_reference_run(database)
+    with database.begin() as connection:
+        runs.set_run_state(connection, run_id, RunState.DONE)
+
+    (done,) = repair(database, vector_store)
+
+    with database.begin() as connection:
+        run = runs.get_run(connection, run_id)
+    assert (run.state, run.stage) == (RunState.RUNNING, Stage.SEARCH)
+    assert f"run {run_id} goes on" in done
