@@ -5,12 +5,14 @@ from threading import Lock
 
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
 from nightshift.models.describe import describe_embedder, revision
 from nightshift.models.embedders.dual_encoder import DualEncoder, Tokens
+from nightshift.models.embedders.plain_text import PlainText
 from nightshift.models.spec import Hub, parse_spec
 from nightshift.schema.errors import ModelError
 
@@ -36,7 +38,7 @@ def load(spec: str, device: torch.device) -> DualEncoder[Inputs]:
         )
         tokenizer = AutoTokenizer.from_pretrained(str(source), revision=pin)
         image_processor = AutoImageProcessor.from_pretrained(str(source), revision=pin)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         raise ModelError(f"{spec} cannot be loaded by transformers: {error}", spec) from error
     if not (hasattr(model, "get_text_features") and hasattr(model, "get_image_features")):
         raise ModelError(f"{spec} gives no text and image features: it is no embedder", spec)
@@ -56,7 +58,7 @@ class _TransformersTowers:
     ) -> None:
         self._model = model
         self._tokenizer = tokenizer
-        self._tokenizer.split_special_tokens = True
+        self._plain = PlainText(tokenizer)
         self._image_processor = image_processor
         self._context_length = context_length
         self._lock = Lock()
@@ -64,10 +66,11 @@ class _TransformersTowers:
     def prepare_texts(self, texts: Sequence[str]) -> Tokens[Inputs]:
         # The tokenizer keeps the length limit of a call as state.
         with self._lock:
-            whole = self._tokenizer(list(texts), verbose=False)["input_ids"]
+            plain = self._plain(texts)
+            whole = self._tokenizer(plain, verbose=False)["input_ids"]
             # SigLIP was trained on texts padded to the full context; to CLIP it is all the same.
             cut = self._tokenizer(
-                list(texts),
+                plain,
                 truncation=True,
                 padding="max_length",
                 max_length=self._context_length,

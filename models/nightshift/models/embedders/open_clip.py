@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Lock
 
@@ -10,10 +10,12 @@ import open_clip
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor
 
 from nightshift.models.describe import describe_embedder, open_clip_checkpoint
 from nightshift.models.embedders.dual_encoder import DualEncoder, Tokens
+from nightshift.models.embedders.plain_text import PlainText
 from nightshift.models.spec import Builtin, Directory, ModelSpec, Precision, parse_spec
 from nightshift.schema.errors import ModelError
 
@@ -25,6 +27,10 @@ _PRECISIONS: dict[Precision | None, str] = {
     "bfloat16": "pure_bf16",
     "float16": "pure_fp16",
 }
+#: What it raises where files are missing, damaged, or do not fit together.
+_DAMAGE = (
+    RuntimeError, ValueError, LookupError, TypeError, OSError, AssertionError, SafetensorError,
+)  # fmt: skip
 # open_clip's own tokenizer reads these, in any case, out of a caption.
 _CONTROL = re.compile(r"<(start_of_text|end_of_text)>", re.IGNORECASE)
 
@@ -40,7 +46,7 @@ def load(spec: str, device: torch.device) -> DualEncoder[Tensor]:
     checkpoint = open_clip_checkpoint(parsed.source)
     try:
         towers = _OpenClip(parsed, str(checkpoint), device)
-    except (RuntimeError, ValueError, LookupError, TypeError, OSError, AssertionError) as error:
+    except _DAMAGE as error:
         raise ModelError(f"{spec} cannot be loaded by open_clip: {error}", spec) from error
     return DualEncoder(towers, facts)
 
@@ -69,13 +75,15 @@ class _OpenClip:
         self._preprocess = image_transform_v2(preprocess, is_train=False)
         self._tokenizer = open_clip.get_tokenizer(name)
         self._lock = Lock()
+        self._plain: Callable[[Sequence[str]], Sequence[str]] = _without_control
         if not isinstance(self._tokenizer, open_clip.SimpleTokenizer):
-            self._tokenizer.tokenizer.split_special_tokens = True
+            clean = getattr(self._tokenizer, "clean_fn", str)
+            self._plain = PlainText(self._tokenizer.tokenizer, clean)
 
     def prepare_texts(self, texts: Sequence[str]) -> Tokens[Tensor]:
-        plain = [_CONTROL.sub(r"< \1>", text) for text in texts]
         # Hugging Face tokenizers keep the length limit of a call as state.
         with self._lock:
+            plain = list(self._plain(texts))
             lengths = tuple(self._length(text) for text in plain)
             return Tokens(inputs=self._tokenizer(plain), lengths=lengths)
 
@@ -95,6 +103,10 @@ class _OpenClip:
             return len(self._tokenizer.encode(text)) + 2
         clean = getattr(self._tokenizer, "clean_fn", str)
         return len(self._tokenizer.tokenizer(clean(text), verbose=False)["input_ids"])
+
+
+def _without_control(texts: Sequence[str]) -> Sequence[str]:
+    return [_CONTROL.sub(r"< \1>", text) for text in texts]
 
 
 def _open_clip_names(spec: ModelSpec) -> tuple[str, str | None]:

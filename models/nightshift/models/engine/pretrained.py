@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig, AutoProcessor, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
@@ -69,7 +70,7 @@ def load_pretrained(
                 trust_remote_code=False,
             )
         processor = processor_class.from_pretrained(str(source), revision=pin)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         raise ModelError(f"{facts.spec} cannot be loaded: {error}", facts.spec) from error
     return model.eval().to(device=device), processor, facts.spec
 
