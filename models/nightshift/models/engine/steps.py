@@ -54,6 +54,8 @@ class LlamaSteps:
         loosely: Any = language  # torch types a module's parts loosely
         self._layers: list[Any] = list(loosely.layers)
         self._rotary = loosely.rotary_emb
+        # Qwen3 norms queries and keys, each head by itself.
+        self._norms_heads = hasattr(self._layers[0].self_attn, "q_norm")
 
     def rotary(self, states: Tensor, positions: Tensor) -> Rotary:
         """See `Steps`."""
@@ -70,14 +72,14 @@ class LlamaSteps:
         """See `Steps`."""
         attention = self._layers[layer].self_attn
         heads = _heads(attention.q_proj(normed), attention.head_dim)
-        return _rotated(_normed_heads(attention, "q_norm", heads), rotary)
+        return _rotated(attention.q_norm(heads) if self._norms_heads else heads, rotary)
 
     def keys_values(self, layer: int, normed: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor]:
         """See `Steps`."""
         attention = self._layers[layer].self_attn
         keys = _heads(attention.k_proj(normed), attention.head_dim)
         values = _heads(attention.v_proj(normed), attention.head_dim)
-        return _rotated(_normed_heads(attention, "k_norm", keys), rotary), values
+        return _rotated(attention.k_norm(keys) if self._norms_heads else keys, rotary), values
 
     def attended(self, layer: int, states: Tensor, heads: Tensor) -> Tensor:
         """See `Steps`."""
@@ -92,11 +94,6 @@ class LlamaSteps:
 
 def _heads(projected: Tensor, width: int) -> Tensor:
     found: Tensor = projected.unflatten(2, (-1, width)).transpose(1, 2)
-    return found
-
-
-def _normed_heads(attention: Any, norm: str, heads: Tensor) -> Tensor:  # noqa: ANN401 - as above
-    found: Tensor = getattr(attention, norm, nn.Identity())(heads)
     return found
 
 
