@@ -11,6 +11,7 @@ from nightshift.stores import receipts, runs, token_sets
 from nightshift.stores.database import Database
 from nightshift.stores.ledger import Claim, Ledger
 from nightshift.stores.shards import read_records, writing_shard
+from nightshift.stores.token_reports import list_sets
 from nightshift.stores.token_sets import NewRecord, TokenSetRow
 from tests.stores.ledger_helpers import FINGERPRINT, add_catalog, expire, make_due
 
@@ -125,7 +126,7 @@ def test_the_size_of_an_image_is_measured(database, token_set):
     store(database, token_set, "1.shard", b"a" * 32, b"b" * 32)
 
     with database.begin() as connection:
-        (summary,) = token_sets.list_sets(connection)
+        (summary,) = list_sets(connection)
 
     # Two records of 7 + 32 bytes, of two images each; three live items show the two contents.
     assert (summary.items, summary.stored, summary.images) == (4, 3, 4)

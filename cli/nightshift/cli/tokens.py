@@ -141,7 +141,7 @@ def list_(data_dir: Path | None, as_json: bool) -> None:
     """
     from nightshift.cli.output import add_row, echo_json, make_console, make_table
     from nightshift.cli.services import open_database
-    from nightshift.stores.token_sets import list_sets
+    from nightshift.stores.token_reports import list_sets
 
     with open_database(read_settings(data_dir)) as database, database.begin() as connection:
         found = list_sets(connection)
@@ -184,7 +184,7 @@ def verify(forget: bool, data_dir: Path | None, as_json: bool) -> None:
     """
     from nightshift.cli.services import open_database
     from nightshift.schema.errors import InputError
-    from nightshift.stores.token_sets import verify_shards
+    from nightshift.stores.token_reports import verify_shards
 
     with open_database(read_settings(data_dir)) as database:
         report = verify_shards(database, forget=forget)

@@ -5,17 +5,14 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
-from nightshift.schema.errors import ConflictError, InputError
+from nightshift.schema.errors import ConflictError
 from nightshift.stores.addresses import resolve_beside
-from nightshift.stores.database import Database
-from nightshift.stores.shards import Place, Shard, verify_shard
+from nightshift.stores.shards import Place, Shard
 
 __all__ = [
     "NewRecord",
-    "ShardReport",
     "TokenPlace",
     "TokenSetRow",
-    "TokenSetSummary",
     "codebook",
     "distinct_items",
     "ensure_set",
@@ -25,9 +22,7 @@ __all__ = [
     "get_set",
     "items_to_see",
     "keep_codebook",
-    "list_sets",
     "shards",
-    "verify_shards",
     "write_shard_rows",
 ]
 
@@ -65,36 +60,6 @@ class TokenPlace:
     #: Of the shard.
     address: str
     place: Place
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenSetSummary:
-    """A token set as `nightshift tokens list` shows it."""
-
-    catalog: str
-    scorer: str
-    codec: str
-    #: Live items with pictures, and how many of them have tokens.
-    items: int
-    stored: int
-    images: int
-    bytes: int
-    #: Measured: all bytes over all images; None where nothing is stored.
-    bytes_per_image: float | None
-    shards: int
-    address: str
-    vision_fingerprint: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShardReport:
-    """What reading every shard found."""
-
-    shards: int
-    #: One line for each that is damaged or gone, which names it.
-    damaged: list[str]
-    #: Contents whose tokens were dropped from the books.
-    forgotten: int
 
 
 _SET = (
@@ -327,58 +292,3 @@ def forget_shard(connection: Connection, shard_id: int) -> int:
     ).scalar_one()
     connection.execute(text("DELETE FROM token_shard WHERE id = :shard"), {"shard": shard_id})
     return int(lost)
-
-
-def verify_shards(database: Database, *, forget: bool) -> ShardReport:
-    """Read every shard of every set and compare it with what was written.
-
-    Args:
-        database: Postgres.
-        forget: Drop what is damaged from the books.
-
-    Raises:
-        ServiceUnavailableError: A store does not answer; nothing of it counts as damaged.
-    """
-    with database.begin() as connection:
-        ids = [row.id for row in connection.execute(text("SELECT id FROM token_set ORDER BY id"))]
-        every = [one for set_id in ids for one in shards(connection, get_set(connection, set_id))]
-    damaged: list[str] = []
-    forgotten = 0
-    for shard_id, shard in every:
-        try:
-            verify_shard(shard)
-        except InputError as error:
-            damaged.append(str(error))
-            if forget:
-                with database.begin() as connection:
-                    forgotten += forget_shard(connection, shard_id)
-    return ShardReport(shards=len(every), damaged=damaged, forgotten=forgotten)
-
-
-def list_sets(connection: Connection) -> list[TokenSetSummary]:
-    """All sets, the newest first."""
-    rows = connection.execute(
-        text(
-            """
-            SELECT catalog.name AS catalog, model.spec AS scorer, t.codec,
-                held.items, held.stored, sizes.images, sizes.bytes,
-                sizes.bytes::double precision / nullif(sizes.images, 0) AS bytes_per_image,
-                (SELECT count(*) FROM token_shard s WHERE s.token_set_id = t.id) AS shards,
-                t.address, t.vision_fingerprint
-            FROM token_set t JOIN catalog ON catalog.id = t.catalog_id
-                JOIN model ON model.fingerprint = t.vision_fingerprint
-            CROSS JOIN LATERAL (
-                SELECT coalesce(sum(n_images), 0)::bigint AS images,
-                    coalesce(sum(n_bytes), 0)::bigint AS bytes
-                FROM token_record r WHERE r.token_set_id = t.id) AS sizes
-            CROSS JOIN LATERAL (
-                SELECT count(*) AS items, count(r.content) AS stored
-                FROM item LEFT JOIN token_record r
-                    ON r.token_set_id = t.id AND r.content = item.image_hash
-                WHERE item.catalog_id = t.catalog_id AND item.state = 'live'
-                    AND item.image_hash IS NOT NULL) AS held
-            ORDER BY t.id DESC
-            """
-        )
-    )
-    return [TokenSetSummary(**row) for row in rows.mappings()]
