@@ -3,6 +3,9 @@
 Three workers with `acks_late`, `reject_on_worker_lost` and retries of any error share one queue in
 Redis. A task sleeps a little and inserts its number into Postgres. A producer that keeps a window
 of messages in the queue sends each number once. Milvus takes no part, so its kills are left out.
+
+Workers may go deaf: Redis is away as one acknowledges, and it never takes a message again. When
+nothing has moved for a while an operator starts them anew, and that is counted.
 """
 
 import json
@@ -35,6 +38,8 @@ _WINDOW = 12
 _TASK_S = 0.5
 #: Ten times as long as a task.
 _VISIBILITY_S = 5
+#: Messages wait, nothing is done: so long, and the operator comes.
+_DEAF_S = 90.0
 _QUEUE = "plain"
 _MODULE = "benchmarks.chaos.plain_celery"
 
@@ -109,6 +114,7 @@ def _measure(stack: Stack, folder: Path, kills: int, seed: int) -> dict[str, obj
         "kinds": dict(landed),
         "lost": sum(counts[number] == 0 for number in range(n_tasks)),
         "duplicated": sum(count - 1 for count in counts.values()),
+        "rescues": plain.rescues,
         "seconds": round(monotonic() - start, 1),
     }
 
@@ -120,7 +126,8 @@ def _disturb(plain: "_Plain", pending: list[str], n_tasks: int) -> Counter[str]:
     while sent < n_tasks:
         try:
             if plain.waiting() >= _WINDOW:
-                sleep(0.02)
+                plain.look_after()
+                sleep(0.2)
                 continue
             work.apply_async((sent,), retry=False)
         except (redis.RedisError, OSError, app.connection_for_write().connection_errors):
@@ -145,6 +152,8 @@ def _await_quiet(plain: "_Plain") -> None:
         now = int(str(plain.sql("SELECT count(*) FROM result")[0][0]))
         if now != before:
             since, before = monotonic(), now
+        elif plain.waiting():
+            plain.look_after()
         sleep(0.5)
 
 
@@ -157,6 +166,10 @@ class _Plain:
     broker: str
     log: Path
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    #: Times that the operator started all workers anew.
+    rescues: int = 0
+    _done: int = -1
+    _moved: float = field(default_factory=monotonic)
 
     def start_workers(self) -> None:
         """Start those that do not run."""
@@ -174,6 +187,18 @@ class _Plain:
                         stderr=log,
                     )
                 )
+
+    def look_after(self) -> None:
+        """Start all workers anew where none has done anything for a while."""
+        done = int(str(self.sql("SELECT count(*) FROM result")[0][0]))
+        if done != self._done:
+            self._done, self._moved = done, monotonic()
+        elif monotonic() - self._moved > _DEAF_S:
+            self.rescues += 1
+            self._moved = monotonic()
+            _log.info("the operator starts the workers anew")
+            self.stop_workers()
+            self.start_workers()
 
     def stop_workers(self) -> None:
         """End all."""
