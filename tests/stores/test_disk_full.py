@@ -1,0 +1,66 @@
+"""A full disk is an outage that says so; nothing half-written is left behind."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from sqlalchemy import text
+
+from nightshift.producers.catalog_import import import_catalog
+from nightshift.schema.errors import ServiceUnavailableError
+from nightshift.stores.blobs import BlobStore
+from nightshift.stores.database import Database
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one mebibyte."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("may not mount a small file system here")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_a_blob_that_does_not_fit_leaves_nothing(small_disk: Path):
+    blobs = BlobStore(small_disk)
+    kept = blobs.put(os.urandom(2**19))
+
+    with pytest.raises(ServiceUnavailableError, match="make room") as caught:
+        blobs.put(os.urandom(2**20))
+
+    assert caught.value.service == "files"
+    assert files(small_disk) == [Path(kept)]
+
+
+def test_an_import_stops_at_a_full_disk_and_is_completed_when_there_is_room(
+    small_disk: Path, tmp_path: Path, database_url: str
+):
+    pictures = [os.urandom(2**18) for _ in range(8)]
+    pq.write_table(pa.table({"id": [*"abcdefgh"], "image": pictures}), tmp_path / "t.parquet")
+    source = str(tmp_path / "t.parquet")
+    with Database(database_url) as database:
+        with pytest.raises(ServiceUnavailableError, match="make room"):
+            import_catalog(database, "shop", source, verify=False, blobs=BlobStore(small_disk))
+        with database.begin() as connection:
+            stopped = connection.execute(text("SELECT * FROM catalog_import")).one()
+            reasons = connection.execute(text("SELECT reason FROM failure")).scalars().all()
+
+        room = BlobStore(tmp_path / "room")
+        summary = import_catalog(database, "shop", source, verify=False, blobs=room)
+
+    assert stopped.accepted + stopped.failed + stopped.unchanged == stopped.read
+    assert stopped.finished_at is not None
+    assert reasons == ["interrupted"]
+    assert summary.read == 8
+    assert summary.accepted + summary.unchanged == 8
