@@ -56,6 +56,13 @@ def test_json_there_and_back_is_the_same(stats: CalibrationStats) -> None:
     assert CalibrationStats.from_json(json.loads(json.dumps(stats.to_json()))) == stats
 
 
+def test_a_score_without_an_entropy_is_in_no_histogram_of_entropies() -> None:
+    stats = stats_of([(2.0, NAN, None, True), (1.0, 0.7, None, False)])
+
+    assert (stats.n_scored, sum(stats.score_histogram)) == (2, 2)
+    assert sum(stats.entropy_histogram) == 1
+
+
 @given(st.lists(rows, max_size=5))
 def test_every_candidate_is_counted_once_in_every_histogram(queries: list) -> None:
     stats = reduce(CalibrationStats.merge, map(stats_of, queries), CalibrationStats())

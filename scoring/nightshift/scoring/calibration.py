@@ -4,6 +4,7 @@ Probabilities are summed as integers in units of 2⁻³², so that merging is ex
 a report is the same for any number of workers.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
@@ -122,7 +123,7 @@ def observe_query(
 
     Args:
         placements: (k,) of `break_ties`.
-        entropies: (k,) nats; read only for the scored.
+        entropies: (k,) nats; NaN where none was read, as of a written score that does not tie.
         fired_layers: (k,) trigger layer of the enhancement, None where it did not fire.
         relevant: (k,) judgements, where there are any.
         n_reused: Candidates whose score an earlier run had computed.
@@ -134,6 +135,7 @@ def observe_query(
     winner = next((i for i, placement in enumerate(placements) if placement.final_rank == 1), None)
     untied_winner = next((i for i, one in enumerate(placements) if one.untied_rank == 1), None)
     chances = np.array([placements[i].probability for i in scored], np.float64)
+    known = [entropies[i] for i in scored if not math.isnan(entropies[i])]
     tied = [placements[i] for i in scored if (placements[i].tie_size or 0) > 1]
     stats = CalibrationStats(
         n_queries=1,
@@ -142,7 +144,7 @@ def observe_query(
         n_reused=n_reused,
         n_failed=len(placements) - len(scored),
         score_histogram=_histogram(_score_bins(chances), _SCORE_BINS),
-        entropy_histogram=_histogram(np.array([entropies[i] for i in scored]) * 2, _ENTROPY_BINS),
+        entropy_histogram=_histogram(np.array(known) * 2, _ENTROPY_BINS),
         fired_by_layer=_count([layer for i in scored if (layer := fired_layers[i]) is not None]),
         n_tied=len(tied),
         n_tie_groups=len({placement.tie_group for placement in tied}),
