@@ -99,6 +99,18 @@ def test_the_more_urgent_run_rings_first(database, dispatcher, settings):
     assert job_row(database, later, 1).sent_at is None
 
 
+def test_runs_of_equal_priority_share_the_window(database, dispatcher, settings):
+    runs_of_two = [add_index_run(database, n_jobs=n, per_job=1) for n in (9, 8)]
+
+    dispatcher.tick()
+
+    with database.begin() as connection:
+        rung = connection.execute(
+            text("SELECT run_id FROM job WHERE sent_at IS NOT NULL ORDER BY run_id")
+        ).scalars()
+        assert list(rung) == sorted(runs_of_two * (settings.window_per_worker // 2))
+
+
 def test_a_job_whose_worker_died_is_rung_again(database, dispatcher, broker):
     run_id = add_index_run(database, n_jobs=1, per_job=4)
     ledger = Ledger(database, worker_id="doomed", lease_s=30, max_attempts=3)

@@ -1,7 +1,6 @@
 """Which queues a worker serves: those of its loaded weights, until their work is done."""
 
 from nightshift.schema.errors import ServiceUnavailableError
-from nightshift.schema.states import Stage
 from nightshift.stores import doorbells, runs
 from nightshift.stores.runs import RunRow
 from nightshift.workers.session import WorkerSession
@@ -24,15 +23,17 @@ def choose_queues(session: WorkerSession) -> set[str] | None:
 def pick(waiting: list[RunRow], loaded: str | None) -> set[str]:
     """Queues to serve, given the runs with work, the most urgent first.
 
-    Queues without a model are always served; of the others those of the loaded model, and where
-    these are dry, those of the most urgent run's model.
+    Queues without a model are always served; of the others those of one model. The loaded one stays
+    until its work is dry, so that runs of equal priority do not make workers swap job by job; only
+    a run more urgent than all of its runs is worth a swap.
     """
-    wanted = {run.queue() for run in waiting if run.stage is Stage.RANK}
-    by_model = [(_model(run), run.queue()) for run in waiting if run.stage is not Stage.RANK]
-    if by_model:
-        models = [model for model, _ in by_model]
+    wanted = {run.queue() for run in waiting if not _model(run)}
+    with_model = [run for run in waiting if _model(run)]
+    if with_model:
+        urgent = [run for run in with_model if run.priority == with_model[0].priority]
+        models = [_model(run) for run in urgent]
         chosen = loaded if loaded in models else models[0]
-        wanted |= {queue for model, queue in by_model if model == chosen}
+        wanted |= {run.queue() for run in with_model if _model(run) == chosen}
     return wanted
 
 
