@@ -92,6 +92,20 @@ def test_the_released_code_s_score_is_the_softmax_over_all_words(
     assert (two_way.logit_positive, two_way.entropy) == (reading.logit_positive, reading.entropy)
 
 
+@pytest.mark.parametrize("score", ["p_true_full", "number"])
+def test_permuting_the_candidates_permutes_pairwise_scores(
+    qwen: Qwen25VL, score: ScoreName
+) -> None:
+    scorer, order = bound(qwen, score, ENHANCEMENTS["code"]), [2, 0, 3, 1]
+
+    (found,) = read(scorer, captions(*CAPTIONS))
+    (permuted,) = read(scorer, captions(*(CAPTIONS[i] for i in order)))
+
+    expected = [found[i] for i in order]
+    assert [r.written for r in permuted] == [r.written for r in expected]
+    assert [r.margin for r in permuted] == pytest.approx([r.margin for r in expected], abs=1e-5)
+
+
 @pytest.mark.parametrize("name", ["default", "code", "paper"])
 def test_a_preset_scores_every_kind_of_pair(qwen: Qwen25VL, name: str) -> None:
     preset = RETLLM.preset(name)
@@ -164,6 +178,15 @@ def test_all_orders_of_a_list_forget_where_a_candidate_stood(qwen: Qwen25VL) -> 
     assert [*one[1:], one[0]] == pytest.approx(other, abs=1e-5)
 
 
+def test_equal_captions_of_a_list_keep_their_own_places(qwen: Qwen25VL) -> None:
+    """The released code maps an answer back to the first candidate of that text."""
+    (readings,) = read(bound(qwen, "listwise"), captions(CAPTIONS[0], CAPTIONS[1], CAPTIONS[0]))
+
+    first, _, third = (reading.margin for reading in readings)
+    assert first != pytest.approx(third, abs=1e-4)
+    assert probability([r.margin for r in readings]).sum() == pytest.approx(1, abs=1e-5)
+
+
 def test_a_list_of_pictures_or_of_ten_is_refused_by_place(qwen: Qwen25VL) -> None:
     scorer = bound(qwen, "listwise")
     for others, reason in (((PHOTO,), "no_prompt"), (CAPTIONS * 3, "list_too_long")):
@@ -173,6 +196,12 @@ def test_a_list_of_pictures_or_of_ten_is_refused_by_place(qwen: Qwen25VL) -> Non
 
 
 # Written numbers.
+
+
+@pytest.fixture(autouse=True)
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random weights never come to an end."""
+    monkeypatch.setattr("nightshift.models.numbers._MOST_TOKENS", 5)
 
 
 @pytest.fixture
@@ -270,6 +299,24 @@ def test_a_model_without_layers_to_take_apart_cannot_write_enhanced(
 
     with pytest.raises(ModelError, match="--enhancement off"):
         bound(qwen, "number", ENHANCEMENTS["paper"])
+
+    ((reading,),) = read(bound(qwen, "number"), captions(CAPTIONS[0]))
+    assert reading.written is not None
+    assert not reading.trace.fired
+
+
+@pytest.mark.parametrize("broken", [True, False])
+def test_one_number_of_eight_pairs_is_no_fault_but_one_sum_of_logits_is(
+    qwen: Qwen25VL, scribe: Callable[..., None], monkeypatch: pytest.MonkeyPatch, broken: bool
+) -> None:
+    group = captions(*(ItemContent(texts=(f"caption {i}",)) for i in range(8)))
+    scribe(*["Answer: 0.0000"] * 8)
+    if broken:
+        monkeypatch.setattr(qwen, "embed", lambda ids: torch.ones(*ids.shape, 64))
+        with pytest.raises(ModelError, match="8 distinct pairs"):
+            read(bound(qwen, "number"), group)
+    else:
+        assert {r.margin for r in read(bound(qwen, "number"), group)[0]} == {pytest.approx(-MOST)}
 
 
 def test_logits_that_are_not_finite_write_nothing(

@@ -1,5 +1,7 @@
 """Eight distinct pairs that read the very same are a broken model, not eight scores."""
 
+from dataclasses import replace
+
 import pytest
 
 from nightshift.schema.errors import ModelError
@@ -25,3 +27,9 @@ def test_fewer_others_or_the_same_content_are_no_reason():
     refuse_equal_scores([row(1) for _ in range(20)])
     refuse_equal_scores([*(row(content) for content in range(20)), row(21, 0.25)])
     refuse_equal_scores([row(content, 90.0, content / 7) for content in range(20)])
+
+
+def test_one_number_may_be_written_of_many_pairs():
+    refuse_equal_scores(
+        [replace(row(content, 0.5, None), written="Answer: 0.6") for content in range(8)]
+    )

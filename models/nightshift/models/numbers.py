@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import torch
 
 from nightshift.models.engine.again import Again
 from nightshift.models.engine.family import Family
@@ -72,6 +73,7 @@ class NumberScorer:
         """See `Scorer.prepare`."""
         return self._asks.prepare(groups)
 
+    @torch.inference_mode()
     def score(self, prepared: PreparedGroups) -> list[tuple[PairReading, ...]]:
         """See `Scorer.score`."""
         assert isinstance(prepared, PreparedPairs)
@@ -79,6 +81,7 @@ class NumberScorer:
         assert isinstance(prompts, Prepared)
         seen = see(self._family, prompts.pictures)
         found: dict[str, PairReading] = {}
+        begun = []
 
         def write(batch: list[Prompt]) -> None:
             (prompt,) = batch
@@ -91,9 +94,12 @@ class NumberScorer:
                 stop_ids=self._family.stop_ids,
                 again=again,
             )
+            begun.append(again.logsumexp)
             found[prompt.place] = _reading(self._family.text.read(ids), again)
 
         self._budget.run(prompts.prompts, _singly, write, alone)
+        # One number may well be written of many pairs; one sum of logits may not.
+        prompts.refuse_equal(begun)
         # One question a pair: a number has no swapped or mirrored twin.
         return [
             tuple(found[f"{group}/{suffix}"] for ((group, suffix),) in of_group)

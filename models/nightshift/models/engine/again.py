@@ -40,10 +40,14 @@ class Again:
         if prompt.pictures:
             self._memory = torch.cat([seen[i].tokens for i in prompt.pictures])
         self._states: list[Enhancement] = []
+        #: Over the vocabulary, where the first token was chosen.
+        self.logsumexp: float | None = None
 
     @property
     def trace(self) -> Trace:
         """What it did while the prompt itself was read."""
+        if not self._states:
+            return Trace(fired=False, layer=None, uncertainty=None)
         (trace,) = self._states[0].traces()
         return trace
 
@@ -54,6 +58,11 @@ class Again:
         state = Enhancement(self._decoder, self._params, [self._memory], [embedded.shape[1]])
         # The first is kept for its trace.
         self._states = [*self._states[:1], state]
+
+    def chosen(self, logits: Tensor) -> None:
+        """A token was chosen by logits (1, vocabulary)."""
+        if self.logsumexp is None:
+            self.logsumexp = float(logits.logsumexp(1))
 
     def injected(self, layer: int, x: Tensor, plain: Tensor) -> Tensor:
         """The output of a layer's feed-forward, with the memory where the layer before fired."""

@@ -38,7 +38,7 @@ def generate(
         seen: Visual tokens of the distinct pictures.
         max_tokens: At the most.
         stop_ids: Tokens that end an answer.
-        again: How the picture is looked at again; only where layers can be taken apart.
+        again: Looks at the picture again where layers can be taken apart; is told of each choice.
 
     Returns:
         Ids; shorter than `max_tokens` where a stop token ended it, which is left out.
@@ -57,6 +57,8 @@ def generate(
                 "score_not_finite",
                 prompt.place,
             )
+        if again is not None:
+            again.chosen(logits)
         token = int(logits.argmax())
         if token in stop_ids:
             return found

@@ -1,6 +1,6 @@
 """Groups of prompts, tokenised: what every engine prepares and reads."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -96,13 +96,20 @@ class Prepared:
         Raises:
             ModelError: Eight or more distinct prompts all read the very same.
         """
-        logits = {reading.label_logits.tobytes() for reading in found.values()}
-        if len(logits) == 1 and self._n_distinct() >= _SUSPICIOUS:
-            raise ModelError(
-                f"{self._n_distinct()} distinct pairs all have the same label logits: the model "
-                "does not tell them apart; check its weights, or try float32"
-            )
+        self.refuse_equal([reading.label_logits.tobytes() for reading in found.values()])
         return [tuple(found[suffix.place] for suffix in group.suffixes) for group in self.groups]
+
+    def refuse_equal(self, logits: Collection[object]) -> None:
+        """Look at what was read of all prompts.
+
+        Raises:
+            ModelError: Eight or more distinct prompts all read the very same.
+        """
+        if len(set(logits)) == 1 and self._n_distinct() >= _SUSPICIOUS:
+            raise ModelError(
+                f"{self._n_distinct()} distinct pairs all have the same logits: the model does not "
+                "tell them apart; check its weights, or try float32"
+            )
 
     def _n_distinct(self) -> int:
         return len({(tuple(one.ids.tolist()), one.pictures) for one in self.prompts})

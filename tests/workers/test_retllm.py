@@ -1,0 +1,148 @@
+"""RetLLM's presets and scores as runs: lists reuse lists, and written scores that tie ask again."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nightshift.schema.runs import ScorePayload
+from nightshift.schema.states import Stage
+from nightshift.stores.retries import split_payload
+from nightshift.workers.score import micro_batches
+from tests.workers.night import Night
+
+_TIED_AT = 1.7346  # log-odds of 0.85
+
+LISTS = ScorePayload(
+    shared_side="query", groups=tuple((query, (1, 2, 3, 4, 5)) for query in range(30)), lists=True
+)
+
+
+def _rerank(night: Night, queries: Path, scorer: str, *more: str) -> int:
+    done = night.cli("rerank", "scenes", "--queries", str(queries), "--scorer", scorer, "--wait",
+                     "--json", *more)  # fmt: skip
+    return json.loads(done.stdout)["run_id"]
+
+
+def _few(path: Path, scenes: Path, name: str, n_queries: int) -> Path:
+    rows = map(json.loads, (scenes / name).read_text().splitlines()[:n_queries])
+    full = [{**row, "image": str(scenes / row["image"])} if "image" in row else row for row in rows]
+    path.write_text("".join(json.dumps(row) + "\n" for row in full))
+    return path
+
+
+def test_a_list_is_scored_as_a_whole_and_reused_as_a_whole(indexed_night, scenes, scorer, tmp_path):
+    night = indexed_night
+    queries = _few(tmp_path / "q.jsonl", scenes, "queries-image.jsonl", 4)
+    listwise = ("--score", "listwise", "--query-parts", "image", "--item-parts", "text")
+    runs = [
+        _rerank(night, queries, scorer, *listwise, "--top-k", top_k) for top_k in ("4", "4", "3")
+    ]
+
+    first, again, shorter = (
+        night.rows(
+            "SELECT r.query_id, count(*), sum(r.probability), count(p.reused_from), "
+            "count(DISTINCT p.entropy) FROM ranking r JOIN pair_score p USING "
+            "(run_id, query_id, item_id) WHERE r.run_id = :r GROUP BY 1 ORDER BY 1",
+            r=run_id,
+        )
+        for run_id in runs
+    )
+    assert [row[1] for row in first] == [4] * 4
+    assert [row[2] for row in first] == pytest.approx([1] * 4, abs=1e-5), "a choice among four"
+    assert [row[4] for row in first] == [1] * 4, "the list's entropy is every candidate's"
+    assert [row[3] for row in first] == [0] * 4
+    assert [row[3] for row in again] == [4] * 4
+    assert [row[3] for row in shorter] == [0] * 4, "the same pairs, but in another list"
+    orders = night.rows("SELECT payload -> 'groups' FROM job WHERE run_id = :r AND stage = 'score'",
+                        r=runs[0])  # fmt: skip
+    candidates = night.rows(
+        "SELECT query_id, array_agg(item_id ORDER BY coarse_rank) FROM candidate "
+        "WHERE run_id = :r GROUP BY 1 ORDER BY 1", r=runs[0])  # fmt: skip
+    shown = [tuple(group) for (groups,) in orders for group in groups]
+    assert shown == [(query, items) for query, items in candidates], "in coarse order"
+
+
+def test_the_paper_s_scores_are_written_and_only_ties_are_asked_about_again(
+    indexed_night, scenes, scorer, tmp_path
+):
+    night = indexed_night
+    queries = _few(tmp_path / "q.jsonl", scenes, "queries-text.jsonl", 2)
+    run_id = _rerank(night, queries, scorer, "--preset", "paper", "--top-k", "3")
+    ((params, card),) = night.rows(
+        "SELECT run.params -> 'scorer', model.card -> 'params' FROM run "
+        "JOIN model ON model.fingerprint = run.scorer_fingerprint WHERE run.id = :r", r=run_id,
+    )  # fmt: skip
+    assert params == card, "what the run names is what the fingerprint is made of"
+    assert (params["preset"], params["score"]) == ("paper", "number")
+    assert params["enhancement"]["alpha"] == 0.3
+    pairs = "FROM pair_score p JOIN candidate c USING (run_id, query_id, item_id) WHERE run_id = :r"
+    written = night.rows(f"SELECT bool_and(written IS NOT NULL), count(*) {pairs}", r=run_id)
+    assert written == [(True, 6)]
+
+    # The tiny scorer was not trained to write numbers: give it what a trained one wrote.
+    night.rows(
+        "UPDATE pair_score p SET entropy = NULL, margin = CASE WHEN c.coarse_rank = 2 THEN -1 "
+        "ELSE :tied END FROM candidate c WHERE p.run_id = :r AND c.run_id = :r "
+        "AND c.query_id = p.query_id AND c.item_id = p.item_id RETURNING 1",
+        r=run_id, tied=_TIED_AT,
+    )  # fmt: skip
+    night.rows(
+        "UPDATE run SET state = 'running', stage = 'score', finished_at = NULL, "
+        "plan = plan - 'tied' WHERE id = :r RETURNING 1", r=run_id,
+    )  # fmt: skip
+
+    assert night.wait_for_run(run_id) == "done"
+    asked = night.rows(
+        "SELECT payload FROM job WHERE run_id = :r AND stage = 'score' "
+        "AND payload ->> 'asks' = 'ties' AND state = 'done'", r=run_id,
+    )  # fmt: skip
+    assert sum(len(ScorePayload.model_validate(job).pairs()) for (job,) in asked) == 4
+    found = night.rows(
+        "SELECT c.coarse_rank, r.decided_by, r.entropy IS NOT NULL, r.final_rank, "
+        "rank() OVER (PARTITION BY r.query_id ORDER BY p.margin < 0, r.entropy) FROM ranking r "
+        "JOIN pair_score p USING (run_id, query_id, item_id) "
+        "JOIN candidate c USING (run_id, query_id, item_id) "
+        "WHERE r.run_id = :r ORDER BY r.query_id, c.coarse_rank", r=run_id,
+    )  # fmt: skip
+    assert [row[:3] for row in found] == [
+        (1, "entropy", True), (2, "score", False), (3, "entropy", True),
+    ] * 2  # fmt: skip
+    assert all(final == by_entropy for *_, final, by_entropy in found)
+    assert night.cli("verify", str(run_id)).returncode == 0
+
+
+def test_pairs_without_a_prompt_fail_with_their_reason_and_the_run_ends(
+    indexed_night, scenes, scorer, tmp_path
+):
+    queries = _few(tmp_path / "q.jsonl", scenes, "queries-text.jsonl", 2)
+    run_id = _rerank(indexed_night, queries, scorer, "--score", "listwise", "--top-k", "2")
+
+    reasons = indexed_night.rows(
+        "SELECT reason, count(*) FROM failure WHERE run_id = :r GROUP BY 1", r=run_id
+    )
+    assert reasons == [("no_prompt", 4)]
+    assert indexed_night.cli("verify", str(run_id)).returncode == 0
+
+
+def test_a_list_of_ten_is_refused_before_it_is_planned(indexed_night, scenes, scorer):
+    refused = indexed_night.cli(
+        "rerank", "scenes", "--queries", str(scenes / "queries-image.jsonl"), "--scorer", scorer,
+        "--score", "listwise", "--item-parts", "text", "--top-k", "10", check=False,
+    )  # fmt: skip
+
+    assert refused.returncode == 2
+    assert "--top-k 9 at the most" in refused.stderr
+
+
+def test_no_batch_and_no_half_of_a_job_cuts_a_list():
+    batches = list(micro_batches(LISTS.groups, 12, whole=True))
+    one, other = split_payload(Stage.SCORE, LISTS.model_dump(mode="json"))
+    alone = LISTS.model_copy(update={"groups": LISTS.groups[:1]})
+
+    assert [len(batch) for batch in batches] == [2] * 15
+    assert {len(others) for batch in batches for _, others in batch} == {5}
+    assert [n_units for _, n_units in (one, other)] == [75, 75]
+    halves = [ScorePayload.model_validate(half).groups for half, _ in (one, other)]
+    assert halves[0] + halves[1] == LISTS.groups
+    assert split_payload(Stage.SCORE, alone.model_dump(mode="json")) is None
