@@ -47,8 +47,9 @@ def scorer_card(
         _LICENCE,
         "# Nightshift demo: scorer\n",
         "A tiny `Qwen2_5_VLForConditionalGeneration` for drawn shapes scenes, with its own",
-        "tokenizer and processor. It answers the prompts of RetLLM (True/False), FreeRet (A/B)",
-        "and IndexMLLM (0/1) about such scenes; about anything else its answers mean nothing.\n",
+        "tokenizer and processor, trained on the questions of RetLLM (True/False), FreeRet (A/B)",
+        "and IndexMLLM (0/1) about such scenes. How far it got with each is in the table of",
+        "accuracies, where 0.5 is guessing; about anything else its answers mean nothing.\n",
         f"- data: scenes drawn from seed {seed}, split `train`",
         "- training: cross-entropy of the label and of the caption's words, 20 to 64 prompts a",
         "  step; beside it a probe judges at every word whether the caption fits so far, and in",
@@ -66,7 +67,7 @@ def scorer_card(
         "| question | accuracy |",
         "|---|---|",
         *(f"| {name} | {value:.3f} |" for name, value in accuracies.items()),
-        "\n## Curves (accuracy of True/False on split `validation`)\n",
+        "\n## Curves (accuracy of True/False on split `validation`)",
         *(line for stage in stages for line in (f"\n{stage.name}:\n", *_table(stage.curve))),
     ]
     return "\n".join(lines) + "\n"
