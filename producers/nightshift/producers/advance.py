@@ -10,7 +10,16 @@ from nightshift.producers.plan_tokens import token_jobs
 from nightshift.schema.runs import RunParams, queue_name
 from nightshift.schema.states import RunKind, RunState, Stage
 from nightshift.scoring.methods.registry import framings_of, tie_framing
-from nightshift.stores import failing, indexes, planning, reconcile, reopening, runs, token_sets
+from nightshift.stores import (
+    failing,
+    indexes,
+    pairs,
+    planning,
+    reconcile,
+    reopening,
+    runs,
+    token_sets,
+)
 from nightshift.stores.database import Database
 from nightshift.stores.leases import hold_writer
 from nightshift.stores.milvus import VectorStore
@@ -124,18 +133,18 @@ def _after_embed(connection: Connection, run: RunRow) -> None:
 def _after_search(connection: Connection, run: RunRow) -> Stage:
     params = RunParams.model_validate(run.params)
     runs.refresh_statistics(connection, run.id, "candidate")
-    planning.reuse_scores(
+    pairs.reuse_scores(
         connection,
         run,
         query_parts=params.query_parts,
         item_parts=params.item_parts,
         lists=params.scorer.score == "listwise",
     )
-    planning.record_unscorable(
+    pairs.record_unscorable(
         connection, run.id, query_parts=params.query_parts, item_parts=params.item_parts
     )
     _record_unasked(connection, run, params)
-    counts = planning.count_pairs(connection, run.id)
+    counts = pairs.count_pairs(connection, run.id)
     rate = runs.stage_rate(connection, Stage.SCORE, run.scorer_fingerprint)
     size = job_size(counts.unscored, rate)
     counted = _Counted()
@@ -174,9 +183,7 @@ def _ask_about_ties(connection: Connection, run: RunRow) -> bool:
     params = RunParams.model_validate(run.params)
     if "tied" in run.plan or not params.quantum or tie_framing(params.scorer) is None:
         return False
-    found = list(
-        planning.tied_pairs(connection, run.id, quantum=params.quantum, fusion=params.fusion)
-    )
+    found = list(pairs.tied_pairs(connection, run.id, quantum=params.quantum, fusion=params.fusion))
     n_tied = sum(len(items) for _, items in found)
     rate = runs.stage_rate(connection, Stage.SCORE, run.scorer_fingerprint)
     jobs = score_jobs(found, job_size(n_tied, rate), "query", asks="ties")
@@ -239,7 +246,7 @@ def _record_unasked(connection: Connection, run: RunRow, params: RunParams) -> N
     rule, *_ = framings_of(params.scorer)
     unasked = [
         pair
-        for pair in planning.kind_pairs(connection, run.id, **parts)
+        for pair in pairs.kind_pairs(connection, run.id, **parts)
         if (pair.query, pair.item) not in rule.templates
     ]
     if unasked:
@@ -247,14 +254,14 @@ def _record_unasked(connection: Connection, run: RunRow, params: RunParams) -> N
             f"framing {rule.name!r} has no prompt for what this run shows of this query and item: "
             "choose other --query-parts or --item-parts, or another framing"
         )
-        planning.record_unasked(connection, run.id, **parts, combinations=unasked, message=message)
+        pairs.record_unasked(connection, run.id, **parts, combinations=unasked, message=message)
 
 
 def _score_jobs(
     connection: Connection, run: RunRow, params: RunParams, size: int
 ) -> Iterator[NewJob]:
     """Jobs of unscored pairs, grouped by the side that the framing shares for their kinds."""
-    combinations = planning.kind_pairs(
+    combinations = pairs.kind_pairs(
         connection, run.id, query_parts=params.query_parts, item_parts=params.item_parts
     )
     rule, *_ = framings_of(params.scorer)
@@ -263,7 +270,7 @@ def _score_jobs(
     for side in ("query", "candidate"):
         wanted = [pair for pair in combinations if rule.shared_side(pair.query, pair.item) == side]
         if wanted:
-            found = planning.groups(
+            found = pairs.groups(
                 connection,
                 run.id,
                 query_parts=params.query_parts,

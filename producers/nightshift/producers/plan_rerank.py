@@ -9,7 +9,7 @@ from nightshift.schema.models import ModelFacts
 from nightshift.schema.runs import RunParams
 from nightshift.schema.states import RunKind, Stage
 from nightshift.scoring.prompts import MOST_LISTED
-from nightshift.stores import indexes, planning, runs
+from nightshift.stores import indexes, pairs, planning, runs
 from nightshift.stores.database import Database
 
 __all__ = ["RerankEstimate", "estimate_rerank", "plan_rerank"]
@@ -121,8 +121,8 @@ def estimate_rerank(
         index = indexes.ready_index(connection, catalog, index_name)
         items = indexes.count_live(connection, index.id)
         queries = len(planning.query_ids(connection, query_set_id))
-        pairs = queries * min(params.top_k, items)
-        reused = planning.estimate_reuse(
+        n_pairs = queries * min(params.top_k, items)
+        reused = pairs.estimate_reuse(
             connection,
             query_set_id=query_set_id,
             index_id=index.id,
@@ -132,12 +132,12 @@ def estimate_rerank(
         )
         search = runs.stage_rate(connection, Stage.SEARCH, index.embedder_fingerprint)
         score = runs.stage_rate(connection, Stage.SCORE, scorer.fingerprint)
-    seconds = queries / search + (pairs - reused) / score if search and score else None
+    seconds = queries / search + (n_pairs - reused) / score if search and score else None
     return RerankEstimate(
         items=items,
         queries=queries,
-        pairs=pairs,
-        groups=queries if shared_side == "query" else min(items, pairs),
+        pairs=n_pairs,
+        groups=queries if shared_side == "query" else min(items, n_pairs),
         reused=reused,
         seconds=seconds,
     )
