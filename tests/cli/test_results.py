@@ -173,7 +173,8 @@ def test_runs_are_listed_and_shown(cli, database):
     assert [one["run"]["id"] for one in listed] == [run_id]
     assert shown["pairs_per_group"] == 2.5
     assert shown["scorer"]["fingerprint"] == SCORER
-    assert ["pairs", "per", "group", "2.50"] in [line.split() for line in text_shown.splitlines()]
+    assert "reuse factor" in text_shown
+    assert "2.50 pairs for each shared beginning" in text_shown
     assert "retllm of questions over things by hf:test" in cli("run", "list").stdout
 
 

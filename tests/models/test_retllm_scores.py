@@ -271,7 +271,9 @@ def test_a_number_is_written_token_by_token_under_the_enhancement(qwen: Qwen25VL
         first = int((qwen.decoder.head_weight @ last).argmax())
 
     assert ids[0] == first
-    assert again.trace == state.traces()[0]
+    expected = state.traces()[0]
+    assert (again.trace.fired, again.trace.layer) == (expected.fired, expected.layer)
+    assert again.trace.uncertainty == pytest.approx(expected.uncertainty, abs=1e-5)
     assert again.trace.fired
     assert again._memory is not None
     assert torch.equal(again._memory, seen[0].tokens), "a token that was written is no picture"
@@ -316,7 +318,8 @@ def test_one_number_of_eight_pairs_is_no_fault_but_one_sum_of_logits_is(
         with pytest.raises(ModelError, match="8 distinct pairs"):
             read(bound(qwen, "number"), group)
     else:
-        assert {r.margin for r in read(bound(qwen, "number"), group)[0]} == {pytest.approx(-MOST)}
+        margins = [reading.margin for reading in read(bound(qwen, "number"), group)[0]]
+        assert margins == pytest.approx([-MOST] * 8)
 
 
 def test_logits_that_are_not_finite_write_nothing(
