@@ -46,6 +46,9 @@ audit: $(VENV)/.installed-dev ## Look for known vulnerabilities of what is insta
 	$(VENV)/bin/python $(PIP_INSTALL) 'pip-audit>=2.9,<3'
 	$(RUN) pip_audit --skip-editable
 
+nights: $(VENV)/.installed-dev ## Run the whole nights that `make test` leaves out: a night a feature
+	$(RUN) pytest -n 0 -m night
+
 docs: $(VENV)/.installed-dev ## Write docs/cli.md anew from the program's help
 	$(VENV)/bin/python docs/cli_reference.py
 

@@ -7,6 +7,8 @@ import pytest
 
 from tests.workers.night import Night
 
+pytestmark = pytest.mark.night
+
 
 @pytest.fixture(scope="module")
 def freeret_night(busy_night: Night, scenes: Path, scorer: str) -> Night:

@@ -59,7 +59,7 @@ def test_a_catalogue_is_imported_indexed_and_reranked(indexed_night, scenes, sco
 
 def test_each_missing_result_of_a_done_run_is_a_loss(indexed_night, scenes, scorer):
     night = indexed_night
-    run_id = _rerank(night, scenes, scorer, "--wait")
+    run_id = _rerank(night, scenes, scorer, "--wait", "--max-pixels", "8000")  # nothing to reuse
 
     def lost() -> int:
         url = night.settings.database_url.get_secret_value()

@@ -11,6 +11,8 @@ from nightshift.stores.retries import split_payload
 from nightshift.workers.score import micro_batches
 from tests.workers.night import Night
 
+pytestmark = pytest.mark.night
+
 _TIED_AT = 1.7346  # log-odds of 0.85
 
 LISTS = ScorePayload(

@@ -3,7 +3,11 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.workers.night import Night
+
+pytestmark = pytest.mark.night
 
 _RESULT = (
     "SELECT query, item, final_rank, coarse_rank, decided_by, round(margin::numeric, 4) "

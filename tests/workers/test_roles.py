@@ -98,6 +98,7 @@ def night(
     night.stop()
 
 
+@pytest.mark.night
 def test_the_write_role_does_a_whole_night_and_the_read_role_sees_it(
     night: Night, urls: dict[str, URL], run: Run, scenes: Path, embedder: str, scorer: str
 ):

@@ -13,6 +13,8 @@ from sqlalchemy import make_url
 from nightshift.stores.embedded import Stack
 from tests.workers.night import Night
 
+pytestmark = pytest.mark.night
+
 
 @pytest.fixture
 def secrets(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:

@@ -8,6 +8,8 @@ from nightshift.schema.errors import ModelError
 from nightshift.stores.results_write import PairScoreRow
 from nightshift.workers.suspicion import refuse_equal_scores
 
+pytestmark = pytest.mark.night
+
 
 def row(content: int, margin: float = 0.5, logsumexp: float | None = 3.0) -> PairScoreRow:
     unset = dict.fromkeys(PairScoreRow.__dataclass_fields__)

@@ -10,6 +10,8 @@ import pytest
 
 from tests.workers.night import Night
 
+pytestmark = pytest.mark.night
+
 PICTURES = 24
 
 
