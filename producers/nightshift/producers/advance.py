@@ -23,6 +23,7 @@ from nightshift.stores import (
 from nightshift.stores.database import Database
 from nightshift.stores.leases import hold_writer
 from nightshift.stores.milvus import VectorStore
+from nightshift.stores.pairs import KindPair
 from nightshift.stores.runs import NewJob, RunRow
 
 __all__ = ["Fence", "advance"]
@@ -127,7 +128,7 @@ def _alias(run: RunRow) -> str:
 
 def _after_embed(connection: Connection, run: RunRow) -> None:
     indexes.make_ready(connection, run.index_id)
-    runs.set_run_state(connection, run.id, RunState.DONE)
+    _end(connection, run)
 
 
 def _after_search(connection: Connection, run: RunRow) -> Stage:
@@ -143,7 +144,7 @@ def _after_search(connection: Connection, run: RunRow) -> Stage:
     pairs.record_unscorable(
         connection, run.id, query_parts=params.query_parts, item_parts=params.item_parts
     )
-    _record_unasked(connection, run, params)
+    asked = _record_unasked(connection, run, params)
     counts = pairs.count_pairs(connection, run.id)
     rate = runs.stage_rate(connection, Stage.SCORE, run.scorer_fingerprint)
     size = job_size(counts.unscored, rate)
@@ -153,7 +154,7 @@ def _after_search(connection: Connection, run: RunRow) -> Stage:
         run.id,
         Stage.SCORE,
         queue_name(Stage.SCORE, run.scorer_fingerprint),
-        counted.over(list(_score_jobs(connection, run, params, size))),
+        counted.over(list(_score_jobs(connection, run, params, asked, size))),
     )
     plan = {
         "pairs": counts.pairs,
@@ -195,10 +196,10 @@ def _ask_about_ties(connection: Connection, run: RunRow) -> bool:
 
 def _after_rank(connection: Connection, run: RunRow) -> None:
     runs.refresh_statistics(connection, run.id, "ranking")
-    runs.set_run_state(connection, run.id, RunState.DONE)
+    _end(connection, run)
 
 
-def _after_answer(connection: Connection, run: RunRow) -> None:
+def _end(connection: Connection, run: RunRow) -> None:
     runs.set_run_state(connection, run.id, RunState.DONE)
 
 
@@ -225,50 +226,46 @@ def _after_codebook(connection: Connection, run: RunRow) -> Stage:
     return Stage.TOKENS
 
 
-def _after_tokens(connection: Connection, run: RunRow) -> None:
-    runs.set_run_state(connection, run.id, RunState.DONE)
-
-
 _NEXT = {
     Stage.EMBED: _after_embed,
     Stage.SEARCH: _after_search,
     Stage.SCORE: _after_score,
     Stage.RANK: _after_rank,
     Stage.CODEBOOK: _after_codebook,
-    Stage.TOKENS: _after_tokens,
-    Stage.ANSWER: _after_answer,
+    Stage.TOKENS: _end,
+    Stage.ANSWER: _end,
 }
 
 
-def _record_unasked(connection: Connection, run: RunRow, params: RunParams) -> None:
-    """Record pairs that the framing has no prompt for: they would be planned forever."""
+def _record_unasked(connection: Connection, run: RunRow, params: RunParams) -> list[KindPair]:
+    """Record pairs that the framing has no prompt for: they would be planned forever.
+
+    Returns:
+        What the scorer sees of the others.
+    """
     parts = {"query_parts": params.query_parts, "item_parts": params.item_parts}
     rule, *_ = framings_of(params.scorer)
-    unasked = [
-        pair
-        for pair in pairs.kind_pairs(connection, run.id, **parts)
-        if (pair.query, pair.item) not in rule.templates
-    ]
+    asked: list[KindPair] = []
+    unasked: list[KindPair] = []
+    for pair in pairs.kind_pairs(connection, run.id, **parts):
+        (asked if (pair.query, pair.item) in rule.templates else unasked).append(pair)
     if unasked:
         message = (
             f"framing {rule.name!r} has no prompt for what this run shows of this query and item: "
             "choose other --query-parts or --item-parts, or another framing"
         )
         pairs.record_unasked(connection, run.id, **parts, combinations=unasked, message=message)
+    return asked
 
 
 def _score_jobs(
-    connection: Connection, run: RunRow, params: RunParams, size: int
+    connection: Connection, run: RunRow, params: RunParams, asked: list[KindPair], size: int
 ) -> Iterator[NewJob]:
     """Jobs of unscored pairs, grouped by the side that the framing shares for their kinds."""
-    combinations = pairs.kind_pairs(
-        connection, run.id, query_parts=params.query_parts, item_parts=params.item_parts
-    )
     rule, *_ = framings_of(params.scorer)
     lists = params.scorer.score == "listwise"
-    combinations = [pair for pair in combinations if (pair.query, pair.item) in rule.templates]
     for side in ("query", "candidate"):
-        wanted = [pair for pair in combinations if rule.shared_side(pair.query, pair.item) == side]
+        wanted = [pair for pair in asked if rule.shared_side(pair.query, pair.item) == side]
         if wanted:
             found = pairs.groups(
                 connection,
