@@ -12,7 +12,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
+from nightshift.models.cache import ModelCache
 from nightshift.models.content import ItemContent
+from nightshift.models.describe import describe_embedder
 from nightshift.models.embedder import Embedder, Role
 from nightshift.models.load import load_embedder
 from nightshift.schema.errors import InputError, ModelError
@@ -190,6 +192,19 @@ def test_a_checkpoint_may_be_given_as_a_file(tmp_path: Path) -> None:
 
     assert embedder.dim == theirs.shape[1]
     assert embed(embedder, TEXT) == pytest.approx(theirs.numpy(), abs=1e-5)
+
+
+def test_a_worker_holds_a_checkpoint_given_as_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "random.safetensors"
+    model = open_clip.create_model("ViT-S-32-alt")
+    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, file)
+    facts = describe_embedder(f"open_clip:ViT-S-32-alt/{file}")
+    models = ModelCache(device="cpu")
+
+    held = models.embedder(facts.spec, facts.fingerprint)
+
+    assert models.embedder(facts.spec, facts.fingerprint) is held
+    assert held.dim == facts.dim
 
 
 def _broken(source: Path, target: Path, change: Callable[[torch.Tensor], torch.Tensor]) -> Path:

@@ -61,9 +61,9 @@ class ModelCache:
         """
 
         def load(facts: ModelFacts) -> Embedder:
-            if "weights" not in facts.card:
-                return load_embedder(spec, device=self.device)
-            return bind_embedder(self._shared(facts), facts)
+            if "family" in facts.card:
+                return bind_embedder(self._shared(facts), facts)
+            return load_embedder(spec, device=self.device)
 
         return self._get(fingerprint, lambda: describe_embedder(spec), load)
 

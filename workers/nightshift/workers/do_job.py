@@ -84,6 +84,11 @@ def _load(session: WorkerSession, run: RunRow) -> ModelError | None:
             session.models.answerer(run.scorer, params.scorer, run.scorer_fingerprint)
     except ModelError as error:
         return error
+    except NightshiftError:
+        raise
+    except Exception as error:  # noqa: BLE001 - else the job would be offered again for ever
+        _log.exception("run %d: its model did not load", run.id)
+        return ModelError(f"the model did not load: {type(error).__name__}: {error}")
     return None
 
 
