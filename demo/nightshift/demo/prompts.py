@@ -15,7 +15,7 @@ Prompt = tuple[str, ...]
 LABELS: Final = ("True", "False", "Yes", "No", "Right", "Wrong", "A", "B", *"0123456789")
 """Answers that must be one token each, with and without a leading space."""
 
-_FREERET_HEAD: Final = "Task: Determine whether the candidate matches the query.\nQuery: "
+_FREERET_TASK: Final = "Task: Determine whether the candidate matches the query.\n"
 _FREERET_TAIL: Final = (
     "\nA. Yes, the candidate fully matches the query."
     "\nB. No, the candidate does not match or only partially matches."
@@ -57,7 +57,12 @@ def retllm_pair() -> Prompt:
 
 def freeret(query: str, candidate: str) -> Prompt:
     """FreeRet's neutral choice; either side may be `IMAGE`."""
-    return (_FREERET_HEAD, query, "\nCandidate: ", candidate, _FREERET_TAIL)
+    return (_FREERET_TASK, "Query: ", query, "\nCandidate: ", candidate, _FREERET_TAIL)
+
+
+def freeret_candidate_first(candidate: str, query: str) -> Prompt:
+    """FreeRet's choice with the candidate before the query; either side may be `IMAGE`."""
+    return (_FREERET_TASK, "Candidate: ", candidate, "\nQuery: ", query, _FREERET_TAIL)
 
 
 def indexmllm() -> Prompt:

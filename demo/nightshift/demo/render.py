@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
 from random import Random
@@ -43,28 +44,45 @@ class Rendering(StrEnum):
     HIDDEN = "hidden"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """Where a thing was drawn, in pixels."""
+
+    thing: Thing
+    centre: _Point
+    radius: float
+
+
 def render(scene: Scene, rng: Random, rendering: Rendering = Rendering.PLAIN) -> Image.Image:
     """Draw a scene on a random background, at a random place.
 
     Returns:
         An RGB image of `IMAGE_SIZE` × `IMAGE_SIZE` pixels.
     """
+    picture, _ = render_placed(scene, rng, rendering)
+    return picture
+
+
+def render_placed(
+    scene: Scene, rng: Random, rendering: Rendering
+) -> tuple[Image.Image, list[Placed]]:
+    """As `render`, and where the scene's things came to stand, in their order."""
     zoom = rng.choice((0.82, 1.14)) if rendering is Rendering.RESCALED else 1.0
     canvas = _background(rng)
     draw = ImageDraw.Draw(canvas)
     if rendering is Rendering.CLUTTERED:
         _scatter(draw, rng)
     placed = _place(scene, rng, zoom)
-    for thing, centre, radius in placed:
-        _draw_thing(draw, thing, centre, radius, rng)
+    for one in placed:
+        _draw_thing(draw, one, rng)
     if rendering is Rendering.HIDDEN:
         _hide_a_part(draw, rng.choice(placed), rng)
     picture = canvas.reduce(_SCALE)
-    return _relight(picture, rng) if rendering is Rendering.RELIT else picture
+    return (_relight(picture, rng) if rendering is Rendering.RELIT else picture), placed
 
 
-def _place(scene: Scene, rng: Random, zoom: float) -> list[tuple[Thing, _Point, float]]:
-    """Centres and radii in pixels, the whole group moved to a random place on the canvas."""
+def _place(scene: Scene, rng: Random, zoom: float) -> list[Placed]:
+    """The things side by side, the whole group moved to a random place on the canvas."""
     radii = [rng.uniform(*_RADII[thing.size]) * zoom for thing in scene.things]
     along = [0.0]
     for one, two in pairwise(radii):
@@ -81,14 +99,13 @@ def _place(scene: Scene, rng: Random, zoom: float) -> list[tuple[Thing, _Point, 
         most = max(spot[axis] + radius for spot, radius in zip(spots, radii, strict=True))
         shift.append(rng.uniform(_MARGIN - least, IMAGE_SIZE - _MARGIN - most))
     return [
-        (thing, (x + shift[0], y + shift[1]), radius)
+        Placed(thing=thing, centre=(x + shift[0], y + shift[1]), radius=radius)
         for thing, (x, y), radius in zip(scene.things, spots, radii, strict=True)
     ]
 
 
-def _draw_thing(
-    draw: ImageDraw.ImageDraw, thing: Thing, centre: _Point, radius: float, rng: Random
-) -> None:
+def _draw_thing(draw: ImageDraw.ImageDraw, placed: Placed, rng: Random) -> None:
+    thing, centre, radius = placed.thing, placed.centre, placed.radius
     fill = _jitter(_PALETTE[thing.colour], rng, 10)
     edge = (200, 200, 200) if thing.colour == "black" else (30, 30, 30)
     x, y, r = centre[0] * _SCALE, centre[1] * _SCALE, radius * _SCALE
@@ -178,11 +195,9 @@ def _scatter(draw: ImageDraw.ImageDraw, rng: Random) -> None:
         )
 
 
-def _hide_a_part(
-    draw: ImageDraw.ImageDraw, placed: tuple[Thing, _Point, float], rng: Random
-) -> None:
+def _hide_a_part(draw: ImageDraw.ImageDraw, placed: Placed, rng: Random) -> None:
     """A grey bar over the outer third of one thing."""
-    _, (x, y), radius = placed
+    (x, y), radius = placed.centre, placed.radius
     shade = rng.randint(90, 160)
     depth = radius * rng.uniform(0.5, 0.7)
     reach = radius * 1.2

@@ -6,18 +6,20 @@ from random import Random
 
 from nightshift.demo.train.network import Batch, collate
 from nightshift.demo.train.pool import Pool
-from nightshift.demo.train.rows import (
-    Row,
-    RowMaker,
+from nightshift.demo.train.questions import (
+    Shown,
     caption_row,
     choice_row,
     matching_row,
     pair_row,
+    query_first_row,
 )
+from nightshift.demo.train.rows import Row, RowMaker
 
-_PICTURES = 16
-_CAPTIONS = 4
+_PICTURES = 32
+_GROUPS = 12
 _CAPTIONED = 4
+_WEIGHTS = (2, 2, 2, 4)
 
 _Key = tuple[int, int]
 
@@ -28,10 +30,11 @@ class BatchMaker:
     def __init__(self, maker: RowMaker, pool: Pool) -> None:
         self._maker = maker
         self._pool = pool
+        self.kinds = (self.matching, self.choosing, self.looking, self.comparing)
 
     def matching(self, rng: Random) -> Batch:
         """RetLLM's question about a true and a false caption of each picture."""
-        keys = [self._any_picture(rng) for _ in range(2 * _PICTURES)]
+        keys = [self._any_picture(rng) for _ in range(_PICTURES)]
         rows = [
             matching_row(self._maker, self._pool.scene(*key), place, rng)
             for place, key in enumerate(keys)
@@ -39,12 +42,11 @@ class BatchMaker:
         return self._collated(rows, keys)
 
     def choosing(self, rng: Random) -> Batch:
-        """FreeRet's question about text and picture, and a few plain captions."""
+        """FreeRet's question about a picture and two captions, and a few plain captions."""
         keys = [self._any_picture(rng) for _ in range(_PICTURES)]
         rows = [
             choice_row(self._maker, self._pool.scene(*key), place, rng)
-            for place, key in enumerate(keys)
-            for _ in range(_CAPTIONS - 1)
+            for place, key in enumerate(keys[_CAPTIONED:], _CAPTIONED)
         ]
         rows += [
             caption_row(self._maker, self._pool.scene(*key), place, rng)
@@ -52,26 +54,38 @@ class BatchMaker:
         ]
         return self._collated(rows, keys)
 
+    def looking(self, rng: Random) -> Batch:
+        """FreeRet's question about a caption and two pictures, its own and a near neighbour."""
+        rows, keys = [], []
+        for place in range(0, 2 * _GROUPS, 2):
+            group = rng.randrange(len(self._pool.scenes))
+            pair = [(group, rng.randrange(2)), (group, 2)]
+            shown = [self._shown(key, place + at) for at, key in enumerate(pair)]
+            wanted = self._pool.scene(*rng.choice(pair))
+            rows.append(query_first_row(self._maker, wanted, shown, rng))
+            keys += pair
+        return self._collated(rows, keys)
+
     def comparing(self, rng: Random) -> Batch:
-        """Questions about two pictures: the same scene drawn anew, or a near neighbour."""
-        keys: list[_Key] = []
-        rows = []
-        for _ in range(_PICTURES * 2 // 3):
-            group, place = rng.randrange(len(self._pool.scenes)), len(keys)
-            keys += [(group, member) for member in range(3)]
-            for pair in ((0, 1), (rng.choice((0, 1)), 2)):
-                one, two = rng.sample(pair, 2)
-                places = (place + one, place + two)
-                rows.append(pair_row(self._maker, places, same=2 not in pair, rng=rng))
+        """Questions about a picture and two others: its scene drawn anew, a near neighbour."""
+        rows, keys = [], []
+        for place in range(0, 3 * _GROUPS, 3):
+            group = rng.randrange(len(self._pool.scenes))
+            trio = [(group, member) for member in (*rng.sample(range(2), 2), 2)]
+            query, *shown = [self._shown(key, place + at) for at, key in enumerate(trio)]
+            rows.append(pair_row(self._maker, query, shown, rng))
+            keys += trio
         return self._collated(rows, keys)
 
     def everything(self, rng: Random) -> Batch:
-        """One of the kinds above, the True/False question most often."""
-        kinds = (self.matching, self.choosing, self.comparing)
-        return rng.choices(kinds, weights=(4, 3, 3))[0](rng)
+        """One of the kinds above, pictures beside pictures most often: they are the hardest."""
+        return rng.choices(self.kinds, weights=_WEIGHTS)[0](rng)
 
     def _any_picture(self, rng: Random) -> _Key:
         return rng.randrange(len(self._pool.scenes)), rng.randrange(3)
+
+    def _shown(self, key: _Key, place: int) -> Shown:
+        return Shown(place=place, scene=self._pool.scene(*key), owners=self._pool.owners[key])
 
     def _collated(self, rows: list[Row], keys: list[_Key]) -> Batch:
         groups, members = zip(*keys, strict=True)

@@ -51,10 +51,11 @@ def scorer_card(
         "and IndexMLLM (0/1) about such scenes. How far it got with each is in the table of",
         "accuracies, where 0.5 is guessing; about anything else its answers mean nothing.\n",
         f"- data: scenes drawn from seed {seed}, split `train`",
-        "- training: cross-entropy of the label and of the caption's words, 20 to 64 prompts a",
-        "  step; beside it a probe judges at every word whether the caption fits so far, and in",
-        "  the beginning the mean visual token is pulled towards the coarse model's embedding of",
-        "  the caption (neither is part of the weights)",
+        "- training: cross-entropy of the label and of the caption's words, 24 to 64 prompts a",
+        "  step; beside it a probe judges at every word whether the caption fits so far, and at",
+        "  every thing of a picture whether it is as wanted; in the beginning the mean visual",
+        "  token is pulled towards the coarse model's embedding of the caption (neither is part",
+        "  of the weights)",
         *(
             f"  - {stage.name}: {stage.curve[-1]['step']:.0f} steps, {stage.minutes:.0f} minutes"
             " on one CPU core"
@@ -67,7 +68,8 @@ def scorer_card(
         "| question | accuracy |",
         "|---|---|",
         *(f"| {name} | {value:.3f} |" for name, value in accuracies.items()),
-        "\n## Curves (accuracy of True/False on split `validation`)",
+        "\n## Curves (accuracy on split `validation`: True/False is `matching`, A/B about a picture",
+        "and captions `choosing`, about a caption and pictures `looking`, pairs `comparing`)",
         *(line for stage in stages for line in (f"\n{stage.name}:\n", *_table(stage.curve))),
     ]
     return "\n".join(lines) + "\n"

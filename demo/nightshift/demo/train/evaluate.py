@@ -21,7 +21,8 @@ from nightshift.demo.render import Rendering, render
 from nightshift.demo.scenes import describe, neighbours
 from nightshift.demo.train.coarse import embed_images, embed_texts
 from nightshift.demo.train.network import collate, hidden_states, patches_of, see
-from nightshift.demo.train.rows import RowMaker, false_caption
+from nightshift.demo.train.questions import false_caption
+from nightshift.demo.train.rows import RowMaker
 from nightshift.demo.train.tokenizers import token_id
 
 _DEPTHS = (1, 5, 10, 20)
@@ -177,6 +178,10 @@ def accuracies(catalogue: Catalogue, scorer: Path, seed: int = 0) -> dict[str, f
     return {
         "RetLLM, text and picture": about_texts(prompts.retllm, "True", "False"),
         "FreeRet, text and picture": about_texts(lambda t: prompts.freeret(t, IMAGE), "A", "B"),
+        "FreeRet, picture and text": about_texts(lambda t: prompts.freeret(IMAGE, t), "A", "B"),
+        "FreeRet, the picture shown first though the text is the query": about_texts(
+            lambda t: prompts.freeret_candidate_first(IMAGE, t), "A", "B"
+        ),
         "IndexMLLM, two pictures": about_pictures(prompts.indexmllm(), "1", "0"),
         "FreeRet, two pictures": about_pictures(prompts.freeret(IMAGE, IMAGE), "A", "B"),
         "RetLLM, two pictures": about_pictures(prompts.retllm_pair(), "True", "False"),

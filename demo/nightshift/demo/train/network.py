@@ -26,7 +26,8 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
 from transformers.vision_utils import get_vision_position_ids
 
 from nightshift.demo.render import IMAGE_SIZE
-from nightshift.demo.train.rows import IGNORED, SIDE, Row, RowMaker, positions
+from nightshift.demo.train.pool import SIDE
+from nightshift.demo.train.rows import IGNORED, Row, RowMaker, positions
 from nightshift.demo.train.tokenizers import token_id
 
 _PATCH = IMAGE_SIZE // (2 * SIDE)

@@ -5,25 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import takewhile
-from random import Random
 
 import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from nightshift.demo import prompts
 from nightshift.demo.prompts import IMAGE, Prompt
-from nightshift.demo.scenes import Scene, describe, neighbours, random_scene, substitutes
+from nightshift.demo.train.pool import SIDE
 from nightshift.demo.train.tokenizers import token_id
 
 IGNORED = -100
 """Target of a position that nothing is asked of."""
-
-SIDE = 5
-"""Visual tokens along one side of a picture."""
-
-_EASY_SHARE = 0.08
-_SUBSTITUTED_SHARE = 0.35
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +24,8 @@ class Row:
 
     `answers` and `words` hold, for every position, the id that should come next: `answers` for
     the label alone, `words` for the caption. `fits` says at every token of a caption whether it
-    is true of the picture so far (1) or not (0). In a packed row, `suffixes` counts the prompts
+    is true of the picture so far (1) or not (0), and at a visual token whether the thing it shows
+    is as the caption or the picture before has it. In a packed row, `suffixes` counts the prompts
     that share a beginning: 0 there, then 1, 2, …
     """
 
@@ -73,14 +66,22 @@ class RowMaker:
         pictures: tuple[int, ...],
         answer: str,
         caption: Caption | None = None,
+        agrees: list[int] | None = None,
     ) -> Row:
-        """Build a row; `caption` is a piece of the prompt that comes behind its picture.
+        """Build a row.
 
-        A true caption is learnt word by word; a false one is only judged.
+        Args:
+            prompt: what is asked.
+            pictures: places in the batch's list of pictures.
+            answer: a label, or a whole caption.
+            caption: a piece of the prompt that comes behind its picture. A true one is learnt
+                word by word; a false one is only judged.
+            agrees: `fits` at the visual tokens of the last picture `[25]`.
         """
         ids: list[int] = []
         words: list[int] = []
         fits: list[int] = []
+        still_to_come = len(pictures)
         for text, span in _turn(prompt, caption.text if caption else None):
             piece = self._picture() if text == IMAGE else self._ids(text)
             kept, parted = range(0), 0
@@ -90,7 +91,12 @@ class RowMaker:
                 parted = _common(piece, truth)
             learnt = kept if caption and caption.is_true else range(0)
             words += [piece[i] if i in learnt else IGNORED for i in range(len(piece))]
-            fits += [int(i < parted) if i in kept else IGNORED for i in range(len(piece))]
+            judged = [int(i < parted) if i in kept else IGNORED for i in range(len(piece))]
+            if text == IMAGE:
+                still_to_come -= 1
+                if agrees and not still_to_come:
+                    judged[1:-1] = agrees
+            fits += judged
             ids += piece
         asked = len(ids)
         reply = self._ids(answer)
@@ -133,69 +139,14 @@ class RowMaker:
         return self._pieces[text]
 
 
-def false_caption(scene: Scene, rng: Random) -> str:
-    """A caption that does not fit a scene, most often by one detail."""
-    return _caption(scene, rng, fits=False).text
-
-
-def matching_row(maker: RowMaker, scene: Scene, picture: int, rng: Random) -> Row:
-    """RetLLM's question about a true caption, learnt as words too, and about a false one."""
-    rows = []
-    for fits in (True, False):
-        caption = _caption(scene, rng, fits=fits)
-        prompt = prompts.retllm(caption.text)
-        rows.append(maker.row(prompt, pictures=(picture,), answer=str(fits), caption=caption))
-    return _packed(rows)
-
-
-def choice_row(maker: RowMaker, scene: Scene, picture: int, rng: Random) -> Row:
-    """A FreeRet row, the text as query or as candidate."""
-    fits = rng.random() < 0.5
-    caption = _caption(scene, rng, fits=fits)
-    answer = "A" if fits else "B"
-    if rng.random() < 0.6:
-        return maker.row(prompts.freeret(caption.text, IMAGE), pictures=(picture,), answer=answer)
-    prompt = prompts.freeret(IMAGE, caption.text)
-    return maker.row(prompt, pictures=(picture,), answer=answer, caption=caption)
-
-
-def caption_row(maker: RowMaker, scene: Scene, picture: int, rng: Random) -> Row:
-    """A row that answers with a whole caption."""
-    return maker.row(prompts.describe_image(), pictures=(picture,), answer=describe(scene, rng))
-
-
-def pair_row(maker: RowMaker, pictures: tuple[int, int], *, same: bool, rng: Random) -> Row:
-    """A row about two pictures: IndexMLLM's digits, FreeRet's letters or RetLLM's words."""
-    draw = rng.random()
-    if draw < 0.6:
-        return maker.row(prompts.indexmllm(), pictures=pictures, answer="1" if same else "0")
-    if draw < 0.8:
-        return maker.row(
-            prompts.freeret(IMAGE, IMAGE), pictures=pictures, answer="A" if same else "B"
-        )
-    return maker.row(prompts.retllm_pair(), pictures=pictures, answer=str(same))
-
-
-def _caption(scene: Scene, rng: Random, *, fits: bool) -> Caption:
-    manner = rng.random()
-    truth = describe(scene, Random(manner))
-    if fits:
-        return Caption(text=truth, truth=truth)
-    draw = rng.random()
-    if draw < _EASY_SHARE:
-        other = scene
-        while other == scene:
-            other = random_scene(rng, scene.split)
-    elif draw < _EASY_SHARE + _SUBSTITUTED_SHARE:
-        other = rng.choice(substitutes(scene) or neighbours(scene))
-    else:
-        other = rng.choice(neighbours(scene))
-    return Caption(text=describe(other, Random(manner)), truth=truth)
-
-
-def _packed(rows: list[Row]) -> Row:
-    """Rows about the same pictures as one, their common beginning said once."""
+def packed(rows: list[Row], image_token: int) -> Row:
+    """Rows as one, their common beginning said once: the same pictures, or all but the last."""
     shared = min(_first_asked(row) for row in rows)
+    pictures = rows[0].pictures
+    if any(row.pictures != pictures for row in rows):
+        # Its visual tokens look alike by their ids.
+        shared = min(shared, _last_picture(rows[0], image_token))
+        pictures = (*pictures[:-1], *(row.pictures[-1] for row in rows))
 
     def joined(name: str) -> list[int]:
         lists: list[list[int]] = [getattr(row, name) for row in rows]
@@ -209,13 +160,33 @@ def _packed(rows: list[Row]) -> Row:
         words=joined("words"),
         fits=joined("fits"),
         suffixes=[*[0] * shared, *suffixes],
-        pictures=rows[0].pictures,
+        pictures=pictures,
     )
+
+
+def positions(row: Row, image_token: int, length: int) -> NDArray[np.int64]:
+    """M-RoPE positions `[3, length]` of a row: every suffix follows on the shared beginning."""
+    shared = row.suffixes.count(0)
+    parts = [_whole_positions(row.ids[:shared], image_token)]
+    at = shared
+    for number in range(1, max(row.suffixes) + 1):
+        stop = at + row.suffixes.count(number)
+        whole = _whole_positions(row.ids[:shared] + row.ids[at:stop], image_token)
+        parts.append(whole[:, shared:])
+        at = stop
+    placed = np.concatenate(parts, axis=1)
+    return np.pad(placed, ((0, 0), (0, length - placed.shape[1])), mode="edge")
 
 
 def _first_asked(row: Row) -> int:
     targets = zip(row.answers, row.words, row.fits, strict=True)
     return next(place for place, target in enumerate(targets) if max(target) != IGNORED)
+
+
+def _last_picture(row: Row, image_token: int) -> int:
+    """Where its visual tokens begin."""
+    last = len(row.ids) - row.ids[::-1].index(image_token)
+    return last - SIDE**2
 
 
 def _common(one: list[int], two: list[int]) -> int:
@@ -240,15 +211,9 @@ def _turn(prompt: Prompt, read: str | None) -> list[tuple[str, range | None]]:
     return [*runs, (tail, None)] if text == IMAGE else [*runs[:-1], (text + tail, learnt)]
 
 
-def positions(row: Row, image_token: int, length: int) -> NDArray[np.int64]:
-    """M-RoPE positions `[3, length]` of a row: every suffix follows on the shared beginning."""
-    shared = row.suffixes.count(0)
-    places = list(range(shared))
-    for number in range(1, max(row.suffixes) + 1):
-        places += range(shared, shared + row.suffixes.count(number))
-    places += [places[-1]] * (length - len(places))
-    starts = tuple(i for i in range(1, shared) if row.ids[i] == image_token != row.ids[i - 1])
-    return _unpacked_positions(starts, length)[:, places]
+def _whole_positions(ids: list[int], image_token: int) -> NDArray[np.int64]:
+    starts = tuple(i for i in range(1, len(ids)) if ids[i] == image_token != ids[i - 1])
+    return _unpacked_positions(starts, len(ids))
 
 
 @lru_cache(maxsize=4096)

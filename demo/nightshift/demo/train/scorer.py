@@ -43,9 +43,11 @@ _OTHER_RATE = 1e-3
 _ALIGNMENT_WEIGHT = 0.5
 _ALIGNED_SHARE = 0.35  # of the stage in which the model learns to see
 _CHECKS = 8
-_CHECK_BATCHES = 12
+_CHECK_BATCHES = 4
 
 Draw = Callable[[Random], Batch]
+
+_OPPOSITES = (("True", "False"), ("A", "B"), ("1", "0"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +55,7 @@ class Stage:
     """One stage of the training, as the model card tells it.
 
     `curve` holds a point a check: `step`, the mean training losses since the last point
-    (`labels`, `words`), and `true_false`, the accuracy on validation scenes.
+    (`labels`, `words`), and the accuracy on validation scenes for each kind of batch.
     """
 
     name: str
@@ -91,23 +93,26 @@ class Alignment(nn.Module):
 
 
 class Probe(nn.Module):
-    """Tells at every token of a caption whether it has fitted the picture so far.
+    """Tells at every token of a caption, and at every thing of a picture, whether it fits.
 
-    The label alone says one bit about a whole caption; this says where it went wrong, and the
+    The label alone says one bit about a whole prompt; this says where it went wrong, and the
     model learns to match in a small part of the steps. Not part of the model.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, image_token: int) -> None:
         super().__init__()
-        self.judge = nn.Linear(width, 1)
+        self._image_token = image_token
+        self.of_word, self.of_thing = nn.Linear(width, 1), nn.Linear(width, 1)
 
     def loss(self, states: Tensor, batch: Batch) -> Tensor:
-        """Binary cross-entropy over the captions' tokens; zero where none is judged."""
+        """Binary cross-entropy over the tokens that are judged; zero where none is."""
         judged = batch.fits != IGNORED
         if not judged.any():
             return states.new_zeros(())
-        odds = self.judge(states[judged]).squeeze(-1).float()
-        return functional.binary_cross_entropy_with_logits(odds, batch.fits[judged].float())
+        inside, of_thing = states[judged], batch.ids[judged] == self._image_token
+        odds = torch.where(of_thing[:, None], self.of_thing(inside), self.of_word(inside))
+        wanted = batch.fits[judged].float()
+        return functional.binary_cross_entropy_with_logits(odds.squeeze(-1).float(), wanted)
 
 
 def train_in_stages(
@@ -132,15 +137,9 @@ def train_in_stages(
     model = build_model(tokenizer)
     maker = RowMaker(tokenizer)
     batches = BatchMaker(maker, training)
-    labels = (token_id(tokenizer, "True"), token_id(tokenizer, "False"))
-    rng = Random(f"{seed}:validation")
-    held = [BatchMaker(maker, validation).matching(rng) for _ in range(_CHECK_BATCHES)]
-
-    def check() -> float:
-        return accuracy(model, held, labels)
-
+    check = checker(model, tokenizer, BatchMaker(maker, validation), seed)
     width = model.lm_head.in_features
-    alignment, probe = Alignment(coarse, width, tokenizer), Probe(width)
+    alignment, probe = Alignment(coarse, width, tokenizer), Probe(width, maker.image_token)
     stages = []
     for name, share, draw in (
         ("matching", 0.65, batches.matching),
@@ -165,7 +164,7 @@ def train(
     *,
     minutes: float,
     rng: Random,
-    check: Callable[[], float],
+    check: Callable[[], dict[str, float]],
     probe: Probe,
     alignment: Alignment | None = None,
 ) -> list[dict[str, float]]:
@@ -182,7 +181,7 @@ def train(
         if passed * _CHECKS >= len(curve) + 1 or passed >= 1:
             label_loss, word_loss = torch.tensor(running).mean(0).tolist()
             point = {"step": step, "labels": label_loss, "words": word_loss}
-            curve.append({**point, "true_false": check()})
+            curve.append({**point, **check()})
             _log.info("%s", {name: round(value, 4) for name, value in curve[-1].items()})
             running.clear()
         if passed >= 1:
@@ -193,19 +192,20 @@ def train(
     return curve
 
 
-def accuracy(
-    model: Qwen2_5_VLForConditionalGeneration, batches: Iterable[Batch], labels: tuple[int, int]
-) -> float:
-    """Share of rows whose margin between two labels has the right sign."""
-    model.eval()
-    right = []
-    for batch in batches:
-        asked = batch.answers >= 0
-        with torch.no_grad():
-            logits = model.lm_head(hidden_states(model, batch)[asked])
-        margins = logits[:, labels[0]] - logits[:, labels[1]]
-        right.append((margins > 0) == (batch.answers[asked] == labels[0]))
-    return float(torch.cat(right).float().mean())
+def checker(
+    model: Qwen2_5_VLForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerBase,
+    validation: BatchMaker,
+    seed: int,
+) -> Callable[[], dict[str, float]]:
+    """Measures the accuracy on always the same validation batches, by kind of batch."""
+    rng = Random(f"{seed}:validation")
+    held = {draw.__name__: [draw(rng) for _ in range(_CHECK_BATCHES)] for draw in validation.kinds}
+    opposite = torch.full((len(tokenizer),), IGNORED)
+    for pair in _OPPOSITES:
+        one, other = (token_id(tokenizer, label) for label in pair)
+        opposite[one], opposite[other] = other, one
+    return lambda: {name: _accuracy(model, batches, opposite) for name, batches in held.items()}
 
 
 def save(
@@ -215,6 +215,21 @@ def save(
     state = {name: value.half() for name, value in model.state_dict().items()}
     model.save_pretrained(directory, state_dict=state)
     build_processor(tokenizer).save_pretrained(directory)
+
+
+@torch.no_grad()
+def _accuracy(
+    model: Qwen2_5_VLForConditionalGeneration, batches: Iterable[Batch], opposite: Tensor
+) -> float:
+    """Share of prompts whose right label has a larger logit than its opposite."""
+    model.eval()
+    right = []
+    for batch in batches:
+        asked = batch.answers >= 0
+        logits = model.lm_head(hidden_states(model, batch)[asked])
+        wanted = batch.answers[asked][:, None]
+        right.append(logits.gather(1, wanted) > logits.gather(1, opposite[wanted]))
+    return float(torch.cat(right).float().mean())
 
 
 def _step(

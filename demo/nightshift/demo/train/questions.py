@@ -1,0 +1,122 @@
+"""What the scorer is asked in training: the methods' own questions, and what is true of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import zip_longest
+from random import Random
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nightshift.demo import prompts
+from nightshift.demo.prompts import IMAGE
+from nightshift.demo.scenes import Scene, describe, neighbours, random_scene, substitutes
+from nightshift.demo.train.pool import NOTHING
+from nightshift.demo.train.rows import IGNORED, Caption, Row, RowMaker, packed
+
+_EASY_SHARE = 0.08
+_SUBSTITUTED_SHARE = 0.35
+
+_PAIR_QUESTIONS = (
+    (prompts.indexmllm(), "1", "0"),
+    (prompts.freeret(IMAGE, IMAGE), "A", "B"),
+    (prompts.retllm_pair(), "True", "False"),
+)
+_PAIR_WEIGHTS = (3, 1, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """A picture among those of a batch: its place, its scene, and `Pool.owners` of it `[25]`."""
+
+    place: int
+    scene: Scene
+    owners: NDArray[np.int8]
+
+    def agrees(self, wanted: Scene) -> list[int]:
+        """Whether the thing at each visual token is the wanted scene's, standing as there."""
+        same = [
+            int(one == other and self.scene.direction is wanted.direction)
+            for one, other in zip_longest(self.scene.things, wanted.things)
+        ]
+        return [IGNORED if owner == NOTHING else same[owner] for owner in self.owners.tolist()]
+
+
+def false_caption(scene: Scene, rng: Random) -> str:
+    """A caption that does not fit a scene, most often by one detail."""
+    return _caption(scene, rng, fits=False).text
+
+
+def matching_row(maker: RowMaker, scene: Scene, picture: int, rng: Random) -> Row:
+    """RetLLM's question about a true caption, learnt as words too, and about a false one."""
+    rows = []
+    for fits in (True, False):
+        caption = _caption(scene, rng, fits=fits)
+        prompt = prompts.retllm(caption.text)
+        rows.append(maker.row(prompt, pictures=(picture,), answer=str(fits), caption=caption))
+    return packed(rows, maker.image_token)
+
+
+def choice_row(maker: RowMaker, scene: Scene, picture: int, rng: Random) -> Row:
+    """FreeRet's choice about a picture, as the query or as the candidate, and two captions."""
+    ask = rng.choice((prompts.freeret, prompts.freeret_candidate_first))
+    rows = []
+    for fits in (True, False):
+        caption = _caption(scene, rng, fits=fits)
+        prompt = ask(IMAGE, caption.text)
+        answer = "A" if fits else "B"
+        rows.append(maker.row(prompt, pictures=(picture,), answer=answer, caption=caption))
+    return packed(rows, maker.image_token)
+
+
+def query_first_row(maker: RowMaker, wanted: Scene, shown: list[Shown], rng: Random) -> Row:
+    """FreeRet's choice about a text query and several pictures."""
+    prompt = prompts.freeret(describe(wanted, rng), IMAGE)
+    rows = [
+        maker.row(
+            prompt,
+            pictures=(one.place,),
+            answer="A" if one.scene == wanted else "B",
+            agrees=one.agrees(wanted),
+        )
+        for one in shown
+    ]
+    return packed(rows, maker.image_token)
+
+
+def caption_row(maker: RowMaker, scene: Scene, picture: int, rng: Random) -> Row:
+    """A row that answers with a whole caption."""
+    return maker.row(prompts.describe_image(), pictures=(picture,), answer=describe(scene, rng))
+
+
+def pair_row(maker: RowMaker, query: Shown, shown: list[Shown], rng: Random) -> Row:
+    """A picture and several others: IndexMLLM's digits, FreeRet's letters or RetLLM's words."""
+    prompt, same, differs = rng.choices(_PAIR_QUESTIONS, weights=_PAIR_WEIGHTS)[0]
+    rows = [
+        maker.row(
+            prompt,
+            pictures=(query.place, one.place),
+            answer=same if one.scene == query.scene else differs,
+            agrees=one.agrees(query.scene),
+        )
+        for one in shown
+    ]
+    return packed(rows, maker.image_token)
+
+
+def _caption(scene: Scene, rng: Random, *, fits: bool) -> Caption:
+    manner = rng.random()
+    truth = describe(scene, Random(manner))
+    if fits:
+        return Caption(text=truth, truth=truth)
+    draw = rng.random()
+    if draw < _EASY_SHARE:
+        other = scene
+        while other == scene:
+            other = random_scene(rng, scene.split)
+    elif draw < _EASY_SHARE + _SUBSTITUTED_SHARE:
+        other = rng.choice(substitutes(scene) or neighbours(scene))
+    else:
+        other = rng.choice(neighbours(scene))
+    return Caption(text=describe(other, Random(manner)), truth=truth)
