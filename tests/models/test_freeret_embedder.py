@@ -11,8 +11,14 @@ from torch import Tensor, nn
 from transformers import AutoProcessor
 
 from nightshift.models.cache import ModelCache
+from nightshift.models.codecs.codec import Codec
 from nightshift.models.content import ItemContent
-from nightshift.models.describe import describe_embedder, describe_scorer
+from nightshift.models.describe import (
+    describe_embedder,
+    describe_embedder_vision,
+    describe_scorer,
+    describe_vision,
+)
 from nightshift.models.embedder import Embedder, Role
 from nightshift.models.embedders.freeret import FreeRetEmbedder
 from nightshift.models.engine.family import PixelLimits
@@ -25,6 +31,7 @@ from nightshift.models.load import bind_embedder
 from nightshift.models.scorer import Group, PairGroup
 from nightshift.schema.errors import InputError, ModelError
 from nightshift.schema.runs import ScorerParams
+from tests.models.stored import codec_of, stored
 from tests.models.tiny import picture
 
 SITES = ("attn_L", "mlp_L_prenorm", "mlp_L_postnorm", "mlp_L-1")
@@ -48,8 +55,8 @@ def prompts(qwen: Qwen25VL) -> Prepared:
     return prepare(qwen, PixelLimits(), groups)
 
 
-def bound(family: Qwen25VL, spec: str) -> FreeRetEmbedder:
-    found = bind_embedder(family, describe_embedder(spec))
+def bound(family: Qwen25VL, spec: str, codec: Codec | None = None) -> FreeRetEmbedder:
+    found = bind_embedder(family, describe_embedder(spec), codec)
     assert isinstance(found, FreeRetEmbedder)
     return found
 
@@ -214,6 +221,54 @@ def test_site_prompt_and_task_each_change_vectors_and_fingerprint(
     found = [vectors(one, TEXT)[0] for one in embedders]
     # The two sites behind the feed-forward differ by a norm, whose weights here are all one.
     assert all(np.abs(found[0] - other).max() > 1e-4 for other in found[1:])
+
+
+def test_stored_tokens_give_the_vectors_of_the_pixels_bit_for_bit(
+    qwen: Qwen25VL, qwen_folder: Path, embedder: FreeRetEmbedder
+) -> None:
+    tower = describe_vision(f"hf:{qwen_folder}@float32")
+
+    later = [stored(qwen, tower, one, codec_of("none")) for one in (IMAGE, BOTH)]
+
+    for role in ("item", "query"):
+        from_pixels = vectors(embedder, IMAGE, BOTH, TEXT, role=role)
+        assert vectors(embedder, *later, TEXT, role=role).tobytes() == from_pixels.tobytes()
+        mixed = vectors(embedder, later[0], BOTH, TEXT, role=role)
+        assert mixed.tobytes() == from_pixels.tobytes()
+
+
+def test_a_codec_is_for_items_and_the_same_for_stored_tokens_and_for_pixels(
+    qwen: Qwen25VL, qwen_folder: Path, embedder: FreeRetEmbedder
+) -> None:
+    spec = f"freeret:{qwen_folder}?codec=pool2+int8@float32"
+    tower = describe_embedder_vision(spec)
+    assert tower is not None
+    codec = codec_of("pool2+int8")
+    coded = bound(qwen, spec, codec)
+
+    as_item = vectors(coded, IMAGE)
+
+    assert coded.fingerprint != embedder.fingerprint
+    assert vectors(coded, stored(qwen, tower, IMAGE, codec)).tobytes() == as_item.tobytes()
+    assert np.abs(as_item - vectors(embedder, IMAGE)).max() > 1e-4
+    as_query = vectors(coded, IMAGE, role="query")
+    assert as_query.tobytes() == vectors(embedder, IMAGE, role="query").tobytes()
+    with pytest.raises(ModelError, match="nightshift index build"):
+        bound(qwen, spec)
+
+
+def test_the_vision_tower_is_that_of_scorers_with_the_same_pixel_limits(qwen_folder: Path) -> None:
+    def tower(options: str) -> object:
+        spec = f"freeret:{qwen_folder}{options}@float32"
+        found = describe_embedder_vision(spec)
+        assert found is not None
+        assert describe_embedder(spec).card["vision"] == found.fingerprint
+        return found
+
+    scorer = f"hf:{qwen_folder}@float32"
+    assert tower("?task=news") == describe_vision(scorer)
+    limited = describe_vision(scorer, min_pixels=3136, max_pixels=6272)
+    assert tower("?min_pixels=3136&max_pixels=6272") == limited
 
 
 def test_a_layer_without_a_state_between_its_halves_is_refused(

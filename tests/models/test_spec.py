@@ -32,6 +32,14 @@ from nightshift.schema.runs import EmbedderParams
             ModelSpec(library="freeret", source=Hub(name="org/name"), embedding=EmbedderParams()),
         ),
         (
+            "freeret:org/name?codec=kmeans(70)+pq(448,8)&codebook=ab12",
+            ModelSpec(
+                library="freeret",
+                source=Hub(name="org/name"),
+                embedding=EmbedderParams(codec="kmeans(70)+pq(448,8)", codebook="ab12"),
+            ),
+        ),
+        (
             "freeret:org/name?site=mlp_L-1&task=news@float16",
             ModelSpec(
                 library="freeret",

@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from nightshift.models.binding import bind
-from nightshift.models.codecs.codec import Codec
 from nightshift.models.codecs.product import train
 from nightshift.models.codecs.records import decode_record, encode_record
-from nightshift.models.codecs.tokens import CodedImage, SeenPicture
+from nightshift.models.codecs.tokens import CodedImage
 from nightshift.models.content import ItemContent
 from nightshift.models.describe import describe_vision
 from nightshift.models.engine.family import Family, PixelLimits
@@ -22,14 +21,13 @@ from nightshift.models.load import load_family
 from nightshift.models.pairs import PairScorer
 from nightshift.models.scorer import Group, PairGroup, PairReading
 from nightshift.models.token_grids import token_grids
-from nightshift.models.vision import bind as bind_vision
 from nightshift.schema.errors import InputError, ModelError
 from nightshift.schema.runs import EnhancementParams, ScorerParams
-from nightshift.scoring.codecs import Quantise, parse_codec
+from nightshift.scoring.codecs import Quantise
 from nightshift.scoring.prompts import Labels
+from tests.models.stored import WIDTH, codec_of, seen, stored
 from tests.models.tiny import picture
 
-WIDTH = 64
 OFF = EnhancementParams(trigger="never")
 LABELS = Labels(positive="1", negative="0")
 QUERY = ItemContent(images=(picture(1),))
@@ -43,26 +41,9 @@ def family_params(**more: object) -> ScorerParams:
     return ScorerParams(method="indexmllm", framing="object", enhancement=OFF, **more)
 
 
-def codec_of(name: str, codebook: bytes | None = None) -> Codec:
-    return Codec(parse_codec(name), width=WIDTH, precision="float32", codebook=codebook)
-
-
 @pytest.fixture(scope="session")
 def facts(qwen_folder: Path):
     return describe_vision(f"hf:{qwen_folder}@float32")
-
-
-def seen(qwen: Qwen25VL, facts, *contents: ItemContent) -> list[tuple[SeenPicture, ...]]:
-    tower = bind_vision(qwen, facts)
-    return tower.see(tower.prepare(contents))
-
-
-def stored(qwen: Qwen25VL, facts, content: ItemContent, codec: Codec) -> ItemContent:
-    """The content as a later night reads it."""
-    (pictures,) = seen(qwen, facts, content)
-    return ItemContent(
-        texts=content.texts, seen=decode_record(encode_record(pictures, codec), codec)
-    )
 
 
 def read(scorer: PairScorer, query: ItemContent, *candidates: ItemContent) -> list[PairReading]:

@@ -156,6 +156,43 @@ def test_indexmllm_ranks_pictures_from_a_trained_codec_by_the_fused_score(
     assert failures(night, coded) == []
 
 
+def test_an_index_of_the_scorer_s_own_model_is_built_from_tokens_without_any_picture(
+    token_night: Night, scenes: Path, pictures: Path, scorer: str
+) -> None:
+    night = token_night
+
+    def found(name: str, options: str = "") -> list[tuple[object, ...]]:
+        embedder = scorer.replace("hf:", "freeret:") + options
+        built = night.cli(
+            "index", "build", "few", "--embedder", embedder, "--name", name, "--rebuild", "--wait",
+            "--json",
+        )  # fmt: skip
+        assert failures(night, json.loads(built.stdout)["run_id"]) == []
+        run_id = rerank(night, scenes, scorer, "--index", name)
+        return night.rows(
+            "SELECT query_id, coarse_rank, item_id, coarse_score FROM candidate "
+            "WHERE run_id = :run ORDER BY 1, 2",
+            run=run_id,
+        )
+
+    from_pixels = found("pixels")
+    unbuilt = night.cli(
+        "index", "build", "few", "--embedder", scorer.replace("hf:", "freeret:") + "?codec=int8",
+        check=False,
+    )  # fmt: skip
+    build(night, scorer)
+    build(night, scorer, "--codec", "pool2")
+    with away(pictures):
+        from_tokens = found("tokens")
+        from_fewer = found("fewer", "?codec=pool2")
+
+    assert len(from_pixels) == 12 * 6
+    assert from_tokens == from_pixels
+    assert from_fewer != from_pixels
+    assert unbuilt.returncode == 3
+    assert "tokens build few" in unbuilt.stderr
+
+
 def test_a_damaged_shard_is_named_costs_no_result_and_is_made_again(
     token_night: Night, scenes: Path, scorer: str
 ) -> None:

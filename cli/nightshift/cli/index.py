@@ -1,6 +1,7 @@
 """`nightshift index build | list`: embed a catalogue."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import click
 from nightshift.cli.options import data_dir_option, json_option, read_settings
 
 if TYPE_CHECKING:
+    from nightshift.schema.models import ModelFacts
     from nightshift.stores.database import Database
 
 __all__ = ["index"]
@@ -63,7 +65,6 @@ def build(
     """
     from nightshift.cli.planning import default_item_parts
     from nightshift.cli.services import open_services
-    from nightshift.models.describe import describe_embedder
     from nightshift.producers.plan_index import plan_index
 
     settings = read_settings(data_dir)
@@ -73,7 +74,7 @@ def build(
             services.database,
             services.vectors,
             catalog,
-            embedder=describe_embedder(embedder),
+            embedder=_describe(services.database, catalog, embedder),
             parts=parts,
             name=name,
             index_type=index_type,
@@ -140,6 +141,23 @@ def list_(data_dir: Path | None, as_json: bool) -> None:
             one.embedder,
         )
     make_console().print(table)
+
+
+def _describe(database: "Database", catalog: str, embedder: str) -> "ModelFacts":
+    """The embedder; one that sees items through a codec, with the codebook that it has by now."""
+    from nightshift.models.describe import describe_embedder, describe_embedder_vision
+    from nightshift.models.spec import parse_spec
+    from nightshift.producers.plan_tokens import token_set_of
+    from nightshift.scoring.codecs import parse_codec
+
+    vision = describe_embedder_vision(embedder)
+    spec = parse_spec(embedder)
+    if vision is None or spec.embedding is None:
+        return describe_embedder(embedder)
+    token_set = token_set_of(database, catalog, vision, parse_codec(spec.embedding.codec))
+    codebook = (token_set and token_set.codebook_digest) or ""
+    params = spec.embedding.model_copy(update={"codebook": codebook})
+    return describe_embedder(str(replace(spec, embedding=params)))
 
 
 def _wait(database: "Database", run_id: int, *, quiet: bool) -> str:

@@ -10,6 +10,7 @@ from nightshift.models.engine.family import Family, PixelLimits
 from nightshift.models.engine.generate import generate
 from nightshift.models.engine.prompts import Prepared, prepare
 from nightshift.models.engine.visual import see
+from nightshift.models.rendering import shown
 from nightshift.models.scorer import Group, Piece
 from nightshift.schema.errors import InputError
 from nightshift.scoring.answering import MAX_TOKENS, cited, question
@@ -85,4 +86,4 @@ class Answerer:
 
 def _pieces(content: ItemContent) -> tuple[Piece, ...]:
     """Pictures, then texts."""
-    return (*content.images, "\n".join(content.texts))
+    return (*shown(content), "\n".join(content.texts))

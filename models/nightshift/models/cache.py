@@ -52,8 +52,8 @@ class ModelCache:
         self._family: Family | None = None
         self._bound: dict[str, object] = {}
 
-    def embedder(self, spec: str, fingerprint: str) -> Embedder:
-        """The embedder of a run.
+    def embedder(self, spec: str, fingerprint: str, codec: Codec | None = None) -> Embedder:
+        """The embedder of a run, with the codec of its parameters.
 
         Raises:
             ModelError: It cannot be loaded, or what loads here is not what the run was planned
@@ -62,7 +62,7 @@ class ModelCache:
 
         def load(facts: ModelFacts) -> Embedder:
             if "family" in facts.card:
-                return bind_embedder(self._shared(facts), facts)
+                return bind_embedder(self._shared(facts), facts, codec)
             return load_embedder(spec, device=self.device)
 
         return self._get(fingerprint, lambda: describe_embedder(spec), load)

@@ -17,7 +17,7 @@ class ItemContent:
     #: Decoded.
     images: tuple[Image.Image, ...] = ()
     #: In place of `images`, where an earlier night stored what the model's vision tower made of
-    #: them; for scorers only.
+    #: them; for what asks that model only.
     seen: tuple[SeenPicture, ...] = ()
 
     @property

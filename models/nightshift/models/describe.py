@@ -28,6 +28,7 @@ from nightshift.scoring.mixing import MIXING_WEIGHTS
 __all__ = [
     "FAMILIES",
     "describe_embedder",
+    "describe_embedder_vision",
     "describe_scorer",
     "describe_vision",
     "open_clip_checkpoint",
@@ -122,6 +123,27 @@ def describe_vision(
     parsed = parse_spec(spec)
     if parsed.library != "hf":
         raise ModelError(f"{spec!r}: a scorer is loaded by transformers; write hf:MODEL", spec)
+    return _describe_vision(parsed, min_pixels=min_pixels, max_pixels=max_pixels)
+
+
+def describe_embedder_vision(spec: str) -> ModelFacts | None:
+    """Name the vision tower that an embedder shares with scorers; None where it shares none.
+
+    Args:
+        spec: As for `describe_embedder`, which raises the same.
+    """
+    parsed = parse_spec(spec)
+    return None if parsed.embedding is None else _vision_of(parsed, parsed.embedding)
+
+
+def _vision_of(parsed: ModelSpec, params: EmbedderParams) -> ModelFacts:
+    scorer = replace(parsed, library="hf", embedding=None)
+    return _describe_vision(scorer, min_pixels=params.min_pixels, max_pixels=params.max_pixels)
+
+
+def _describe_vision(
+    parsed: ModelSpec, *, min_pixels: int | None, max_pixels: int | None
+) -> ModelFacts:
     canonical, config, weights = _multimodal(parsed)
     card = {
         "kind": "vision",
@@ -150,6 +172,8 @@ def _describe_freeret(parsed: ModelSpec, params: EmbedderParams) -> ModelFacts:
         "library": "freeret",
         "version": _EMBEDDER_VERSION,
         **weights,
+        # Whose stored tokens it may be shown.
+        "vision": _vision_of(parsed, params).fingerprint,
         "prompts": digest(params),
         "params": params.model_dump(mode="json"),
     }

@@ -96,7 +96,7 @@ def refuse_empty(contents: Sequence[ItemContent]) -> None:
         InputError: There is one; `subject_id` is its place.
     """
     for position, content in enumerate(contents):
-        if not (content.texts or content.images):
+        if not (content.texts or content.n_images):
             raise InputError(
                 f"content {position} has neither text nor image to embed",
                 "empty_content",

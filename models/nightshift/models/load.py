@@ -86,10 +86,15 @@ def load_family(facts: ModelFacts, *, device: str = "auto") -> "Family":
     return family
 
 
-def bind_embedder(family: "Family", facts: ModelFacts) -> Embedder:
-    """FreeRet's embedder over a loaded model; ModelError where it has no state at the site."""
+def bind_embedder(family: "Family", facts: ModelFacts, codec: Codec | None = None) -> Embedder:
+    """FreeRet's embedder over a loaded model, which shows items by way of a codec if one is given.
+
+    Raises:
+        ModelError: The model has no state at the site.
+    """
     freeret = import_module("nightshift.models.embedders.freeret")
-    embedder: Embedder = freeret.FreeRetEmbedder(family, parse_spec(facts.spec).embedding, facts)
+    params = parse_spec(facts.spec).embedding
+    embedder: Embedder = freeret.FreeRetEmbedder(family, params, facts, codec)
     return embedder
 
 

@@ -8,7 +8,7 @@ from nightshift.models.content import ItemContent
 from nightshift.models.scorer import Piece
 from nightshift.scoring.prompts import Content, Segment, Side
 
-__all__ = ["content_of", "pieces"]
+__all__ = ["content_of", "pieces", "shown"]
 
 
 def content_of(content: ItemContent) -> Content:
@@ -26,11 +26,12 @@ def pieces(
         sides: Whose pictures these are.
         coded: What the pictures of a side go through before they are shown.
     """
-    images = {side: _shown(content, coded.get(side)) for side, content in sides.items()}
+    images = {side: shown(content, coded.get(side)) for side, content in sides.items()}
     return tuple(s if isinstance(s, str) else images[s.side][s.index] for s in segments)
 
 
-def _shown(content: ItemContent, codec: Codec | None) -> tuple[Piece, ...]:
+def shown(content: ItemContent, codec: Codec | None = None) -> tuple[Piece, ...]:
+    """The pictures of a content as they go into prompts, through the codec where there is one."""
     if content.seen:
         return content.seen
     if codec is None:

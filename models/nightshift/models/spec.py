@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from nightshift.schema.errors import ModelError
 from nightshift.schema.runs import EmbedderParams
+from nightshift.scoring.codecs import parse_codec
 
 __all__ = ["Builtin", "Directory", "Hub", "ModelSpec", "Precision", "parse_spec"]
 
@@ -72,7 +73,7 @@ class ModelSpec:
     def __str__(self) -> str:
         hub = "hf-hub:" if self.library == "open_clip" and isinstance(self.source, Hub) else ""
         chosen = self.embedding.model_dump(exclude_defaults=True) if self.embedding else {}
-        options = f"?{urlencode(chosen)}" if chosen else ""
+        options = f"?{urlencode(chosen, safe='(),+')}" if chosen else ""
         suffix = f"@{self.precision}" if self.precision else ""
         return f"{self.library}:{hub}{self.source}{options}{suffix}"
 
@@ -82,6 +83,7 @@ def parse_spec(text: str) -> ModelSpec:
 
     Raises:
         ModelError: It has no known form, or names a directory or file that does not exist.
+        ConfigurationError: A codec among its options has no known form.
     """
     rest, precision = _split_precision(text)
     library, colon, where = rest.partition(":")
@@ -134,8 +136,12 @@ def _hf(where: str, text: str) -> Directory | Hub:
 
 
 def _embedding(options: str, text: str) -> EmbedderParams:
+    # The plus of a codec such as pool2+int8 is no blank.
+    written = options.replace("+", "%2B")
     try:
-        return EmbedderParams.model_validate(dict(parse_qsl(options, strict_parsing=bool(options))))
+        params = EmbedderParams.model_validate(
+            dict(parse_qsl(written, strict_parsing=bool(written)))
+        )
     except ValidationError as error:
         found = "; ".join(
             f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()
@@ -143,6 +149,7 @@ def _embedding(options: str, text: str) -> EmbedderParams:
         raise ModelError(f"{text!r}: {found}", text) from error
     except ValueError as error:
         raise ModelError(f"{text!r}: options are written ?name=value&name=value", text) from error
+    return params.model_copy(update={"codec": str(parse_codec(params.codec))})
 
 
 def _hub(name: str, text: str) -> Hub:

@@ -88,6 +88,11 @@ class EmbedderParams(_Frozen):
     #: What the one word that stands for a content is asked for with; each adds to the one before.
     prompt: Literal["e5v", "grounding", "grounding_noise", "full"] = "full"
     task: Literal["retrieval", "caption", "news", "category", "product"] = "retrieval"
+    #: What the visual tokens of items go through before they are shown; those of queries never do.
+    codec: str = "none"
+    #: Digest of its codebook, where it has one.
+    codebook: str = ""
+    min_pixels: Annotated[int, Field(gt=0)] | None = None
     max_pixels: Annotated[int, Field(gt=0)] | None = None
 
 

@@ -1,6 +1,8 @@
 """Index versions: found, created, and made ready."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection, text
 
@@ -13,6 +15,7 @@ __all__ = [
     "catalog_id",
     "count_live",
     "create_version",
+    "embedder_card",
     "find_index",
     "list_indexes",
     "live_keys",
@@ -85,6 +88,15 @@ def catalog_id(connection: Connection, name: str) -> int:
             f"there is no catalogue {name!r}; `nightshift catalog import {name} SOURCE` makes it"
         )
     return int(found)
+
+
+def embedder_card(connection: Connection, fingerprint: str) -> Mapping[str, Any]:
+    """What the fingerprint of an index's embedder is made of."""
+    card: Mapping[str, Any] = connection.execute(
+        text("SELECT card FROM model WHERE fingerprint = :fingerprint"),
+        {"fingerprint": fingerprint},
+    ).scalar_one()
+    return card
 
 
 def find_index(

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from nightshift.models.answer import Answerer
 from nightshift.models.content import ItemContent
@@ -18,6 +19,7 @@ from nightshift.workers.contents import ahead, read_content
 from nightshift.workers.failures import Outcome, record_outcomes
 from nightshift.workers.progress import Progress
 from nightshift.workers.session import WorkerSession
+from nightshift.workers.stored_tokens import StoredTokens
 
 __all__ = ["do_answer"]
 
@@ -39,15 +41,17 @@ def do_answer(session: WorkerSession, run: RunRow, claim: Claim, progress: Progr
     ids = BlockPayload.model_validate(claim.payload).ids
     params = RunParams.model_validate(run.params)
     answerer = session.models.answerer(run.scorer, params.scorer, run.scorer_fingerprint)
+    stored = StoredTokens.of_answers(session.database, run, params)
     with session.database.begin() as connection:
         best = best_items(connection, run.id, ids, TOP)
         queries = load_records(connection, "query", ids)
         items = load_records(connection, "item", sorted({i for of in best.values() for i in of}))
+    stored.locate({"query": queries.values(), "candidate": items.values()})
 
     def read(query_id: int, _pool: ThreadPoolExecutor) -> _Asked | Outcome:
         record = queries[query_id]
         try:
-            return _read(record, best[query_id], items, params)
+            return _read(record, best[query_id], items, params, stored)
         except InputError as error:
             return Outcome.of_error(record.external_id, error)
 
@@ -63,6 +67,8 @@ def do_answer(session: WorkerSession, run: RunRow, claim: Claim, progress: Progr
     with session.ledger.finish(claim, n_failed=len(outcomes)) as connection:
         write_answers(connection, rows)
         record_outcomes(connection, run.id, claim.stage, SubjectKind.QUERY, outcomes)
+        damaged = stored.damaged.values()
+        record_outcomes(connection, run.id, claim.stage, SubjectKind.JOB, damaged)
 
 
 def _read(
@@ -70,6 +76,7 @@ def _read(
     best: tuple[int, ...],
     items: Mapping[int, StoredRecord],
     params: RunParams,
+    stored: StoredTokens,
 ) -> _Asked:
     # An item may have been removed since it was ranked.
     shown = tuple(one for one in best if one in items)
@@ -77,8 +84,12 @@ def _read(
     return _Asked(
         record=record,
         shown=shown,
-        query=read_content(record, kinds_from_text(params.query_parts)),
-        results=tuple(read_content(items[one], item_kinds) for one in shown),
+        query=read_content(
+            record, kinds_from_text(params.query_parts), partial(stored.read, "query")
+        ),
+        results=tuple(
+            read_content(items[one], item_kinds, partial(stored.read, "candidate")) for one in shown
+        ),
     )
 
 

@@ -23,7 +23,7 @@ from nightshift.workers.rank import do_rank
 from nightshift.workers.score import do_score
 from nightshift.workers.search import do_search
 from nightshift.workers.session import WorkerSession
-from nightshift.workers.stored_tokens import codec_of_run
+from nightshift.workers.stored_tokens import codec_of_index, codec_of_run
 from nightshift.workers.tokens import do_codebook, do_tokens
 
 __all__ = ["do_job"]
@@ -65,7 +65,8 @@ def _load(session: WorkerSession, run: RunRow) -> ModelError | None:
     """Load the weights before the claim, so that a slow load does not eat the lease."""
     try:
         if run.stage in (Stage.EMBED, Stage.SEARCH):
-            session.models.embedder(run.embedder, run.embedder_fingerprint)
+            codec = codec_of_index(session.database, run)
+            session.models.embedder(run.embedder, run.embedder_fingerprint, codec)
         elif run.stage is Stage.SCORE:
             assert run.scorer is not None
             assert run.scorer_fingerprint is not None

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from nightshift.schema.errors import InputError
 from nightshift.schema.identity import embedding_key
 from nightshift.schema.runs import BlockPayload, Kinds, kinds_from_text
 from nightshift.schema.states import SubjectKind
+from nightshift.scoring.prompts import Side
 from nightshift.stores.contents import StoredRecord, load_records
 from nightshift.stores.leases import hold_writer
 from nightshift.stores.ledger import Claim
@@ -22,6 +24,7 @@ from nightshift.workers.contents import ahead, chunks, read_contents
 from nightshift.workers.failures import Outcome, record_outcomes
 from nightshift.workers.progress import Progress
 from nightshift.workers.session import WorkerSession
+from nightshift.workers.stored_tokens import StoredTokens, codec_of_index
 
 __all__ = ["Embeddings", "do_embed", "embed_records"]
 
@@ -41,12 +44,14 @@ class Embeddings:
 def do_embed(session: WorkerSession, run: RunRow, claim: Claim, progress: Progress) -> None:
     """Embed the job's items into the run's collection and mark them live."""
     ids = BlockPayload.model_validate(claim.payload).ids
-    embedder = session.models.embedder(run.embedder, run.embedder_fingerprint)
+    codec = codec_of_index(session.database, run)
+    embedder = session.models.embedder(run.embedder, run.embedder_fingerprint, codec)
+    stored = StoredTokens.of_index(session.database, run)
     kinds = kinds_from_text(run.index_parts)
     with session.database.begin() as connection:
         records = load_records(connection, "item", ids)
     present = [records[one] for one in ids if one in records]
-    done = embed_records(embedder, present, kinds, progress, role="item")
+    done = embed_records(embedder, present, kinds, progress, role="item", stored=stored)
     keys = [_key(record, kinds, run.embedder_fingerprint) for record in done.records]
     if keys:
         # A writer that was killed keeps the others waiting, for longer than a job's lease may be.
@@ -63,6 +68,8 @@ def do_embed(session: WorkerSession, run: RunRow, claim: Claim, progress: Progre
             keys=[(record.id, key) for record, key in zip(done.records, keys, strict=True)],
         )
         record_outcomes(connection, run.id, claim.stage, SubjectKind.ITEM, done.outcomes)
+        damaged = stored.damaged.values()
+        record_outcomes(connection, run.id, claim.stage, SubjectKind.JOB, damaged)
 
 
 def embed_records(
@@ -72,6 +79,7 @@ def embed_records(
     progress: Progress,
     *,
     role: Role,
+    stored: StoredTokens,
 ) -> Embeddings:
     """Embed records in micro-batches; bad ones become outcomes.
 
@@ -81,12 +89,16 @@ def embed_records(
         kinds: The parts it may see.
         progress: Told after each micro-batch.
         role: `query` or `item`: mixed content is weighted by it.
+        stored: Visual tokens that are read in place of images.
     """
+    side: Side = "query" if role == "query" else "candidate"
+    if "image" in kinds:
+        stored.locate({side: records})
 
     def prepare(
         batch: Sequence[StoredRecord], pool: ThreadPoolExecutor
     ) -> tuple[list[tuple[StoredRecord, ItemContent]], Prepared | None, list[Outcome]]:
-        contents = read_contents(batch, kinds, pool)
+        contents = read_contents(batch, kinds, pool, partial(stored.read, side))
         outcomes = [
             Outcome.of_error(record.external_id, content)
             for record, content in zip(batch, contents, strict=True)

@@ -20,6 +20,7 @@ from nightshift.workers.embed import embed_records
 from nightshift.workers.failures import record_outcomes
 from nightshift.workers.progress import Progress
 from nightshift.workers.session import WorkerSession
+from nightshift.workers.stored_tokens import StoredTokens, codec_of_index
 
 __all__ = ["do_search"]
 
@@ -31,12 +32,14 @@ def do_search(session: WorkerSession, run: RunRow, claim: Claim, progress: Progr
     """Find the `top_k` live items nearest to each query of the job."""
     ids = BlockPayload.model_validate(claim.payload).ids
     params = RunParams.model_validate(run.params)
-    embedder = session.models.embedder(run.embedder, run.embedder_fingerprint)
+    codec = codec_of_index(session.database, run)
+    embedder = session.models.embedder(run.embedder, run.embedder_fingerprint, codec)
+    stored = StoredTokens.of_index(session.database, run)
     kinds = kinds_from_text(params.query_parts)
     with session.database.begin() as connection:
         records = load_records(connection, "query", ids)
     present = [records[one] for one in ids if one in records]
-    queries = embed_records(embedder, present, kinds, progress, role="query")
+    queries = embed_records(embedder, present, kinds, progress, role="query", stored=stored)
     rows: list[CandidateRow] = []
     for batch in chunks(range(len(queries.records)), _SEARCH_BATCH):
         found = _live_hits(session, run, queries.vectors[list(batch)], params.top_k, progress)
@@ -57,6 +60,8 @@ def do_search(session: WorkerSession, run: RunRow, claim: Claim, progress: Progr
     with session.ledger.finish(claim, n_failed=n_failed) as connection:
         write_candidates(connection, rows)
         record_outcomes(connection, run.id, claim.stage, SubjectKind.QUERY, queries.outcomes)
+        damaged = stored.damaged.values()
+        record_outcomes(connection, run.id, claim.stage, SubjectKind.JOB, damaged)
 
 
 def _live_hits(

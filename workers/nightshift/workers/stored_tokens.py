@@ -1,4 +1,4 @@
-"""Visual tokens that earlier nights kept, as score jobs read them in place of pixels."""
+"""Visual tokens that earlier nights kept, as jobs read them in place of pixels."""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -8,10 +8,10 @@ from nightshift.models.codecs.codec import Codec
 from nightshift.models.codecs.records import decode_record
 from nightshift.models.codecs.tokens import SeenPicture
 from nightshift.schema.errors import InputError, ModelError
-from nightshift.schema.runs import RunParams
+from nightshift.schema.runs import EmbedderParams, RunParams, ScorerParams
 from nightshift.scoring.codecs import parse_codec
 from nightshift.scoring.prompts import Side
-from nightshift.stores import token_sets
+from nightshift.stores import indexes, token_sets
 from nightshift.stores.contents import StoredRecord
 from nightshift.stores.database import Database
 from nightshift.stores.runs import RunRow
@@ -19,9 +19,12 @@ from nightshift.stores.shards import read_records
 from nightshift.stores.token_sets import TokenPlace, TokenSetRow
 from nightshift.workers.failures import Outcome
 
-__all__ = ["StoredTokens", "codec_of_run", "codec_of_set"]
+__all__ = ["StoredTokens", "codec_of_index", "codec_of_run", "codec_of_set"]
 
 _log = logging.getLogger(__name__)
+
+_CANDIDATES: frozenset[Side] = frozenset({"candidate"})
+_BOTH: frozenset[Side] = frozenset({"query", "candidate"})
 
 
 def codec_of_set(database: Database, token_set: TokenSetRow) -> Codec:
@@ -38,21 +41,17 @@ def codec_of_run(database: Database, run: RunRow, params: RunParams) -> Codec | 
     Raises:
         ModelError: Its token set is gone, or holds another codebook than it was planned with.
     """
-    if params.scorer.codec == "none":
-        return None
-    if run.token_set_id is None:
-        raise ModelError(
-            f"the {params.scorer.codec} tokens of run {run.id} were deleted; build them again and "
-            "plan the run anew"
-        )
-    with database.begin() as connection:
-        token_set = token_sets.get_set(connection, run.token_set_id)
-    if (token_set.codebook_digest or "") != params.scorer.codebook:
-        raise ModelError(
-            f"the codebook of {token_set.codec} is not the one that run {run.id} was planned with; "
-            "plan the run anew"
-        )
-    return codec_of_set(database, token_set)
+    return _codec_as_planned(database, run, _set_of_run(database, run), params.scorer)
+
+
+def codec_of_index(database: Database, run: RunRow) -> Codec | None:
+    """What the embedder of a run's index sees items through; None where that loses nothing.
+
+    Raises:
+        ModelError: As for `codec_of_run`.
+    """
+    token_set, params = _set_of_index(database, run)
+    return _codec_as_planned(database, run, token_set, params)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -69,15 +68,27 @@ class StoredTokens:
 
     @classmethod
     def of_run(cls, database: Database, run: RunRow, params: RunParams) -> "StoredTokens":
-        """Those of a run's token set; none where it has no set."""
-        sides: frozenset[Side] = frozenset({"query", "candidate"})
-        if params.scorer.codec != "none" and not params.scorer.code_queries:
-            sides = frozenset({"candidate"})
-        if run.token_set_id is None:
-            return cls(database=database, token_set=None, codec=None, sides=frozenset())
-        with database.begin() as connection:
-            token_set = token_sets.get_set(connection, run.token_set_id)
-        codec = codec_of_set(database, token_set)
+        """What the scorer of a run is shown; nothing where the run has no token set."""
+        coded = params.scorer.codec != "none" and not params.scorer.code_queries
+        return cls._open(database, _set_of_run(database, run), _CANDIDATES if coded else _BOTH)
+
+    @classmethod
+    def of_answers(cls, database: Database, run: RunRow, params: RunParams) -> "StoredTokens":
+        """What answers are made from, which see pictures through no codec."""
+        whole = params.scorer.codec == "none"
+        return cls._open(database, _set_of_run(database, run) if whole else None, _BOTH)
+
+    @classmethod
+    def of_index(cls, database: Database, run: RunRow) -> "StoredTokens":
+        """What the embedder of a run's index is shown; nothing where it shares no vision tower."""
+        token_set, params = _set_of_index(database, run)
+        return cls._open(database, token_set, _BOTH if params.codec == "none" else _CANDIDATES)
+
+    @classmethod
+    def _open(
+        cls, database: Database, token_set: TokenSetRow | None, sides: frozenset[Side]
+    ) -> "StoredTokens":
+        codec = None if token_set is None else codec_of_set(database, token_set)
         return cls(database=database, token_set=token_set, codec=codec, sides=sides)
 
     def locate(self, records: Mapping[Side, Iterable[StoredRecord]]) -> None:
@@ -115,3 +126,48 @@ class StoredTokens:
                     place.address, error.reason, str(error)
                 )
             return ()
+
+
+def _set_of_run(database: Database, run: RunRow) -> TokenSetRow | None:
+    """The token set that the scorer of a run reads."""
+    if run.token_set_id is None:
+        return None
+    with database.begin() as connection:
+        return token_sets.get_set(connection, run.token_set_id)
+
+
+def _set_of_index(database: Database, run: RunRow) -> tuple[TokenSetRow | None, EmbedderParams]:
+    """The token set that the embedder of a run's index reads, and how it embeds."""
+    with database.begin() as connection:
+        card = indexes.embedder_card(connection, run.embedder_fingerprint)
+        if "vision" not in card:
+            return None, EmbedderParams()
+        params = EmbedderParams.model_validate(card["params"])
+        found = token_sets.find_set(
+            connection,
+            catalog_id=run.catalog_id,
+            vision_fingerprint=card["vision"],
+            codec=params.codec,
+        )
+    return found, params
+
+
+def _codec_as_planned(
+    database: Database,
+    run: RunRow,
+    token_set: TokenSetRow | None,
+    params: ScorerParams | EmbedderParams,
+) -> Codec | None:
+    if params.codec == "none":
+        return None
+    if token_set is None:
+        raise ModelError(
+            f"the {params.codec} tokens of run {run.id} were deleted; build them again and plan "
+            "the run anew"
+        )
+    if (token_set.codebook_digest or "") != params.codebook:
+        raise ModelError(
+            f"the codebook of {token_set.codec} is not the one that run {run.id} was planned with; "
+            "plan the run anew"
+        )
+    return codec_of_set(database, token_set)

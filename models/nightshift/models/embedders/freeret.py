@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from nightshift.models.codecs.codec import Codec
 from nightshift.models.content import ItemContent
 from nightshift.models.embedder import Embedded, Prepared, Role, refuse_broken, refuse_empty
 from nightshift.models.engine.family import Family, PixelLimits
@@ -12,8 +13,9 @@ from nightshift.models.engine.hidden import HiddenStates
 from nightshift.models.engine.prompts import Prepared as Prompts
 from nightshift.models.engine.prompts import prepare
 from nightshift.models.engine.visual import see
+from nightshift.models.rendering import shown
 from nightshift.models.scorer import Group, Piece
-from nightshift.schema.errors import InputError
+from nightshift.schema.errors import InputError, ModelError
 from nightshift.schema.models import ModelFacts
 from nightshift.schema.records import PartKind
 from nightshift.schema.runs import EmbedderParams
@@ -39,17 +41,31 @@ class FreeRetEmbedder:
         family: The loaded model.
         params: Site, prompt and task.
         facts: As `describe_embedder` named it.
+        codec: That of the parameters; None where it loses nothing.
 
     Raises:
-        ModelError: The model has no state at the site.
+        ModelError: The model has no state at the site, or the codec is not given.
     """
 
-    def __init__(self, family: Family, params: EmbedderParams, facts: ModelFacts) -> None:
+    def __init__(
+        self,
+        family: Family,
+        params: EmbedderParams,
+        facts: ModelFacts,
+        codec: Codec | None = None,
+    ) -> None:
+        if params.codec != "none" and codec is None:
+            raise ModelError(
+                f"{facts.spec} sees items through the codec of a catalogue's visual tokens: embed "
+                "with `nightshift index build`",
+                facts.spec,
+            )
         self.fingerprint = facts.fingerprint
         self.dim = facts.dim
         self._family = family
         self._params = params
-        self._limits = PixelLimits(max_pixels=params.max_pixels)
+        self._codec = codec
+        self._limits = PixelLimits(min_pixels=params.min_pixels, max_pixels=params.max_pixels)
         self._states = HiddenStates(family, params.site)
 
     def prepare(self, contents: Sequence[ItemContent], role: Role) -> Prepared:
@@ -79,10 +95,11 @@ class FreeRetEmbedder:
         kinds: set[PartKind] = set()
         if content.texts:
             kinds.add("text")
-        if content.images:
+        if content.n_images:
             kinds.add("image")
         asked = instruction(self._params, role, frozenset(kinds))
-        return (*content.images, "\n".join(content.texts) + asked)
+        pictures = shown(content, self._codec if role == "item" else None)
+        return (*pictures, "\n".join(content.texts) + asked)
 
 
 def _of_content(error: InputError) -> InputError:

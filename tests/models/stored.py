@@ -1,0 +1,31 @@
+"""Contents as a later night reads them: the visual tokens that were stored, in place of pixels."""
+
+from nightshift.models.codecs.codec import Codec
+from nightshift.models.codecs.records import decode_record, encode_record
+from nightshift.models.codecs.tokens import SeenPicture
+from nightshift.models.content import ItemContent
+from nightshift.models.engine.family import Family
+from nightshift.models.vision import bind
+from nightshift.schema.models import ModelFacts
+from nightshift.scoring.codecs import parse_codec
+
+#: Of the visual tokens of `tiny.save_qwen`.
+WIDTH = 64
+
+
+def codec_of(name: str, codebook: bytes | None = None) -> Codec:
+    return Codec(parse_codec(name), width=WIDTH, precision="float32", codebook=codebook)
+
+
+def seen(
+    family: Family, facts: ModelFacts, *contents: ItemContent
+) -> list[tuple[SeenPicture, ...]]:
+    tower = bind(family, facts)
+    return tower.see(tower.prepare(contents))
+
+
+def stored(family: Family, facts: ModelFacts, content: ItemContent, codec: Codec) -> ItemContent:
+    (pictures,) = seen(family, facts, content)
+    return ItemContent(
+        texts=content.texts, seen=decode_record(encode_record(pictures, codec), codec)
+    )
