@@ -30,6 +30,11 @@ class Night:
     def worker(self, *arguments: str) -> subprocess.Popen[bytes]:
         return self._start("worker", *arguments)
 
+    def odd_worker(self, oddity: str) -> subprocess.Popen[bytes]:
+        """A worker that runs some lines of Python before it begins to work."""
+        lines = f"{oddity}\nfrom nightshift.cli.main import main\nmain(['worker'])"
+        return self._start("odd-worker", python=["-c", lines])
+
     def cli(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [sys.executable, "-m", "nightshift.cli.main", *arguments],
@@ -57,6 +62,7 @@ class Night:
             "NIGHTSHIFT_MILVUS_URI": settings.milvus_uri,
             "NIGHTSHIFT_LEASE_S": str(settings.lease_s),
             "NIGHTSHIFT_GRACE_S": str(settings.grace_s),
+            "NIGHTSHIFT_MAX_ATTEMPTS": str(settings.max_attempts),
         }
 
     def log_of(self, process: subprocess.Popen[bytes]) -> str:
@@ -105,11 +111,12 @@ class Night:
         assert self.settings.database_url
         return self.settings.database_url.get_secret_value()
 
-    def _start(self, *command: str) -> subprocess.Popen[bytes]:
+    def _start(self, *command: str, python: list[str] | None = None) -> subprocess.Popen[bytes]:
+        arguments = python or ["-m", "nightshift.cli.main", *command]
         log = (self.logs / f"{command[0]}-{len(self.processes)}.log").open("wb")
         with log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "nightshift.cli.main", *command],
+                [sys.executable, *arguments],
                 env=self.environment(),
                 stdout=log,
                 stderr=subprocess.STDOUT,
