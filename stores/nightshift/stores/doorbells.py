@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
-__all__ = ["WaitingJob", "jobs_to_ring", "mark_rung", "runs_with_work"]
+__all__ = ["WaitingJob", "has_work", "jobs_to_ring", "mark_rung"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,15 +53,13 @@ def mark_rung(connection: Connection, jobs: list[WaitingJob]) -> None:
         )
 
 
-def runs_with_work(connection: Connection) -> set[int]:
-    """Running runs that have a job to do right now."""
-    rows = connection.execute(
+def has_work(connection: Connection, run_id: int) -> bool:
+    """Whether a run has a job to do right now."""
+    found = connection.execute(
         text(
-            """
-            SELECT run.id FROM run WHERE run.state = 'running' AND EXISTS (
-                SELECT FROM job WHERE job.run_id = run.id AND job.state = 'queued'
-                    AND job.not_before <= clock_timestamp())
-            """
-        )
+            "SELECT 1 FROM job WHERE run_id = :run AND state = 'queued' "
+            "AND not_before <= clock_timestamp() LIMIT 1"
+        ),
+        {"run": run_id},
     )
-    return {int(row.id) for row in rows}
+    return found.scalar() is not None

@@ -8,6 +8,7 @@ import redis
 from sqlalchemy import Connection, text
 
 from nightshift.schema.errors import ServiceUnavailableError
+from nightshift.stores.progress_counts import runs_with_running_jobs
 
 __all__ = [
     "IndexHealth",
@@ -63,9 +64,10 @@ def count_stuck_jobs(connection: Connection) -> int:
     return int(
         connection.execute(
             text(
-                "SELECT count(*) FROM job WHERE state = 'running' "
+                "SELECT count(*) FROM job WHERE run_id = ANY(:runs) AND state = 'running' "
                 "AND lease_until < clock_timestamp() - interval '1 minute'"
-            )
+            ),
+            {"runs": runs_with_running_jobs(connection)},
         ).scalar_one()
     )
 

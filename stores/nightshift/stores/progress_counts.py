@@ -2,7 +2,7 @@
 
 from sqlalchemy import Connection, text
 
-__all__ = ["compact"]
+__all__ = ["compact", "runs_with_running_jobs"]
 
 _AT_ONCE = 20_000
 
@@ -35,3 +35,19 @@ def compact(connection: Connection) -> int:
         {"most": _AT_ONCE},
     )
     return int(moved.scalar_one())
+
+
+def runs_with_running_jobs(connection: Connection) -> list[int]:
+    """Ids of the runs, in whatever state, that have jobs in the hands of workers."""
+    rows = connection.execute(
+        text(
+            """
+            SELECT run_id FROM (
+                SELECT run_id, jobs FROM job_count WHERE state = 'running' AND jobs <> 0
+                UNION ALL SELECT run_id, jobs FROM job_delta WHERE state = 'running'
+            ) AS counted
+            GROUP BY run_id HAVING sum(jobs) > 0 ORDER BY run_id
+            """
+        )
+    )
+    return [int(row.run_id) for row in rows]

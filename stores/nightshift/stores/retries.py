@@ -7,6 +7,7 @@ from sqlalchemy import Connection, Row, text
 
 from nightshift.schema.runs import BlockPayload, ScorePayload
 from nightshift.schema.states import Stage, SubjectKind
+from nightshift.stores.progress_counts import runs_with_running_jobs
 
 __all__ = ["expire_leases", "record_failure", "retry_or_split", "split_payload"]
 
@@ -91,13 +92,18 @@ def expire_leases(connection: Connection, *, max_attempts: int) -> int:
     Returns:
         How many were taken back.
     """
+    held = runs_with_running_jobs(connection)
+    if not held:
+        return 0
     expired = connection.execute(
         text(
-            "SELECT run_id, id, token, worker_id FROM job WHERE state = 'running' "
-            "AND lease_until < clock_timestamp() ORDER BY run_id, id LIMIT 500 "
+            # With the runs named, Postgres plans over their partitions and over no others.
+            "SELECT run_id, id, token, worker_id FROM job WHERE run_id = ANY(:runs) "
+            "AND state = 'running' AND lease_until < clock_timestamp() ORDER BY run_id, id LIMIT 500 "
             # A worker that froze inside its last transaction holds the row until that is ended.
             "FOR UPDATE SKIP LOCKED"
-        )
+        ),
+        {"runs": held},
     ).all()
     for job in expired:
         retry_or_split(

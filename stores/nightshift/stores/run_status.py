@@ -19,8 +19,9 @@ __all__ = [
     "stage_counts",
 ]
 
-#: Recent throughput is over this long.
+#: Recent throughput is over this long, and over so many jobs at most.
 _RECENT_S = 60.0
+_RECENT_JOBS = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +39,7 @@ class StageCounts:
     units_failed: int
     #: Units of jobs that are queued or running.
     units_left: int
-    #: Units of jobs done within the last minute of the stage's life.
+    #: Units of the last jobs done within the last minute of the stage's life.
     units_recent: int
     #: Seconds over which `units_recent` were done; None before the first claim, as the next three.
     recent_s: float | None
@@ -87,32 +88,51 @@ class ModelRow:
 
 
 def stage_counts(connection: Connection, run_id: int) -> list[StageCounts]:
-    """The stages of a run that have begun."""
+    """The stages of a run that have begun.
+
+    Reads counters and a bounded number of index entries. The two times of `v_run_progress` are
+    not used: for them Postgres plans over the jobs of every run there ever was.
+    """
+    # Without statistics of a new partition the planner would rather sort it than follow its index.
+    connection.execute(text("SET LOCAL enable_sort = off"))
     rows = connection.execute(
         text(
             """
             SELECT p.stage, p.queued, p.running, p.done, p.failed, p.units, p.units_done,
-                p.units_failed, p.started_at, life.ended_at AS finished_at,
-                extract(epoch FROM now.at - p.started_at)::double precision AS elapsed_s,
-                p.units_left, recent.units AS units_recent,
-                extract(epoch FROM now.at - now.recently)::double precision AS recent_s
+                p.units_failed, p.units_left, first.started_at, life.ended_at AS finished_at,
+                extract(epoch FROM now.at - first.started_at)::double precision AS elapsed_s,
+                recent.units AS units_recent,
+                extract(epoch FROM now.at - recent.since)::double precision AS recent_s
             FROM v_run_progress p
+            LEFT JOIN LATERAL (
+                SELECT started_at FROM job
+                WHERE run_id = :run AND stage = p.stage AND started_at IS NOT NULL
+                ORDER BY started_at LIMIT 1
+            ) AS first ON true
+            LEFT JOIN LATERAL (
+                SELECT finished_at AS ended_at FROM job
+                WHERE p.queued + p.running = 0
+                    AND run_id = :run AND stage = p.stage AND finished_at IS NOT NULL
+                ORDER BY finished_at DESC LIMIT 1
+            ) AS life ON true
             CROSS JOIN LATERAL (
-                SELECT CASE WHEN p.queued + p.running = 0 THEN p.finished_at END AS ended_at
-            ) AS life
-            CROSS JOIN LATERAL (
-                SELECT at, greatest(p.started_at, at - make_interval(secs => :recent)) AS recently
+                SELECT at, greatest(first.started_at, at - make_interval(secs => :recent))
+                    AS recently
                 FROM coalesce(life.ended_at, clock_timestamp()) AS at
             ) AS now
             CROSS JOIN LATERAL (
-                SELECT coalesce(sum(n_units), 0)::bigint AS units
-                FROM job WHERE run_id = :run AND stage = p.stage AND state = 'done'
-                    AND finished_at >= now.recently
+                SELECT coalesce(sum(n_units) FILTER (WHERE state = 'done'), 0)::bigint AS units,
+                    CASE WHEN count(*) < :most THEN now.recently ELSE min(finished_at) END AS since
+                FROM (
+                    SELECT n_units, state, finished_at FROM job
+                    WHERE run_id = :run AND stage = p.stage AND finished_at >= now.recently
+                    ORDER BY finished_at DESC LIMIT :most
+                ) AS last
             ) AS recent
             WHERE p.run_id = :run
             """
         ),
-        {"run": run_id, "recent": _RECENT_S},
+        {"run": run_id, "recent": _RECENT_S, "most": _RECENT_JOBS},
     )
     found = [StageCounts(**{**row, "stage": Stage(row["stage"])}) for row in rows.mappings()]
     return sorted(found, key=lambda counts: list(Stage).index(counts.stage))

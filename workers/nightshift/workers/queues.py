@@ -13,10 +13,13 @@ def choose_queues(session: WorkerSession) -> set[str] | None:
     try:
         with session.database.begin() as connection:
             active = runs.active_runs(connection)
-            with_work = doorbells.runs_with_work(connection)
+            waiting = [
+                run
+                for run in active
+                if run.stage in session.stages and doorbells.has_work(connection, run.id)
+            ]
     except ServiceUnavailableError:
         return None
-    waiting = [run for run in active if run.id in with_work and run.stage in session.stages]
     return pick(waiting, session.models.loaded)
 
 
