@@ -15,9 +15,10 @@ class Lengths:
     n_pairs: int
     prefix: int
     suffix: int
+    #: That the vision tower looks at.
     n_pictures: int
-    #: Patches of a picture.
-    patches: int
+    #: Visual tokens of a picture's side.
+    side: int
 
 
 def batched_flops(config: Qwen2_5_VLConfig, of: Lengths) -> int:
@@ -59,13 +60,15 @@ def _keys_values(text) -> int:  # noqa: ANN001 - as above
 
 def _vision(config: Qwen2_5_VLConfig, of: Lengths) -> int:
     tower = config.vision_config
-    width, patches = tower.hidden_size, of.patches
-    merged = tower.spatial_merge_size**2
-    # A window of W pixels holds (W / patch size)² patches; the pictures are whole windows.
-    window = (tower.window_size // tower.patch_size) ** 2
+    width, merged = tower.hidden_size, tower.spatial_merge_size**2
+    patches = of.side**2 * merged
+    # Squares of `window` visual tokens a side attend to themselves; those at the edge are cut.
+    window = tower.window_size // tower.patch_size // tower.spatial_merge_size
+    sides = [min(window, of.side - start) for start in range(0, of.side, window)]
+    windowed = sum((rows * columns * merged) ** 2 for rows in sides for columns in sides)
     n_full = len(tower.fullatt_block_indexes)
     linear = 2 * patches * (4 * width**2 + 3 * width * tower.intermediate_size)
-    attention = 4 * width * patches * (n_full * patches + (tower.depth - n_full) * window)
+    attention = 4 * width * (n_full * patches**2 + (tower.depth - n_full) * windowed)
     pixels = tower.in_channels * tower.temporal_patch_size * tower.patch_size**2
     into = merged * width
     merger = 2 * patches // merged * into * (into + tower.out_hidden_size)

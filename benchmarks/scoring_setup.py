@@ -1,26 +1,26 @@
-"""For `benchmarks.scoring`: models of fixed shapes, random weights, pairs of fixed lengths."""
+"""For `benchmarks.scoring`: models of fixed shapes, random weights."""
 
-import random
-from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
-from transformers import AutoProcessor, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import (
+    AutoProcessor,
+    ProcessorMixin,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+)
 
 from nightshift.demo import scorer_dir
-from nightshift.models.content import ItemContent
+from nightshift.models.engine.family import PixelLimits
 from nightshift.models.families.qwen2_5_vl import Qwen25VL, quickened
-from nightshift.models.scorer import PairGroup
 
-#: 16 × 16 visual tokens of 28 × 28 pixels.
-PIXELS = 448
-_CAPTION_TOKENS = 20
-# Each is one token of the demo's tokenizer when a space precedes it.
-_WORDS = ("small", "large", "red", "blue", "grass", "circle", "square", "left", "of", "on", "the")
+__all__ = ["PRESETS", "TOKENS_PER_SIDE", "Model", "build", "demo_scorer"]
+
+#: A picture is 16 × 16 visual tokens.
+TOKENS_PER_SIDE = 16
+_PUBLISHED_PATCH = 14
 
 # Width, layers, heads, key-value heads, feed-forward, vocabulary of the language model; width,
 # layers, heads, feed-forward of the vision tower, in the proportions of the published models.
@@ -33,68 +33,59 @@ PRESETS = ("tiny", *_SHAPES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    """Pairs to score."""
+class Model:
+    """One model, as each column runs it."""
 
-    name: str
-    #: Texts asked of each picture; 1 between pictures.
-    queries_per_image: int
-    groups: list[PairGroup]
+    #: The library's, as it is.
+    library: Qwen2_5_VLForConditionalGeneration
+    processor: ProcessorMixin
+    #: Our view of the library's.
+    stock: Qwen25VL
+    #: Our own copy with the same weights.
+    ours: Qwen25VL
+    limits: PixelLimits
+    #: Pixels of a drawn picture's side.
+    side: int
 
 
-def build(
-    preset: str, device: torch.device
-) -> tuple[Qwen2_5_VLForConditionalGeneration, Qwen25VL, Qwen25VL]:
-    """A model of that shape, float32 on a CPU and bfloat16 on a GPU, with the demo's tokenizer.
-
-    Returns:
-        The library's model, our view of it, and our own copy with the same weights.
-    """
+def build(preset: str, device: torch.device) -> Model:
+    """A model of that shape, float32 on a CPU and bfloat16 on a GPU, with the demo's tokenizer."""
     torch.manual_seed(0)
     config = Qwen2_5_VLConfig.from_pretrained(scorer_dir())
+    processor = AutoProcessor.from_pretrained(scorer_dir())
     if preset in _SHAPES:
         config = _shaped(config.to_dict(), *_SHAPES[preset])
+        processor.image_processor.patch_size = _PUBLISHED_PATCH
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    config.text_config.max_position_embeddings = 2048  # room for two pictures in a prompt
     with device:
         model = Qwen2_5_VLForConditionalGeneration(config).eval().to(dtype)
+    vision = config.vision_config
+    side = TOKENS_PER_SIDE * vision.spatial_merge_size * vision.patch_size
+    size = {"shortest_edge": side**2, "longest_edge": side**2}
+    processor.image_processor.size = size
+    return _model(model, processor, preset, side)
+
+
+def demo_scorer(device: torch.device) -> Model:
+    """The bundled scorer, in float32, at its own resolution."""
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(scorer_dir(), dtype=torch.float32)
     processor = AutoProcessor.from_pretrained(scorer_dir())
-    # The baselines run the library's model as it is.
-    ours = Qwen25VL(quickened(deepcopy(model)), processor, preset)
-    return model, Qwen25VL(model, processor, preset), ours
+    return _model(model.eval().to(device), processor, "demo", 0)
 
 
-def cases(count: Callable[[str], int]) -> list[Case]:
-    """Every case, drawn anew the same way.
-
-    Args:
-        count: Tokens of a text.
-    """
-    rng = random.Random(0)
-    shapes = [("text_to_image", n, m) for n, m in ((1, 16), (4, 4), (16, 2), (64, 1))]
-    found = [
-        Case(name=name, queries_per_image=n, groups=[_by_picture(rng, n, count) for _ in range(m)])
-        for name, n, m in [*shapes, ("image_to_text", 16, 2)]
-    ]
-    others = tuple(_picture(rng) for _ in range(8))
-    group = PairGroup(shared_side="query", shared=_picture(rng), others=others)
-    return [*found, Case(name="image_to_image", queries_per_image=1, groups=[group])]
-
-
-def _by_picture(rng: random.Random, n: int, count: Callable[[str], int]) -> PairGroup:
-    texts = tuple(ItemContent(texts=(_caption(rng, count),)) for _ in range(n))
-    return PairGroup(shared_side="candidate", shared=_picture(rng), others=texts)
-
-
-def _picture(rng: random.Random) -> ItemContent:
-    pixels = np.random.default_rng(rng.getrandbits(32)).integers(0, 256, (PIXELS, PIXELS, 3))
-    return ItemContent(images=(Image.fromarray(pixels.astype(np.uint8)),))
-
-
-def _caption(rng: random.Random, count: Callable[[str], int]) -> str:
-    text = "a " + " ".join(rng.choices(_WORDS, k=_CAPTION_TOKENS - 1))
-    assert count(text) == _CAPTION_TOKENS, text
-    return text
+def _model(
+    model: Qwen2_5_VLForConditionalGeneration, processor: ProcessorMixin, name: str, side: int
+) -> Model:
+    own = processor.image_processor.size
+    return Model(
+        library=model,
+        processor=processor,
+        stock=Qwen25VL(model, processor, name),
+        # The baselines run the library's model as it is.
+        ours=Qwen25VL(quickened(deepcopy(model)), processor, name),
+        limits=PixelLimits(min_pixels=own["shortest_edge"], max_pixels=own["longest_edge"]),
+        side=side,
+    )
 
 
 def _shaped(
@@ -124,6 +115,7 @@ def _shaped(
         "num_heads": v_heads,
         "intermediate_size": v_feed,
         "out_hidden_size": width,
+        "patch_size": _PUBLISHED_PATCH,
         "window_size": 112,
         "fullatt_block_indexes": list(range(7, v_layers, 8)),
     }

@@ -1,0 +1,204 @@
+"""For `benchmarks.scoring`: the three ways to score the same pairs with the same model."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers.modeling_outputs import BaseModelOutputWithPooling, CausalLMOutputWithPast
+
+from benchmarks.scoring_pairs import Asked, Case, Read, singles
+from benchmarks.scoring_setup import Model
+from nightshift.models.codecs.codec import Codec
+from nightshift.models.codecs.records import decode_record, encode_record
+from nightshift.models.content import ItemContent
+from nightshift.models.engine.enhancement import enhanced
+from nightshift.models.engine.packed import PackedEngine
+from nightshift.models.engine.prompts import Prepared, Prompt
+from nightshift.models.engine.visual import freeze, prepare_pictures, see
+from nightshift.models.pairs import PairScorer
+from nightshift.models.scorer import PairGroup
+from nightshift.schema.runs import EnhancementParams
+from nightshift.scoring.codecs import parse_codec
+from nightshift.scoring.methods.retllm import ENHANCEMENTS
+from nightshift.workers.contents import chunks
+from nightshift.workers.score import micro_batches
+
+__all__ = ["BATCH", "Column", "Columns", "stored"]
+
+#: Pairs of a forward of the careful user's.
+BATCH = 16
+
+#: Does all the work of one column: logits of both labels, (n, 2), in the order of its pairs.
+Column = Callable[[], NDArray[np.float32]]
+_Work = Callable[[], Prepared]
+
+
+class Columns:
+    """One case, ready to be scored in each way.
+
+    Args:
+        model: The same weights for all.
+        case: What to score.
+        enhancement: When and how the picture is looked at again.
+    """
+
+    def __init__(self, model: Model, case: Case, enhancement: EnhancementParams) -> None:
+        assert model.ours.steps is not None
+        self._model = model
+        self._device = model.library.device
+        self._enhancement = enhancement
+        self._labels = case.rule.labels
+        self._engine = PackedEngine(model.ours, model.ours.steps, model.limits)
+        self._method = PairScorer(self._engine, (case.rule,), ENHANCEMENTS["off"], "benchmark")
+        words = (case.rule.labels.positive, case.rule.labels.negative)
+        self._label_ids = [model.stock.text.label(word) for word in words]
+        pairs = list(singles(case.asked))
+        self.n_pairs = len(pairs)
+        #: Numbers of the pairs that the loop walks through, evenly spread over the groups.
+        self.few = list(range(0, len(pairs), max(1, len(pairs) // case.n_loop)))
+
+        def work(asked: Sequence[Asked]) -> _Work:
+            if case.end_to_end:
+                return lambda: self._prepare([one.group() for one in asked])
+            found = self._prepare([one.group() for one in asked])
+            return lambda: found
+
+        self.whole = work(case.asked)
+        self._few = [work([pairs[i]]) for i in self.few]
+        #: As a worker takes them where reading counts; else in one go, as the batched column.
+        parts = list(_as_a_worker(case.asked)) if case.end_to_end else [case.asked]
+        self._parts = [work(part) for part in parts]
+
+    def loop(self) -> NDArray[np.float32]:
+        """One forward a pair: full-vocabulary logits everywhere, the vision tower each time."""
+        found = []
+        for work in self._few:
+            prepared = work()
+            (prompt,) = prepared.prompts
+            shown = [prepared.pictures[i] for i in prompt.pictures]
+            from_pixels = all(picture.seen is None for picture in shown)
+            if from_pixels and self._enhancement.trigger == "never":
+                pixels = torch.cat([picture.pixels for picture in shown]).to(self._device)
+                logits = self._model.library(
+                    **self._inputs(prepared, [prompt]), pixel_values=pixels
+                )
+            else:
+                # The enhancement needs the visual tokens: the same call as the model's own.
+                tokens = [[one.tokens for one in see(self._model.stock, shown)]]
+                logits = self._forward(prepared, [prompt], tokens, keep=0)
+            found.append(self._read(logits))
+        return np.concatenate(found)
+
+    def batched(self) -> NDArray[np.float32]:
+        """Batches of 16, logits at the end only, the vision tower once a distinct picture."""
+        prepared = self.whole()
+        seen = see(self._model.stock, prepared.pictures)
+        prompts = prepared.prompts
+        found = np.empty((len(prompts), 2), np.float32)
+
+        def length(i: int) -> int:
+            return len(prompts[i].ids)
+
+        # Prompts as long as each other: no batch pads.
+        for _, alike in groupby(sorted(range(len(prompts)), key=length), key=length):
+            for places in chunks(list(alike), BATCH):
+                some = [prompts[i] for i in places]
+                tokens = [[seen[i].tokens for i in prompt.pictures] for prompt in some]
+                found[list(places)] = self._read(self._forward(prepared, some, tokens, keep=1))
+        return found
+
+    def ours(self) -> NDArray[np.float32]:
+        """The engine that the main job runs."""
+        found = [
+            reading.label_logits
+            for work in self._parts
+            for group in self._engine.score(
+                work(), labels=self._labels, enhancement=self._enhancement
+            )
+            for reading in group
+        ]
+        return np.stack(found)
+
+    def _prepare(self, groups: list[PairGroup]) -> Prepared:
+        prepared: Prepared = self._method.prepare(groups).groups  # type: ignore[attr-defined]
+        return prepared
+
+    def _forward(
+        self,
+        prepared: Prepared,
+        batch: list[Prompt],
+        tokens: list[list[torch.Tensor]],
+        *,
+        keep: int,
+    ) -> CausalLMOutputWithPast:
+        features = tuple(one for of_prompt in tokens for one in of_prompt)
+        memories = [torch.cat(of_prompt) for of_prompt in tokens]
+        lengths = [len(prompt.ids) for prompt in batch]
+        with enhanced(self._model.stock.decoder, self._enhancement, memories, lengths):
+            return self._model.library(
+                **self._inputs(prepared, batch),
+                mm_encoder_outputs={"image": BaseModelOutputWithPooling(pooler_output=features)},
+                logits_to_keep=keep,
+            )
+
+    def _inputs(self, prepared: Prepared, batch: list[Prompt]) -> dict[str, torch.Tensor]:
+        ids = torch.stack([prompt.ids for prompt in batch])
+        inputs = {
+            "input_ids": ids,
+            "attention_mask": torch.ones_like(ids),
+            "mm_token_type_ids": self._model.stock.is_visual(ids).int(),
+            "image_grid_thw": torch.tensor(
+                [prepared.pictures[i].grid for prompt in batch for i in prompt.pictures]
+            ),
+        }
+        return {name: tensor.to(self._device) for name, tensor in inputs.items()}
+
+    def _read(self, output: CausalLMOutputWithPast) -> NDArray[np.float32]:
+        assert output.logits is not None
+        found: NDArray[np.float32] = output.logits[:, -1, self._label_ids].float().cpu().numpy()
+        return found
+
+
+@torch.inference_mode()
+def stored(model: Model, asked: Sequence[Asked]) -> tuple[Asked, ...]:
+    """The same pairs, their pictures as records that an earlier night kept, under codec `none`."""
+    family = model.ours
+    weight = family.decoder.head_weight
+    precision = str(weight.dtype).removeprefix("torch.")
+    codec = Codec(parse_codec("none"), width=weight.shape[1], precision=precision, codebook=None)
+    kept: dict[Read, Read] = {}
+
+    def of(read: Read) -> Read:
+        if read not in kept:
+            kept[read] = _recorded(read(), read)
+        return kept[read]
+
+    def _recorded(content: ItemContent, read: Read) -> Read:
+        if not content.images:
+            return read
+        pictures = prepare_pictures(family, content.images, model.limits)
+        seen = [freeze(*one) for one in zip(pictures, see(family, pictures), strict=True)]
+        record = encode_record(seen, codec)
+        return lambda: ItemContent(texts=content.texts, seen=decode_record(record, codec))
+
+    return tuple(
+        Asked(
+            shared_side=one.shared_side,
+            shared=of(one.shared),
+            others=tuple(of(other) for other in one.others),
+        )
+        for one in asked
+    )
+
+
+def _as_a_worker(asked: Sequence[Asked]) -> Iterator[list[Asked]]:
+    """As many pairs at a time as a worker reads and scores."""
+    groups = [(i, tuple(range(len(one.others)))) for i, one in enumerate(asked)]
+    for batch in micro_batches(groups):
+        yield [
+            replace(asked[i], others=tuple(asked[i].others[j] for j in places))
+            for i, places in batch
+        ]

@@ -1,0 +1,98 @@
+"""For `benchmarks.scoring`: the pairs of the demo's coarse search, read as a worker reads them."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.scoring_pairs import Asked, Case, Read
+from nightshift.demo.catalogue import build_catalogue, draw_item
+from nightshift.demo.night import TOP_K
+from nightshift.demo.paths import coarse_dir
+from nightshift.models.content import ItemContent
+from nightshift.models.embedder import Embedder, Role
+from nightshift.models.load import load_embedder
+from nightshift.stores.images import read_image
+
+__all__ = ["demo_case"]
+
+# Every so many groups, evenly spread: 1,000 pairs of the night's 8,000.
+_SPARED = 8
+_EMBEDDED_AT_A_TIME = 64
+
+
+def demo_case(folder: Path, device: torch.device) -> Case:
+    """Both directions of the demo's main job: 200 texts over pictures, 200 pictures over captions.
+
+    Pictures are files, as they are on the night. What a text looks for is grouped by picture, so
+    groups are as uneven as the coarse search makes them; a picture's captions are one group.
+
+    Args:
+        folder: Where to draw the pictures.
+        device: Of the coarse model.
+    """
+    folder.mkdir(parents=True)
+    catalogue = build_catalogue()
+    pictures: dict[str, Read] = {}
+    for item in catalogue.items:
+        path = folder / f"{item.id}.png"
+        draw_item(item).save(path)
+        pictures[item.id] = partial(_picture, str(path))
+    embedder = load_embedder(f"open_clip:{coarse_dir()}", device=str(device))
+    items = [pictures[item.id] for item in catalogue.items]
+    captions = [partial(_text, item.caption) for item in catalogue.items]
+    texts = [partial(_text, question) for question in catalogue.questions]
+    queried = [pictures[item.id] for item in catalogue.queried]
+
+    asking: dict[int, list[Read]] = {}
+    best = _best(_embedded(embedder, texts, "query"), _embedded(embedder, items, "item"))
+    for text, found in zip(texts, best, strict=True):
+        for picture in found:
+            asking.setdefault(picture, []).append(text)
+    by_text = [
+        Asked(shared_side="candidate", shared=items[i], others=tuple(asking[i]))
+        for i in sorted(asking)
+    ]
+    best = _best(_embedded(embedder, queried, "query"), _embedded(embedder, captions, "item"))
+    by_picture = [
+        Asked(shared_side="query", shared=picture, others=tuple(captions[i] for i in found))
+        for picture, found in zip(queried, best, strict=True)
+    ]
+    asked = (*by_text[::_SPARED], *by_picture[::_SPARED])
+    return Case(
+        name="demo",
+        queries_per_image=round(sum(len(one.others) for one in asked) / len(asked), 1),
+        asked=asked,
+        end_to_end=True,
+        n_loop=32,
+    )
+
+
+def _embedded(embedder: Embedder, reads: Sequence[Read], role: Role) -> NDArray[np.float32]:
+    batches = range(0, len(reads), _EMBEDDED_AT_A_TIME)
+    return np.concatenate(
+        [
+            embedder.embed(
+                embedder.prepare([read() for read in reads[i : i + _EMBEDDED_AT_A_TIME]], role)
+            ).vectors
+            for i in batches
+        ]
+    )
+
+
+def _best(queries: NDArray[np.float32], items: NDArray[np.float32]) -> list[list[int]]:
+    """Places of the items nearest to each query, best first."""
+    order = np.argsort(-(queries @ items.T), axis=1, kind="stable")
+    found: list[list[int]] = order[:, :TOP_K].tolist()
+    return found
+
+
+def _picture(path: str) -> ItemContent:
+    return ItemContent(images=(read_image(path),))
+
+
+def _text(text: str) -> ItemContent:
+    return ItemContent(texts=(text,))

@@ -1,0 +1,119 @@
+"""For `benchmarks.scoring`: the pairs of each case, drawn anew the same way."""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from PIL import Image
+
+from nightshift.models.content import ItemContent
+from nightshift.models.scorer import PairGroup
+from nightshift.scoring.methods.registry import framing
+from nightshift.scoring.prompts import Framing, Side
+
+__all__ = ["Asked", "Case", "Read", "cases", "singles"]
+
+_CAPTION_TOKENS = 20
+# Each is one token of the demo's tokenizer when a space precedes it.
+_WORDS = (
+    "small",
+    "large",
+    "red",
+    "blue",
+    "green",
+    "circle",
+    "square",
+    "left",
+    "above",
+    "of",
+    "the",
+)
+
+#: Reads one side of a pair; called again wherever a column looks at it again.
+Read = Callable[[], ItemContent]
+
+
+_RETLLM = framing("retllm")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """Pairs that have one side in common, not read yet."""
+
+    shared_side: Side
+    shared: Read
+    others: tuple[Read, ...]
+
+    def group(self) -> PairGroup:
+        """Read them."""
+        others = tuple(read() for read in self.others)
+        return PairGroup(shared_side=self.shared_side, shared=self.shared(), others=others)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """Pairs to score."""
+
+    name: str
+    #: A mean in the demo; 1 between pictures.
+    queries_per_image: float
+    asked: tuple[Asked, ...]
+    rule: Framing = _RETLLM
+    #: Whether reading, resizing and tokenising are part of what is timed.
+    end_to_end: bool = False
+    #: Pairs that the loop walks through: its rate does not depend on how many, if all are alike.
+    n_loop: int = 4
+
+
+def singles(asked: Sequence[Asked]) -> Iterator[Asked]:
+    """Each pair by itself, group after group."""
+    for one in asked:
+        for other in one.others:
+            yield replace(one, others=(other,))
+
+
+def cases(side: int, count: Callable[[str], int]) -> list[Case]:
+    """Every case but the demo's.
+
+    Args:
+        side: Pixels of a picture's side.
+        count: Tokens of a text.
+    """
+    rng = random.Random(0)
+    shapes = [("text_to_image", n, m) for n, m in ((1, 16), (4, 4), (16, 2), (64, 1))]
+    found = []
+    for name, n, m in (*shapes, ("image_to_text", 16, 2)):
+        shared_side: Side = "query" if name == "image_to_text" else "candidate"
+        asked = tuple(
+            Asked(
+                shared_side=shared_side,
+                shared=_picture(rng, side),
+                others=tuple(_caption(rng, count) for _ in range(n)),
+            )
+            for _ in range(m)
+        )
+        found.append(Case(name=name, queries_per_image=n, asked=asked))
+    pictures = tuple(_picture(rng, side) for _ in range(8))
+    pairs = Asked(shared_side="query", shared=_picture(rng, side), others=pictures)
+    choice = Asked(shared_side="query", shared=_caption(rng, count), others=pictures)
+    return [
+        *found,
+        Case(name="image_to_image", queries_per_image=1, asked=(pairs,)),
+        Case(name="freeret", queries_per_image=1, asked=(choice,), rule=framing("freeret")),
+    ]
+
+
+def _picture(rng: random.Random, side: int) -> Read:
+    pixels = np.random.default_rng(rng.getrandbits(32)).integers(0, 256, (side, side, 3))
+    return _kept(ItemContent(images=(Image.fromarray(pixels.astype(np.uint8)),)))
+
+
+def _caption(rng: random.Random, count: Callable[[str], int]) -> Read:
+    text = "a " + " ".join(rng.choices(_WORDS, k=_CAPTION_TOKENS - 1))
+    assert count(text) == _CAPTION_TOKENS, text
+    return _kept(ItemContent(texts=(text,)))
+
+
+def _kept(content: ItemContent) -> Read:
+    return lambda: content

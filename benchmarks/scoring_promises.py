@@ -1,0 +1,53 @@
+"""For `benchmarks.scoring`: what its rows have to reach."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+__all__ = ["broken_promises"]
+
+#: Ours to loop, by queries an image: preset tiny on a CPU, text to image.
+_TO_LOOP = {16: 10.0, 64: 20.0}
+#: Of the bound that counted FLOPs set to the ratio to batched.
+_OF_BOUND = 0.7
+_FLOAT32_DIFFERENCE = 1e-4
+
+
+def broken_promises(rows: Sequence[Mapping[str, Any]], preset: str, *, on_cpu: bool) -> list[str]:
+    """One line a promise that a row does not keep.
+
+    Args:
+        rows: As the benchmark prints them.
+        preset: Of the model.
+        on_cpu: Whether in float32 on a CPU; a GPU computes in bfloat16.
+    """
+    return [
+        f"{row['case']}, {row['queries_per_image']} queries an image, {row['source']}, "
+        f"enhancement {'on' if row['enhancement'] else 'off'}: {what} is {row[what]:.3g}, "
+        f"not {limit:.3g}"
+        for row in rows
+        for what, limit, kept in _promises(row, preset, on_cpu=on_cpu)
+        if not kept
+    ]
+
+
+def _promises(
+    row: Mapping[str, Any], preset: str, *, on_cpu: bool
+) -> Iterator[tuple[str, float, bool]]:
+    """What is looked at, its limit, and whether it is kept."""
+
+    def at_least(what: str, limit: float) -> tuple[str, float, bool]:
+        return what, limit, row[what] >= limit
+
+    yield at_least("ratio", 1.0)
+    yield at_least("ratio_batched", 0.95)
+    if not on_cpu:
+        return
+    yield "max_abs_diff", _FLOAT32_DIFFERENCE, row["max_abs_diff"] <= _FLOAT32_DIFFERENCE
+    if row["case"] != "text_to_image" or row["source"] != "pixels":
+        return
+    # With the enhancement on, half of it.
+    share = 0.5 if row["enhancement"] else 1.0
+    if preset == "tiny" and row["queries_per_image"] in _TO_LOOP:
+        yield at_least("ratio", share * _TO_LOOP[row["queries_per_image"]])
+    if preset in {"tiny", "small"}:
+        yield at_least("ratio_batched", share * _OF_BOUND * row["flop_bound"])
