@@ -99,7 +99,8 @@ def expire_leases(connection: Connection, *, max_attempts: int) -> int:
         text(
             # With the runs named, Postgres plans over their partitions and over no others.
             "SELECT run_id, id, token, worker_id FROM job WHERE run_id = ANY(:runs) "
-            "AND state = 'running' AND lease_until < clock_timestamp() ORDER BY run_id, id LIMIT 500 "
+            "AND state = 'running' AND lease_until < clock_timestamp() "
+            "ORDER BY run_id, id LIMIT 500 "
             # A worker that froze inside its last transaction holds the row until that is ended.
             "FOR UPDATE SKIP LOCKED"
         ),
