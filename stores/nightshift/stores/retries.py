@@ -15,6 +15,8 @@ _T = TypeVar("_T")
 
 _BACKOFF_S = 2.0
 _BACKOFF_MAX_S = 300.0
+#: A worker reports every 3 s, from a thread that a long forward does not hold up.
+_SILENT_S = 5.0
 
 
 def retry_or_split(
@@ -89,6 +91,9 @@ def retry_or_split(
 def expire_leases(connection: Connection, *, max_attempts: int) -> int:
     """Take back jobs whose lease ran out; their worker died, hung or was frozen.
 
+    An attempt that its worker did not survive counts like any other, so what kills workers is
+    found by bisecting too.
+
     Returns:
         How many were taken back.
     """
@@ -97,26 +102,38 @@ def expire_leases(connection: Connection, *, max_attempts: int) -> int:
         return 0
     expired = connection.execute(
         text(
+            "SELECT run_id, id, token, worker_id, (SELECT seen_at < clock_timestamp() - "
+            "make_interval(secs => :silent) FROM worker WHERE worker.id = worker_id) AS silent "
             # With the runs named, Postgres plans over their partitions and over no others.
-            "SELECT run_id, id, token, worker_id FROM job WHERE run_id = ANY(:runs) "
-            "AND state = 'running' AND lease_until < clock_timestamp() "
-            "ORDER BY run_id, id LIMIT 500 "
+            "FROM job WHERE run_id = ANY(:runs) AND state = 'running' "
+            "AND lease_until < clock_timestamp() ORDER BY run_id, id LIMIT 500 "
             # A worker that froze inside its last transaction holds the row until that is ended.
             "FOR UPDATE SKIP LOCKED"
         ),
-        {"runs": held},
+        {"silent": _SILENT_S, "runs": held},
     ).all()
     for job in expired:
+        reason, message = _SILENT if job.silent else _IDLE
         retry_or_split(
             connection,
             run_id=job.run_id,
             job_id=job.id,
             token=job.token,
-            reason="lease_expired",
-            message=f"worker {job.worker_id} made no progress or died",
+            reason=reason,
+            message=message.format(job.worker_id),
             max_attempts=max_attempts,
         )
     return len(expired)
+
+
+_SILENT = (
+    "worker_lost",
+    (
+        "worker {} fell silent at this job, as a process does that crashes, is killed for want of "
+        "memory, or is cut off: see its log, and the kernel's"
+    ),
+)
+_IDLE = ("lease_expired", "worker {} made no progress or died")
 
 
 def split_payload(stage: Stage, payload: dict[str, Any]) -> list[tuple[dict[str, Any], int]] | None:
