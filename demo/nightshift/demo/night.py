@@ -51,6 +51,8 @@ _SHOWN_ON: Mapping[MethodName, tuple[Direction, ...]] = {
     "freeret": (TEXT_TO_IMAGE, IMAGE_TO_TEXT),
     "indexmllm": (IMAGE_TO_IMAGE,),
 }
+#: The bundled scorer is too small to have learnt to look for a text that it read before.
+_FRAMINGS = {(TEXT_TO_IMAGE, "freeret"): "freeret_candidate_first"}
 _FILES = {
     TEXT_TO_IMAGE.catalog: "items.jsonl",
     IMAGE_TO_TEXT.catalog: "captions.jsonl",
@@ -192,7 +194,7 @@ def _params(direction: Direction, method: MethodName) -> RunParams:
             method=method,
             preset="default" if chosen.presets else None,
             score=chosen.score,
-            framing=chosen.framing_for(chosen.score).name,
+            framing=_FRAMINGS.get((direction, method), chosen.framing_for(chosen.score).name),
             enhancement=chosen.enhancement,
         ),
     )

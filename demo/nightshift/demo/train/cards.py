@@ -69,8 +69,8 @@ def scorer_card(
         "|---|---|",
         *(f"| {name} | {value:.3f} |" for name, value in accuracies.items()),
         "\n## Curves (accuracy on split `validation`)\n",
-        "`matching`: True/False; `choosing`: A/B about a picture and captions; `looking`: A/B about",
-        "a caption and pictures; `comparing`: questions about two pictures.",
+        "`matching`: True/False; `choosing`: A/B about a picture and captions; `looking`: A/B",
+        "about a caption and pictures; `comparing`: questions about two pictures.",
         *(line for stage in stages for line in (f"\n{stage.name}:\n", *_table(stage.curve))),
     ]
     return "\n".join(lines) + "\n"

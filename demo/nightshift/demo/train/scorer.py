@@ -142,8 +142,8 @@ def train_in_stages(
     alignment, probe = Alignment(coarse, width, tokenizer), Probe(width, maker.image_token)
     stages = []
     for name, share, draw in (
-        ("matching", 0.65, batches.matching),
-        ("everything", 0.35, batches.everything),
+        ("matching", 2 / 3, batches.matching),
+        ("everything", 1 / 3, batches.everything),
     ):
         curve = train(
             model,
