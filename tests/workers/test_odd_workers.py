@@ -1,4 +1,4 @@
-"""What kills every worker that touches it is found and named; its neighbours are done."""
+"""What no worker gets through is named: an item that kills it, a model that will not load."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,6 +29,14 @@ def prepare(self, contents, role):
         os.kill(os.getpid(), signal.SIGKILL)
     return embed_others(self, contents, role)
 DualEncoder.prepare = prepare
+"""
+
+
+_CANNOT_LOAD = """
+from nightshift.models import cache
+def load_embedder(*_, **__):
+    raise KeyError("logit_scale")
+cache.load_embedder = load_embedder
 """
 
 
@@ -97,3 +105,15 @@ def test_an_item_that_kills_its_workers_fails_alone(night: Night, embedder: str,
     deaths = [worker.poll() for worker in workers]
     assert deaths.count(-9) == 4 * 2
     assert night.cli("verify", str(run_id), check=False).returncode == 0
+
+
+def test_a_model_whose_load_breaks_down_fails_the_run(night: Night, embedder: str, tmp_path: Path):
+    run_id = _index(night, embedder, tmp_path)
+    worker = night.odd_worker(_CANNOT_LOAD)
+
+    assert night.wait_for_run(run_id) == "failed"
+
+    failures = night.rows("SELECT reason, message FROM failure WHERE run_id = :r", r=run_id)
+    assert failures == [("model_error", "the model did not load: KeyError: 'logit_scale'")]
+    assert night.rows("SELECT DISTINCT attempt FROM job") == [(2,)]
+    assert worker.poll() is None, "it can work for other runs"
