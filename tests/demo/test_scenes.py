@@ -1,5 +1,6 @@
 """What the drawn scenes promise: disjoint splits, hard negatives that stay put, clear words."""
 
+from dataclasses import replace
 from itertools import product
 from random import Random
 
@@ -18,6 +19,7 @@ from nightshift.demo.scenes import (
     describe,
     neighbours,
     random_scene,
+    recounted,
     substitutes,
 )
 
@@ -40,7 +42,7 @@ def test_a_random_scene_belongs_to_the_split_that_was_asked_for(seed: int, split
 def test_hard_negatives_differ_and_never_leave_their_split(seed: int, split: Split) -> None:
     rng = Random(seed)
     scene = random_scene(rng, split)
-    others = [*neighbours(scene), *substitutes(scene)]
+    others = [*neighbours(scene), *substitutes(scene), *recounted(scene)]
     assert scene not in others
     assert {other.split for other in others} == {split}
 
@@ -55,6 +57,22 @@ def test_hard_negatives_swap_every_attribute_and_turn_the_row() -> None:
         "a large blue square left of a small red circle",
         "a small red circle above a large blue square",
     }
+
+
+def test_a_scene_of_three_is_recounted_by_leaving_one_out() -> None:
+    scene = Scene(direction=Direction.ROW, things=(CIRCLE, SQUARE, STAR))
+    pairs = {(CIRCLE, SQUARE), (CIRCLE, STAR), (SQUARE, STAR)}
+    left = {other.things for other in recounted(scene)}
+    held = {pair for pair in pairs if replace(scene, things=pair).split is scene.split}
+    assert left == held
+
+
+def test_a_scene_of_two_is_recounted_by_adding_a_third_anywhere() -> None:
+    scene = Scene(direction=Direction.COLUMN, things=(CIRCLE, SQUARE))
+    others = [other.things for other in recounted(scene)]
+    assert {len(things) for things in others} == {3}
+    for place in range(3):
+        assert any(things[:place] + things[place + 1 :] == scene.things for things in others)
 
 
 def test_splits_hold_out_whole_combinations_of_colours_and_shapes() -> None:

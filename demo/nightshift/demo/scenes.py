@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from itertools import combinations
+from itertools import combinations, product
 from random import Random
 from zlib import crc32
 
@@ -23,6 +23,7 @@ _RESIDUES = 6
 _TEST_RESIDUE = 0
 _VALIDATION_RESIDUE = 1
 _SHARE_OF_TRIPLES = 0.4
+_MOST_THINGS = 3
 
 
 class Direction(StrEnum):
@@ -154,6 +155,21 @@ def substitutes(scene: Scene) -> list[Scene]:
         and other != scene
         and len(set(other.things)) == len(other.things)
     ]
+
+
+def recounted(scene: Scene) -> list[Scene]:
+    """All scenes of the same split with one thing more, or with one thing less of three."""
+    things = scene.things
+    if len(things) == _MOST_THINGS:
+        edited = [things[:index] + things[index + 1 :] for index in range(len(things))]
+    else:
+        edited = [
+            (*things[:index], Thing(size=size, colour=colour, shape=shape), *things[index:])
+            for index in range(len(things) + 1)
+            for size, colour, shape in product(SIZES, COLOURS, SHAPES)
+        ]
+    others = [replace(scene, things=one) for one in edited if len(set(one)) == len(one)]
+    return [other for other in others if other.split is scene.split]
 
 
 def _swapped(scene: Scene) -> Iterator[Scene]:

@@ -11,12 +11,21 @@ from numpy.typing import NDArray
 
 from nightshift.demo import prompts
 from nightshift.demo.prompts import IMAGE
-from nightshift.demo.scenes import Scene, describe, neighbours, random_scene, substitutes
+from nightshift.demo.scenes import (
+    Scene,
+    describe,
+    neighbours,
+    random_scene,
+    recounted,
+    substitutes,
+)
 from nightshift.demo.train.pool import NOTHING
 from nightshift.demo.train.rows import IGNORED, Caption, Row, RowMaker, packed
 
-_EASY_SHARE = 0.08
+_EASY_SHARE = 0.05
+_RECOUNTED_SHARE = 0.15
 _SUBSTITUTED_SHARE = 0.35
+_CAPTIONS_OF_A_KIND = 2
 
 _PAIR_QUESTIONS = (
     (prompts.indexmllm(), "1", "0"),
@@ -49,9 +58,9 @@ def false_caption(scene: Scene, rng: Random) -> str:
 
 
 def matching_row(maker: RowMaker, scene: Scene, picture: int, rng: Random) -> Row:
-    """RetLLM's question about a true caption, learnt as words too, and about a false one."""
+    """RetLLM's question about true captions, learnt as words too, and about false ones."""
     rows = []
-    for fits in (True, False):
+    for fits in (True, False) * _CAPTIONS_OF_A_KIND:
         caption = _caption(scene, rng, fits=fits)
         prompt = prompts.retllm(caption.text)
         rows.append(maker.row(prompt, pictures=(picture,), answer=str(fits), caption=caption))
@@ -110,13 +119,18 @@ def _caption(scene: Scene, rng: Random, *, fits: bool) -> Caption:
     truth = describe(scene, Random(manner))
     if fits:
         return Caption(text=truth, truth=truth)
+    other = _false_scene(scene, rng)
+    return Caption(text=describe(other, Random(manner)), truth=truth)
+
+
+def _false_scene(scene: Scene, rng: Random) -> Scene:
+    edits: list[Scene] = []
     draw = rng.random()
     if draw < _EASY_SHARE:
-        other = scene
-        while other == scene:
-            other = random_scene(rng, scene.split)
-    elif draw < _EASY_SHARE + _SUBSTITUTED_SHARE:
-        other = rng.choice(substitutes(scene) or neighbours(scene))
-    else:
-        other = rng.choice(neighbours(scene))
-    return Caption(text=describe(other, Random(manner)), truth=truth)
+        edits = [random_scene(rng, scene.split)]
+    elif draw < _EASY_SHARE + _RECOUNTED_SHARE:
+        edits = recounted(scene)
+    elif draw < _EASY_SHARE + _RECOUNTED_SHARE + _SUBSTITUTED_SHARE:
+        edits = substitutes(scene)
+    other = rng.choice(edits or neighbours(scene))
+    return other if other != scene else _false_scene(scene, rng)
