@@ -49,6 +49,11 @@ def test_most_items_have_several_hard_negatives_in_the_catalogue() -> None:
     assert np.median(near) >= 3
 
 
+def test_every_item_has_its_scene_turned_beside_it() -> None:
+    scenes = {item.scene for item in build_catalogue().items}
+    assert {scene.turned for scene in scenes} == scenes
+
+
 def test_the_same_seed_writes_the_same_bytes(written: Path, tmp_path: Path) -> None:
     write_catalogue(tmp_path, items=240, queries=40)
     files = sorted(path.relative_to(written) for path in written.rglob("*") if path.is_file())

@@ -223,6 +223,39 @@ def test_site_prompt_and_task_each_change_vectors_and_fingerprint(
     assert all(np.abs(found[0] - other).max() > 1e-4 for other in found[1:])
 
 
+@torch.inference_mode()
+def test_a_norm_before_the_cosine_is_the_model_s_own_with_its_gains(
+    qwen: Qwen25VL, qwen_folder: Path, prompts: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder = qwen.decoder
+    assert decoder.feed_forward_norms is not None
+    last = qwen._model.model.language_model.layers[-1]
+    norms = [decoder.feed_forward_norms[-1], last.input_layernorm, decoder.norm]
+    for seed, module in enumerate(norms):
+        gains = torch.rand(64, generator=torch.Generator().manual_seed(seed))
+        monkeypatch.setattr(module, "weight", nn.Parameter(gains, requires_grad=False))
+    seen = see(qwen, prompts.pictures)
+
+    for site, norm, module in (
+        ("attn_L", "rms", norms[0]),
+        ("attn_L", "final_norm", norms[2]),
+        ("mlp_L-1", "rms", norms[1]),
+        ("mlp_L_prenorm", "rms", norms[2]),
+    ):
+        bare = HiddenStates(qwen, site).read(prompts.prompts, seen)
+        scaled = bare / bare.square().mean(dim=1, keepdim=True).sqrt()
+        found = HiddenStates(qwen, site, norm).read(prompts.prompts, seen)
+        torch.testing.assert_close(found, scaled * module.weight, atol=1e-4, rtol=1e-4)
+
+    normed = HiddenStates(qwen, "mlp_L_prenorm", "final_norm").read(prompts.prompts, seen)
+    library = HiddenStates(qwen, "mlp_L_postnorm").read(prompts.prompts, seen)
+    torch.testing.assert_close(normed, library, atol=1e-5, rtol=0)
+    specs = [f"freeret:{qwen_folder}{norm}@float32" for norm in ("", "?norm=rms")]
+    plain, rms = (bound(qwen, spec) for spec in specs)
+    assert plain.fingerprint != rms.fingerprint
+    assert np.abs(vectors(plain, TEXT) - vectors(rms, TEXT)).max() > 1e-3
+
+
 def test_stored_tokens_give_the_vectors_of_the_pixels_bit_for_bit(
     qwen: Qwen25VL, qwen_folder: Path, embedder: FreeRetEmbedder
 ) -> None:

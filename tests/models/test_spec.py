@@ -40,12 +40,12 @@ from nightshift.schema.runs import EmbedderParams
             ),
         ),
         (
-            "freeret:org/name?site=mlp_L-1&task=news@float16",
+            "freeret:org/name?site=mlp_L-1&norm=rms&task=news@float16",
             ModelSpec(
                 library="freeret",
                 source=Hub(name="org/name"),
                 precision="float16",
-                embedding=EmbedderParams(site="mlp_L-1", task="news"),
+                embedding=EmbedderParams(site="mlp_L-1", norm="rms", task="news"),
             ),
         ),
     ],
@@ -111,7 +111,13 @@ def test_what_cannot_be_a_model_is_refused_with_what_can(text: str) -> None:
     assert refused.value.model == text
 
 
-@pytest.mark.parametrize("options", ["site=nowhere", "sight=attn_L", "site", "max_pixels=0"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        *("site=nowhere", "sight=attn_L", "site", "max_pixels=0", "norm=l2"),
+        "site=mlp_L_postnorm&norm=rms",
+    ],
+)
 def test_options_that_freeret_does_not_have_are_refused(options: str) -> None:
-    with pytest.raises(ModelError, match=r"site|sight|max_pixels"):
+    with pytest.raises(ModelError, match=r"site|sight|max_pixels|norm"):
         parse_spec(f"freeret:org/name?{options}")

@@ -16,7 +16,7 @@ from nightshift.demo.scenes import Scene, Split, describe, neighbours, random_sc
 SEED = 2026
 """The seed of the evaluation that the model cards report."""
 
-_FAMILY = 8
+_FAMILY = 16
 _QUERIES = 200
 
 
@@ -49,8 +49,9 @@ def build_catalogue(
 ) -> Catalogue:
     """Draw families of near neighbours until there are enough items.
 
-    A family is a scene and scenes one or two permuting edits away from it, so that every item
-    has hard negatives beside it. All scenes belong to `split`.
+    A family is a scene and scenes one or two permuting edits away from it, each in a row and in
+    a column, so that every item has hard negatives beside it: swapped colours, shapes, sizes and
+    places, and the other relation. All scenes belong to `split`.
     """
     rng = Random(f"{seed}:catalogue:{split}")
     scenes: dict[Scene, None] = {}
@@ -108,7 +109,8 @@ def _family(scene: Scene, rng: Random) -> list[Scene]:
     further = sorted({far for one in near for far in neighbours(one)} - {scene, *near})
     rng.shuffle(near)
     rng.shuffle(further)
-    return [scene, *(near + further)[: _FAMILY - 1]]
+    both = [both for one in (scene, *near, *further) for both in (one, one.turned)]
+    return list(dict.fromkeys(both))[:_FAMILY]
 
 
 def _write_queries(directory: Path, catalogue: Catalogue) -> None:

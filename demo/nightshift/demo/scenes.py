@@ -76,6 +76,11 @@ class Scene:
     things: tuple[Thing, ...]
 
     @property
+    def turned(self) -> Scene:
+        """The same things in the same order along the other axis."""
+        return replace(self, direction=self.direction.other)
+
+    @property
     def residue(self) -> int:
         """A number that swapping colours, shapes, sizes or places leaves as it is.
 
@@ -136,8 +141,7 @@ def neighbours(scene: Scene) -> list[Scene]:
     The edits: swapped colours, shapes, sizes or places, or the row turned into a column. None
     of them leaves the scene's split.
     """
-    turned = replace(scene, direction=scene.direction.other)
-    return sorted({turned, *_swapped(scene)} - {scene})
+    return sorted({scene.turned, *_swapped(scene)} - {scene})
 
 
 def substitutes(scene: Scene) -> list[Scene]:

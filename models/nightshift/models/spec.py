@@ -21,8 +21,8 @@ _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _HELP = (
     "write open_clip:ARCHITECTURE/PRETRAINED (a tag, or the path of a .safetensors file), "
     "open_clip:DIRECTORY, open_clip:hf-hub:ORG/NAME, hf:ORG/NAME, hf:DIRECTORY, freeret:ORG/NAME "
-    "or freeret:DIRECTORY (these two also with ?site=…&prompt=…&task=…), each with an optional "
-    "@float32, @bfloat16 or @float16"
+    "or freeret:DIRECTORY (these two also with ?site=…&norm=…&prompt=…&task=…), each with an "
+    "optional @float32, @bfloat16 or @float16"
 )
 
 
@@ -149,6 +149,8 @@ def _embedding(options: str, text: str) -> EmbedderParams:
         raise ModelError(f"{text!r}: {found}", text) from error
     except ValueError as error:
         raise ModelError(f"{text!r}: options are written ?name=value&name=value", text) from error
+    if params.norm != "none" and params.site == "mlp_L_postnorm":
+        raise ModelError(f"{text!r}: the state at mlp_L_postnorm is normed; leave norm out", text)
     return params.model_copy(update={"codec": str(parse_codec(params.codec))})
 
 

@@ -85,6 +85,9 @@ class EmbedderParams(_Frozen):
     #: State at the end of the prompt: after the last layer's attention, after its feed-forward
     #: without or with the final norm, or before the last layer.
     site: Literal["attn_L", "mlp_L_prenorm", "mlp_L_postnorm", "mlp_L-1"] = "attn_L"
+    #: What the state goes through before the cosine: the RMS norm, with its learnt gains, that
+    #: reads it in the model, or the one in front of the head.
+    norm: Literal["none", "rms", "final_norm"] = "none"
     #: What the one word that stands for a content is asked for with; each adds to the one before.
     prompt: Literal["e5v", "grounding", "grounding_noise", "full"] = "full"
     task: Literal["retrieval", "caption", "news", "category", "product"] = "retrieval"

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, text
 
 from nightshift.schema.errors import LeaseLostError
 from nightshift.schema.states import RunState, Stage
+from nightshift.stores import failing
 from nightshift.stores.database import Database
 from nightshift.stores.retries import retry_or_split
 
@@ -139,17 +140,7 @@ class Ledger:
     def hand_back(self, claim: Claim, reason: str) -> None:
         """Put the job back unharmed: a stopping worker, a paused run or a lost service."""
         with self.database.begin() as connection:
-            connection.execute(
-                text(
-                    """
-                    UPDATE job SET state = 'queued', lease_until = NULL, sent_at = NULL,
-                        worker_id = NULL, attempt = greatest(attempt - 1, 0), error = :reason,
-                        not_before = clock_timestamp() + interval '0.2 s'
-                    WHERE run_id = :run AND id = :job AND token = :token AND state = 'running'
-                    """
-                ),
-                {"reason": reason, **_key(claim)},
-            )
+            _hand_back(connection, claim, reason)
 
     def fail_attempt(self, claim: Claim, reason: str, message: str) -> None:
         """End this attempt: retry later, bisect, or record a lone unit's failure."""
@@ -163,6 +154,42 @@ class Ledger:
                 message=message,
                 max_attempts=self.max_attempts,
             )
+
+    def fail_run(self, claim: Claim, reason: str, message: str) -> None:
+        """End the run for what no job of it can do without.
+
+        A run that is paused or has ended keeps its state and gets the job back unharmed: what is
+        wrong shows again when it goes on. A stale claim ends nothing.
+        """
+        with self.database.begin() as connection:
+            state = connection.execute(
+                text(
+                    """
+                    SELECT run.state FROM run JOIN job ON job.run_id = run.id
+                    WHERE run.id = :run AND job.id = :job AND job.token = :token
+                        AND job.state = 'running' FOR NO KEY UPDATE OF run, job
+                    """
+                ),
+                _key(claim),
+            ).scalar()
+            if state == RunState.RUNNING:
+                failing.fail_run(connection, claim.run_id, claim.stage, reason, message)
+            elif state is not None:
+                _hand_back(connection, claim, message)
+
+
+def _hand_back(connection: Connection, claim: Claim, reason: str) -> None:
+    connection.execute(
+        text(
+            """
+            UPDATE job SET state = 'queued', lease_until = NULL, sent_at = NULL,
+                worker_id = NULL, attempt = greatest(attempt - 1, 0), error = :reason,
+                not_before = clock_timestamp() + interval '0.2 s'
+            WHERE run_id = :run AND id = :job AND token = :token AND state = 'running'
+            """
+        ),
+        {"reason": reason, **_key(claim)},
+    )
 
 
 def _key(claim: Claim) -> dict[str, int]:

@@ -13,7 +13,7 @@ from nightshift.schema.errors import (
 )
 from nightshift.schema.runs import RunParams, TokenParams
 from nightshift.schema.states import RunState, Stage
-from nightshift.stores import failing, runs
+from nightshift.stores import runs
 from nightshift.stores.ledger import Claim
 from nightshift.stores.runs import RunRow
 from nightshift.workers.answer import do_answer
@@ -153,6 +153,5 @@ def _model_failed(session: WorkerSession, claim: Claim, error: ModelError) -> No
     """No smaller job would fare better without the model: after its attempts the run fails."""
     if claim.attempt < session.settings.max_attempts:
         session.ledger.fail_attempt(claim, "model_error", str(error))
-        return
-    with session.database.begin() as connection:
-        failing.fail_run(connection, claim.run_id, claim.stage, "model_error", str(error))
+    else:
+        session.ledger.fail_run(claim, "model_error", str(error))

@@ -39,7 +39,7 @@ class FreeRetEmbedder:
 
     Args:
         family: The loaded model.
-        params: Site, prompt and task.
+        params: Site, norm, prompt and task.
         facts: As `describe_embedder` named it.
         codec: That of the parameters; None where it loses nothing.
 
@@ -66,7 +66,7 @@ class FreeRetEmbedder:
         self._params = params
         self._codec = codec
         self._limits = PixelLimits(min_pixels=params.min_pixels, max_pixels=params.max_pixels)
-        self._states = HiddenStates(family, params.site)
+        self._states = HiddenStates(family, params.site, params.norm)
 
     def prepare(self, contents: Sequence[ItemContent], role: Role) -> Prepared:
         """See `Embedder.prepare`."""

@@ -23,14 +23,16 @@ class HiddenStates:
     Args:
         family: The loaded model.
         site: Where the state is; see `EmbedderParams`.
+        norm: What it goes through; the same.
 
     Raises:
         ModelError: The model has no state there.
     """
 
-    def __init__(self, family: Family, site: str) -> None:
+    def __init__(self, family: Family, site: str, norm: str = "none") -> None:
         self._family = family
         self._module = _before(family.decoder, site)
+        self._norm = _norm(family.decoder, site, norm)
         self._budget = TokenBudget(_TOKENS_PER_BATCH)
 
     def read(self, prompts: Sequence[Prompt], seen: Sequence[VisualTokens]) -> Tensor:
@@ -45,6 +47,8 @@ class HiddenStates:
             states = self._states(batch, seen)
             # The end of each: what stands behind it is padding.
             last = states[range(len(batch)), [len(prompt.ids) - 1 for prompt in batch]]
+            if self._norm is not None:
+                last = self._norm(last)
             found.update(zip([prompt.place for prompt in batch], last.float().cpu(), strict=True))
 
         self._budget.run(prompts, batches, forward, alone)
@@ -92,3 +96,19 @@ def _before(decoder: Decoder, site: str) -> nn.Module | None:
             return decoder.layers[-1]
         case _:
             return None
+
+
+def _norm(decoder: Decoder, site: str, norm: str) -> nn.Module | None:
+    """What the state goes through; a scale alone, without gains, would not change a cosine."""
+    match norm, site:
+        case "none", _:
+            return None
+        case "rms", "attn_L":
+            assert decoder.feed_forward_norms is not None
+            return decoder.feed_forward_norms[-1]
+        case "rms", "mlp_L-1":
+            layer: Any = decoder.layers[-1]  # torch types a module's parts loosely
+            found: nn.Module = layer.input_layernorm
+            return found
+        case _:
+            return decoder.norm
