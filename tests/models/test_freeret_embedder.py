@@ -55,6 +55,24 @@ def prompts(qwen: Qwen25VL) -> Prepared:
     return prepare(qwen, PixelLimits(), groups)
 
 
+@pytest.fixture
+def last_norms(qwen: Qwen25VL) -> Iterator[dict[str, nn.Module]]:
+    """The last norms of the decoder by what reads them, with gains other than one."""
+    layer = qwen._model.model.language_model.layers[-1]
+    norms = {
+        "attention": layer.input_layernorm,
+        "feed-forward": layer.post_attention_layernorm,
+        "head": qwen.decoder.norm,
+    }
+    with torch.no_grad():
+        for seed, norm in enumerate(norms.values()):
+            norm.weight.copy_(torch.rand(64, generator=torch.Generator().manual_seed(seed)))
+    yield norms
+    with torch.no_grad():
+        for norm in norms.values():
+            norm.weight.fill_(1)
+
+
 def bound(family: Qwen25VL, spec: str, codec: Codec | None = None) -> FreeRetEmbedder:
     found = bind_embedder(family, describe_embedder(spec), codec)
     assert isinstance(found, FreeRetEmbedder)
@@ -225,22 +243,15 @@ def test_site_prompt_and_task_each_change_vectors_and_fingerprint(
 
 @torch.inference_mode()
 def test_a_norm_before_the_cosine_is_the_model_s_own_with_its_gains(
-    qwen: Qwen25VL, qwen_folder: Path, prompts: Prepared, monkeypatch: pytest.MonkeyPatch
+    qwen: Qwen25VL, qwen_folder: Path, prompts: Prepared, last_norms: dict[str, nn.Module]
 ) -> None:
-    decoder = qwen.decoder
-    assert decoder.feed_forward_norms is not None
-    last = qwen._model.model.language_model.layers[-1]
-    norms = [decoder.feed_forward_norms[-1], last.input_layernorm, decoder.norm]
-    for seed, module in enumerate(norms):
-        gains = torch.rand(64, generator=torch.Generator().manual_seed(seed))
-        monkeypatch.setattr(module, "weight", nn.Parameter(gains, requires_grad=False))
     seen = see(qwen, prompts.pictures)
 
     for site, norm, module in (
-        ("attn_L", "rms", norms[0]),
-        ("attn_L", "final_norm", norms[2]),
-        ("mlp_L-1", "rms", norms[1]),
-        ("mlp_L_prenorm", "rms", norms[2]),
+        ("attn_L", "rms", last_norms["feed-forward"]),
+        ("attn_L", "final_norm", last_norms["head"]),
+        ("mlp_L-1", "rms", last_norms["attention"]),
+        ("mlp_L_prenorm", "rms", last_norms["head"]),
     ):
         bare = HiddenStates(qwen, site).read(prompts.prompts, seen)
         scaled = bare / bare.square().mean(dim=1, keepdim=True).sqrt()
