@@ -15,7 +15,7 @@ from nightshift.schema.errors import DatabaseBehindError
 from nightshift.schema.result_tables import PARTITIONED_TABLES
 from nightshift.schema.tables import Base
 
-VIEWS = {"v_ranking", "v_run_progress", "v_calibration"}
+VIEWS = {"v_ranking", "v_run_progress", "v_calibration", "v_tally"}
 
 
 def read(url, query, **params):

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from nightshift.scoring.mixing import mix_item, mix_query, normalise, pool
+from nightshift.scoring.mixing import mix_item, mix_query, normalise, pool, top_share
 
 vectors = arrays.arrays(np.float32, 5, elements=st.floats(-8, 8, width=32)).filter(
     lambda v: np.linalg.norm(v) > 0.1
@@ -54,3 +54,20 @@ def test_zeros_become_nan_and_are_not_hidden() -> None:
     assert np.isnan(normalise(zero)).all()
     assert np.isnan(mix_item(zero, one)).all()
     assert np.isnan(mix_query(one, -4 * one)).all()
+
+
+def test_the_share_of_the_largest_dimensions_is_of_the_squared_length() -> None:
+    even = np.full(20, 3, np.float32)
+    massive = np.array([0, -8, 0, 0, 0, 0, 6, *[0] * 13], np.float32)
+    one = np.array([*[1] * 10, *[-2] * 10], np.float32)
+
+    assert top_share(np.stack([even, massive, one])) == pytest.approx([5 / 20, 1, 20 / 50])
+    assert top_share(np.ones((1, 3), np.float32)) == pytest.approx([1])
+
+
+@given(vectors, st.floats(0.1, 20))
+def test_the_share_does_not_depend_on_length_or_order(vector, scale: float) -> None:
+    (share,) = top_share(vector[None], top=2)
+
+    assert top_share((vector[::-1] * np.float32(scale))[None], top=2) == pytest.approx([share])
+    assert 2 / 5 - 1e-9 <= share <= 1 + 1e-9

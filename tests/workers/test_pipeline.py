@@ -127,6 +127,7 @@ def test_nothing_is_embedded_twice(indexed_night, embedder):
     listed = json.loads(indexed_night.cli("index", "list", "--json").stdout)
     (scenes,) = [one for one in listed if one["catalog"] == "scenes"]
     assert (scenes["version"], scenes["state"], scenes["items"]) == (1, "ready", 96)
+    assert 5 / scenes["dim"] < scenes["top_share"] < 1
 
 
 def test_vectors_that_milvus_lost_are_embedded_again_before_a_search(indexed_night, scenes, scorer):

@@ -102,6 +102,8 @@ def build(
 def list_(data_dir: Path | None, as_json: bool) -> None:
     """List the indexes, every version of each.
 
+    `top-5` is how much of a vector its five largest dimensions carry, by squared length.
+
     \b
     Example:
       nightshift index list
@@ -123,10 +125,11 @@ def list_(data_dir: Path | None, as_json: bool) -> None:
         "items",
         "sees",
         "dim",
+        "top-5",
         "type",
         "embedder",
     )
-    table = make_table(*headings, right="version items dim")
+    table = make_table(*headings, right="version items dim top-5")
     for one in found:
         add_row(
             table,
@@ -137,6 +140,7 @@ def list_(data_dir: Path | None, as_json: bool) -> None:
             f"{one.items:,}",
             one.parts,
             str(one.dim),
+            "–" if one.top_share is None else f"{one.top_share:.0%}",
             one.index_type,
             one.embedder,
         )

@@ -24,6 +24,7 @@ from nightshift.stores.election import Election
 from nightshift.stores.milvus import VectorStore
 from nightshift.stores.progress_counts import compact
 from nightshift.stores.retries import expire_leases
+from nightshift.stores.tallies import compact_tallies
 from nightshift.stores.wire import Wire
 
 __all__ = ["Dispatcher"]
@@ -78,6 +79,7 @@ class Dispatcher:
             expired = expire_leases(connection, max_attempts=self.settings.max_attempts)
             active = runs.active_runs(connection)
             compact(connection)
+            compact_tallies(connection)
             fence(connection)
         if expired:
             _log.warning("took back %d jobs whose lease ran out", expired)

@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import (
     CheckConstraint,
+    Double,
     ForeignKey,
     Identity,
     Index,
@@ -15,10 +16,27 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from nightshift.schema.states import JobState, RunKind, RunState, Stage, SubjectKind
+from nightshift.schema.states import (
+    JobState,
+    RunKind,
+    RunState,
+    Stage,
+    SubjectKind,
+    TallyName,
+)
 from nightshift.schema.tables import Base, pg_enum
 
-__all__ = ["Failure", "Job", "JobCount", "JobDelta", "Lease", "Run", "Worker"]
+__all__ = [
+    "Failure",
+    "Job",
+    "JobCount",
+    "JobDelta",
+    "Lease",
+    "Run",
+    "Tally",
+    "TallyDelta",
+    "Worker",
+]
 
 
 class Run(Base):
@@ -142,6 +160,33 @@ class JobCount(Base):
     jobs: Mapped[int]
     units: Mapped[int] = mapped_column(comment="Items, queries or pairs.")
     units_failed: Mapped[int] = mapped_column(comment="Units without a result.")
+
+
+class TallyDelta(Base):
+    """What one job measured, written with its results; never updated, as `JobDelta`."""
+
+    __tablename__ = "tally_delta"
+    __table_args__ = {"comment": "What one job measured of its own work, not yet in tally."}
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    run_id: Mapped[int]
+    name: Mapped[TallyName] = mapped_column(pg_enum(TallyName), comment="Of what.")
+    amount: Mapped[float] = mapped_column(Double)
+
+
+class Tally(Base):
+    """Deltas, summed by the dispatcher; `v_tally` adds those it has not come to yet."""
+
+    __tablename__ = "tally"
+    __table_args__ = {
+        "comment": "What the jobs of a run measured, but for what tally_delta still holds."
+    }
+
+    run_id: Mapped[int] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[TallyName] = mapped_column(
+        pg_enum(TallyName), primary_key=True, comment="Of what."
+    )
+    amount: Mapped[float] = mapped_column(Double)
 
 
 class Lease(Base):

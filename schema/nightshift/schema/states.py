@@ -11,6 +11,7 @@ __all__ = [
     "RunState",
     "Stage",
     "SubjectKind",
+    "TallyName",
 ]
 
 
@@ -93,3 +94,18 @@ class DecidedBy(StrEnum):
     SCORE = "score"
     ENTROPY = "entropy"
     COARSE = "coarse"
+
+
+class TallyName(StrEnum):
+    """What jobs measure of their own work."""
+
+    #: Pairs that a model read.
+    PAIRS = "pairs"
+    #: Beginnings of prompts that it read for them, each as often as it was read.
+    PREFIXES = "prefixes"
+    #: Pictures that went through the vision tower.
+    PICTURES = "pictures"
+    #: Vectors that were made.
+    VECTORS = "vectors"
+    #: Summed over them: the share of its squared length in a vector's five largest dimensions.
+    TOP_SHARE = "top_share"

@@ -1,9 +1,9 @@
-"""One embedding for a text and a picture together, weighted as RetLLM's coarse stage (§1.6)."""
+"""Vectors: of a text and a picture together as RetLLM's coarse stage has it (§1.6), and alone."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MIXING_WEIGHTS", "mix_item", "mix_query", "normalise", "pool"]
+__all__ = ["MIXING_WEIGHTS", "mix_item", "mix_query", "normalise", "pool", "top_share"]
 
 #: (image, text) by role; part of every embedder's fingerprint.
 MIXING_WEIGHTS = {"query": (0.8, 0.2), "item": (0.7, 0.3)}
@@ -64,6 +64,24 @@ def normalise(vectors: Vector) -> Vector:
     with np.errstate(invalid="ignore", divide="ignore"):
         unit: Vector = (wide / np.linalg.norm(wide, axis=-1, keepdims=True)).astype(np.float32)
     return unit
+
+
+def top_share(vectors: Vector, top: int = 5) -> NDArray[np.float64]:
+    """Share of its squared length that each vector has in its largest dimensions (§3.7).
+
+    Where a few dimensions carry most of it (massive activations), a cosine compares little else.
+
+    Args:
+        vectors: float32 (n, d), none of them zero.
+        top: How many dimensions.
+
+    Returns:
+        float64 (n,), from min(1, top/d) to 1.
+    """
+    squares = np.square(vectors, dtype=np.float64)
+    largest = np.sort(squares, axis=1)[:, -top:]
+    share: NDArray[np.float64] = largest.sum(axis=1) / squares.sum(axis=1)
+    return share
 
 
 def _mix(role: str, image: Vector, text: Vector) -> Vector:

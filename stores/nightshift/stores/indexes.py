@@ -57,6 +57,9 @@ class IndexSummary:
     index_type: str
     embedder: str
     collection: str
+    #: Mean share of its squared length that a vector has in its five largest dimensions; near 1, a
+    #: cosine compares little else. None where nobody measured it.
+    top_share: float | None
 
 
 def list_indexes(connection: Connection) -> list[IndexSummary]:
@@ -66,7 +69,11 @@ def list_indexes(connection: Connection) -> list[IndexSummary]:
             """
             SELECT catalog.name AS catalog, i.name AS index, i.version, i.state,
                 (SELECT count(*) FROM embedding WHERE index_id = i.id) AS items,
-                i.parts, i.dim, i.index_type, i.embedder, i.collection
+                i.parts, i.dim, i.index_type, i.embedder, i.collection,
+                (SELECT sum(amount) FILTER (WHERE t.name = 'top_share')
+                    / nullif(sum(amount) FILTER (WHERE t.name = 'vectors'), 0)
+                    FROM run JOIN v_tally t ON t.run_id = run.id
+                    WHERE run.index_id = i.id) AS top_share
             FROM "index" i JOIN catalog ON catalog.id = i.catalog_id ORDER BY i.id DESC
             """
         )

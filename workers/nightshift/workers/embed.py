@@ -13,13 +13,15 @@ from nightshift.models.embedder import Embedder, Prepared, Role
 from nightshift.schema.errors import InputError
 from nightshift.schema.identity import embedding_key
 from nightshift.schema.runs import BlockPayload, Kinds, kinds_from_text
-from nightshift.schema.states import SubjectKind
+from nightshift.schema.states import SubjectKind, TallyName
+from nightshift.scoring.mixing import top_share
 from nightshift.scoring.prompts import Side
 from nightshift.stores.contents import StoredRecord, load_records
 from nightshift.stores.leases import hold_writer
 from nightshift.stores.ledger import Claim
 from nightshift.stores.results_write import write_embeddings
 from nightshift.stores.runs import RunRow
+from nightshift.stores.tallies import write_tallies
 from nightshift.workers.contents import ahead, chunks, read_contents
 from nightshift.workers.failures import Outcome, record_outcomes
 from nightshift.workers.progress import Progress
@@ -60,6 +62,10 @@ def do_embed(session: WorkerSession, run: RunRow, claim: Claim, progress: Progre
             session.vectors.upsert(run.collection, keys, done.vectors)
             session.vectors.flush(run.collection)
     n_failed = sum(outcome.fatal for outcome in done.outcomes)
+    told = {
+        TallyName.VECTORS: len(done.vectors),
+        TallyName.TOP_SHARE: top_share(done.vectors).sum(),
+    }
     with session.ledger.finish(claim, n_failed=n_failed) as connection:
         write_embeddings(
             connection,
@@ -67,6 +73,7 @@ def do_embed(session: WorkerSession, run: RunRow, claim: Claim, progress: Progre
             run_id=run.id,
             keys=[(record.id, key) for record, key in zip(done.records, keys, strict=True)],
         )
+        write_tallies(connection, run.id, told)
         record_outcomes(connection, run.id, claim.stage, SubjectKind.ITEM, done.outcomes)
         damaged = stored.damaged.values()
         record_outcomes(connection, run.id, claim.stage, SubjectKind.JOB, damaged)
