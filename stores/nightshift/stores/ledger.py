@@ -162,19 +162,22 @@ class Ledger:
         wrong shows again when it goes on. A stale claim ends nothing.
         """
         with self.database.begin() as connection:
+            # The run before the job: two workers that end one run must not wait for each other.
             state = connection.execute(
+                text("SELECT state FROM run WHERE id = :run FOR NO KEY UPDATE"), _key(claim)
+            ).scalar()
+            held = connection.execute(
                 text(
-                    """
-                    SELECT run.state FROM run JOIN job ON job.run_id = run.id
-                    WHERE run.id = :run AND job.id = :job AND job.token = :token
-                        AND job.state = 'running' FOR NO KEY UPDATE OF run, job
-                    """
+                    "SELECT FROM job WHERE run_id = :run AND id = :job AND token = :token "
+                    "AND state = 'running' FOR UPDATE"
                 ),
                 _key(claim),
-            ).scalar()
+            ).one_or_none()
+            if held is None:
+                return
             if state == RunState.RUNNING:
                 failing.fail_run(connection, claim.run_id, claim.stage, reason, message)
-            elif state is not None:
+            else:
                 _hand_back(connection, claim, message)
 
 
