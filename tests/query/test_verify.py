@@ -72,6 +72,20 @@ def test_a_run_that_is_not_done_is_not_complete(database):
     assert not verify(database, run_id).complete
 
 
+def test_what_a_cancelled_run_had_not_done_is_skipped_not_lost(database):
+    run_id = add_index_run(database, n_jobs=2, per_job=2)
+    _embed(database, run_id, 1)
+    _fail(database, run_id, "item-3")
+    with database.begin() as connection:
+        runs.set_run_state(connection, run_id, RunState.CANCELLED)
+
+    receipt = verify(database, run_id)
+
+    (items,) = receipt.tallies
+    assert (items.done, items.failed, items.skipped, items.missing) == (1, 1, 2, 0)
+    assert not receipt.complete, "it was not done"
+
+
 def test_the_digest_changes_with_the_results(database):
     run_id = add_index_run(database, n_jobs=1, per_job=2)
     _embed(database, run_id, 1)

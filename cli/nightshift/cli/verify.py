@@ -15,10 +15,11 @@ __all__ = ["verify"]
 @data_dir_option
 @json_option
 def verify(run_id: int, data_dir: Path | None, as_json: bool) -> None:
-    """Prove that RUN lost nothing: expected = done + failed with a reason.
+    """Prove that RUN lost nothing: expected = done + failed with a reason + skipped.
 
-    Exits with 0 only where the run is done and its books balance. The digest is over the result
-    rows in their order: two runs with the same digest have the same results.
+    Skipped is what a cancelled run had not done yet. Exits with 0 only where the run is done and
+    its books balance. The digest is over the result rows in their order: two runs with the same
+    digest have the same results.
 
     \b
     Examples:
@@ -36,6 +37,7 @@ def verify(run_id: int, data_dir: Path | None, as_json: bool) -> None:
                 "expected": tally.expected,
                 "done": tally.done,
                 "failed": tally.failed,
+                "skipped": tally.skipped,
                 "missing": tally.missing,
             }
             for tally in receipt.tallies
@@ -46,7 +48,7 @@ def verify(run_id: int, data_dir: Path | None, as_json: bool) -> None:
         for tally in receipt.tallies:
             click.echo(
                 f"{tally.unit:<8} {tally.expected:>9} expected = {tally.done} done "
-                f"+ {tally.failed} failed + {tally.missing} missing"
+                f"+ {tally.failed} failed + {tally.skipped} skipped + {tally.missing} missing"
             )
         for gap in receipt.gaps:
             click.echo(f"missing  {gap.unit}: {gap.subject_id}")

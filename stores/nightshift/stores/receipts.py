@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
-from nightshift.schema.states import RunKind
+from nightshift.schema.states import RunKind, RunState
 from nightshift.stores.runs import RunRow
 
 __all__ = ["Gap", "Tally", "gaps", "result_digest", "tally"]
@@ -13,7 +13,7 @@ __all__ = ["Gap", "Tally", "gaps", "result_digest", "tally"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tally:
-    """One unit of account of a run: every unit is in exactly one of the three."""
+    """One unit of account of a run: every unit is in exactly one of the four."""
 
     #: `items`, `queries` or `pairs`.
     unit: str
@@ -22,11 +22,13 @@ class Tally:
     done: int
     #: Have a failure with its reason instead.
     failed: int
+    #: Were still to do when the run was cancelled.
+    skipped: int
 
     @property
     def missing(self) -> int:
-        """Have neither; anything but 0 breaks the promise."""
-        return self.expected - self.done - self.failed
+        """Are in none of these; anything but 0 breaks the promise."""
+        return self.expected - self.done - self.failed - self.skipped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +53,15 @@ def tally(connection: Connection, run: RunRow) -> list[Tally]:
             ),
             {"run": run.id},
         ).one()
+        left = counts.expected - counts.done - counts.failed
         rows.append(
-            Tally(unit=unit, expected=counts.expected, done=counts.done, failed=counts.failed)
+            Tally(
+                unit=unit,
+                expected=counts.expected,
+                done=counts.done,
+                failed=counts.failed,
+                skipped=left if run.state is RunState.CANCELLED else 0,
+            )
         )
     return rows
 
