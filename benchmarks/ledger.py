@@ -11,24 +11,18 @@ from time import perf_counter
 import click
 import psutil
 import redis
-from sqlalchemy import text
 
+from benchmarks.runs import EMBED_QUEUE, add_index_run
 from nightshift.producers.dispatcher import Dispatcher
 from nightshift.query.runs import show_run
-from nightshift.schema.runs import RunParams
 from nightshift.schema.settings import Settings
-from nightshift.schema.states import RunKind, RunState, Stage
+from nightshift.schema.states import RunState
 from nightshift.stores import runs
 from nightshift.stores.database import Database
 from nightshift.stores.embedded import Stack
 from nightshift.stores.ledger import Ledger
 from nightshift.stores.milvus import VectorStore
 from nightshift.stores.wire import Wire
-
-_FINGERPRINT = "0" * 16
-_QUEUE = f"embed.{_FINGERPRINT}"
-#: Jobs a second that the finished part of a run is said to have been done at.
-_PAST_RATE = 20
 
 
 @click.command()
@@ -63,7 +57,7 @@ def _measure(stack: Stack, size: int, n_jobs: int) -> dict[str, float]:
         redis.Redis.from_url(urls.redis_url) as broker,
     ):
         start = perf_counter()
-        run_id = _add_run(database, size, n_queued=min(size, 2 * n_jobs))
+        run_id = add_index_run(database, size, n_queued=min(size, 2 * n_jobs))
         insert_s = perf_counter() - start
         dispatcher = Dispatcher(database=database, vectors=vectors, wire=wire, settings=settings)
         ledger = Ledger(database, worker_id="benchmark", lease_s=60, max_attempts=3)
@@ -75,7 +69,7 @@ def _measure(stack: Stack, size: int, n_jobs: int) -> dict[str, float]:
         while len(dones) < n_jobs:
             ticks.append(_timed(dispatcher.tick))
             most = max(most, int(broker.info("memory")["used_memory"]) - before)
-            while message := broker.rpop(_QUEUE):
+            while message := broker.rpop(EMBED_QUEUE):
                 dones.append(_timed(lambda m=message: _work(ledger, m)))
         cpu_s = (_cpu_s() - cpu_before) / len(dones)
         cpu_before = _cpu_s()
@@ -122,65 +116,6 @@ def _work(ledger: Ledger, message: bytes) -> None:
     assert claim is not None
     with ledger.finish(claim):
         pass
-
-
-def _add_run(database: Database, size: int, *, n_queued: int) -> int:
-    """An index run of `size` jobs, all but the last `n_queued` of them done."""
-    with database.begin() as connection:
-        runs.upsert_model(
-            connection,
-            fingerprint=_FINGERPRINT,
-            kind="embedder",
-            spec="open_clip:benchmark",
-            card={},
-            package_version="0",
-        )
-        catalog_id = connection.execute(
-            text("INSERT INTO catalog (name) VALUES (:name) RETURNING id"), {"name": f"of {size}"}
-        ).scalar_one()
-        index_id = connection.execute(
-            text(
-                'INSERT INTO "index" (catalog_id, name, version, embedder, embedder_fingerprint, '
-                "parts, dim, collection) VALUES (:catalog, 'default', 1, 'open_clip:benchmark', "
-                ":fingerprint, 'text', 4, 'collection_' || :catalog) RETURNING id"
-            ),
-            {"catalog": catalog_id, "fingerprint": _FINGERPRINT},
-        ).scalar_one()
-        run_id = runs.create_run(
-            connection,
-            kind=RunKind.INDEX,
-            stage=Stage.EMBED,
-            catalog_id=catalog_id,
-            index_id=index_id,
-            params=RunParams().model_dump(mode="json"),
-            plan={},
-        )
-        connection.execute(
-            text(
-                """
-                INSERT INTO job (run_id, id, stage, queue, payload, n_units, state, attempt, token,
-                    started_at, finished_at)
-                SELECT :run, n, 'embed', :queue, jsonb_build_object('ids', jsonb_build_array(n)),
-                    256, CASE WHEN n <= :done THEN 'done' ELSE 'queued' END,
-                    (n <= :done)::int, (n <= :done)::int,
-                    CASE WHEN n <= :done THEN at - interval '10 s' END,
-                    CASE WHEN n <= :done THEN at END
-                FROM generate_series(1, :size) AS n
-                CROSS JOIN LATERAL (
-                    SELECT now() - make_interval(secs => (:done - n)::float / :rate) AS at) AS past
-                """
-            ),
-            {
-                "run": run_id,
-                "queue": _QUEUE,
-                "size": size,
-                "done": size - n_queued,
-                "rate": _PAST_RATE,
-            },
-        )
-    with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text(f"VACUUM ANALYZE job_r{run_id}"))
-    return run_id
 
 
 if __name__ == "__main__":

@@ -23,8 +23,8 @@ from nightshift.demo.train.evaluate import (
 from nightshift.demo.train.pool import Pool, draw_pool
 from nightshift.demo.train.tokenizers import coarse_tokenizer, scorer_tokenizer
 
-_COARSE_MINUTES = 27.0
-_SCORER_MINUTES = 63.0
+_COARSE_MINUTES = 100.0
+_SCORER_MINUTES = 155.0
 _TRAINING_GROUPS = 20_000
 _VALIDATION_GROUPS = 1_000
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from random import Random
 
 from nightshift.demo.train.network import Batch, collate
@@ -19,7 +20,8 @@ from nightshift.demo.train.rows import Row, RowMaker
 _PICTURES = 32
 _GROUPS = 12
 _CAPTIONED = 4
-_WEIGHTS = (3, 4, 2, 1)
+_WEIGHTS = {"matching": 3, "choosing": 4, "looking": 2, "comparing": 1}
+_CAPTION_WEIGHTS = {"matching": 4, "choosing": 1}
 
 _Key = tuple[int, int]
 
@@ -30,7 +32,12 @@ class BatchMaker:
     def __init__(self, maker: RowMaker, pool: Pool) -> None:
         self._maker = maker
         self._pool = pool
-        self.kinds = (self.matching, self.choosing, self.looking, self.comparing)
+        self.kinds: Mapping[str, Callable[[Random], Batch]] = {
+            "matching": self.matching,
+            "choosing": self.choosing,
+            "looking": self.looking,
+            "comparing": self.comparing,
+        }
 
     def matching(self, rng: Random) -> Batch:
         """RetLLM's question about a true and a false caption of each picture."""
@@ -79,7 +86,15 @@ class BatchMaker:
 
     def everything(self, rng: Random) -> Batch:
         """One of the kinds above, those that are learnt in the time most often."""
-        return rng.choices(self.kinds, weights=_WEIGHTS)[0](rng)
+        return self._any_kind(_WEIGHTS, rng)
+
+    def captions(self, rng: Random) -> Batch:
+        """One of the kinds that ask about a picture and captions."""
+        return self._any_kind(_CAPTION_WEIGHTS, rng)
+
+    def _any_kind(self, weights: Mapping[str, int], rng: Random) -> Batch:
+        (kind,) = rng.choices(list(weights), weights=list(weights.values()))
+        return self.kinds[kind](rng)
 
     def _any_picture(self, rng: Random) -> _Key:
         return rng.randrange(len(self._pool.scenes)), rng.randrange(3)

@@ -51,7 +51,7 @@ def scorer_card(
         "and IndexMLLM (0/1) about such scenes. How far it got with each is in the table of",
         "accuracies, where 0.5 is guessing; about anything else its answers mean nothing.\n",
         f"- data: scenes drawn from seed {seed}, split `train`",
-        "- training: cross-entropy of the label and of the caption's words, 24 to 64 prompts a",
+        "- training: cross-entropy of the label and of the caption's words, 24 to 128 prompts a",
         "  step; beside it a probe judges at every word whether the caption fits so far, and at",
         "  every thing of a picture whether it is as wanted; in the beginning the mean visual",
         "  token is pulled towards the coarse model's embedding of the caption (neither is part",

@@ -1,4 +1,4 @@
-"""Trains the tiny Qwen2.5-VL in two stages: to match captions, then to answer everything."""
+"""Trains the tiny Qwen2.5-VL: to match captions, to answer everything, then captions again."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _MATRIX_RATE = 2e-3
 _OTHER_RATE = 1e-3
 _ALIGNMENT_WEIGHT = 0.5
 _ALIGNED_SHARE = 0.35  # of the stage in which the model learns to see
-_CHECKS = 8
+_CHECKS = 12
 _CHECK_BATCHES = 4
 
 Draw = Callable[[Random], Batch]
@@ -142,8 +142,9 @@ def train_in_stages(
     alignment, probe = Alignment(coarse, width, tokenizer), Probe(width, maker.image_token)
     stages = []
     for name, share, draw in (
-        ("matching", 2 / 3, batches.matching),
-        ("everything", 1 / 3, batches.everything),
+        ("matching", 0.27, batches.matching),
+        ("everything", 0.13, batches.everything),
+        ("captions", 0.6, batches.captions),
     ):
         curve = train(
             model,
@@ -200,7 +201,9 @@ def checker(
 ) -> Callable[[], dict[str, float]]:
     """Measures the accuracy on always the same validation batches, by kind of batch."""
     rng = Random(f"{seed}:validation")
-    held = {draw.__name__: [draw(rng) for _ in range(_CHECK_BATCHES)] for draw in validation.kinds}
+    held = {
+        name: [draw(rng) for _ in range(_CHECK_BATCHES)] for name, draw in validation.kinds.items()
+    }
     opposite = torch.full((len(tokenizer),), IGNORED)
     for pair in _OPPOSITES:
         one, other = (token_id(tokenizer, label) for label in pair)

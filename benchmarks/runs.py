@@ -1,0 +1,74 @@
+"""Runs of as many jobs as a measurement wants, with nothing to embed in them."""
+
+from sqlalchemy import text
+
+from nightshift.schema.runs import RunParams
+from nightshift.schema.states import RunKind, Stage
+from nightshift.stores import runs
+from nightshift.stores.database import Database
+
+__all__ = ["EMBED_QUEUE", "add_index_run"]
+
+_FINGERPRINT = "0" * 16
+EMBED_QUEUE = f"embed.{_FINGERPRINT}"
+#: Jobs a second that the finished part of a run is said to have been done at.
+_PAST_RATE = 20
+
+
+def add_index_run(database: Database, size: int, *, n_queued: int) -> int:
+    """An index run of `size` jobs, all but the last `n_queued` of them done."""
+    with database.begin() as connection:
+        runs.upsert_model(
+            connection,
+            fingerprint=_FINGERPRINT,
+            kind="embedder",
+            spec="open_clip:benchmark",
+            card={},
+            package_version="0",
+        )
+        catalog_id = connection.execute(
+            text("INSERT INTO catalog (name) VALUES (:name) RETURNING id"), {"name": f"of {size}"}
+        ).scalar_one()
+        index_id = connection.execute(
+            text(
+                'INSERT INTO "index" (catalog_id, name, version, embedder, embedder_fingerprint, '
+                "parts, dim, collection) VALUES (:catalog, 'default', 1, 'open_clip:benchmark', "
+                ":fingerprint, 'text', 4, 'collection_' || :catalog) RETURNING id"
+            ),
+            {"catalog": catalog_id, "fingerprint": _FINGERPRINT},
+        ).scalar_one()
+        run_id = runs.create_run(
+            connection,
+            kind=RunKind.INDEX,
+            stage=Stage.EMBED,
+            catalog_id=catalog_id,
+            index_id=index_id,
+            params=RunParams().model_dump(mode="json"),
+            plan={},
+        )
+        connection.execute(
+            text(
+                """
+                INSERT INTO job (run_id, id, stage, queue, payload, n_units, state, attempt, token,
+                    started_at, finished_at)
+                SELECT :run, n, 'embed', :queue, jsonb_build_object('ids', jsonb_build_array(n)),
+                    256, CASE WHEN n <= :done THEN 'done' ELSE 'queued' END,
+                    (n <= :done)::int, (n <= :done)::int,
+                    CASE WHEN n <= :done THEN at - interval '10 s' END,
+                    CASE WHEN n <= :done THEN at END
+                FROM generate_series(1, :size) AS n
+                CROSS JOIN LATERAL (
+                    SELECT now() - make_interval(secs => (:done - n)::float / :rate) AS at) AS past
+                """
+            ),
+            {
+                "run": run_id,
+                "queue": EMBED_QUEUE,
+                "size": size,
+                "done": size - n_queued,
+                "rate": _PAST_RATE,
+            },
+        )
+    with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text(f"VACUUM ANALYZE job_r{run_id}"))
+    return run_id
