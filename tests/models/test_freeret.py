@@ -15,7 +15,7 @@ from nightshift.models.engine.packed import PackedEngine
 from nightshift.models.engine.plain import PlainEngine
 from nightshift.models.families.qwen2_5_vl import Qwen25VL
 from nightshift.models.pairs import PairScorer
-from nightshift.models.scorer import Engine, PairGroup, PairReading
+from nightshift.models.scorer import Engine, Group, PairGroup, PairReading
 from nightshift.schema.runs import EnhancementParams, ScorerParams
 from nightshift.scoring.methods.freeret import FREERET
 from nightshift.scoring.methods.registry import framings_of
@@ -150,6 +150,32 @@ def test_a_debiased_score_is_antisymmetric_under_relabelling(qwen: Qwen25VL) -> 
 
     assert turned == pytest.approx([-margin for margin in found], abs=1e-6)
     assert other_first == pytest.approx(found, abs=1e-6)
+
+
+@pytest.mark.parametrize("debias", ["none", "swap"])
+def test_a_subtracted_prior_is_what_the_question_gets_by_itself_for_every_pair(
+    qwen: Qwen25VL, debias: str
+) -> None:
+    params = asking("freeret_yes_no", debias)
+    groups = [group("query", QUERIES[q], *ITEMS[i]) for q, i in product(QUERIES, ITEMS)]
+    alone: list[float] = []
+    for rule in framings_of(params):
+        asked = rule.context_free()
+        (words,), (ending,) = asked.prefix, asked.suffix
+        assert isinstance(words, str)
+        assert isinstance(ending, str)
+        engine = PlainEngine(qwen, PixelLimits())
+        prepared = engine.prepare([Group(prefix=(), suffixes=((words + ending,),))])
+        ((reading,),) = engine.score(prepared, labels=rule.labels, enhancement=OFF)
+        alone.append(float(reading.label_logits[0] - reading.label_logits[1]))
+
+    kept = bind(qwen, params, "test")
+    neutral = bind(qwen, params.model_copy(update={"subtract_prior": True}), "test")
+    before, after = (margins(read(one, *groups)) for one in (kept, neutral))
+
+    assert np.array(before) - np.array(after) == pytest.approx(np.mean(alone), abs=1e-5)
+    assert abs(np.mean(alone)) > 1e-3
+    assert [one.margin for one in read(neutral, groups[0])[0]] == pytest.approx(after[:2], abs=1e-5)
 
 
 def test_both_questions_of_a_pair_share_one_prefix(qwen: Qwen25VL) -> None:

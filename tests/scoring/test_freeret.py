@@ -59,6 +59,26 @@ def test_a_swapped_choice_exchanges_the_answers_and_nothing_else() -> None:
     )
 
 
+def test_without_query_and_candidate_the_question_stays_as_it_is() -> None:
+    rule, swapped = framings_of(params("freeret", "swap"))
+
+    asked = rule.context_free()
+
+    assert "".join(map(str, asked.prefix + asked.suffix)) == (
+        "Task: Determine whether the candidate matches the query.\n"
+        "Query: \n"
+        "Candidate: \n"
+        "A. Yes, the candidate fully matches the query.\n"
+        "B. No, the candidate does not match or only partially matches."
+    )
+    assert swapped.context_free().suffix != asked.suffix
+
+
+def test_other_methods_have_no_prior_to_subtract() -> None:
+    with pytest.raises(ConfigurationError, match="--subtract-prior"):
+        framings_of(ScorerParams(subtract_prior=True))
+
+
 @pytest.mark.parametrize(
     ("name", "labels"),
     [

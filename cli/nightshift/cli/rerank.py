@@ -75,6 +75,12 @@ _PARTS = click.Choice(["image", "text", "text,image"])
     help="swap asks each pair twice, once with the answers exchanged, and takes the mean.",
 )
 @click.option(
+    "--subtract-prior",
+    is_flag=True,
+    help="Take off what the question gets without query and candidate, so that a probability of "
+    "one half is neutral; changes no order.",
+)
+@click.option(
     "--symmetrise",
     is_flag=True,
     help="Ask about each pair twice, once with the sides exchanged, and take the mean.",
@@ -132,6 +138,7 @@ def rerank(
     list_orders: int,
     framing: str | None,
     debias: Literal["none", "swap"],
+    subtract_prior: bool,
     symmetrise: bool,
     fusion: float | None,
     enhancement: str | None,
@@ -199,6 +206,7 @@ def rerank(
                 list_orders=list_orders,
                 framing=framing or chosen.framing_for(score).name,
                 debias=debias,
+                subtract_prior=subtract_prior,
                 symmetrise=symmetrise,
                 codec=str(coding),
                 codebook=(token_set and token_set.codebook_digest) or "",

@@ -43,7 +43,15 @@ def bind(
     if params.score == "listwise":
         return ListScorer(engine, rules[0], params, fingerprint, coded)
     over_all = params.score == "p_true_full"
-    pairs = PairScorer(engine, rules, params.enhancement, fingerprint, coded, over_all=over_all)
+    pairs = PairScorer(
+        engine,
+        rules,
+        params.enhancement,
+        fingerprint,
+        coded,
+        over_all=over_all,
+        subtract_prior=params.subtract_prior,
+    )
     tie = tie_framing(params)
     if tie is None:
         return pairs

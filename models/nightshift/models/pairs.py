@@ -52,6 +52,7 @@ class PairScorer:
         coded: What the pictures of a side go through before they are shown.
         over_all: Whether the score is the positive label against all other words, not only against
             the negative label.
+        subtract_prior: Whether what each question gets without query and candidate is taken off.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class PairScorer:
         coded: Mapping[Side, Codec] | None = None,
         *,
         over_all: bool = False,
+        subtract_prior: bool = False,
     ) -> None:
         self.fingerprint = fingerprint
         self._engine = engine
@@ -70,6 +72,8 @@ class PairScorer:
         self._enhancement = enhancement
         self._coded = coded or {}
         self._over_all = over_all
+        self._subtract_prior = subtract_prior
+        self._priors: list[np.float32] | None = None
 
     def plain(self) -> "PairScorer":
         """See `Scorer.plain`."""
@@ -80,6 +84,7 @@ class PairScorer:
             self.fingerprint,
             self._coded,
             over_all=self._over_all,
+            subtract_prior=self._subtract_prior,
         )
 
     def for_ties(self) -> "PairScorer":
@@ -113,18 +118,55 @@ class PairScorer:
         assert isinstance(prepared, PreparedPairs)
         labels = self._rules[0].labels
         found = self._engine.score(prepared.groups, labels=labels, enhancement=self._enhancement)
-        # A swapped question has the same two labels, the other way round.
-        turned = [rule.labels != labels for rule in self._rules]
+        if self._priors is None:
+            self._priors = self._read_priors()
+        priors = self._priors
 
         def reading(places: tuple[tuple[int, int], ...]) -> PairReading:
             return _mean(
                 [
-                    _pair_reading(found[group][suffix], turned=other, over_all=self._over_all)
-                    for (group, suffix), other in zip(places, turned, strict=True)
+                    self._pair_reading(found[group][suffix], rule, prior)
+                    for (group, suffix), rule, prior in zip(
+                        places, self._rules, priors, strict=True
+                    )
                 ]
             )
 
         return [tuple(map(reading, of_group)) for of_group in prepared.places]
+
+    def _read_priors(self) -> list[np.float32]:
+        """What each question gets without query and candidate; zero where that is kept."""
+        if not self._subtract_prior:
+            return [np.float32(0)] * len(self._rules)
+        asked = [rule.context_free() for rule in self._rules]
+        prompts = [
+            Group(prefix=pieces(one.prefix, {}, {}), suffixes=(pieces(one.suffix, {}, {}),))
+            for one in asked
+        ]
+        found = self._engine.score(
+            self._engine.prepare(prompts), labels=self._rules[0].labels, enhancement=_OFF
+        )
+        return [
+            np.float32(self._pair_reading(reading, rule, np.float32(0)).margin)
+            for (reading,), rule in zip(found, self._rules, strict=True)
+        ]
+
+    def _pair_reading(self, reading: Reading, rule: Framing, prior: np.float32) -> PairReading:
+        positive, negative = reading.label_logits
+        if rule.labels != self._rules[0].labels:
+            # A swapped question has the same two labels, the other way round.
+            positive, negative = negative, positive
+        margin = positive - negative
+        if self._over_all:
+            margin = np.float32(over_vocabulary(positive, reading.logsumexp))
+        return PairReading(
+            margin=float(margin - prior),
+            logit_positive=float(positive),
+            logit_negative=float(negative),
+            logsumexp=reading.logsumexp,
+            entropy=reading.entropy,
+            trace=reading.trace,
+        )
 
     def _render(
         self, rule: Framing, group: PairGroup, other: ItemContent, place: str, number: int
@@ -146,19 +188,6 @@ class PairScorer:
             key,
             pieces(prompt.suffix, sides, self._coded),
         )
-
-
-def _pair_reading(reading: Reading, *, turned: bool, over_all: bool) -> PairReading:
-    positive, negative = reading.label_logits[::-1] if turned else reading.label_logits
-    margin = over_vocabulary(positive, reading.logsumexp) if over_all else positive - negative
-    return PairReading(
-        margin=float(np.float32(margin)),
-        logit_positive=float(positive),
-        logit_negative=float(negative),
-        logsumexp=reading.logsumexp,
-        entropy=reading.entropy,
-        trace=reading.trace,
-    )
 
 
 def _mean(readings: Sequence[PairReading]) -> PairReading:

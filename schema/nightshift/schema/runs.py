@@ -65,6 +65,9 @@ class ScorerParams(_Frozen):
     list_orders: Annotated[int, Field(ge=1, le=9)] = 1
     #: `swap` asks twice, the second time with the answers exchanged, and takes the mean.
     debias: Literal["none", "swap"] = "none"
+    #: Takes from each score what the question gets without query and candidate: no order changes,
+    #: but a probability of one half is neutral.
+    subtract_prior: bool = False
     #: Asks twice, the second time with the sides exchanged, and takes the mean: two pictures make
     #: one pair, but two scores.
     symmetrise: bool = False

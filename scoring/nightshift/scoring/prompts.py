@@ -189,6 +189,17 @@ class Framing:
             shared_side=template.shared_side,
         )
 
+    def context_free(self) -> Rendered:
+        """The question with nothing in the places of query and candidate; what it says of texts."""
+        text: Kinds = frozenset({"text"})
+        template = self._template(text, text)
+        nothing: dict[Side, Content] = {"query": Content(), "candidate": Content()}
+        return Rendered(
+            prefix=_fill(template.prefix, nothing),
+            suffix=_fill(template.suffix, nothing),
+            shared_side=template.shared_side,
+        )
+
     def mirrored(self) -> "Framing":
         """The same questions about (candidate, query) in place of (query, candidate)."""
         templates = {

@@ -70,6 +70,12 @@ def framings_of(params: ScorerParams) -> tuple[Framing, ...]:
     if params.symmetrise and asked_for != "label":
         msg = f"score {params.score!r} cannot be symmetrised: choose one that is read from a label"
         raise ConfigurationError(msg)
+    if params.subtract_prior and method is not FREERET:
+        msg = (
+            f"only freeret's question is the same for every pair, with a prior to subtract: drop "
+            f"--subtract-prior, or ask by another method than {method.name}"
+        )
+        raise ConfigurationError(msg)
     rules = [rule]
     if params.debias == "swap":
         if rule.name not in method.swapped:
