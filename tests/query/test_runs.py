@@ -193,7 +193,14 @@ def test_workers_are_alive_silent_or_stopped(database):
         workers.report(
             connection,
             "working",
-            {"device": "cuda:0", "model": SCORER, "run_id": 3, "job_id": 8, "units_per_s": 12.5},
+            {
+                "device": "cuda:0",
+                "model": SCORER,
+                "loading": None,
+                "run_id": 3,
+                "job_id": 8,
+                "units_per_s": 12.5,
+            },
         )
         workers.retire(connection, "stopped")
         connection.execute(

@@ -40,6 +40,13 @@ cache.load_embedder = load_embedder
 """
 
 
+_DIES_LOADING = """
+import os, signal
+from nightshift.models import cache
+cache.load_embedder = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
 @pytest.fixture
 def night(night: Night) -> Night:
     """Two attempts are enough here."""
@@ -117,3 +124,22 @@ def test_a_model_whose_load_breaks_down_fails_the_run(night: Night, embedder: st
     assert failures == [("model_error", "the model did not load: KeyError: 'logit_scale'")]
     assert night.rows("SELECT DISTINCT attempt FROM job") == [(2,)]
     assert worker.poll() is None, "it can work for other runs"
+
+
+def test_a_model_that_ends_its_workers_fails_the_run_before_it_has_ended_many(
+    night: Night, embedder: str, tmp_path: Path
+):
+    run_id = _index(night, embedder, tmp_path)
+
+    with _kept_alive(lambda: night.odd_worker(_DIES_LOADING)) as workers:
+        assert night.wait_for_run(run_id, 400) == "failed"
+        deaths = [worker.poll() for worker in workers].count(-9)
+
+    ((reason, message),) = night.rows(
+        "SELECT reason, message FROM failure WHERE run_id = :r", r=run_id
+    )
+    assert reason == "worker_lost"
+    assert embedder in str(message)
+    # Two supervised workers, two attempts each, and those that began before the verdict.
+    assert 2 <= deaths <= 12
+    assert night.rows("SELECT DISTINCT state, attempt FROM job") == [("queued", 0)]

@@ -11,12 +11,15 @@ from nightshift.workers.queues import pick
 class Waiting:
     """What `pick` looks at in a run with work; such runs come the most urgent and oldest first."""
 
-    model: str | None
+    fingerprint: str | None
     priority: int = 5
     stage: Stage = Stage.SCORE
 
+    def model(self) -> str | None:
+        return self.fingerprint
+
     def queue(self) -> str:
-        return queue_name(self.stage, self.model)
+        return queue_name(self.stage, self.fingerprint)
 
 
 def test_a_fresh_worker_takes_the_model_of_the_most_urgent_and_oldest_run():

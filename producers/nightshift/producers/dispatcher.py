@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 from nightshift.producers.advance import Fence, advance
 from nightshift.schema.errors import LeaseLostError, ServiceUnavailableError
 from nightshift.schema.settings import Settings
-from nightshift.stores import doorbells, leases, runs, workers
+from nightshift.stores import doorbells, leases, loads, runs, workers
 from nightshift.stores.database import Database
 from nightshift.stores.election import Election
 from nightshift.stores.milvus import VectorStore
@@ -62,7 +62,7 @@ class Dispatcher:
                 stop.wait(_OUTAGE_PAUSE_S if done is None else _TICK_S)
 
     def tick(self, token: int | None = None) -> int:
-        """One round: expired leases, progress counts, stage advance, doorbells.
+        """One round: expired leases, models that end workers, progress counts, stages, doorbells.
 
         Args:
             token: Of the lease that makes this one the leader; nothing is committed once another
@@ -77,12 +77,17 @@ class Dispatcher:
         fence = _no_fence if token is None else partial(leases.confirm, name=_LEASE, token=token)
         with self.database.begin() as connection:
             expired = expire_leases(connection, max_attempts=self.settings.max_attempts)
+            failed = loads.fail_runs_that_end_workers(
+                connection, max_attempts=self.settings.max_attempts
+            )
             active = runs.active_runs(connection)
             compact(connection)
             compact_tallies(connection)
             fence(connection)
         if expired:
             _log.warning("took back %d jobs whose lease ran out", expired)
+        for run_id in failed:
+            _log.error("run %d failed: its model ended one worker after another", run_id)
         for run in active:
             _survive(partial(self._advance, run.id, fence))
         return self._ring(fence)

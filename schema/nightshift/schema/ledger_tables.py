@@ -216,6 +216,10 @@ class Worker(Base):
     run_id: Mapped[int | None]
     job_id: Mapped[int | None]
     units_per_s: Mapped[float | None] = mapped_column(comment="Over its last job.")
+    loading: Mapped[str | None] = mapped_column(
+        comment="Fingerprint of the weights that it is loading for its run."
+    )
+    loading_since: Mapped[datetime | None]
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     seen_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
     stopped_at: Mapped[datetime | None]

@@ -8,10 +8,12 @@ from sqlalchemy import Connection, Row, text
 from nightshift.schema.errors import ConflictError
 from nightshift.schema.runs import BlockPayload, ScorePayload
 from nightshift.schema.states import RunState, Stage
+from nightshift.stores import loads
 from nightshift.stores.runs import NewJob, RunRow, get_run
 
 __all__ = [
     "clear_ranking",
+    "clear_search",
     "forget_run_failure",
     "lock_ended",
     "reopen",
@@ -107,6 +109,7 @@ def forget_run_failure(connection: Connection, run_id: int) -> None:
     connection.execute(
         text("DELETE FROM failure WHERE run_id = :run AND subject_kind = 'job'"), {"run": run_id}
     )
+    loads.forget_lost_loads_of(connection, run_id)
 
 
 def reset_waiting(connection: Connection, run_id: int) -> int:
@@ -142,12 +145,21 @@ def clear_ranking(connection: Connection, run_id: int) -> None:
         connection.execute(text(f"DELETE FROM {table} WHERE run_id = :run"), {"run": run_id})
 
 
+def clear_search(connection: Connection, run_id: int) -> None:
+    """Take back what a search stage found, so that it searches for every query again."""
+    _supersede(connection, run_id, [Stage.SEARCH], "done", "failed")
+    connection.execute(text("DELETE FROM candidate WHERE run_id = :run"), {"run": run_id})
+    connection.execute(
+        text("UPDATE run SET plan = plan - 'search_again' WHERE id = :run"), {"run": run_id}
+    )
+
+
 def reopen(connection: Connection, run_id: int, stage: Stage) -> None:
     """Let an ended run go on at a stage."""
     connection.execute(
         text(
             "UPDATE run SET state = 'running', stage = :stage, finished_at = NULL, "
-            "plan = plan - 'embed_rounds' - 'tied' WHERE id = :run"
+            "plan = plan - 'embed_rounds' - 'search_again' - 'tied' WHERE id = :run"
         ),
         {"run": run_id, "stage": stage.value},
     )

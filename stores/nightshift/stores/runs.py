@@ -28,6 +28,7 @@ __all__ = [
     "set_run_state",
     "stage_rate",
     "unfinished_jobs",
+    "unfinished_runs",
     "upsert_model",
 ]
 
@@ -64,7 +65,11 @@ class RunRow:
 
     def queue(self) -> str:
         """The queue of the current stage."""
-        models = {
+        return queue_name(self.stage, self.model())
+
+    def model(self) -> str | None:
+        """Fingerprint of the model that the current stage needs; None where it needs none."""
+        return {
             Stage.EMBED: self.embedder_fingerprint,
             Stage.SEARCH: self.embedder_fingerprint,
             Stage.SCORE: self.scorer_fingerprint,
@@ -72,8 +77,7 @@ class RunRow:
             Stage.ANSWER: self.scorer_fingerprint,
             Stage.CODEBOOK: self.scorer_fingerprint,
             Stage.TOKENS: self.scorer_fingerprint,
-        }
-        return queue_name(self.stage, models[self.stage])
+        }[self.stage]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,6 +206,14 @@ def active_runs(connection: Connection) -> list[RunRow]:
     """Runs in state `running`, the most urgent and oldest first."""
     rows = connection.execute(
         text(f"{_SELECT} WHERE run.state = 'running' ORDER BY run.priority, run.id")
+    )
+    return [_run_row(row) for row in rows.mappings()]
+
+
+def unfinished_runs(connection: Connection) -> list[RunRow]:
+    """Runs that are running or paused, the oldest first."""
+    rows = connection.execute(
+        text(f"{_SELECT} WHERE run.state IN ('running', 'paused') ORDER BY run.id")
     )
     return [_run_row(row) for row in rows.mappings()]
 

@@ -64,14 +64,16 @@ def report(connection: Connection, worker_id: str, facts: Mapping[str, Any]) -> 
     Args:
         connection: A transaction.
         worker_id: Who.
-        facts: `device`, `model`, `run_id`, `job_id` and `units_per_s`; all but the device may be
-            None.
+        facts: `device`, `model`, `loading` (the model's fingerprint), `run_id`, `job_id` and
+            `units_per_s`; all but the device may be None.
     """
     connection.execute(
         text(
             """
             UPDATE worker SET seen_at = clock_timestamp(), device = :device,
-                model = :model, run_id = :run_id, job_id = :job_id,
+                model = :model, run_id = :run_id, job_id = :job_id, loading = :loading,
+                loading_since = CASE WHEN loading = :loading AND run_id = :run_id
+                    THEN loading_since WHEN :loading IS NOT NULL THEN clock_timestamp() END,
                 units_per_s = coalesce(:units_per_s, units_per_s)
             WHERE id = :id
             """

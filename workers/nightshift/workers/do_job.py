@@ -62,7 +62,18 @@ def do_job(session: WorkerSession, run_id: int, job_id: int) -> None:
 
 
 def _load(session: WorkerSession, run: RunRow) -> ModelError | None:
-    """Load the weights before the claim, so that a slow load does not eat the lease."""
+    """Load the weights before the claim, so that a slow load does not eat the lease.
+
+    What a worker loads is known before it begins: a load that ends the process counts too.
+    """
+    wanted = run.model()
+    if wanted is None or wanted == session.models.loaded:
+        return _use_model(session, run)
+    with session.loading(run.id, wanted):
+        return _use_model(session, run)
+
+
+def _use_model(session: WorkerSession, run: RunRow) -> ModelError | None:
     try:
         if run.stage in (Stage.EMBED, Stage.SEARCH):
             codec = codec_of_index(session.database, run)

@@ -30,15 +30,11 @@ def pick(waiting: list[RunRow], loaded: str | None) -> set[str]:
     until its work is dry, so that runs of equal priority do not make workers swap job by job; only
     a run more urgent than all of its runs is worth a swap.
     """
-    wanted = {run.queue() for run in waiting if not _model(run)}
-    with_model = [run for run in waiting if _model(run)]
+    wanted = {run.queue() for run in waiting if run.model() is None}
+    with_model = [run for run in waiting if run.model() is not None]
     if with_model:
         urgent = [run for run in with_model if run.priority == with_model[0].priority]
-        models = [_model(run) for run in urgent]
+        models = [run.model() for run in urgent]
         chosen = loaded if loaded in models else models[0]
-        wanted |= {run.queue() for run in with_model if _model(run) == chosen}
+        wanted |= {run.queue() for run in with_model if run.model() == chosen}
     return wanted
-
-
-def _model(run: RunRow) -> str:
-    return run.queue().partition(".")[2]

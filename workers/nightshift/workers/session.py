@@ -3,8 +3,10 @@
 import logging
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from time import monotonic
 from uuid import uuid4
 
@@ -12,7 +14,7 @@ from nightshift.models.cache import ModelCache
 from nightshift.schema.errors import ServiceUnavailableError
 from nightshift.schema.settings import Settings
 from nightshift.schema.states import Stage
-from nightshift.stores import workers
+from nightshift.stores import loads, workers
 from nightshift.stores.database import Database
 from nightshift.stores.embedded import resolve_urls
 from nightshift.stores.ledger import Claim, Ledger
@@ -50,7 +52,11 @@ class WorkerSession:
     last_step: float = field(default_factory=monotonic)
     #: Workers alive on this machine, this one among them.
     neighbours: int = 1
+    #: Run and fingerprint of the model that is being loaded.
+    _loading: tuple[int, str] | None = None
     _closing: Event = field(default_factory=Event)
+    #: Of two reports the later one must be written last.
+    _reporting: Lock = field(default_factory=Lock)
 
     def start_reporting(self) -> None:
         """Register, then report from a thread of its own, so that a long forward looks alive."""
@@ -65,6 +71,24 @@ class WorkerSession:
             )
             self.neighbours = workers.count_neighbours(connection, socket.gethostname())
         Thread(target=self._report_until_closed, name="report", daemon=True).start()
+
+    @contextmanager
+    def loading(self, run_id: int, fingerprint: str) -> Iterator[None]:
+        """Load a model inside: the others know of it before it begins, and when it is over.
+
+        Raises:
+            ServiceUnavailableError: When Postgres is away.
+        """
+        self._loading = (run_id, fingerprint)
+        try:
+            self._report()
+            yield
+        finally:
+            self._loading = None
+            self._report()
+        if self.models.loaded == fingerprint:
+            with self.database.begin() as connection:
+                loads.forget_lost_loads(connection, fingerprint)
 
     def close(self) -> None:
         """Say goodbye and give the connections back."""
@@ -92,19 +116,25 @@ class WorkerSession:
                 # Nothing gentler ends a forward that hangs; the ledger takes the job back.
                 _log.critical("job %d of run %d hangs; ending", claim.job_id, claim.run_id)
                 os._exit(70)
+            try:
+                self._report()
+            except ServiceUnavailableError as error:
+                _log.warning("could not report: %s", error)
+
+    def _report(self) -> None:
+        with self._reporting, self.database.begin() as connection:
+            claim = self.in_hand
+            loads_for, loading = self._loading or (None, None)
             facts = {
                 "device": self.models.device,
                 "model": self.models.loaded,
-                "run_id": claim.run_id if claim else None,
+                "loading": loading,
+                "run_id": claim.run_id if claim else loads_for,
                 "job_id": claim.job_id if claim else None,
                 "units_per_s": self.units_per_s,
             }
-            try:
-                with self.database.begin() as connection:
-                    workers.report(connection, self.worker_id, facts)
-                    self.neighbours = workers.count_neighbours(connection, socket.gethostname())
-            except ServiceUnavailableError as error:
-                _log.warning("could not report: %s", error)
+            workers.report(connection, self.worker_id, facts)
+            self.neighbours = workers.count_neighbours(connection, socket.gethostname())
 
 
 def open_session(settings: Settings, *, stages: frozenset[Stage], device: str) -> WorkerSession:
