@@ -10,8 +10,10 @@ from nightshift.schema.records import TextPart
 from nightshift.schema.states import RunState, Stage
 from nightshift.stores import indexes, runs
 from nightshift.stores.database import Database
+from nightshift.stores.milvus import VectorStore
 from nightshift.stores.results_write import write_embeddings
 from tests.query.ranked import add_reference_run
+from tests.stores.damage import double_rows, held, tear_index
 from tests.stores.ledger_helpers import FINGERPRINT, add_index_run
 
 _ORPHAN = "f" * 64
@@ -53,10 +55,6 @@ def index(database, vector_store):
     return run.collection, keys, [row.id for row in items]
 
 
-def _held(vector_store, collection):
-    return sorted(key for page in vector_store.keys(collection) for key in page)
-
-
 def test_orphans_are_deleted_and_lost_vectors_embedded_again(database, vector_store, index):
     collection, keys, items = index
     vector_store.delete(collection, keys[:1])
@@ -64,7 +62,7 @@ def test_orphans_are_deleted_and_lost_vectors_embedded_again(database, vector_st
 
     done = list(repair(database, vector_store))
 
-    assert _held(vector_store, collection) == sorted(keys[1:])
+    assert held(vector_store, collection) == sorted(keys[1:])
     assert len(done) == 2
     with database.begin() as connection:
         (again,) = connection.execute(
@@ -80,7 +78,32 @@ def test_what_agrees_is_left_as_it_is(database, vector_store, index):
     list(repair(database, vector_store))
 
     assert list(repair(database, vector_store)) == []
-    assert _held(vector_store, collection) == sorted(keys)
+    assert held(vector_store, collection) == sorted(keys)
+
+
+def test_a_torn_index_is_built_again_and_nothing_is_lost(stack, database, vector_store, index):
+    collection, keys, items = index
+    list(repair(database, vector_store))
+    tear_index(stack, vector_store, collection)
+
+    with VectorStore(stack.urls().milvus_uri) as fresh:
+        (done,) = repair(database, fresh)
+        assert held(fresh, collection) == sorted(keys)
+        hits = fresh.search(collection, np.ones((1, 4), dtype=np.float32), len(items))
+
+    assert "damaged and is built again" in done
+    assert {hit.key for hit in hits[0]} == set(keys)
+
+
+def test_vectors_that_are_there_twice_are_merged(stack, database, vector_store, index):
+    collection, keys, _ = index
+    list(repair(database, vector_store))
+    double_rows(stack, vector_store, collection, keys, np.ones((4, 4), dtype=np.float32))
+
+    (done,) = repair(database, vector_store)
+
+    assert "4 vectors were there twice" in done
+    assert held(vector_store, collection) == sorted(keys)
 
 
 def test_a_vector_whose_item_is_being_embedded_is_nobodys_orphan(database, vector_store, index):
@@ -89,7 +112,7 @@ def test_a_vector_whose_item_is_being_embedded_is_nobodys_orphan(database, vecto
         connection.execute(text("UPDATE run SET state = 'running'"))
 
     assert list(repair(database, vector_store)) == []
-    assert _held(vector_store, collection) == sorted([*keys, _ORPHAN])
+    assert held(vector_store, collection) == sorted([*keys, _ORPHAN])
 
 
 def test_a_run_without_all_its_rankings_is_taken_up_again(database, vector_store):

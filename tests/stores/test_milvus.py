@@ -19,6 +19,7 @@ from nightshift.stores.embedded import Stack
 from nightshift.stores.milvus import INDEX_TYPES, VectorStore
 from nightshift.stores.milvus.indexes import build_parameters
 from nightshift.stores.milvus.rows import key_ranges, ordered
+from tests.stores.damage import tear_index
 
 DIM = 24
 
@@ -368,19 +369,12 @@ def test_a_torn_index_is_mended_by_load_and_nothing_is_lost(
 ):
     name = f"torn_{kind.lower()}"
     keys = filled(vector_store, name, 1000, kind)
-    stack.restart("milvus")
-    vector_store.load(name)  # writes what was not indexed yet
-    stack.kill("milvus")
-    files = list((stack.data_dir / "milvus" / "collections" / name).rglob("*.idx"))
-    assert files
-    for file in files:
-        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    stack.up(0, dispatcher=False)
+    tear_index(stack, vector_store, name)
     fresh = VectorStore(stack.urls().milvus_uri)
 
     with pytest.raises(ServiceUnavailableError, match="mended"):
         fresh.search(name, unit(1), 1)
-    fresh.load(name)
+    assert fresh.load(name), "it was mended"
 
     assert all_keys(fresh, name) == sorted(keys)
     assert fresh.search(name, unit(1000)[3:4], 1)[0][0].key == keys[3]

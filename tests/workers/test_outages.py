@@ -16,6 +16,7 @@ from nightshift.stores.ledger import Ledger
 from nightshift.stores.milvus import VectorStore
 from nightshift.workers.do_job import _hand_back
 from nightshift.workers.search import _search
+from tests.stores.damage import tear_index
 from tests.stores.ledger_helpers import add_index_run, job_row
 
 
@@ -54,15 +55,7 @@ def test_a_search_mends_an_index_that_a_kill_has_torn(stack, database, vector_st
     vector_store.create("torn_while_searched", dim=8)
     vector_store.upsert("torn_while_searched", keys, vectors)
     vector_store.flush("torn_while_searched")
-    stack.restart("milvus")
-    vector_store.load("torn_while_searched")
-    stack.kill("milvus")
-    files = stack.data_dir / "milvus" / "collections" / "torn_while_searched"
-    torn = list(files.rglob("*.idx"))
-    assert torn
-    for file in torn:
-        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    stack.up(0, dispatcher=False)
+    tear_index(stack, vector_store, "torn_while_searched")
 
     with VectorStore(stack.urls().milvus_uri) as fresh:
         session = SimpleNamespace(database=database, vectors=fresh, worker_id="a")

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 
 from sqlalchemy import Connection
 
+from nightshift.producers.around_search import is_around_search, lost_around_search
 from nightshift.producers.job_sizes import block_jobs, job_size, score_jobs
 from nightshift.producers.plan_tokens import token_jobs
 from nightshift.schema.runs import RunParams, queue_name
@@ -50,17 +51,19 @@ def advance(database: Database, vectors: VectorStore, run_id: int, fence: Fence)
         The stage that began; None where there was nothing to decide or the run ended.
     """
     # Before the run is locked: this takes as long as the collection is large.
-    present = _present_before_search(database, vectors, run_id)
+    lost = lost_around_search(database, vectors, run_id)
     with database.begin() as connection:
         run = runs.lock_run(connection, run_id)
         if run is None or runs.unfinished_jobs(connection, run.id, run.stage):
             return None
-        if not (run.stage is Stage.EMBED and run.kind is RunKind.RERANK):
-            begun = _NEXT[run.stage](connection, run)
-        elif present is None:
+        if lost is None and is_around_search(run):
             return None
-        else:
-            begun = _before_search(connection, run, present)
+        again = lost or run.plan.get("search_again")
+        begun = (
+            _embed_again(connection, run, lost or [])
+            if again
+            else _NEXT[run.stage](connection, run)
+        )
         fence(connection)
     if run.stage is Stage.EMBED and run.kind is RunKind.INDEX:
         # After Postgres has committed: the alias is for outsiders, runs pin their collection.
@@ -71,41 +74,30 @@ def advance(database: Database, vectors: VectorStore, run_id: int, fence: Fence)
     return begun
 
 
-def _present_before_search(
-    database: Database, vectors: VectorStore, run_id: int
-) -> list[list[str]] | None:
-    """The keys that Milvus holds, mended and flushed; None where no search is about to begin."""
-    with database.begin() as connection:
-        run = runs.get_run(connection, run_id)
-        if run.kind is not RunKind.RERANK or run.stage is not Stage.EMBED:
-            return None
-        if runs.unfinished_jobs(connection, run.id, run.stage):
-            return None
-    with hold_writer(database, vectors, _WRITER):
-        vectors.load(run.collection)
-        vectors.flush(run.collection)
-    return list(vectors.keys(run.collection))
-
-
-def _before_search(connection: Connection, run: RunRow, present: list[list[str]]) -> Stage:
-    """Embed again what Milvus has lost since it acknowledged it; search when nothing is missing."""
-    missing = reconcile.forget_missing(connection, run.index_id, present)
+def _embed_again(connection: Connection, run: RunRow, lost: list[str]) -> Stage:
+    """Embed what Milvus has lost since it acknowledged it; then search, once more if need be."""
+    missing = reconcile.forget(connection, run.index_id, lost)
     rounds = int(run.plan.get("embed_rounds", 0))
     if missing and rounds == _MOST_ROUNDS:
         failing.fail_run(
             connection,
             run.id,
-            Stage.EMBED,
+            run.stage,
             "vectors_lost",
             f"Milvus lost {len(missing)} vectors again after {rounds} rounds of embedding them: "
             "check its disk and its log",
         )
-        return Stage.EMBED
-    if missing:
-        _log.warning("run %d: Milvus lost %d vectors; embedding them again", run.id, len(missing))
-        _add_blocks(connection, run, Stage.EMBED, run.embedder_fingerprint, missing)
-        runs.move_to_stage(connection, run.id, Stage.EMBED, {"embed_rounds": rounds + 1})
-        return Stage.EMBED
+        return run.stage
+    _log.warning("run %d: Milvus lost %d vectors; embedding them again", run.id, len(missing))
+    if run.stage is Stage.SEARCH:
+        # Nobody knows which searches missed them.
+        reopening.clear_search(connection, run.id)
+    _add_blocks(connection, run, Stage.EMBED, run.embedder_fingerprint, missing)
+    runs.move_to_stage(connection, run.id, Stage.EMBED, {"embed_rounds": rounds + 1})
+    return Stage.EMBED
+
+
+def _search(connection: Connection, run: RunRow) -> Stage:
     assert run.query_set_id is not None
     queries = planning.queries_to_search(connection, run.id, run.query_set_id)
     _add_blocks(connection, run, Stage.SEARCH, run.embedder_fingerprint, queries)
@@ -126,9 +118,12 @@ def _alias(run: RunRow) -> str:
     return run.collection.rpartition("_v")[0]
 
 
-def _after_embed(connection: Connection, run: RunRow) -> None:
+def _after_embed(connection: Connection, run: RunRow) -> Stage | None:
+    if run.kind is RunKind.RERANK:
+        return _search(connection, run)
     indexes.make_ready(connection, run.index_id)
     _end(connection, run)
+    return None
 
 
 def _after_search(connection: Connection, run: RunRow) -> Stage:

@@ -8,7 +8,7 @@ from nightshift.producers.job_sizes import block_jobs, job_size
 from nightshift.producers.retry import redo_incomplete
 from nightshift.schema.runs import queue_name
 from nightshift.schema.states import RunKind, RunState, Stage
-from nightshift.stores import indexes, planning, receipts, reconcile, runs
+from nightshift.stores import indexes, receipts, reconcile, runs
 from nightshift.stores.database import Database
 from nightshift.stores.indexes import IndexRow
 from nightshift.stores.leases import hold_writer
@@ -48,7 +48,8 @@ def repair(database: Database, vectors: VectorStore) -> Iterator[str]:
 
 def _repair_index(database: Database, vectors: VectorStore, index: IndexRow) -> Iterator[str]:
     with hold_writer(database, vectors, _WRITER):
-        vectors.load(index.collection)
+        if vectors.load(index.collection):
+            yield f"{index.collection}: its index was damaged and is built again"
         n_twice = _count_twice(vectors, index.collection)
         vectors.flush(index.collection)
         if n_twice:
@@ -57,7 +58,8 @@ def _repair_index(database: Database, vectors: VectorStore, index: IndexRow) -> 
         with database.begin() as connection:
             if not reconcile.lock_index(connection, index.id):
                 return
-            missing = reconcile.forget_missing(connection, index.id, present)
+            lost = reconcile.find_missing(connection, index.id, present)
+            missing = reconcile.forget(connection, index.id, lost)
             nobodys = reconcile.orphans(connection, index.id)
             vectors.delete(index.collection, nobodys)
             vectors.flush(index.collection)
@@ -78,18 +80,7 @@ def _count_twice(vectors: VectorStore, collection: str) -> int:
 
 def _embed(connection: Connection, index: IndexRow) -> tuple[int, int]:
     """Queue the live items that have no vector and no reason for it: (run id, how many)."""
-    failed = reconcile.items_that_failed(connection, index.id)
-    ids = [
-        one
-        for one in planning.items_to_embed(
-            connection,
-            catalog_id=index.catalog_id,
-            index_id=index.id,
-            parts=index.parts,
-            fingerprint=index.embedder_fingerprint,
-        )
-        if one not in failed
-    ]
+    ids = reconcile.items_without_vector(connection, index)
     if not ids:
         return 0, 0
     run_id = runs.create_run(

@@ -124,11 +124,11 @@ class VectorStore(AbstractContextManager["VectorStore"]):
             self._run(MilvusClient.alter_alias, collection, alias)
         self._shapes.pop(alias, None)
 
-    def load(self, collection: str) -> None:
+    def load(self, collection: str) -> bool:
         """Make a collection searchable; harmless where it is.
 
         A kill of Milvus Lite while it wrote an index leaves one that cannot be loaded. The
-        vectors are intact, so the index is then built again.
+        vectors are intact, so the index is then built again: True where it was.
         """
         with self._connection.translated(collection):
             self._connection.call(ensure_index, collection)
@@ -140,6 +140,8 @@ class VectorStore(AbstractContextManager["VectorStore"]):
                 _log.warning("the index of %s is damaged: %s", collection, error.message)
                 self._connection.call(rebuild_index, collection)
                 self._connection.call(MilvusClient.load_collection, collection)
+                return True
+            return False
 
     def upsert(self, collection: str, keys: Sequence[str], vectors: NDArray[np.float32]) -> None:
         """Write rows; harmless where they are there already.
@@ -254,8 +256,8 @@ class VectorStore(AbstractContextManager["VectorStore"]):
         except MilvusException as error:
             # Mending is a write, and a reader may not be the one that writes.
             raise ServiceUnavailableError(
-                f"{collection} cannot be loaded until its index is mended by VectorStore.load: "
-                f"{error.message}",
+                f"{collection} cannot be loaded until its index is mended; a search stage and "
+                f"`nightshift doctor --repair` mend it: {error.message}",
                 "milvus",
             ) from error
 

@@ -1,0 +1,47 @@
+"""Before a search stage and after it Milvus must hold what Postgres calls live.
+
+It may forget in a crash what it has acknowledged, and a search that ran then has missed it.
+"""
+
+from nightshift.schema.states import RunKind, Stage
+from nightshift.stores import reconcile, runs
+from nightshift.stores.database import Database
+from nightshift.stores.leases import hold_writer
+from nightshift.stores.milvus import VectorStore
+from nightshift.stores.runs import RunRow
+
+__all__ = ["is_around_search", "lost_around_search"]
+
+_WRITER = "dispatcher"
+
+
+def is_around_search(run: RunRow) -> bool:
+    """Whether what comes next for a run, when its stage is over, depends on what Milvus holds."""
+    return run.kind is RunKind.RERANK and run.stage in (Stage.EMBED, Stage.SEARCH)
+
+
+def lost_around_search(database: Database, vectors: VectorStore, run_id: int) -> list[str] | None:
+    """Keys of live vectors that Milvus has lost; its index is mended and duplicates are merged.
+
+    Returns:
+        None where no search is about to begin or has just ended, or another run is putting back
+        what was lost.
+    """
+    with database.begin() as connection:
+        run = runs.get_run(connection, run_id)
+        if not is_around_search(run) or runs.unfinished_jobs(connection, run.id, run.stage):
+            return None
+        if reconcile.is_being_mended(connection, run):
+            return None
+    with hold_writer(database, vectors, _WRITER):
+        vectors.load(run.collection)
+        vectors.flush(run.collection)
+    lost = _missing(database, vectors, run)
+    # What another run's job committed while the keys were read is there at the second look.
+    return sorted(lost & _missing(database, vectors, run)) if lost else []
+
+
+def _missing(database: Database, vectors: VectorStore, run: RunRow) -> set[str]:
+    present = list(vectors.keys(run.collection))
+    with database.begin() as connection:
+        return set(reconcile.find_missing(connection, run.index_id, present))
