@@ -10,9 +10,10 @@ from pyarrow import parquet
 from sqlalchemy import text
 
 from nightshift.cli.main import main
-from nightshift.schema.states import RunState
+from nightshift.schema.states import RunState, TallyName
 from nightshift.stores import runs
 from nightshift.stores.database import Database
+from nightshift.stores.tallies import write_tallies
 from tests.query.ranked import LISTS, SCORER, add_reference_run
 from tests.stores.ledger_helpers import add_index_run
 
@@ -165,6 +166,9 @@ def test_a_report_is_written(cli, database, tmp_path):
 
 def test_runs_are_listed_and_shown(cli, database):
     run_id = add_reference_run(database)
+    with database.begin() as connection:
+        told = {TallyName.PAIRS: 9, TallyName.PREFIXES: 4, TallyName.PICTURES: 1234}
+        write_tallies(connection, run_id, told)
 
     listed = json.loads(cli("run", "list", "--json").stdout)
     shown = json.loads(cli("run", "show", str(run_id), "--json").stdout)
@@ -173,8 +177,10 @@ def test_runs_are_listed_and_shown(cli, database):
     assert [one["run"]["id"] for one in listed] == [run_id]
     assert shown["pairs_per_group"] == 2.5
     assert shown["scorer"]["fingerprint"] == SCORER
+    assert shown["pairs_per_prefix"] == 2.25
     assert "reuse factor" in text_shown
-    assert "2.50 pairs for each shared beginning" in text_shown
+    assert "pairs per prefix forward: got 2.25 (planned 2.50)" in text_shown
+    assert "1,234 by the vision tower" in text_shown
     assert "retllm of questions over things by hf:test" in cli("run", "list").stdout
 
 

@@ -55,6 +55,13 @@ def test_a_catalogue_is_imported_indexed_and_reranked(indexed_night, scenes, sco
     jobs = night.rows("SELECT DISTINCT state, attempt FROM job WHERE run_id = :r", r=run_id)
     assert jobs == [("done", 1)]
     assert night.cli("verify", str(run_id)).returncode == 0
+    details = json.loads(night.cli("run", "show", str(run_id), "--json").stdout)
+    ((pictures,),) = night.rows(
+        "SELECT count(DISTINCT item_id) FROM candidate WHERE run_id = :r", r=run_id
+    )
+    # A picture of several jobs, or whose pairs were compared, is seen and read more than once.
+    assert details["pictures_seen"] >= pictures
+    assert 0.5 < details["pairs_per_prefix"] <= details["pairs_per_group"]
 
 
 def test_each_missing_result_of_a_done_run_is_a_loss(indexed_night, scenes, scorer):

@@ -97,6 +97,10 @@ def test_a_later_night_reads_tokens_and_scores_the_same_bits_without_any_picture
         run_id = rerank(night, scenes, pixels, "--method", method, *limits)
 
     assert built["items"] == PICTURES
+    assert night.rows(
+        "SELECT name, amount FROM v_tally WHERE run_id = :r AND name <> 'prefixes' ORDER BY name",
+        r=run_id,
+    ) == [("pairs", 12 * 6), ("pictures", 0)]
     assert failures(night, run_id) == []
     assert ranking(night, run_id) == from_pixels
 

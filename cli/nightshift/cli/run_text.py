@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from nightshift.cli.output import add_row, duration, make_table, rate
+from nightshift.cli.output import add_row, duration, figure, make_table, rate
 from nightshift.query.runs import RunDetails, RunProgress, StageProgress
 from nightshift.schema.states import RunKind
 from nightshift.stores.run_status import FailureCount, FailureRow, ModelRow
@@ -107,8 +107,15 @@ def _plan(details: RunDetails) -> dict[str, str]:
         name.replace("_", " "): f"{value:,}" if isinstance(value, int) else str(value)
         for name, value in sorted(details.progress.run.plan.items(), key=_in_plan)
     }
-    if details.pairs_per_group is not None:
-        facts["reuse factor"] = f"{details.pairs_per_group:.2f} pairs for each shared beginning"
+    planned, got = details.pairs_per_group, details.pairs_per_prefix
+    if planned is not None or got is not None:
+        facts["reuse factor"] = (
+            f"pairs per prefix forward: got {figure(got, 2)} (planned {figure(planned, 2)})"
+        )
+    if details.pictures_seen is not None:
+        facts["pictures seen"] = f"{details.pictures_seen:,} by the vision tower"
+    if details.top_share is not None:
+        facts["top-5 dimensions"] = f"{details.top_share:.0%} of a vector's squared length"
     return facts
 
 

@@ -2,11 +2,13 @@
 
 import gc
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from nightshift.models.codecs.codec import Codec
 from nightshift.models.describe import describe_embedder, describe_scorer, describe_vision
 from nightshift.models.embedder import Embedder
+from nightshift.models.engine.work import Work
 from nightshift.models.load import (
     bind_answerer,
     bind_embedder,
@@ -51,6 +53,11 @@ class ModelCache:
         self._weights: str | None = None
         self._family: Family | None = None
         self._bound: dict[str, object] = {}
+
+    @property
+    def work(self) -> Work:
+        """What the multimodal LLM in memory has done since it was loaded; a copy."""
+        return replace(self._family.work) if self._family else Work()
 
     def embedder(self, spec: str, fingerprint: str, codec: Codec | None = None) -> Embedder:
         """The embedder of a run, with the codec of its parameters.

@@ -96,6 +96,7 @@ class NumberScorer:
             )
             begun.append(again.logsumexp)
             found[prompt.place] = _reading(self._family.text.read(ids), again)
+            self._family.work.prefixes += 1
 
         self._budget.run(prompts.prompts, _singly, write, alone)
         # One number may well be written of many pairs; one sum of logits may not.

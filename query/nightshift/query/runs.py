@@ -5,11 +5,12 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from nightshift.schema.states import RunKind, RunState, Stage
+from nightshift.schema.states import RunKind, RunState, Stage, TallyName
 from nightshift.stores import run_status, runs, workers
 from nightshift.stores.database import Database
 from nightshift.stores.run_status import FailureCount, FailureRow, ModelRow, StageCounts
 from nightshift.stores.runs import RunRow
+from nightshift.stores.tallies import tallies_of_run
 
 __all__ = [
     "RunDetails",
@@ -75,8 +76,15 @@ class RunDetails:
     #: None for a run that makes visual tokens.
     embedder: ModelRow | None
     scorer: ModelRow | None
-    #: Pairs scored for each shared prefix, the factor that grouping saves; None before scoring.
+    #: Pairs planned for each shared prefix, the factor that grouping saves; None before scoring.
     pairs_per_group: float | None
+    #: Pairs read for each prefix that the engine ran: it may run one again for other pairs of its
+    #: group. None where no job has told.
+    pairs_per_prefix: float | None
+    #: How often a score job sent a picture through the vision tower; None where no job has told.
+    pictures_seen: int | None
+    #: As `IndexSummary.top_share`, of the vectors that this run made.
+    top_share: float | None
 
 
 def list_progress(database: Database, limit: int) -> list[RunProgress]:
@@ -107,12 +115,17 @@ def show_run(database: Database, run_id: int) -> RunDetails:
     run = current.run
     with database.begin() as connection:
         embedder, scorer = run.embedder_fingerprint, run.scorer_fingerprint
+        told = tallies_of_run(connection, run_id)
+        pictures = told.get(TallyName.PICTURES)
         return RunDetails(
             progress=current,
             failures=tuple(run_status.count_failures(connection, run_id)),
             embedder=run_status.get_model(connection, embedder) if embedder else None,
             scorer=run_status.get_model(connection, scorer) if scorer else None,
             pairs_per_group=_ratio(run.plan.get("to_score"), run.plan.get("groups")),
+            pairs_per_prefix=_ratio(told.get(TallyName.PAIRS), told.get(TallyName.PREFIXES)),
+            pictures_seen=None if pictures is None else round(pictures),
+            top_share=_ratio(told.get(TallyName.TOP_SHARE), told.get(TallyName.VECTORS)),
         )
 
 

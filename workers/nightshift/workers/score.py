@@ -10,13 +10,14 @@ from nightshift.models.scorer import PairGroup, PairReading, PreparedGroups, Sco
 from nightshift.schema.errors import InputError
 from nightshift.schema.identity import list_hash, pair_key
 from nightshift.schema.runs import Kinds, RunParams, ScorePayload, kinds_from_text
-from nightshift.schema.states import SubjectKind
+from nightshift.schema.states import SubjectKind, TallyName
 from nightshift.scoring.log_odds import parse_number
 from nightshift.scoring.prompts import Side
 from nightshift.stores.contents import StoredRecord, load_records
 from nightshift.stores.ledger import Claim
 from nightshift.stores.results_write import PairScoreRow, write_scores, write_tie_entropies
 from nightshift.stores.runs import RunRow
+from nightshift.stores.tallies import write_tallies
 from nightshift.workers.contents import Stored, ahead, read_contents
 from nightshift.workers.failures import Outcome, record_outcomes
 from nightshift.workers.progress import Progress
@@ -66,9 +67,11 @@ def do_score(session: WorkerSession, run: RunRow, claim: Claim, progress: Progre
         ),
         lists=payload.lists,
     )
+    before = session.models.work
     for batch in ahead(micro_batches(payload.groups, whole=payload.lists), work.read):
         work.score(batch)
         progress.step()
+    done = session.models.work.since(before)
     refuse_equal_scores(work.rows)
     outcomes = work.outcomes
     if ties:
@@ -79,6 +82,12 @@ def do_score(session: WorkerSession, run: RunRow, claim: Claim, progress: Progre
             write_tie_entropies(connection, run.id, work.rows)
         else:
             write_scores(connection, work.rows)
+        told = {
+            TallyName.PAIRS: len(work.rows),
+            TallyName.PREFIXES: done.prefixes,
+            TallyName.PICTURES: done.pictures,
+        }
+        write_tallies(connection, run.id, told)
         record_outcomes(connection, run.id, claim.stage, SubjectKind.PAIR, outcomes)
         damaged = stored.damaged.values()
         record_outcomes(connection, run.id, claim.stage, SubjectKind.JOB, damaged)

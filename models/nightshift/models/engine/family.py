@@ -11,6 +11,7 @@ from nightshift.models.codecs.codec import Codec
 from nightshift.models.codecs.tokens import SeenPicture
 from nightshift.models.engine.report import LoadReport
 from nightshift.models.engine.text import TextEncoder, Turn, Written
+from nightshift.models.engine.work import Work
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",
@@ -148,6 +149,11 @@ class Family(Protocol):
     @property
     def report(self) -> LoadReport:
         """What works with it, and what does not."""
+        ...
+
+    @property
+    def work(self) -> Work:
+        """What it has done since it was loaded."""
         ...
 
     @property

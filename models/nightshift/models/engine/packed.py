@@ -87,6 +87,7 @@ class PackedEngine:
             lockstep = Lockstep(self._family, self._steps, batch, seen, enhancement)
             found_here = read(self._family.decoder.head_weight, lockstep.run(), label_ids)
             found.update(readings_of(lockstep.places, found_here, lockstep.traces()))
+            self._family.work.prefixes += len(batch)
 
         variants = most_variants(enhancement, len(self._family.decoder.layers))
         self._budget.run(

@@ -73,6 +73,7 @@ class PlainEngine:
 
         def forward(batch: list[Prompt]) -> None:
             found.update(self._read_batch(batch, seen, label_ids, enhancement))
+            self._family.work.prefixes += len(batch)
 
         self._budget.run(prompts, batches, forward, alone)
         return found

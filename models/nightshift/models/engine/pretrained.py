@@ -22,6 +22,7 @@ from nightshift.models.engine.family import (
 from nightshift.models.engine.report import LoadReport
 from nightshift.models.engine.steps import LlamaSteps, why_not_apart
 from nightshift.models.engine.text import TextEncoder, Written, read_turn
+from nightshift.models.engine.work import Work
 from nightshift.models.spec import Hub, parse_spec
 from nightshift.schema.errors import InputError, ModelError
 from nightshift.schema.models import ModelFacts
@@ -111,6 +112,7 @@ class Pretrained:
         # transformers types its classes loosely.
         language = self._language(model)
         config = model.config.get_text_config()
+        self.work = Work()
         self._model = model
         self._processor: Any = processor
         self._images = processor.image_processor

@@ -135,6 +135,7 @@ def _see(family: Family, pictures: Sequence[Picture]) -> list[VisualTokens]:
     def forward(places: list[int]) -> None:
         found = family.see([pictures[i] for i in places])
         seen.update(zip(places, found, strict=True))
+        family.work.pictures += len(places)
 
     def alone(places: list[int]) -> tuple[str, int] | None:
         return (str(places[0]), pictures[places[0]].n_tokens) if len(places) == 1 else None

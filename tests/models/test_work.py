@@ -1,0 +1,71 @@
+"""What a model counts of its work: prefixes as the engine ran them, pictures as they were seen."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nightshift.models.content import ItemContent
+from nightshift.models.describe import describe_vision
+from nightshift.models.engine.family import PixelLimits
+from nightshift.models.engine.packed import PackedEngine
+from nightshift.models.engine.plain import PlainEngine
+from nightshift.models.engine.work import Work
+from nightshift.models.families.qwen2_5_vl import Qwen25VL
+from nightshift.models.scorer import Engine, Group
+from nightshift.schema.runs import EnhancementParams
+from nightshift.scoring.prompts import Labels
+from tests.models.stored import seen
+from tests.models.tiny import picture
+
+LABELS = Labels(positive="True", negative="False")
+OFF = EnhancementParams(trigger="never")
+WORDS = ("grass", "a red square", "a blue circle", "large")
+
+
+def asked(*shown: object) -> list[Group]:
+    """Four questions about each picture."""
+    suffixes = tuple((word,) for word in WORDS)
+    return [Group(prefix=(one,), suffixes=suffixes) for one in shown]  # type: ignore[arg-type]
+
+
+def work_of(family: Qwen25VL, engine: Engine, groups: list[Group]) -> Work:
+    before = replace(family.work)
+    engine.score(engine.prepare(groups), labels=LABELS, enhancement=OFF)
+    return family.work.since(before)
+
+
+@pytest.fixture
+def packed(qwen: Qwen25VL) -> PackedEngine:
+    assert qwen.steps is not None
+    return PackedEngine(qwen, qwen.steps, PixelLimits())
+
+
+def test_a_packed_prefix_counts_once_and_a_whole_prompt_has_one_of_its_own(
+    qwen: Qwen25VL, packed: PackedEngine
+) -> None:
+    groups = asked(picture(1), picture(2), picture(1))
+
+    assert work_of(qwen, packed, groups) == Work(prefixes=3, pictures=2)
+    plain = PlainEngine(qwen, PixelLimits())
+    assert work_of(qwen, plain, groups) == Work(prefixes=12, pictures=2)
+
+
+def test_a_group_that_does_not_fit_one_batch_reads_its_prefix_again(
+    qwen: Qwen25VL, packed: PackedEngine
+) -> None:
+    (group,) = packed.prepare(asked(picture(1))).groups  # type: ignore[attr-defined]
+    longest = max(len(suffix.ids) for suffix in group.suffixes)
+    packed._budget.tokens = len(group.prefix.ids) + 2 * longest
+
+    assert work_of(qwen, packed, asked(picture(1))) == Work(prefixes=2, pictures=1)
+
+
+def test_stored_tokens_send_no_picture_through_the_tower(
+    qwen: Qwen25VL, qwen_folder: Path, packed: PackedEngine
+) -> None:
+    facts = describe_vision(f"hf:{qwen_folder}@float32")
+    (kept,) = seen(qwen, facts, ItemContent(images=(picture(1), picture(2))))
+
+    assert work_of(qwen, packed, asked(*kept)) == Work(prefixes=2, pictures=0)
+    assert work_of(qwen, packed, asked(kept[0], picture(3))) == Work(prefixes=2, pictures=1)
