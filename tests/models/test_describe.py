@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from nightshift.models.describe import describe_embedder, describe_scorer
+from nightshift.models.describe import describe_embedder, describe_scorer, describe_vision
 from nightshift.models.load import load_embedder, load_scorer
-from nightshift.schema.errors import ModelError
+from nightshift.schema.errors import ConfigurationError, ModelError
 from nightshift.schema.runs import EnhancementParams, ScorerParams
 
 
@@ -79,6 +79,7 @@ def test_whatever_changes_a_score_changes_the_fingerprint(qwen_folder: Path) -> 
         ScorerParams(enhancement=EnhancementParams(trigger=6)),
         ScorerParams(method="freeret", framing="freeret"),
         ScorerParams(method="freeret", framing="freeret", debias="swap"),
+        ScorerParams(method="freeret", framing="freeret", subtract_prior=True),
         ScorerParams(method="freeret", framing="freeret_candidate_first"),
         ScorerParams(method="freeret", framing="freeret_yes_no"),
     ]
@@ -86,6 +87,17 @@ def test_whatever_changes_a_score_changes_the_fingerprint(qwen_folder: Path) -> 
     found.add(describe_scorer(f"hf:{qwen_folder}@bfloat16", ScorerParams()).fingerprint)
 
     assert len(found) == len(variants) + 1
+
+
+def test_pixel_limits_name_a_vision_tower_of_their_own_and_may_not_cross(qwen_folder: Path) -> None:
+    spec = f"hf:{qwen_folder}@float32"
+    limits: list[tuple[int | None, int | None]] = [(None, None), (3136, None), (3136, 3136)]
+
+    found = {describe_vision(spec, min_pixels=a, max_pixels=b).fingerprint for a, b in limits}
+
+    assert len(found) == len(limits)
+    with pytest.raises(ConfigurationError, match="3,137"):
+        describe_vision(spec, min_pixels=3137, max_pixels=3136)
 
 
 def test_the_planner_decides_the_precision_for_every_worker(qwen_folder: Path) -> None:

@@ -89,7 +89,9 @@ def test_a_later_night_reads_tokens_and_scores_the_same_bits_without_any_picture
 ) -> None:
     night = token_night
     pixels = f"{scorer}@float32"
-    limits = ("--max-pixels", "3136" if method == "retllm" else "4704")
+    limits = ("--max-pixels", "3136")
+    if method == "freeret":
+        limits = ("--max-pixels", "4704", "--min-pixels", "3920")
     from_pixels = ranking(night, rerank(night, scenes, pixels, "--method", method, *limits))
 
     built = build(night, pixels, *limits)

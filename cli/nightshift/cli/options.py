@@ -1,6 +1,8 @@
 """Options and settings that several commands share."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import click
 from pydantic import ValidationError
@@ -8,7 +10,9 @@ from pydantic import ValidationError
 from nightshift.schema.errors import ConfigurationError
 from nightshift.schema.settings import Settings
 
-__all__ = ["data_dir_option", "json_option", "read_settings"]
+__all__ = ["data_dir_option", "json_option", "pixel_options", "read_settings"]
+
+_Command = TypeVar("_Command", bound=Callable[..., object])
 
 data_dir_option = click.option(
     "--data-dir",
@@ -16,6 +20,15 @@ data_dir_option = click.option(
     help="Home of the embedded stack.  [default: NIGHTSHIFT_DATA_DIR, else in your data home]",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
+
+def pixel_options(command: _Command) -> _Command:
+    """Bounds on the pixels of a picture; the same ones for all who share visual tokens."""
+    kind = click.IntRange(min=1)
+    least = "Smallest picture the scorer sees: smaller ones are enlarged."
+    most = "Largest picture the scorer sees."
+    command = click.option("--max-pixels", type=kind, help=most)(command)
+    return click.option("--min-pixels", type=kind, help=least)(command)
 
 
 def read_settings(data_dir: Path | None = None) -> Settings:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from nightshift.cli.options import data_dir_option, json_option, read_settings
+from nightshift.cli.options import data_dir_option, json_option, pixel_options, read_settings
 
 if TYPE_CHECKING:
     from nightshift.producers.plan_rerank import RerankEstimate
@@ -115,7 +115,7 @@ _PARTS = click.Choice(["image", "text", "text,image"])
     help="Show candidates as this codec leaves their visual tokens; see `nightshift tokens`.",
 )
 @click.option("--code-queries", is_flag=True, help="Show queries through the codec too.")
-@click.option("--max-pixels", type=click.IntRange(min=1), help="Largest picture the scorer sees.")
+@pixel_options
 @click.option(
     "--priority", type=click.IntRange(0, 9), default=5, show_default=True, help="0 goes first."
 )
@@ -146,6 +146,7 @@ def rerank(
     compare: float,
     codec: str,
     code_queries: bool,
+    min_pixels: int | None,
     max_pixels: int | None,
     priority: int,
     wait: bool,
@@ -190,7 +191,7 @@ def rerank(
         )
         query_parts = query_parts or query_set_parts(services.database, imported.query_set_id)
         coding = parse_codec(codec)
-        vision = describe_vision(scorer, max_pixels=max_pixels)
+        vision = describe_vision(scorer, min_pixels=min_pixels, max_pixels=max_pixels)
         token_set = token_set_of(services.database, catalog, vision, coding)
         params = RunParams(
             top_k=top_k or chosen.depth,
@@ -211,6 +212,7 @@ def rerank(
                 codec=str(coding),
                 codebook=(token_set and token_set.codebook_digest) or "",
                 code_queries=code_queries and not coding.lossless,
+                min_pixels=min_pixels,
                 max_pixels=max_pixels,
                 enhancement=(
                     chosen.enhancement.model_copy(update={"trigger": _trigger(enhancement)})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nightshift.cli.options import data_dir_option, json_option, read_settings
+from nightshift.cli.options import data_dir_option, json_option, pixel_options, read_settings
 
 if TYPE_CHECKING:
     from nightshift.producers.estimate_tokens import Projection
@@ -39,7 +39,7 @@ def tokens() -> None:
     help="Folder or fsspec URL for the shards, one that every worker reaches.  [default: in the "
     "data directory]",
 )
-@click.option("--max-pixels", type=click.IntRange(min=1), help="As `nightshift rerank` has it.")
+@pixel_options
 @click.option("--plan", is_flag=True, help="Print what each codec would take, and do nothing.")
 @click.option("--max-bytes", type=click.IntRange(min=1), help="Refuse to add more than this.")
 @click.option(
@@ -53,6 +53,7 @@ def build(
     scorer: str,
     codec: str,
     store: str | None,
+    min_pixels: int | None,
     max_pixels: int | None,
     plan: bool,
     max_bytes: int | None,
@@ -80,7 +81,7 @@ def build(
 
     settings = read_settings(data_dir)
     spec = parse_codec(codec)
-    vision = describe_vision(scorer, max_pixels=max_pixels)
+    vision = describe_vision(scorer, min_pixels=min_pixels, max_pixels=max_pixels)
     with open_database(settings) as database:
         if plan or max_bytes is not None:
             from nightshift.models.token_grids import token_grids
@@ -108,7 +109,7 @@ def build(
             database,
             catalog,
             vision=vision,
-            params=TokenParams(codec=str(spec), max_pixels=max_pixels),
+            params=TokenParams(codec=str(spec), min_pixels=min_pixels, max_pixels=max_pixels),
             store=store or str(settings.data_dir.absolute() / "tokens"),
             priority=priority,
         )

@@ -17,7 +17,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HFValidationError
 
 from nightshift.models.spec import Builtin, Directory, Hub, ModelSpec, parse_spec
-from nightshift.schema.errors import ModelError
+from nightshift.schema.errors import ConfigurationError, ModelError
 from nightshift.schema.identity import fingerprint
 from nightshift.schema.models import ModelFacts
 from nightshift.schema.runs import EmbedderParams, ScorerParams
@@ -144,6 +144,11 @@ def _vision_of(parsed: ModelSpec, params: EmbedderParams) -> ModelFacts:
 def _describe_vision(
     parsed: ModelSpec, *, min_pixels: int | None, max_pixels: int | None
 ) -> ModelFacts:
+    if min_pixels is not None and max_pixels is not None and min_pixels > max_pixels:
+        raise ConfigurationError(
+            f"no picture has at least {min_pixels:,} and at most {max_pixels:,} pixels: lower "
+            "min_pixels, or raise max_pixels"
+        )
     canonical, config, weights = _multimodal(parsed)
     card = {
         "kind": "vision",
