@@ -1,17 +1,12 @@
-"""`nightshift tokens build | list | verify`: visual tokens made once and read on later nights."""
+"""`nightshift tokens build | list | verify | prune`: visual tokens made once, read later."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from nightshift.cli.options import data_dir_option, json_option, pixel_options, read_settings
-
-if TYPE_CHECKING:
-    from nightshift.producers.estimate_tokens import Projection
 
 __all__ = ["tokens"]
 
@@ -84,6 +79,7 @@ def build(
     vision = describe_vision(scorer, min_pixels=min_pixels, max_pixels=max_pixels)
     with open_database(settings) as database:
         if plan or max_bytes is not None:
+            from nightshift.cli.token_text import show_plan
             from nightshift.models.token_grids import token_grids
 
             others = [parse_codec(name) for name in _compared(vision.dim)] if plan else []
@@ -95,7 +91,7 @@ def build(
                 count=lambda images: token_grids(vision, images),
             )
             if plan:
-                _show_plan([asked, *rest], as_json=as_json)
+                show_plan([asked, *rest], as_json=as_json)
             if max_bytes is not None and asked.bytes_to_add > max_bytes:
                 raise ConfigurationError(
                     f"{asked.codec} tokens of {catalog!r} would take about "
@@ -150,12 +146,13 @@ def list_(data_dir: Path | None, as_json: bool) -> None:
         echo_json(found)
         return
     table = make_table(
-        "catalogue", "codec", "items", "stored", "bytes", "an image", "shards", "scorer", "store",
-        right="items stored bytes shards an image",
+        "set", "catalogue", "codec", "items", "stored", "bytes", "an image", "shards", "scorer",
+        "store", right="set items stored bytes shards an image",
     )  # fmt: skip
     for one in found:
         add_row(
             table,
+            str(one.id),
             one.catalog,
             one.codec,
             f"{one.items:,}",
@@ -201,34 +198,43 @@ def verify(forget: bool, data_dir: Path | None, as_json: bool) -> None:
         raise SystemExit(InputError.exit_code)
 
 
+@tokens.command()
+@click.option(
+    "--set",
+    "named",
+    type=int,
+    multiple=True,
+    help="Delete this whole set instead, needed or not; `tokens list` shows its number.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would go, and do nothing.")
+@data_dir_option
+@json_option
+def prune(named: tuple[int, ...], dry_run: bool, data_dir: Path | None, as_json: bool) -> None:
+    """Delete stored tokens that no item needs any more, and files that were left over.
+
+    A shard goes when none of its pictures is that of a live item: they were deleted or changed.
+    Catalogues are left alone while an unfinished run of theirs reads tokens.
+
+    \b
+    Examples:
+      nightshift tokens prune --dry-run
+      nightshift tokens prune
+      nightshift tokens prune --set 3
+    """
+    from nightshift.cli.services import open_database
+    from nightshift.cli.token_text import print_pruned, prune_progress
+    from nightshift.stores.token_pruning import prune_tokens
+
+    with open_database(read_settings(data_dir)) as database, prune_progress(quiet=as_json) as told:
+        report = prune_tokens(database, named=named, dry_run=dry_run, told=told)
+    if as_json:
+        totals = {"dry_run": dry_run, "images": report.images, "bytes": report.bytes}
+        click.echo(json.dumps({**totals, **asdict(report)}))
+    else:
+        print_pruned(report, dry_run=dry_run)
+
+
 def _compared(width: int) -> list[str]:
     """Codecs worth a line; product codes of 8 and 32 numbers a part, as far as the width has it."""
     products = [f"pq({width // part},8)" for part in (8, 32) if width % part == 0]
     return [*_COMPARED, *products]
-
-
-def _show_plan(projections: "Sequence[Projection]", *, as_json: bool) -> None:
-    from nightshift.cli.output import add_row, echo_json, make_console, make_table
-
-    if as_json:
-        echo_json(list(projections))
-        return
-    table = make_table(
-        "codec",
-        "an image",
-        "catalogue",
-        "to add",
-        "smaller",
-        right="an image catalogue smaller to add",
-    )
-    for one in projections:
-        add_row(
-            table,
-            one.codec,
-            f"{one.bytes_per_image:,.0f}",
-            f"{one.bytes:,}",
-            f"{one.bytes_to_add:,}",
-            f"{one.times_smaller:.1f} ×",
-        )
-    make_console().print(table)
-    click.echo("bytes, judged by a sample of the pictures")

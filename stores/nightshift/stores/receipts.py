@@ -105,12 +105,13 @@ _UNITS = {
         FROM (SELECT DISTINCT jsonb_array_elements_text(payload -> 'ids')::bigint AS id
               FROM job WHERE run_id = :run AND stage = 'embed' AND state <> 'split') AS planned
         JOIN item i ON i.id = planned.id AND i.state = 'live'""",
-    # What the run planned to see; another run may have stored the same content.
+    # What the run planned to see; another run may have stored the same content. Where the whole
+    # set was deleted on purpose, nothing of it is lost.
     "pictures": f"""
         SELECT i.external_id AS subject_id,
-            EXISTS (SELECT FROM token_record t JOIN run ON run.id = :run
-                    WHERE t.content = i.image_hash AND t.token_set_id = run.token_set_id
-                    ) AS has_result,
+            EXISTS (SELECT FROM run WHERE run.id = :run AND (run.token_set_id IS NULL
+                    OR EXISTS (SELECT FROM token_record t WHERE t.content = i.image_hash
+                        AND t.token_set_id = run.token_set_id))) AS has_result,
             {_FAILED.format(kind="item", stage="tokens", subject="i.external_id")} AS has_failure
         FROM (SELECT DISTINCT jsonb_array_elements_text(payload -> 'ids')::bigint AS id
               FROM job WHERE run_id = :run AND stage = 'tokens' AND state <> 'split') AS planned

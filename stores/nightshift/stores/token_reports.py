@@ -16,6 +16,7 @@ __all__ = ["ShardReport", "TokenSetSummary", "list_sets", "verify_shards"]
 class TokenSetSummary:
     """A token set as `nightshift tokens list` shows it."""
 
+    id: int
     catalog: str
     scorer: str
     codec: str
@@ -47,7 +48,7 @@ def list_sets(connection: Connection) -> list[TokenSetSummary]:
     rows = connection.execute(
         text(
             """
-            SELECT catalog.name AS catalog, model.spec AS scorer, t.codec,
+            SELECT t.id, catalog.name AS catalog, model.spec AS scorer, t.codec,
                 held.items, held.stored, sizes.images, sizes.bytes,
                 sizes.bytes::double precision / nullif(sizes.images, 0) AS bytes_per_image,
                 (SELECT count(*) FROM token_shard s WHERE s.token_set_id = t.id) AS shards,

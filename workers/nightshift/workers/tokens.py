@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from uuid import uuid4
 
 import numpy as np
 
@@ -23,6 +22,7 @@ from nightshift.stores.addresses import resolve_beside
 from nightshift.stores.contents import StoredRecord, load_records
 from nightshift.stores.ledger import Claim
 from nightshift.stores.runs import RunRow
+from nightshift.stores.shard_files import shard_name
 from nightshift.stores.shards import ShardWriter, writing_shard
 from nightshift.stores.token_sets import NewRecord, TokenSetRow
 from nightshift.workers.contents import ahead, chunks, read_contents
@@ -77,7 +77,7 @@ def do_tokens(session: WorkerSession, run: RunRow, claim: Claim, progress: Progr
         known = token_sets.find_records(connection, token_set, contents)
     missing = [record for record in records if record.hashes.image not in known]
     # Never written twice, whoever wakes late: the file's name is this attempt's own.
-    name = f"run-{run.id}/{claim.job_id}-{uuid4().hex}.tokens"
+    name = shard_name(run.id, claim.job_id)
     address = resolve_beside(token_set.address, name)
     outcomes: list[Outcome] = []
     kept = _Kept(codec=codec)
