@@ -15,6 +15,7 @@ from sqlalchemy import make_url
 
 from nightshift.migrations import upgrade
 from nightshift.schema.settings import Settings
+from nightshift.stores.database import Database
 from nightshift.stores.embedded import Stack
 from nightshift.stores.milvus import VectorStore
 from tests.standalone_milvus import standalone_milvus
@@ -28,6 +29,13 @@ os.environ["NIGHTSHIFT_IMAGE_ROOTS"] = tempfile.gettempdir()
 
 _numbers = count(1)
 _redis_numbers = cycle(range(1, 16))
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """A connected fresh database."""
+    with Database(database_url) as opened:
+        yield opened
 
 
 @pytest.fixture

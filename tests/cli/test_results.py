@@ -12,16 +12,9 @@ from sqlalchemy import text
 from nightshift.cli.main import main
 from nightshift.schema.states import RunState, TallyName
 from nightshift.stores import runs
-from nightshift.stores.database import Database
 from nightshift.stores.tallies import write_tallies
 from tests.query.ranked import LISTS, SCORER, add_reference_run
 from tests.stores.ledger_helpers import add_index_run
-
-
-@pytest.fixture
-def database(database_url):
-    with Database(database_url) as database:
-        yield database
 
 
 @pytest.fixture

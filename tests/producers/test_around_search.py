@@ -8,19 +8,12 @@ from sqlalchemy import text
 from nightshift.producers.advance import advance
 from nightshift.schema.states import RunState, Stage
 from nightshift.stores import runs
-from nightshift.stores.database import Database
 from nightshift.stores.milvus import VectorStore
 from nightshift.stores.results_write import CandidateRow, write_candidates, write_embeddings
 from tests.query.ranked import add_reference_run
 from tests.stores.damage import double_rows, held, tear_index
 
 _COLLECTION = "c"
-
-
-@pytest.fixture
-def database(database_url):
-    with Database(database_url) as opened:
-        yield opened
 
 
 @pytest.fixture

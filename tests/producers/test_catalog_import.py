@@ -20,15 +20,8 @@ from nightshift.schema.errors import ConflictError
 from nightshift.schema.states import SubjectKind
 from nightshift.stores.blobs import BlobStore
 from nightshift.stores.catalogs import begin_import
-from nightshift.stores.database import Database
 from nightshift.stores.images import read_image
 from tests.producers.source_files import image_bytes, write_image, write_jsonl, write_tar
-
-
-@pytest.fixture
-def database(database_url):
-    with Database(database_url) as database:
-        yield database
 
 
 def select(database, statement, **values):

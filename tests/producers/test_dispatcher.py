@@ -9,19 +9,12 @@ from nightshift.producers.dispatcher import Dispatcher
 from nightshift.schema.errors import LeaseLostError
 from nightshift.schema.states import RunState
 from nightshift.stores import leases, runs, workers
-from nightshift.stores.database import Database
 from nightshift.stores.ledger import Ledger
 from nightshift.stores.milvus import VectorStore
 from nightshift.stores.wire import Wire
 from tests.stores.ledger_helpers import FINGERPRINT, add_index_run, expire, job_row, make_due
 
 _QUEUE = f"embed.{FINGERPRINT}"
-
-
-@pytest.fixture
-def database(database_url):
-    with Database(database_url) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -17,16 +17,9 @@ from nightshift.schema.errors import (
     ServiceUnavailableError,
 )
 from nightshift.stores.blobs import BlobStore
-from nightshift.stores.database import Database
 from tests.producers.source_files import write_image, write_jsonl
 
 QUERIES = [{"id": "q1", "text": "a red square"}, {"id": "q2", "text": "a blue circle", "n": 1}]
-
-
-@pytest.fixture
-def database(database_url):
-    with Database(database_url) as database:
-        yield database
 
 
 @pytest.fixture

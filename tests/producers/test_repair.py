@@ -9,7 +9,6 @@ from nightshift.schema.identity import content_hashes, embedding_key
 from nightshift.schema.records import TextPart
 from nightshift.schema.states import RunState, Stage
 from nightshift.stores import indexes, runs
-from nightshift.stores.database import Database
 from nightshift.stores.milvus import VectorStore
 from nightshift.stores.results_write import write_embeddings
 from tests.query.ranked import add_reference_run
@@ -17,12 +16,6 @@ from tests.stores.damage import double_rows, held, tear_index
 from tests.stores.ledger_helpers import FINGERPRINT, add_index_run
 
 _ORPHAN = "f" * 64
-
-
-@pytest.fixture
-def database(database_url):
-    with Database(database_url) as opened:
-        yield opened
 
 
 @pytest.fixture

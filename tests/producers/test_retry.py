@@ -9,18 +9,11 @@ from nightshift.query.verify import verify
 from nightshift.schema.errors import ConflictError
 from nightshift.schema.states import RunState, Stage, SubjectKind
 from nightshift.stores import failing, runs
-from nightshift.stores.database import Database
 from nightshift.stores.ledger import Ledger
 from nightshift.stores.results_write import write_embeddings
 from nightshift.stores.retries import record_failure
 from tests.query.ranked import add_reference_run
 from tests.stores.ledger_helpers import add_index_run, make_due
-
-
-@pytest.fixture
-def database(database_url):
-    with Database(database_url) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -6,15 +6,8 @@ from sqlalchemy import text
 from nightshift.query.calibration import calibration
 from nightshift.query.evaluate import evaluate
 from nightshift.schema.errors import ConflictError, NotFoundError
-from nightshift.stores.database import Database
 from tests.query.ranked import LISTS, add_reference_run
 from tests.stores.ledger_helpers import add_index_run
-
-
-@pytest.fixture
-def database(database_url):
-    with Database(database_url) as database:
-        yield database
 
 
 def test_both_orders_are_measured_over_all_judged_queries(database):

@@ -12,7 +12,6 @@ from pyarrow import parquet
 from nightshift.query.export import COLUMNS, export
 from nightshift.query.results import open_rankings
 from nightshift.schema.errors import ConflictError, NotFoundError
-from nightshift.stores.database import Database
 from tests.query.ranked import LISTS, SCORER, add_large_run, add_reference_run
 from tests.stores.ledger_helpers import add_index_run
 
@@ -22,12 +21,6 @@ FINAL = {
     "q3": ["i7", "i1", "i2"],
     'q,"4"\t': ['i "8", of\tthree', "i1"],
 }
-
-
-@pytest.fixture
-def database(database_url):
-    with Database(database_url) as database:
-        yield database
 
 
 def write(database, run_id, file_format, **chosen) -> bytes:

@@ -10,15 +10,8 @@ from sqlalchemy import text
 from nightshift.query.report import write_report
 from nightshift.query.sheets import Outcome, load_report
 from nightshift.schema.errors import ConfigurationError, ConflictError
-from nightshift.stores.database import Database
 from tests.query.ranked import add_reference_run
 from tests.stores.ledger_helpers import add_index_run
-
-
-@pytest.fixture
-def database(database_url):
-    with Database(database_url) as database:
-        yield database
 
 
 @pytest.fixture

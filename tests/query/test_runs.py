@@ -8,17 +8,10 @@ from nightshift.query.workers import list_workers
 from nightshift.schema.errors import NotFoundError
 from nightshift.schema.states import RunState, Stage, SubjectKind
 from nightshift.stores import runs, workers
-from nightshift.stores.database import Database
 from nightshift.stores.ledger import Ledger
 from nightshift.stores.retries import record_failure
 from tests.query.ranked import EMBEDDER, SCORER, add_reference_run
 from tests.stores.ledger_helpers import add_index_run
-
-
-@pytest.fixture
-def database(database_url):
-    with Database(database_url) as database:
-        yield database
 
 
 def work(database, run_id, *job_ids, n_failed=0):

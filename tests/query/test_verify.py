@@ -1,17 +1,9 @@
-import pytest
 from sqlalchemy import text
 
 from nightshift.query.verify import verify
 from nightshift.schema.states import RunState
 from nightshift.stores import runs
-from nightshift.stores.database import Database
 from tests.stores.ledger_helpers import add_index_run
-
-
-@pytest.fixture
-def database(database_url):
-    with Database(database_url) as opened:
-        yield opened
 
 
 def _embed(database, run_id, n_items):

@@ -3,13 +3,6 @@ from sqlalchemy import text
 
 from nightshift.schema.errors import ServiceUnavailableError
 from nightshift.stores import leases
-from nightshift.stores.database import Database
-
-
-@pytest.fixture
-def database(database_url):
-    with Database(database_url) as opened:
-        yield opened
 
 
 def test_one_holder_at_a_time(database):

@@ -11,12 +11,6 @@ from tests.stores.ledger_helpers import add_index_run, expire, job_row, make_due
 
 
 @pytest.fixture
-def database(database_url):
-    with Database(database_url) as opened:
-        yield opened
-
-
-@pytest.fixture
 def ledger(database):
     return Ledger(database, worker_id="worker-a", lease_s=30, max_attempts=2)
 

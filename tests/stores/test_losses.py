@@ -3,17 +3,10 @@ from sqlalchemy import text
 
 from nightshift.schema.states import Stage, SubjectKind
 from nightshift.stores import losses, runs
-from nightshift.stores.database import Database
 from nightshift.stores.ledger import Ledger
 from nightshift.stores.results_write import write_embeddings
 from nightshift.stores.retries import record_failure
 from tests.stores.ledger_helpers import add_index_run
-
-
-@pytest.fixture
-def database(database_url):
-    with Database(database_url) as opened:
-        yield opened
 
 
 @pytest.fixture

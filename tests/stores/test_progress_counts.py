@@ -5,17 +5,10 @@ from threading import Thread
 import pytest
 from sqlalchemy import text
 
-from nightshift.stores.database import Database
 from nightshift.stores.ledger import Ledger
 from nightshift.stores.progress_counts import compact
 from nightshift.stores.retries import expire_leases
 from tests.stores.ledger_helpers import add_index_run, expire, make_due
-
-
-@pytest.fixture
-def database(database_url):
-    with Database(database_url) as opened:
-        yield opened
 
 
 @pytest.fixture

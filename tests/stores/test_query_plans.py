@@ -8,7 +8,6 @@ from sqlalchemy import text
 from nightshift.query.runs import show_run
 from nightshift.schema.states import RunState
 from nightshift.stores import doorbells, health, runs
-from nightshift.stores.database import Database
 from nightshift.stores.ledger import Ledger
 from nightshift.stores.progress_counts import compact
 from nightshift.stores.retries import expire_leases
@@ -16,12 +15,6 @@ from tests.stores.ledger_helpers import add_index_run, expire
 from tests.stores.query_plans import rows_read
 
 _MANY = 5000
-
-
-@pytest.fixture
-def database(database_url):
-    with Database(database_url) as opened:
-        yield opened
 
 
 @pytest.fixture

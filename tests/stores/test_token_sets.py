@@ -17,12 +17,6 @@ from tests.stores.ledger_helpers import FINGERPRINT, add_catalog, expire, make_d
 
 
 @pytest.fixture
-def database(database_url: str):
-    with Database(database_url) as database:
-        yield database
-
-
-@pytest.fixture
 def token_set(database: Database, tmp_path: Path) -> TokenSetRow:
     """Of a catalogue of four items with pictures, two of which are the same, and one without."""
     catalog_id = add_catalog(database, n_items=5)

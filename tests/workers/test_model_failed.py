@@ -8,18 +8,11 @@ from sqlalchemy import text
 from nightshift.schema.errors import ModelError
 from nightshift.schema.states import RunState
 from nightshift.stores import runs
-from nightshift.stores.database import Database
 from nightshift.stores.ledger import Ledger
 from nightshift.workers.do_job import _do_claimed
 from tests.stores.ledger_helpers import add_index_run, job_row, make_due
 
 _MISSING = ModelError("hf:/gone cannot be loaded: no such directory")
-
-
-@pytest.fixture
-def database(database_url):
-    with Database(database_url) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -5,25 +5,17 @@ from types import SimpleNamespace
 
 import numpy as np
 import psycopg2
-import pytest
 from sqlalchemy import make_url
 
 from nightshift.cli.wait import wait_for_run
 from nightshift.schema.states import RunState
 from nightshift.stores import runs
-from nightshift.stores.database import Database
 from nightshift.stores.ledger import Ledger
 from nightshift.stores.milvus import VectorStore
 from nightshift.workers.do_job import _hand_back
 from nightshift.workers.search import _search
 from tests.stores.damage import tear_index
 from tests.stores.ledger_helpers import add_index_run, job_row
-
-
-@pytest.fixture
-def database(database_url):
-    with Database(database_url) as opened:
-        yield opened
 
 
 def test_a_job_is_handed_back_once_postgres_returns(stack, database_url, database):
