@@ -1,16 +1,14 @@
+import numpy as np
 import pytest
 from sqlalchemy import text
 
 from nightshift.query.doctor import examine
+from nightshift.schema.states import SubjectKind
 from nightshift.stores import indexes, leases, workers
-from nightshift.stores.database import Database
+from nightshift.stores.milvus import VectorStore
+from nightshift.stores.retries import record_failure
+from tests.stores.damage import double_rows, tear_index
 from tests.stores.ledger_helpers import add_index_run, expire
-
-
-@pytest.fixture
-def database(database_url):
-    with Database(database_url) as opened:
-        yield opened
 
 
 @pytest.fixture
@@ -47,6 +45,50 @@ def test_live_items_without_a_vector_are_counted(database, findings, vector_stor
     vector_store.create(collection, dim=4)
 
     assert "lacks 2 live vectors" in findings()["milvus", "error"]
+
+
+def test_items_with_neither_a_vector_nor_a_reason_are_counted(database, findings, vector_store):
+    run_id = add_index_run(database, n_jobs=1, per_job=3)
+    with database.begin() as connection:
+        index_id, collection = connection.execute(text('SELECT id, collection FROM "index"')).one()
+        indexes.make_ready(connection, index_id)
+        record_failure(connection, run_id=run_id, stage="embed", subject_kind=SubjectKind.ITEM,
+                       subject_id="item-1", reason="image_missing", message="gone")  # fmt: skip
+    vector_store.create(collection, dim=4)
+
+    assert "has no vector of 2 live items" in findings()["milvus", "warning"]
+
+
+def test_vectors_that_are_there_twice_are_counted(stack, database, findings, vector_store):
+    add_index_run(database, n_jobs=1, per_job=2)
+    with database.begin() as connection:
+        index_id, collection = connection.execute(text('SELECT id, collection FROM "index"')).one()
+        indexes.make_ready(connection, index_id)
+    vector_store.create(collection, dim=4)
+    double_rows(
+        stack, vector_store, collection, ["a" * 64, "b" * 64], np.ones((2, 4), dtype=np.float32)
+    )
+
+    assert "holds 2 vectors twice" in findings()["milvus", "warning"]
+
+
+def test_an_index_that_cannot_be_loaded_is_an_error_and_the_remedy_is_said(
+    stack, database, vector_store, redis_url, tmp_path
+):
+    add_index_run(database, n_jobs=1, per_job=2)
+    with database.begin() as connection:
+        index_id, collection = connection.execute(text('SELECT id, collection FROM "index"')).one()
+        indexes.make_ready(connection, index_id)
+    vector_store.create(collection, dim=4)
+    vector_store.upsert(collection, ["a" * 64], np.ones((1, 4), dtype=np.float32))
+    vector_store.flush(collection)
+    tear_index(stack, vector_store, collection)
+
+    with VectorStore(stack.urls().milvus_uri) as fresh:
+        found = list(examine(database, fresh, redis_url, tmp_path))
+
+    (error,) = [one.message for one in found if (one.check, one.level) == ("milvus", "error")]
+    assert "nightshift doctor --repair" in error
 
 
 def test_a_run_under_way_without_a_worker_is_an_error(database, findings):

@@ -1,12 +1,19 @@
 """`nightshift doctor`: is everything well?"""
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from nightshift.cli.options import data_dir_option, json_option, read_settings
+
+if TYPE_CHECKING:
+    from nightshift.schema.findings import Finding
+    from nightshift.stores.database import Database
 
 __all__ = ["doctor"]
 
@@ -23,7 +30,11 @@ _MARKS = {"ok": "✓", "warning": "!", "error": "✗"}
 @data_dir_option
 @json_option
 def doctor(mend: bool, data_dir: Path | None, as_json: bool) -> None:
-    """Check services, migrations, disk, ledger, indexes and the last runs.
+    """Check services, migrations, disk, ledger, indexes, runs, GPUs and models.
+
+    Models are those of unfinished runs and of indexes that searches use: whether a worker on this
+    machine could load them as they were planned, and what works with them. No weights are loaded
+    and nothing is downloaded.
 
     Changes nothing without --repair. Exits with 1 where something is wrong.
 
@@ -34,7 +45,8 @@ def doctor(mend: bool, data_dir: Path | None, as_json: bool) -> None:
       nightshift doctor --repair
     """
     from nightshift.producers.repair import repair
-    from nightshift.query.doctor import Finding, examine
+    from nightshift.query.doctor import examine
+    from nightshift.schema.findings import Finding
     from nightshift.stores.database import Database
     from nightshift.stores.embedded import resolve_urls
     from nightshift.stores.milvus import VectorStore
@@ -50,7 +62,8 @@ def doctor(mend: bool, data_dir: Path | None, as_json: bool) -> None:
             found.append(Finding(check="repair", level="ok", message=done))
             if not as_json:
                 click.echo(f"{_MARKS['ok']} {'repair':<9} {done}")
-        for finding in examine(database, vectors, urls.redis_url, settings.data_dir):
+        services = examine(database, vectors, urls.redis_url, settings.data_dir)
+        for finding in chain(services, _models(database)):
             found.append(finding)
             if not as_json:
                 click.echo(f"{_MARKS[finding.level]} {finding.check:<9} {finding.message}")
@@ -58,3 +71,19 @@ def doctor(mend: bool, data_dir: Path | None, as_json: bool) -> None:
         click.echo(json.dumps([asdict(finding) for finding in found]))
     if any(finding.level == "error" for finding in found):
         raise SystemExit(1)
+
+
+def _models(database: "Database") -> "Iterator[Finding]":
+    from nightshift.models.doctor import examine_devices, examine_models
+    from nightshift.schema.errors import NightshiftError
+    from nightshift.schema.findings import Finding
+    from nightshift.stores.models_in_use import models_in_use
+
+    yield from examine_devices()
+    try:
+        with database.begin() as connection:
+            wanted = models_in_use(connection)
+    except NightshiftError as error:
+        yield Finding(check="model", level="error", message=str(error))
+    else:
+        yield from examine_models(wanted)

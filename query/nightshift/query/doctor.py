@@ -1,35 +1,23 @@
 """Is everything well? One finding a check, each with what to do about it."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from nightshift.migrations import current_revision, head_revision
 from nightshift.query.verify import verify
 from nightshift.schema.errors import NightshiftError
+from nightshift.schema.findings import Finding, Level
 from nightshift.schema.states import RunState
-from nightshift.stores import health, runs, workers
+from nightshift.stores import health, indexes, reconcile, runs, workers
 from nightshift.stores.database import Database
 from nightshift.stores.milvus import VectorStore
 
-__all__ = ["Finding", "Level", "examine"]
-
-Level = Literal["ok", "warning", "error"]
+__all__ = ["examine"]
 
 #: Below this a night of a large catalogue may not fit.
 _LOW_DISK_GIB = 5.0
 #: The last runs whose books are counted.
 _RUNS = 5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """What one check found."""
-
-    check: str
-    level: Level
-    message: str
 
 
 def examine(
@@ -89,19 +77,37 @@ def _redis(redis_url: str) -> Iterator[Finding]:
 
 def _indexes(database: Database, vectors: VectorStore) -> Iterator[Finding]:
     with database.begin() as connection:
-        collections = health.live_collections(connection)
+        ready = indexes.ready_indexes(connection)
     kind = "Milvus Lite" if vectors.is_lite else "Milvus"
-    yield Finding(check="milvus", level="ok", message=f"{kind}, {len(collections)} ready indexes")
-    for index_id, collection in collections.items():
-        present = {key for page in vectors.keys(collection) for key in page}
+    yield Finding(check="milvus", level="ok", message=f"{kind}, {len(ready)} ready indexes")
+    for index in ready:
+        collection = index.collection
+        pages = list(vectors.keys(collection))
+        present = {key for page in pages for key in page}
+        n_twice = sum(map(len, pages)) - len(present)
         with database.begin() as connection:
-            found = health.index_health(connection, index_id, present)
+            found = health.index_health(connection, index.id, present)
+            n_without = len(reconcile.items_without_vector(connection, index))
         if found.missing:
             yield Finding(
                 check="milvus",
                 level="error",
                 message=f"{collection} lacks {found.missing} live vectors; the next `nightshift "
                 "rerank` over it, or `nightshift doctor --repair`, embeds them again",
+            )
+        if n_without:
+            yield Finding(
+                check="milvus",
+                level="warning",
+                message=f"{collection} has no vector of {n_without} live items and no reason for "
+                "it: `nightshift index build`, or `nightshift doctor --repair`, embeds them",
+            )
+        if n_twice:
+            yield Finding(
+                check="milvus",
+                level="warning",
+                message=f"{collection} holds {n_twice} vectors twice since a crash of Milvus; the "
+                "next `nightshift rerank` over it, or `nightshift doctor --repair`, merges them",
             )
         if found.orphans:
             yield Finding(

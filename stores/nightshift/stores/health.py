@@ -17,7 +17,6 @@ __all__ = [
     "dispatcher_is_elected",
     "free_disk_gib",
     "index_health",
-    "live_collections",
     "postgres_version",
     "redis_facts",
 ]
@@ -70,14 +69,6 @@ def count_stuck_jobs(connection: Connection) -> int:
             {"runs": runs_with_running_jobs(connection)},
         ).scalar_one()
     )
-
-
-def live_collections(connection: Connection) -> dict[int, str]:
-    """Collections of indexes that searches use, by index id."""
-    rows = connection.execute(
-        text("SELECT id, collection FROM \"index\" WHERE state = 'ready' ORDER BY id")
-    )
-    return {int(row.id): row.collection for row in rows}
 
 
 def index_health(connection: Connection, index_id: int, present: set[str]) -> IndexHealth:
