@@ -134,3 +134,17 @@ def test_a_run_that_is_taken_up_again_has_all_its_attempts(database, run_id):
 
     assert _judge(database) == []
     assert _state(database, run_id) is RunState.RUNNING
+
+
+def test_nobody_follows_a_worker_into_a_load_until_it_is_known_what_became_of_it(database, run_id):
+    def in_doubt():
+        with database.begin() as connection:
+            return loads.load_in_doubt(connection, run_id, FINGERPRINT)
+
+    _begin(database, "loads", run_id)
+    assert in_doubt() is None, "it reports: several may load at a time"
+    _lose(database, "late", run_id, began_s_ago=8, seen_s_ago=6)
+    assert in_doubt() == "late"
+    with database.begin() as connection:
+        connection.execute(text("UPDATE worker SET seen_at = seen_at - interval '10 s'"))
+    assert in_doubt() is None, "they count as lost now"

@@ -14,7 +14,12 @@ from nightshift.schema.states import Stage
 from nightshift.stores import failing
 from nightshift.stores.workers import ALIVE_S
 
-__all__ = ["fail_runs_that_end_workers", "forget_lost_loads", "forget_lost_loads_of"]
+__all__ = [
+    "fail_runs_that_end_workers",
+    "forget_lost_loads",
+    "forget_lost_loads_of",
+    "load_in_doubt",
+]
 
 
 def fail_runs_that_end_workers(connection: Connection, *, max_attempts: int) -> list[int]:
@@ -49,6 +54,26 @@ def fail_runs_that_end_workers(connection: Connection, *, max_attempts: int) -> 
     return failed
 
 
+def load_in_doubt(connection: Connection, run_id: int, fingerprint: str) -> str | None:
+    """A worker that misses its reports while it loads this model for this run, and may be lost.
+
+    Who would load it too waits for the verdict, or many would be lost before the first is counted.
+    """
+    found = connection.execute(
+        text(
+            """
+            SELECT id FROM worker WHERE loading = :fingerprint AND run_id = :run
+                AND stopped_at IS NULL
+                AND seen_at > clock_timestamp() - make_interval(secs => :alive)
+                AND seen_at < clock_timestamp() - make_interval(secs => :late)
+            ORDER BY seen_at LIMIT 1
+            """
+        ),
+        {"run": run_id, "fingerprint": fingerprint, "alive": ALIVE_S, "late": _LATE_S},
+    ).scalar()
+    return None if found is None else str(found)
+
+
 def forget_lost_loads(connection: Connection, fingerprint: str) -> None:
     """A model has been loaded: it is not what ends workers."""
     _forget(connection, "loading = :fingerprint", fingerprint=fingerprint)
@@ -58,6 +83,9 @@ def forget_lost_loads_of(connection: Connection, run_id: int) -> None:
     """A run is taken up again: all attempts count from the beginning."""
     _forget(connection, "run_id = :run", run=run_id)
 
+
+#: A worker reports every 3 s.
+_LATE_S = 4.0
 
 _LOST = "w.stopped_at IS NULL AND w.seen_at < clock_timestamp() - make_interval(secs => :alive)"
 

@@ -13,7 +13,7 @@ from nightshift.schema.errors import (
 )
 from nightshift.schema.runs import RunParams, TokenParams
 from nightshift.schema.states import RunState, Stage
-from nightshift.stores import runs
+from nightshift.stores import loads, runs
 from nightshift.stores.ledger import Claim
 from nightshift.stores.runs import RunRow
 from nightshift.workers.answer import do_answer
@@ -69,6 +69,10 @@ def _load(session: WorkerSession, run: RunRow) -> ModelError | None:
     wanted = run.model()
     if wanted is None or wanted == session.models.loaded:
         return _use_model(session, run)
+    with session.database.begin() as connection:
+        ahead = loads.load_in_doubt(connection, run.id, wanted)
+    if ahead is not None:
+        raise HandBackError(f"{ahead} may not survive loading its model: waiting to learn")
     with session.loading(run.id, wanted):
         return _use_model(session, run)
 
