@@ -1,8 +1,9 @@
 """Scoring pairs: the packed engine against a loop over pairs and against careful batching.
 
-Three columns on the same model, prompts and pairs: `loop` is one `model(**inputs)` a pair as
-published, `batched` what a careful user writes, `ours` the engine that the main job runs. Rounds
-alternate between the columns; each figure is a median over rounds.
+Columns on the same model, prompts and pairs: `loop` is one `model(**inputs)` a pair as published,
+`batched` what a careful user writes, `ours` the engine that the main job runs, and, where
+sentence-transformers is installed, its CrossEncoder. Rounds alternate between the columns; each
+figure is a median over rounds.
 """
 
 import json
@@ -12,11 +13,12 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from time import perf_counter, process_time
-from typing import Literal, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 import click
 import numpy as np
@@ -60,10 +62,14 @@ class Row(TypedDict):
     peak_memory_mb: float
     #: Of ours: counted FLOPs over what large matrix products reach in the same run.
     matrix_share: float
+    #: Where sentence-transformers is installed, from pixels without the enhancement.
+    cross_encoder_pairs_per_s: NotRequired[float]
 
 
 @torch.inference_mode()
-def measure(model: Model, case: Case, *, enhance: bool, rounds: int) -> Row:
+def measure(
+    model: Model, case: Case, *, enhance: bool, rounds: int, cross_encoder: Column | None = None
+) -> Row:
     """One row: rounds of all columns by turns.
 
     Args:
@@ -71,6 +77,7 @@ def measure(model: Model, case: Case, *, enhance: bool, rounds: int) -> Row:
         case: Its pairs; their pictures stored ones where `source` is to be `tokens`.
         enhance: Whether pictures are looked at again.
         rounds: Of which each figure is a median.
+        cross_encoder: The margins of the same pairs, (n,), as a fourth column.
     """
     columns = Columns(model, case, ENHANCEMENTS["default" if enhance else "off"])
     prepared = columns.whole()
@@ -82,12 +89,17 @@ def measure(model: Model, case: Case, *, enhance: bool, rounds: int) -> Row:
     difference = max(np.abs(packed[columns.few] - slow).max(), np.abs(packed - careful).max())
     if not enhance and not case.end_to_end:
         _check_flops(model, prepared, flops[1:], from_pixels=from_pixels)
+    work: list[Callable[[], object]] = [columns.loop, columns.batched, columns.ours]
+    if cross_encoder is not None:
+        margins = packed[:, 0] - packed[:, 1]
+        assert np.abs(cross_encoder() - margins).max() < 1e-3, "a fourth column of other prompts"
+        work.append(cross_encoder)
     product, product_flops = _matrix_product(model)
-    work: list[Callable[[], object]] = [columns.loop, columns.batched, columns.ours, product]
+    work.append(product)
     seconds = [median(spent) for spent in _alternated(work, rounds, model.library.device)]
     loop_per_s = len(columns.few) / seconds[0]
-    batched_per_s, per_s = (columns.n_pairs / spent for spent in seconds[1:3])
-    return Row(
+    batched_per_s, per_s, *fourth = (columns.n_pairs / spent for spent in seconds[1:-1])
+    row = Row(
         case=case.name,
         queries_per_image=case.queries_per_image,
         enhancement=enhance,
@@ -102,6 +114,9 @@ def measure(model: Model, case: Case, *, enhance: bool, rounds: int) -> Row:
         peak_memory_mb=_peak_memory_mb(model.library.device, columns.ours),
         matrix_share=(flops[2] / seconds[2]) / (product_flops / seconds[-1]),
     )
+    if fourth:
+        row["cross_encoder_pairs_per_s"] = fourth[0]
+    return row
 
 
 def _alternated(
@@ -189,7 +204,9 @@ def _provenance(model: Model) -> dict[str, object]:
     name = platform.processor() or platform.machine()
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
-    packages = ("nightshift", "torch", "transformers", "numpy")
+    packages = ["nightshift", "torch", "transformers", "numpy"]
+    if _has_cross_encoder():
+        packages.append("sentence-transformers")
     return {
         "commit": commit,
         "device": name,
@@ -200,11 +217,21 @@ def _provenance(model: Model) -> dict[str, object]:
     }
 
 
-def _rows(model: Model, found: Sequence[Case], rounds: int) -> Iterator[Row]:
+def _has_cross_encoder() -> bool:
+    return find_spec("sentence_transformers") is not None
+
+
+def _rows(model: Model, found: Sequence[Case], rounds: int, folder: Path) -> Iterator[Row]:
     """Every case from pixels and from tokens, with the enhancement off and on."""
+    peer = None
+    if _has_cross_encoder():
+        from benchmarks.scoring_cross_encoder import CrossEncoderColumn  # noqa: PLC0415 - an extra
+
+        peer = CrossEncoderColumn(model, folder)
     for enhance in (False, True):
         for case in found:
-            yield measure(model, case, enhance=enhance, rounds=rounds)
+            fourth = peer.of(case) if peer is not None and not enhance else None
+            yield measure(model, case, enhance=enhance, rounds=rounds, cross_encoder=fourth)
             later = replace(case, asked=stored(model, case.asked))
             yield measure(model, later, enhance=enhance, rounds=rounds)
 
@@ -232,10 +259,10 @@ def main(device: str, preset: str, rounds: int, as_json: bool, keep: Path | None
 
     with TemporaryDirectory() as folder:
         drawn = cases(model.side, lambda text: len(model.stock.text.ids(text)))
-        add(_rows(model, drawn, rounds))
+        add(_rows(model, drawn, rounds, Path(folder) / "drawn"))
         if preset == "tiny":
             demo = demo_case(Path(folder) / "pictures", chosen)
-            add(_rows(demo_scorer(chosen), [demo], rounds))
+            add(_rows(demo_scorer(chosen), [demo], rounds, Path(folder) / "demo"))
     if as_json:
         print(json.dumps(rows, indent=1))
     if keep is not None:
