@@ -146,5 +146,5 @@ def test_nobody_follows_a_worker_into_a_load_until_it_is_known_what_became_of_it
     _lose(database, "late", run_id, began_s_ago=8, seen_s_ago=6)
     assert in_doubt() == "late"
     with database.begin() as connection:
-        connection.execute(text("UPDATE worker SET seen_at = seen_at - interval '10 s'"))
+        connection.execute(text("UPDATE worker SET seen_at = seen_at - interval '20 s'"))
     assert in_doubt() is None, "they count as lost now"
