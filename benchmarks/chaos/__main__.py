@@ -3,14 +3,16 @@
 import json
 import logging
 import os
+from collections import Counter
 from random import Random
 from time import monotonic
 
 import click
 
 from benchmarks.chaos.compare import compare
-from benchmarks.chaos.night import Size, spend_night
+from benchmarks.chaos.night import Size, may_mount, spend_night
 from benchmarks.chaos.schedule import Schedule, draw_kinds
+from nightshift.schema.states import Stage
 from nightshift.stores.faults import FAULTS, Site
 
 _log = logging.getLogger(__name__)
@@ -20,8 +22,11 @@ _CALM_LEASE_S = 60.0
 #: Short, so that a frozen worker outsleeps it soon, but not too short for this machine: see `_run`.
 _LEAST_LEASE_S = 5.0
 
-#: Of all faults, those that strike while the index is built.
+#: Of all faults, those that strike while the index is built, and while its pictures are seen.
 _INDEX_SHARE = 0.2
+_TOKENS_SHARE = 0.1
+#: It needs a run that writes visual tokens.
+_OF_TOKENS = "fill-disk"
 #: Of the others, by stage. Ranking is over in a moment.
 _RERANK_SHARES = {"embed": 0.0, "search": 0.06, "score": 0.92, "rank": 0.02}
 
@@ -58,22 +63,22 @@ def _run(kills: int, seed: int) -> dict[str, object]:
     calm = spend_night(size, seed, workers=1, lease_s=_CALM_LEASE_S, disturb=_wait)
     # A worker renews it several times a job, and three of them may share one core.
     lease_s = max(_LEAST_LEASE_S, calm.slowest_job_s)
-    drawn = draw_kinds(Random(seed), kills)
-    n_index = round(_INDEX_SHARE * kills)
-    index = Schedule(pending=drawn[:n_index], shares={"embed": 1.0})
-    rerank = Schedule(pending=drawn[n_index:], shares=_RERANK_SHARES)
-    schedules = iter((index, rerank))
+    schedules = _schedules(kills, seed)
+    last = schedules[-1]
+    coming = iter(schedules)
 
     def disturb(site: Site) -> None:
-        next(schedules).disturb(site)
-        rerank.pending += index.pending  # what found nothing to strike strikes later
-        index.pending.clear()
+        schedule = next(coming)
+        schedule.disturb(site)
+        if schedule is not last:  # what found nothing to strike strikes later
+            last.pending += [kind for kind in schedule.pending if kind != _OF_TOKENS]
+            schedule.pending.clear()
 
     stormy = spend_night(size, seed, workers=_WORKERS, lease_s=lease_s, disturb=disturb)
     found = compare(calm.results, stormy.results)
     for difference in found.differences[:20]:
         _log.error("%s", difference)
-    kinds = index.landed + rerank.landed
+    kinds = sum((one.landed for one in schedules), Counter[str]())
     return {
         "faults": kinds.total(),
         "kinds": {kind: kinds[kind] for kind in FAULTS},
@@ -85,8 +90,24 @@ def _run(kills: int, seed: int) -> dict[str, object]:
     }
 
 
+def _schedules(kills: int, seed: int) -> list[Schedule]:
+    """The faults of the three runs of a night, in their order."""
+    kinds = [kind for kind in FAULTS if kind != _OF_TOKENS or may_mount()]
+    if _OF_TOKENS not in kinds:
+        _log.warning("no disk is filled: this user may not mount a small one")
+    drawn = draw_kinds(Random(seed), kills, kinds)
+    disks = [kind for kind in drawn if kind == _OF_TOKENS]
+    others = [kind for kind in drawn if kind != _OF_TOKENS]
+    n_index, n_tokens = round(_INDEX_SHARE * kills), round(_TOKENS_SHARE * kills)
+    return [
+        Schedule(pending=others[:n_index], shares={"embed": 1.0}),
+        Schedule(pending=disks + others[n_index : n_index + n_tokens], shares={"tokens": 1.0}),
+        Schedule(pending=others[n_index + n_tokens :], shares=_RERANK_SHARES),
+    ]
+
+
 def _wait(site: Site) -> None:
-    Schedule(pending=[], shares={"embed": 0, "search": 0, "score": 0, "rank": 0}).disturb(site)
+    Schedule(pending=[], shares=dict.fromkeys(Stage, 0.0)).disturb(site)
 
 
 if __name__ == "__main__":

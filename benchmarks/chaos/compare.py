@@ -19,6 +19,11 @@ _TABLES = {
     "vectors": """
         SELECT i.external_id, e.key FROM embedding e JOIN item i ON i.id = e.item_id
         JOIN run ON run.index_id = e.index_id WHERE run.id = :run ORDER BY i.external_id""",
+    "visual tokens": """
+        SELECT i.external_id, encode(r.digest, 'hex'), r.n_images, r.n_tokens
+        FROM run JOIN token_record r ON r.token_set_id = run.token_set_id
+        JOIN item i ON i.catalog_id = run.catalog_id AND i.image_hash = r.content
+        WHERE run.id = :run ORDER BY i.external_id""",
     "rankings": """
         SELECT query, final_rank, item, coarse_rank, decided_by::text, fired, fired_layer,
             tie_group, tie_size, coarse_score, margin, probability, entropy

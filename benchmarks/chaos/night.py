@@ -1,7 +1,8 @@
-"""One night on an embedded stack of its own: index a drawn catalogue, then re-rank it."""
+"""One night on an embedded stack of its own: index a drawn catalogue, see it, re-rank it."""
 
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,20 +12,25 @@ from sqlalchemy import text
 
 from benchmarks.chaos.compare import Results, read_results
 from nightshift.demo import coarse_dir, scorer_dir, write_catalogue
-from nightshift.models.describe import describe_embedder, describe_scorer
+from nightshift.models.describe import describe_embedder, describe_scorer, describe_vision
 from nightshift.producers.catalog_import import import_catalog
 from nightshift.producers.plan_index import plan_index
 from nightshift.producers.plan_rerank import plan_rerank
+from nightshift.producers.plan_tokens import plan_tokens, token_set_of
 from nightshift.producers.query_import import import_queries
-from nightshift.schema.runs import RunParams
+from nightshift.schema.runs import RunParams, TokenParams
 from nightshift.schema.states import RunState
+from nightshift.scoring.codecs import parse_codec
 from nightshift.stores import runs
 from nightshift.stores.database import Database
 from nightshift.stores.embedded import Stack
 from nightshift.stores.faults import Site
 from nightshift.stores.milvus import VectorStore
 
-__all__ = ["Night", "Size", "spend_night"]
+__all__ = ["Night", "Size", "may_mount", "spend_night"]
+
+#: Of the file system of the token store; those of a night take a few megabytes.
+_DISK_BYTES = 32 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +75,8 @@ def spend_night(
     folder = Path(tempfile.mkdtemp(prefix="ns-chaos-"))
     folder.chmod(0o711)  # Postgres may run as another user
     stack = Stack(folder / "data")
+    tokens = folder / "tokens"
+    mounted = _mount_small_disk(tokens)
     try:
         stack.up(workers)
         write_catalogue(folder / "scenes", seed, items=size.items, queries=size.queries)
@@ -86,6 +94,7 @@ def spend_night(
             with VectorStore(urls.milvus_uri, urls.milvus_token) as vectors:
                 index_run = _plan_index(database, vectors, folder / "scenes")
             finish(index_run)
+            finish(_plan_tokens(database, tokens))
             rerank_run = _plan_rerank(database, folder / "scenes", size.top_k)
             finish(rerank_run)
             return Night(
@@ -94,7 +103,28 @@ def spend_night(
             )
     finally:
         stack.down(grace_s=1.0)
+        if mounted:
+            _unmount(tokens)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def may_mount() -> bool:
+    """Whether the token store can have a file system of its own, for a fault to fill."""
+    with tempfile.TemporaryDirectory(prefix="ns-chaos-") as folder:
+        mounted = _mount_small_disk(Path(folder) / "disk")
+        if mounted:
+            _unmount(Path(folder) / "disk")
+    return mounted
+
+
+def _mount_small_disk(folder: Path) -> bool:
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={_DISK_BYTES}", "tmpfs", folder]
+    return subprocess.run(mount, check=False, capture_output=True).returncode == 0
+
+
+def _unmount(folder: Path) -> None:
+    subprocess.run(["umount", folder], check=True)
 
 
 def _slowest_job_s(database: Database) -> float:
@@ -111,10 +141,19 @@ def _plan_index(database: Database, vectors: VectorStore, scenes: Path) -> int:
     return plan_index(database, vectors, "scenes", embedder=embedder, parts="image").run_id
 
 
+def _plan_tokens(database: Database, store: Path) -> int:
+    vision = describe_vision(f"hf:{scorer_dir()}")
+    params = TokenParams()
+    return plan_tokens(database, "scenes", vision=vision, params=params, store=str(store)).run_id
+
+
 def _plan_rerank(database: Database, scenes: Path, top_k: int) -> int:
     queries = import_queries(database, str(scenes / "queries-text.jsonl"))
     params = RunParams(top_k=top_k, query_parts="text", item_parts="image")
     scorer = describe_scorer(f"hf:{scorer_dir()}", params.scorer)
+    vision = describe_vision(f"hf:{scorer_dir()}")
+    token_set = token_set_of(database, "scenes", vision, parse_codec("none"))
+    assert token_set is not None
     return plan_rerank(
         database,
         "scenes",
@@ -122,4 +161,5 @@ def _plan_rerank(database: Database, scenes: Path, top_k: int) -> int:
         query_set_id=queries.query_set_id,
         scorer=scorer,
         params=params,
+        token_set_id=token_set.id,
     ).run_id

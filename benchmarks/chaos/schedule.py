@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from random import Random
 from time import monotonic, sleep
@@ -22,9 +22,9 @@ _STALL_S = 600.0
 _ALL_DUE_AT = 0.85
 
 
-def draw_kinds(rng: Random, count: int) -> list[str]:
+def draw_kinds(rng: Random, count: int, among: Iterable[str] = FAULTS) -> list[str]:
     """Kinds of faults in random order; each kind at least once where `count` allows."""
-    kinds = list(FAULTS)
+    kinds = list(among)
     rng.shuffle(kinds)
     drawn = [*kinds[:count], *rng.choices(kinds, k=max(0, count - len(kinds)))]
     rng.shuffle(drawn)

@@ -18,6 +18,7 @@ _KINDS = (
     "duplicate-messages",
     "reorder-messages",
     "drop-connections",
+    "fill-disk",
 )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from nightshift.stores.faults.connections import drop_connections
+from nightshift.stores.faults.disks import fill_disk
 from nightshift.stores.faults.drill import DrillReport, drill
 from nightshift.stores.faults.messages import duplicate_messages, reorder_messages
 from nightshift.stores.faults.processes import freeze_worker, kill_worker
@@ -28,5 +29,6 @@ FAULTS: Mapping[str, Callable[[Site], str | None]] = MappingProxyType(
         "duplicate-messages": duplicate_messages,
         "reorder-messages": reorder_messages,
         "drop-connections": drop_connections,
+        "fill-disk": fill_disk,
     }
 )
