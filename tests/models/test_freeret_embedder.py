@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 from transformers import AutoProcessor
 
 from nightshift.models.cache import ModelCache
-from nightshift.models.codecs.codec import Codec
+from nightshift.models.codecs.codec import Codec, codebook_digest
+from nightshift.models.codecs.product import train
 from nightshift.models.content import ItemContent
 from nightshift.models.describe import (
     describe_embedder,
@@ -31,7 +33,8 @@ from nightshift.models.load import bind_embedder
 from nightshift.models.scorer import Group, PairGroup
 from nightshift.schema.errors import InputError, ModelError
 from nightshift.schema.runs import ScorerParams
-from tests.models.stored import codec_of, stored
+from nightshift.scoring.codecs import Quantise
+from tests.models.stored import codec_of, seen, stored
 from tests.models.tiny import picture
 
 SITES = ("attn_L", "mlp_L_prenorm", "mlp_L_postnorm", "mlp_L-1")
@@ -299,6 +302,28 @@ def test_a_codec_is_for_items_and_the_same_for_stored_tokens_and_for_pixels(
     assert as_query.tobytes() == vectors(embedder, IMAGE, role="query").tobytes()
     with pytest.raises(ModelError, match="nightshift index build"):
         bound(qwen, spec)
+
+
+def test_a_trained_codebook_is_read_alike_from_tokens_and_pixels_and_names_the_embedder(
+    qwen: Qwen25VL, qwen_folder: Path, embedder: FreeRetEmbedder
+) -> None:
+    tower = describe_vision(f"hf:{qwen_folder}@float32")
+    found = []
+    for number in (4, 5):
+        ((sample,),) = seen(qwen, tower, ItemContent(images=(picture(number, (112, 112)),)))
+        book = train(Quantise(kind="pq", parts=4, bits=2), sample.values).to_bytes()
+        codec = codec_of("pq(4,2)", book)
+        options = f"?codec=pq(4,2)&codebook={codebook_digest(book)}"
+        coded = bound(qwen, f"freeret:{qwen_folder}{options}@float32", codec)
+        from_pixels = vectors(coded, IMAGE, BOTH)
+        later = [stored(qwen, tower, one, codec) for one in (IMAGE, BOTH)]
+        assert vectors(coded, *later).tobytes() == from_pixels.tobytes()
+        found.append((coded.fingerprint, from_pixels))
+    found.append((embedder.fingerprint, vectors(embedder, IMAGE, BOTH)))
+
+    assert len({name for name, _ in found}) == 3
+    for (_, one), (_, other) in combinations(found, 2):
+        assert np.abs(one - other).max() > 1e-4
 
 
 def test_the_vision_tower_is_that_of_scorers_with_the_same_pixel_limits(qwen_folder: Path) -> None:
