@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import AutoProcessor
 
-from nightshift.models.answer import Answerer
+from nightshift.models.answer import Answer, Answerer
 from nightshift.models.cache import ModelCache
 from nightshift.models.content import ItemContent
-from nightshift.models.describe import describe_embedder, describe_scorer
+from nightshift.models.describe import describe_embedder, describe_scorer, describe_vision
 from nightshift.models.engine.family import PixelLimits
 from nightshift.models.engine.generate import generate
 from nightshift.models.engine.prompts import Prepared, prepare
@@ -18,6 +18,7 @@ from nightshift.models.families.qwen2_5_vl import Qwen25VL
 from nightshift.models.scorer import Group, PairGroup
 from nightshift.schema.errors import InputError
 from nightshift.schema.runs import EnhancementParams, ScorerParams
+from tests.models.stored import codec_of, stored
 from tests.models.tiny import picture
 
 QUERY = ItemContent(texts=("a red square",))
@@ -113,6 +114,25 @@ def test_embedding_scoring_and_answering_share_weights_and_leave_them_alone(
     assert again is answerer
     assert again.answer(question, len(RESULTS)) == before
     assert cache._family is family
+
+
+def test_stored_tokens_give_the_answer_of_the_pixels_and_no_picture_is_looked_at(
+    qwen: Qwen25VL, qwen_folder: Path
+) -> None:
+    tower = describe_vision(f"hf:{qwen_folder}@float32")
+    answerer = Answerer(qwen, PixelLimits(), max_tokens=16)
+
+    def answered(result: ItemContent) -> Answer:
+        return answerer.answer(answerer.prepare(QUERY, [result]), 1)
+
+    one, other = (ItemContent(images=(picture(seed, (112, 112)),)) for seed in (1, 7))
+    from_pixels = answered(one)
+    later = stored(qwen, tower, one, codec_of("none"))
+    looked_at = qwen.work.pictures
+
+    assert answered(later) == from_pixels
+    assert qwen.work.pictures == looked_at
+    assert answered(other).text != from_pixels.text
 
 
 def test_an_answer_is_text_without_control_tokens(
