@@ -38,7 +38,11 @@ def examine_devices() -> Iterator[Finding]:
                 "it, so workers use the CPU: install a build for its CUDA version",
             )
         else:
-            yield Finding(check="gpu", level="ok", message="none: workers use the CPU")
+            yield Finding(
+                check="gpu",
+                level="ok",
+                message=f"none: workers use the CPU (PyTorch {torch.__version__})",
+            )
     for number in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(number)
         yield Finding(

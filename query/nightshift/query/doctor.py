@@ -1,6 +1,8 @@
 """Is everything well? One finding a check, each with what to do about it."""
 
+import platform
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 from nightshift.migrations import current_revision, head_revision
@@ -16,6 +18,7 @@ __all__ = ["examine"]
 
 #: Below this a night of a large catalogue may not fit.
 _LOW_DISK_GIB = 5.0
+_PACKAGES = ("nightshift", "celery", "sqlalchemy", "pymilvus", "torch", "transformers")
 #: The last runs whose books are counted.
 _RUNS = 5
 
@@ -28,6 +31,7 @@ def examine(
     A check that cannot be made is an error of its own, and the others go on.
     """
     checks: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (
+        ("versions", _versions),
         ("postgres", lambda: _postgres(database)),
         ("redis", lambda: _redis(redis_url)),
         ("milvus", lambda: _indexes(database, vectors)),
@@ -42,9 +46,15 @@ def examine(
             yield Finding(check=name, level="error", message=str(error))
 
 
+def _versions() -> Iterator[Finding]:
+    packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
+    message = f"{packages}, Python {platform.python_version()}"
+    yield Finding(check="versions", level="ok", message=message)
+
+
 def _postgres(database: Database) -> Iterator[Finding]:
     with database.begin() as connection:
-        version = health.postgres_version(connection)
+        server = health.postgres_version(connection)
         revision = current_revision(connection)
     if revision != head_revision():
         yield Finding(
@@ -54,7 +64,7 @@ def _postgres(database: Database) -> Iterator[Finding]:
             "`nightshift db upgrade`",
         )
     else:
-        yield Finding(check="postgres", level="ok", message=f"{version}, revision {revision}")
+        yield Finding(check="postgres", level="ok", message=f"{server}, revision {revision}")
 
 
 def _redis(redis_url: str) -> Iterator[Finding]:
@@ -78,8 +88,9 @@ def _redis(redis_url: str) -> Iterator[Finding]:
 def _indexes(database: Database, vectors: VectorStore) -> Iterator[Finding]:
     with database.begin() as connection:
         ready = indexes.ready_indexes(connection)
-    kind = "Milvus Lite" if vectors.is_lite else "Milvus"
-    yield Finding(check="milvus", level="ok", message=f"{kind}, {len(ready)} ready indexes")
+    yield Finding(
+        check="milvus", level="ok", message=f"{vectors.version}, {len(ready)} ready indexes"
+    )
     for index in ready:
         collection = index.collection
         pages = list(vectors.keys(collection))

@@ -12,7 +12,7 @@ Level = Literal["ok", "warning", "error"]
 class Finding:
     """What one check found, and what to do about it."""
 
-    #: What was looked at: a service, `disk`, `ledger`, `runs`, `gpu`, `model` or `repair`.
+    #: What was looked at, such as `redis`, `disk`, `runs`, `gpu`, `model` or `repair`.
     check: str
     level: Level
     message: str

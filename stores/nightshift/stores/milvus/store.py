@@ -74,9 +74,14 @@ class VectorStore(AbstractContextManager["VectorStore"]):
         self._shapes: dict[str, Shape] = {}
 
     @cached_property
+    def version(self) -> str:
+        """What the server calls itself: a version, or `milvus_lite-` before one."""
+        return str(self._run(MilvusClient.get_server_version))
+
+    @property
     def is_lite(self) -> bool:
         """Whether the server is Milvus Lite."""
-        return str(self._run(MilvusClient.get_server_version)).startswith("milvus_lite")
+        return self.version.startswith("milvus_lite")
 
     def create(
         self, collection: str, dim: int, index_type: str = "FLAT", metric: Metric = "COSINE"
