@@ -180,13 +180,18 @@ def _doomed(
     shards = connection.execute(
         text(
             """
-            SELECT s.name, s.n_bytes, :whole OR NOT EXISTS (
-                    SELECT FROM token_record r JOIN item ON item.image_hash = r.content
-                    WHERE r.shard_id = s.id AND item.catalog_id = t.catalog_id
-                        AND item.state = 'live') AS dead,
-                (SELECT coalesce(sum(n_images), 0) FROM token_record r WHERE r.shard_id = s.id)
-                    AS images
-            FROM token_shard s JOIN token_set t ON t.id = s.token_set_id WHERE t.id = :set
+            SELECT s.name, s.n_bytes, :whole OR live.shard_id IS NULL AS dead,
+                coalesce(held.images, 0) AS images
+            FROM token_shard s
+            LEFT JOIN (
+                SELECT DISTINCT r.shard_id FROM token_record r
+                JOIN token_set t ON t.id = r.token_set_id
+                JOIN item ON item.catalog_id = t.catalog_id AND item.image_hash = r.content
+                WHERE t.id = :set AND item.state = 'live') AS live ON live.shard_id = s.id
+            LEFT JOIN (
+                SELECT shard_id, sum(n_images) AS images FROM token_record
+                WHERE token_set_id = :set GROUP BY shard_id) AS held ON held.shard_id = s.id
+            WHERE s.token_set_id = :set
             """
         ),
         {"set": set_id, "whole": whole},
