@@ -77,6 +77,14 @@ def ranking(night: Night, run_id: int) -> list[tuple[object, ...]]:
     return found
 
 
+def answered(night: Night, scenes: Path, run_id: int) -> dict[str, object]:
+    """What the model says to the first query of the texts."""
+    query = json.loads((scenes / "queries-text.jsonl").read_text().splitlines()[0])["id"]
+    done = night.cli("answer", str(run_id), "--query", query, "--json")
+    (found,) = json.loads(done.stdout)
+    return {name: found[name] for name in ("text", "shown", "cited", "n_tokens")}
+
+
 def failures(night: Night, run_id: int) -> list[tuple[object, ...]]:
     return night.rows(
         "SELECT reason, subject_id, fatal FROM failure WHERE run_id = :run", run=run_id
@@ -92,11 +100,14 @@ def test_a_later_night_reads_tokens_and_scores_the_same_bits_without_any_picture
     limits = ("--max-pixels", "3136")
     if method == "freeret":
         limits = ("--max-pixels", "4704", "--min-pixels", "3920")
-    from_pixels = ranking(night, rerank(night, scenes, pixels, "--method", method, *limits))
+    first = rerank(night, scenes, pixels, "--method", method, *limits)
+    from_pixels = ranking(night, first)
+    answer = answered(night, scenes, first)
 
     built = build(night, pixels, *limits)
     with away(pictures):
         run_id = rerank(night, scenes, pixels, "--method", method, *limits)
+        assert answered(night, scenes, run_id) == answer
 
     assert built["items"] == PICTURES
     assert night.rows(
@@ -188,13 +199,23 @@ def test_an_index_of_the_scorer_s_own_model_is_built_from_tokens_without_any_pic
     )  # fmt: skip
     build(night, scorer)
     build(night, scorer, "--codec", "pool2")
+    build(night, scorer, "--codec", "pq(16,4)")
     with away(pictures):
         from_tokens = found("tokens")
         from_fewer = found("fewer", "?codec=pool2")
+        from_codes = found("codes", "?codec=pq(16,4)")
 
     assert len(from_pixels) == 12 * 6
     assert from_tokens == from_pixels
     assert from_fewer != from_pixels
+    assert from_codes not in (from_pixels, from_fewer)
+    assert night.rows(
+        "SELECT card->'params'->>'codebook' FROM model JOIN \"index\" i "
+        "ON i.embedder_fingerprint = fingerprint WHERE i.name = 'codes'"
+    ) == night.rows(
+        "SELECT codebook_digest FROM token_set JOIN model ON fingerprint = vision_fingerprint "
+        "WHERE codec = 'pq(16,4)' AND card->>'max_pixels' IS NULL"
+    )
     assert unbuilt.returncode == 3
     assert "tokens build few" in unbuilt.stderr
 
