@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from nightshift.demo.catalogue import build_catalogue, write_catalogue
-from nightshift.demo.render import IMAGE_SIZE, Rendering
+from nightshift.demo.render import IMAGE_SIZE, TRAINED
 from nightshift.demo.scenes import Split, neighbours
 from nightshift.demo.train.pool import draw_pool
 
@@ -86,7 +86,7 @@ def test_text_queries_are_worded_anew_for_most_items(written: Path) -> None:
     [
         ("text-image", "queries-text", "items", 1),
         ("image-text", "queries-image", "captions", 1),
-        ("image-image", "queries-image", "renderings", len(Rendering)),
+        ("image-image", "queries-image", "renderings", len(TRAINED)),
     ],
 )
 def test_judgements_name_existing_queries_and_items(

@@ -10,7 +10,7 @@ from random import Random
 
 from PIL import Image
 
-from nightshift.demo.render import Rendering, render
+from nightshift.demo.render import TRAINED, Rendering, render
 from nightshift.demo.scenes import Scene, Split, describe, neighbours, random_scene
 
 SEED = 2026
@@ -99,8 +99,8 @@ def write_catalogue(
 
 
 def draw_item(item: Item, seed: int = SEED, rendering: Rendering | None = None) -> Image.Image:
-    """Draw the picture of an item, or one of its other renderings."""
-    manner = rendering or Rendering.PLAIN
+    """Draw the picture of an item, a candid one, or one of its other renderings."""
+    manner = rendering or Rendering.CANDID
     return render(item.scene, Random(f"{seed}:{item.id}:{rendering}"), manner)
 
 
@@ -131,7 +131,7 @@ def _write_queries(directory: Path, catalogue: Catalogue) -> None:
 def _write_renderings(directory: Path, catalogue: Catalogue, seed: int) -> None:
     lines, qrels = [], []
     for number, item in enumerate(catalogue.queried):
-        for rendering in Rendering:
+        for rendering in TRAINED:
             name = f"{item.id}-{rendering}"
             draw_item(item, seed, rendering).save(directory / _image_path(name))
             lines.append({"id": name, "image": _image_path(name)})

@@ -42,6 +42,12 @@ class Rendering(StrEnum):
     RELIT = "relit"
     CLUTTERED = "cluttered"
     HIDDEN = "hidden"
+    CANDID = "candid"
+    """Relit, cluttered and partly hidden at once."""
+
+
+TRAINED = tuple(one for one in Rendering if one is not Rendering.CANDID)
+"""What the models learn from; a candid picture combines what they met one by one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,15 +76,17 @@ def render_placed(
     zoom = rng.choice((0.82, 1.14)) if rendering is Rendering.RESCALED else 1.0
     canvas = _background(rng)
     draw = ImageDraw.Draw(canvas)
-    if rendering is Rendering.CLUTTERED:
+    if rendering in (Rendering.CLUTTERED, Rendering.CANDID):
         _scatter(draw, rng)
     placed = _place(scene, rng, zoom)
     for one in placed:
         _draw_thing(draw, one, rng)
-    if rendering is Rendering.HIDDEN:
+    if rendering in (Rendering.HIDDEN, Rendering.CANDID):
         _hide_a_part(draw, rng.choice(placed), rng)
     picture = canvas.reduce(_SCALE)
-    return (_relight(picture, rng) if rendering is Rendering.RELIT else picture), placed
+    if rendering in (Rendering.RELIT, Rendering.CANDID):
+        picture = _relight(picture, rng)
+    return picture, placed
 
 
 def _place(scene: Scene, rng: Random, zoom: float) -> list[Placed]:

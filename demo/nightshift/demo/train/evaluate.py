@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 from nightshift.demo import prompts
 from nightshift.demo.catalogue import Catalogue, Item, draw_item
 from nightshift.demo.prompts import IMAGE, Prompt
-from nightshift.demo.render import Rendering, render
+from nightshift.demo.render import TRAINED, render
 from nightshift.demo.scenes import describe, neighbours
 from nightshift.demo.train.coarse import embed_images, embed_texts
 from nightshift.demo.train.network import collate, hidden_states, patches_of, see
@@ -192,7 +192,7 @@ def draw_items(items: tuple[Item, ...], rng: Random | None = None) -> NDArray[np
     """The items' pictures `[n, 80, 80, 3]`; with `rng`, drawn anew in manners of its choice."""
     if rng is None:
         return np.stack([np.asarray(draw_item(item)) for item in items])
-    manners = [rng.choice(tuple(Rendering)) for _ in items]
+    manners = [rng.choice(TRAINED) for _ in items]
     return np.stack(
         [
             np.asarray(render(item.scene, rng, manner))

@@ -8,7 +8,7 @@ from random import Random
 import numpy as np
 from numpy.typing import NDArray
 
-from nightshift.demo.render import IMAGE_SIZE, Placed, Rendering, render_placed
+from nightshift.demo.render import IMAGE_SIZE, TRAINED, Placed, Rendering, render_placed
 from nightshift.demo.scenes import Scene, Split, neighbours, random_scene
 
 SIDE = 5
@@ -58,7 +58,7 @@ def draw_pool(seed: int, split: Split, groups: int) -> Pool:
 def _any_rendering(rng: Random) -> Rendering:
     if rng.random() < _PLAIN_SHARE:
         return Rendering.PLAIN
-    return rng.choice(tuple(Rendering)[1:])
+    return rng.choice(TRAINED[1:])
 
 
 def _owners(placed: list[Placed]) -> NDArray[np.int8]:
