@@ -23,7 +23,7 @@ __all__ = ["report"]
     type=click.IntRange(min=1, max=100),
     default=6,
     show_default=True,
-    help="How many queries to show, in proportion to what fine scoring did to them.",
+    help="Queries to show: one of each thing that fine scoring did, the rest in proportion.",
 )
 @data_dir_option
 def report(run_id: int, output: Path, n_queries: int, data_dir: Path | None) -> None:

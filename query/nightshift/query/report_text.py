@@ -51,8 +51,8 @@ def footnote(report: Report) -> str:
     """How to read it, and what made it."""
     judged = "" if report.evaluation is None else " Green: judged relevant."
     return (
-        f"A sample in proportion to what fine scoring did to the first place.{judged} "
-        f"Scorer fingerprint {report.run.scorer_fingerprint}."
+        "One of each thing that fine scoring did to the first place, the rest in proportion."
+        f"{judged} Scorer fingerprint {report.run.scorer_fingerprint}."
     )
 
 

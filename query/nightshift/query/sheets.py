@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import groupby
 
 from PIL import Image
 from sqlalchemy import Connection
@@ -87,7 +88,7 @@ class Report:
 
 
 def load_report(database: Database, run_id: int, *, n_queries: int) -> Report:
-    """Choose queries in proportion to what fine scoring did to them, and read what they show.
+    """Choose a query of each outcome and more in proportion, and read what they show.
 
     Raises:
         NotFoundError: Where there is no such run.
@@ -115,11 +116,28 @@ def load_report(database: Database, run_id: int, *, n_queries: int) -> Report:
 
 
 def _choose(ranked: Sequence[Winners], n_queries: int) -> list[Winners]:
-    """Evenly spaced among the queries sorted by outcome: a fair sample, always the same."""
+    """Of every outcome that occurs one, then more in proportion; always the same."""
     order = list(Outcome)
     by_outcome = sorted(ranked, key=lambda one: (order.index(_outcome(one)), one.query_id))
-    n = min(n_queries, len(by_outcome))
-    return [by_outcome[(2 * place + 1) * len(by_outcome) // (2 * n)] for place in range(n)]
+    groups = [list(group) for _, group in groupby(by_outcome, key=_outcome)]
+    seats = _seats([len(group) for group in groups], n_queries)
+    return [
+        group[(2 * place + 1) * len(group) // (2 * n)]
+        for group, n in zip(groups, seats, strict=True)
+        for place in range(n)
+    ]
+
+
+def _seats(sizes: Sequence[int], n: int) -> list[int]:
+    """How many of each group to show: the next goes to the largest quotient (Sainte-Laguë)."""
+    seats = [0] * len(sizes)
+    for _ in range(min(n, sum(sizes))):
+        most = max(
+            (i for i, size in enumerate(sizes) if seats[i] < size),
+            key=lambda i: (seats[i] == 0, sizes[i] / (2 * seats[i] + 1)),
+        )
+        seats[most] += 1
+    return seats
 
 
 def _outcome(winners: Winners) -> Outcome:
