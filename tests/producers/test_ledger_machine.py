@@ -213,7 +213,8 @@ class LedgerMachine(RuleBasedStateMachine):
             self._wake_the_deposed(self.tokens[0])
             self.lead()
             rung = self._waiting(rung=True)
-            if not rung:
+            # On a busy machine the leader may have lost its lease before it rang.
+            if not rung and self._state() is not RunState.RUNNING:
                 break
             for job in rung:
                 self._claim_and_do(job)
@@ -335,6 +336,7 @@ def machine(database_url, redis_url, settings):
         wire.close()
 
 
+@pytest.mark.night
 def test_no_interleaving_loses_an_item_or_does_it_twice(machine):
     machine.TestCase.settings = hypothesis.settings(
         max_examples=12,

@@ -13,6 +13,7 @@ from sqlalchemy import make_url, text
 from nightshift.schema.errors import ServiceUnavailableError
 from nightshift.stores.database import Database
 from nightshift.stores.embedded import Stack
+from nightshift.stores.milvus import VectorStore
 from nightshift.stores.wire import Wire, make_celery
 from tests.tls import make_certificate, tls_before
 
@@ -105,6 +106,8 @@ def test_milvus_is_used_over_tls_with_an_authority_of_ones_own(
 
         known, unknown = collections(certificate[0]), collections(foreign)
 
-    assert (known.returncode, known.stdout) == (0, "[]\n"), known.stderr
+    with VectorStore(stack.urls().milvus_uri) as plain:
+        there = plain.collections()
+    assert (known.returncode, known.stdout) == (0, f"{there}\n"), known.stderr
     assert unknown.returncode == 1
     assert "ServiceUnavailableError" in unknown.stderr
