@@ -6,14 +6,7 @@ from sqlalchemy import text
 from nightshift.producers.retry import retry_failed
 from nightshift.schema.states import RunState
 from nightshift.stores import loads, runs, workers
-from nightshift.stores.database import Database
 from tests.stores.ledger_helpers import FINGERPRINT, add_index_run
-
-
-@pytest.fixture
-def database(database_url):
-    with Database(database_url) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -24,12 +24,6 @@ from tests.stores.ledger_helpers import FINGERPRINT, add_catalog
 A, B, C = b"a" * 32, b"b" * 32, b"c" * 32
 
 
-@pytest.fixture
-def database(database_url):
-    with Database(database_url) as opened:
-        yield opened
-
-
 @dataclass
 class Kept:
     """A token set of a catalogue of three items, whose pictures are A, B and C."""
