@@ -12,7 +12,7 @@ from nightshift.demo.scenes import Direction, Scene, Split, Thing
 from nightshift.demo.train.network import build_model, collate, hidden_states
 from nightshift.demo.train.pool import NOTHING, Pool, draw_pool
 from nightshift.demo.train.questions import Shown
-from nightshift.demo.train.rows import IGNORED, Caption, Row, RowMaker, packed
+from nightshift.demo.train.rows import IGNORED, Caption, Likeness, Row, RowMaker, packed
 from nightshift.demo.train.tokenizers import scorer_tokenizer
 
 SAID = "a small red circle left of a large blue square"
@@ -59,11 +59,15 @@ def candidates(maker: RowMaker) -> list[Row]:
 
 def pairs(maker: RowMaker) -> list[Row]:
     return [
-        maker.row(indexmllm(), pictures=(2, at), answer="1", agrees=[1] * 25) for at in range(2)
+        maker.row(indexmllm(), pictures=(2, at), answer="1", likeness=[1] * 25) for at in range(2)
     ]
 
 
-@pytest.mark.parametrize("rows_of", [captions, candidates, pairs])
+def glances(maker: RowMaker) -> list[Row]:
+    return [maker.glance(indexmllm(), pictures=(2, at), likeness=[at] * 25) for at in range(2)]
+
+
+@pytest.mark.parametrize("rows_of", [captions, candidates, pairs, glances])
 @torch.no_grad()
 def test_a_packed_row_gives_the_states_of_its_prompts_alone(
     rows_of: Callable[[RowMaker], list[Row]],
@@ -89,6 +93,14 @@ def test_a_packed_row_gives_the_states_of_its_prompts_alone(
         )
 
 
+def test_a_glance_ends_with_its_last_picture_and_asks_nothing(maker: RowMaker) -> None:
+    row = maker.glance(freeret(SAID, IMAGE), pictures=(0,), likeness=[1] * 25)
+
+    assert row.ids[-25:] == [maker.image_token] * 25
+    assert row.fits[-25:] == [1] * 25
+    assert {*row.answers, *row.words, *row.fits[:-25]} == {IGNORED}
+
+
 def test_most_things_of_a_picture_are_shown_by_some_visual_token(pool: Pool) -> None:
     for group, (scene, near) in enumerate(pool.scenes):
         for member, shown in enumerate((scene, scene, near)):
@@ -96,13 +108,17 @@ def test_most_things_of_a_picture_are_shown_by_some_visual_token(pool: Pool) -> 
             assert owners == set(range(len(shown.things)))
 
 
-def test_a_swapped_colour_is_seen_at_the_things_that_carry_it() -> None:
+def test_each_thing_of_a_picture_is_told_what_it_shares_with_a_wanted_scene() -> None:
     shown = Shown(place=0, scene=SCENE, owners=OWNERS)
     other = Scene(
         direction=Direction.ROW, things=(CIRCLE, Thing(size="large", colour="red", shape="square"))
     )
     turned = Scene(direction=Direction.COLUMN, things=SCENE.things)
 
-    assert [one for one in shown.agrees(SCENE) if one != IGNORED] == [1, 1]
-    assert [one for one in shown.agrees(other) if one != IGNORED] == [1, 0]
-    assert [one for one in shown.agrees(turned) if one != IGNORED] == [0, 0]
+    def found(wanted: Scene) -> list[int]:
+        return [one for one in shown.likeness(wanted) if one != IGNORED]
+
+    everything = Likeness(sum(Likeness))
+    assert found(SCENE) == [everything, everything]
+    assert found(turned) == [everything & ~Likeness.PLACE] * 2
+    assert found(other) == [everything, Likeness.SHAPE]

@@ -13,6 +13,7 @@ from nightshift.demo import prompts
 from nightshift.demo.prompts import IMAGE
 from nightshift.demo.scenes import (
     Scene,
+    Thing,
     describe,
     neighbours,
     random_scene,
@@ -20,7 +21,7 @@ from nightshift.demo.scenes import (
     substitutes,
 )
 from nightshift.demo.train.pool import NOTHING
-from nightshift.demo.train.rows import IGNORED, Caption, Row, RowMaker, packed
+from nightshift.demo.train.rows import IGNORED, Caption, Likeness, Row, RowMaker, packed
 
 _EASY_SHARE = 0.05
 _RECOUNTED_SHARE = 0.15
@@ -43,13 +44,15 @@ class Shown:
     scene: Scene
     owners: NDArray[np.int8]
 
-    def agrees(self, wanted: Scene) -> list[int]:
-        """Whether the thing at each visual token is the wanted scene's, standing as there."""
-        same = [
-            int(one == other and self.scene.direction is wanted.direction)
+    def likeness(self, wanted: Scene) -> list[int]:
+        """At each visual token, what the thing there has in common with a wanted scene."""
+        same_axis = self.scene.direction is wanted.direction
+        of_thing = [
+            _likeness(one, wanted.things, in_place=same_axis and one == other)
             for one, other in zip_longest(self.scene.things, wanted.things)
+            if one
         ]
-        return [IGNORED if owner == NOTHING else same[owner] for owner in self.owners.tolist()]
+        return [IGNORED if owner == NOTHING else of_thing[owner] for owner in self.owners.tolist()]
 
 
 def false_caption(scene: Scene, rng: Random) -> str:
@@ -87,7 +90,7 @@ def query_first_row(maker: RowMaker, wanted: Scene, shown: list[Shown], rng: Ran
             prompt,
             pictures=(one.place,),
             answer="A" if one.scene == wanted else "B",
-            agrees=one.agrees(wanted),
+            likeness=one.likeness(wanted),
         )
         for one in shown
     ]
@@ -107,11 +110,49 @@ def pair_row(maker: RowMaker, query: Shown, shown: list[Shown], rng: Random) -> 
             prompt,
             pictures=(query.place, one.place),
             answer=same if one.scene == query.scene else differs,
-            agrees=one.agrees(query.scene),
+            likeness=one.likeness(query.scene),
         )
         for one in shown
     ]
     return packed(rows, maker.image_token)
+
+
+def picture_glance_row(maker: RowMaker, query: Shown, shown: list[Shown], rng: Random) -> Row:
+    """A picture and several others, up to where the question would come."""
+    prompt, *_ = rng.choices(_PAIR_QUESTIONS, weights=_PAIR_WEIGHTS)[0]
+    return packed(
+        [
+            maker.glance(
+                prompt, pictures=(query.place, one.place), likeness=one.likeness(query.scene)
+            )
+            for one in shown
+        ],
+        maker.image_token,
+    )
+
+
+def text_glance_row(maker: RowMaker, wanted: Scene, shown: list[Shown], rng: Random) -> Row:
+    """A caption and several pictures, up to where the question would come."""
+    prompt = prompts.freeret(describe(wanted, rng), IMAGE)
+    return packed(
+        [
+            maker.glance(prompt, pictures=(one.place,), likeness=one.likeness(wanted))
+            for one in shown
+        ],
+        maker.image_token,
+    )
+
+
+def _likeness(thing: Thing, wanted: tuple[Thing, ...], *, in_place: bool) -> int:
+    kinds = {(one.colour, one.shape) for one in wanted}
+    found = {
+        Likeness.COLOUR: any(one.colour == thing.colour for one in wanted),
+        Likeness.SHAPE: any(one.shape == thing.shape for one in wanted),
+        Likeness.COLOURED_SHAPE: (thing.colour, thing.shape) in kinds,
+        Likeness.THING: thing in wanted,
+        Likeness.PLACE: in_place,
+    }
+    return sum(flag for flag, has in found.items() if has)
 
 
 def _caption(scene: Scene, rng: Random, *, fits: bool) -> Caption:

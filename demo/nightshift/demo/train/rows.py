@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import IntFlag, auto
 from functools import lru_cache
 from itertools import takewhile
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from nightshift.demo.prompts import IMAGE, Prompt
+from nightshift.demo.prompts import IMAGE, LABELS, Prompt
 from nightshift.demo.train.pool import SIDE
 from nightshift.demo.train.tokenizers import token_id
 
@@ -24,9 +25,9 @@ class Row:
 
     `answers` and `words` hold, for every position, the id that should come next: `answers` for
     the label alone, `words` for the caption. `fits` says at every token of a caption whether it
-    is true of the picture so far (1) or not (0), and at a visual token whether the thing it shows
-    is as the caption or the picture before has it. In a packed row, `suffixes` counts the prompts
-    that share a beginning: 0 there, then 1, 2, …
+    is true of the picture so far (1) or not (0), and at a visual token what the thing it shows has
+    in common with the caption or the picture before, as `Likeness`. In a packed row, `suffixes`
+    counts the prompts that share a beginning: 0 there, then 1, 2, …
     """
 
     ids: list[int]
@@ -35,6 +36,19 @@ class Row:
     fits: list[int]
     suffixes: list[int]
     pictures: tuple[int, ...]
+
+
+class Likeness(IntFlag):
+    """What a thing in a picture has in common with a wanted scene."""
+
+    COLOUR = auto()
+    SHAPE = auto()
+    #: Both in one thing.
+    COLOURED_SHAPE = auto()
+    #: The size too.
+    THING = auto()
+    #: In the same place of a scene that lies along the same axis.
+    PLACE = auto()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +80,7 @@ class RowMaker:
         pictures: tuple[int, ...],
         answer: str,
         caption: Caption | None = None,
-        agrees: list[int] | None = None,
+        likeness: list[int] | None = None,
     ) -> Row:
         """Build a row.
 
@@ -76,7 +90,7 @@ class RowMaker:
             answer: a label, or a whole caption.
             caption: a piece of the prompt that comes behind its picture. A true one is learnt
                 word by word; a false one is only judged.
-            agrees: `fits` at the visual tokens of the last picture `[25]`.
+            likeness: `fits` at the visual tokens of the last picture `[25]`.
         """
         ids: list[int] = []
         words: list[int] = []
@@ -94,8 +108,8 @@ class RowMaker:
             judged = [int(i < parted) if i in kept else IGNORED for i in range(len(piece))]
             if text == IMAGE:
                 still_to_come -= 1
-                if agrees and not still_to_come:
-                    judged[1:-1] = agrees
+                if likeness and not still_to_come:
+                    judged[1:-1] = likeness
             fits += judged
             ids += piece
         asked = len(ids)
@@ -118,6 +132,20 @@ class RowMaker:
             fits=fits,
             suffixes=suffixes,
             pictures=pictures,
+        )
+
+    def glance(self, prompt: Prompt, *, pictures: tuple[int, ...], likeness: list[int]) -> Row:
+        """A row that ends with its last picture: its things are judged, and nothing is asked."""
+        row = self.row(prompt, pictures=pictures, answer=LABELS[0], likeness=likeness)
+        end = _last_picture(row, self.image_token) + SIDE**2
+        silent = [IGNORED] * end
+        return replace(
+            row,
+            ids=row.ids[:end],
+            answers=silent,
+            words=silent,
+            fits=row.fits[:end],
+            suffixes=row.suffixes[:end],
         )
 
     def _inside(self, text: str, span: range) -> range:

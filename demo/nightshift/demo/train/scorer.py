@@ -33,7 +33,7 @@ from nightshift.demo.train.network import (
 )
 from nightshift.demo.train.optimizers import half_precision, muon_and_adam, scale_rates
 from nightshift.demo.train.pool import Pool
-from nightshift.demo.train.rows import IGNORED, RowMaker
+from nightshift.demo.train.rows import IGNORED, Likeness, RowMaker
 from nightshift.demo.train.tokenizers import token_id
 
 _log = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ class Alignment(nn.Module):
 
 
 class Probe(nn.Module):
-    """Tells at every token of a caption, and at every thing of a picture, whether it fits.
+    """Tells at every token of a caption whether it fits, at every thing what it has in common.
 
     The label alone says one bit about a whole prompt; this says where it went wrong, and the
     model learns to match in a small part of the steps. Not part of the model.
@@ -102,17 +102,21 @@ class Probe(nn.Module):
     def __init__(self, width: int, image_token: int) -> None:
         super().__init__()
         self._image_token = image_token
-        self.of_word, self.of_thing = nn.Linear(width, 1), nn.Linear(width, 1)
+        self.of_word, self.of_thing = nn.Linear(width, 1), nn.Linear(width, len(Likeness))
 
     def loss(self, states: Tensor, batch: Batch) -> Tensor:
-        """Binary cross-entropy over the tokens that are judged; zero where none is."""
+        """Binary cross-entropy, of words and of things; zero where none is judged."""
+        shows = batch.ids == self._image_token
         judged = batch.fits != IGNORED
-        if not judged.any():
+        words = self._loss(self.of_word, states, batch.fits[..., None], judged & ~shows)
+        bits = (batch.fits[..., None] >> torch.arange(len(Likeness))) & 1
+        return words + self._loss(self.of_thing, states, bits, judged & shows)
+
+    def _loss(self, judge: nn.Linear, states: Tensor, wanted: Tensor, where: Tensor) -> Tensor:
+        if not where.any():
             return states.new_zeros(())
-        inside, of_thing = states[judged], batch.ids[judged] == self._image_token
-        odds = torch.where(of_thing[:, None], self.of_thing(inside), self.of_word(inside))
-        wanted = batch.fits[judged].float()
-        return functional.binary_cross_entropy_with_logits(odds.squeeze(-1).float(), wanted)
+        odds = judge(states[where]).float()
+        return functional.binary_cross_entropy_with_logits(odds, wanted[where].float())
 
 
 def train_in_stages(
@@ -145,6 +149,8 @@ def train_in_stages(
         ("matching", 0.27, batches.matching),
         ("everything", 0.13, batches.everything),
         ("captions", 0.6, batches.captions),
+        ("glancing", 0.0, lambda rng: batches.glancing(rng, texts=False)),
+        ("pictures", 0.0, batches.pictures),
     ):
         curve = train(
             model,
