@@ -24,7 +24,6 @@ from nightshift.demo.train.pool import Pool, draw_pool
 from nightshift.demo.train.tokenizers import coarse_tokenizer, scorer_tokenizer
 
 _COARSE_MINUTES = 100.0
-_SCORER_MINUTES = 155.0
 _TRAINING_GROUPS = 20_000
 _VALIDATION_GROUPS = 1_000
 
@@ -43,7 +42,7 @@ def main() -> None:
         minutes = arguments.minutes or _COARSE_MINUTES
         _train_coarse(coarse_home, training, validation, minutes=minutes, seed=arguments.seed)
     if arguments.scorer or both:
-        minutes = arguments.minutes or _SCORER_MINUTES
+        minutes = arguments.minutes or scorer.MINUTES
         _train_scorer(
             scorer_home, coarse_home, training, validation, minutes=minutes, seed=arguments.seed
         )
@@ -84,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--minutes",
         type=float,
-        help=f"of training a model (default {_COARSE_MINUTES:g} and {_SCORER_MINUTES:g})",
+        help=f"of training a model (default {_COARSE_MINUTES:g} and {scorer.MINUTES:g})",
     )
     parser.add_argument("--out", type=Path, help="write here instead of into the package")
     parser.add_argument("--seed", type=int, default=0, help="of the training scenes (default 0)")
