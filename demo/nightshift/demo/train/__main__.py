@@ -21,9 +21,10 @@ from nightshift.demo.train.evaluate import (
     recalls,
 )
 from nightshift.demo.train.pool import Pool, draw_pool
+from nightshift.demo.train.scorer import Stage
 from nightshift.demo.train.tokenizers import coarse_tokenizer, scorer_tokenizer
 
-_COARSE_MINUTES = 100.0
+_COARSE_ROUNDS = (100.0, 80.0)  # minutes, each round at half the rate of the one before
 _TRAINING_GROUPS = 20_000
 _VALIDATION_GROUPS = 1_000
 
@@ -39,7 +40,7 @@ def main() -> None:
     coarse_home: Path = arguments.out / "coarse" if arguments.out else coarse_dir()
     scorer_home: Path = arguments.out / "scorer" if arguments.out else scorer_dir()
     if arguments.coarse or both:
-        minutes = arguments.minutes or _COARSE_MINUTES
+        minutes = arguments.minutes or sum(_COARSE_ROUNDS)
         _train_coarse(coarse_home, training, validation, minutes=minutes, seed=arguments.seed)
     if arguments.scorer or both:
         minutes = arguments.minutes or scorer.MINUTES
@@ -53,12 +54,24 @@ def _train_coarse(
 ) -> None:
     tokenizer = coarse_tokenizer(seed)
     model = coarse.build_model(tokenizer)
-    curve = coarse.train(model, tokenizer, training, validation, minutes=minutes, seed=seed)
+    rounds = []
+    for number, usual in enumerate(_COARSE_ROUNDS):
+        span = minutes * usual / sum(_COARSE_ROUNDS)
+        curve = coarse.train(
+            model,
+            tokenizer,
+            training,
+            validation,
+            minutes=span,
+            seed=seed + number,
+            rate=0.5**number,
+        )
+        rounds.append(Stage(name=f"round {number + 1}", minutes=span, curve=curve))
     coarse.save(model, tokenizer, home)
     catalogue = build_catalogue()
     orders = coarse_orders(catalogue, home, draw_items(catalogue.items))
     reached = {name: recalls(order, catalogue) for name, order in orders.items()}
-    (home / "README.md").write_text(coarse_card(curve, reached, seed=seed, minutes=minutes))
+    (home / "README.md").write_text(coarse_card(rounds, reached, seed=seed))
 
 
 def _train_scorer(
@@ -83,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--minutes",
         type=float,
-        help=f"of training a model (default {_COARSE_MINUTES:g} and {scorer.MINUTES:g})",
+        help=f"of training a model (default {sum(_COARSE_ROUNDS):g} and {scorer.MINUTES:g})",
     )
     parser.add_argument("--out", type=Path, help="write here instead of into the package")
     parser.add_argument("--seed", type=int, default=0, help="of the training scenes (default 0)")

@@ -11,11 +11,7 @@ _LICENCE = "---\nlicense: apache-2.0\n---\n"
 
 
 def coarse_card(
-    curve: list[dict[str, float]],
-    recalls: Mapping[str, Mapping[int, float]],
-    *,
-    seed: int,
-    minutes: float,
+    rounds: Sequence[Stage], recalls: Mapping[str, Mapping[int, float]], *, seed: int
 ) -> str:
     """The card of the open_clip model, with its validation curve."""
     lines = [
@@ -24,13 +20,15 @@ def coarse_card(
         "A tiny open_clip dual encoder for drawn shapes scenes. It serves the bundled demo and",
         "nothing else: real photographs and free text mean nothing to it.\n",
         f"- data: scenes drawn from seed {seed}, split `train`; no caption of a real data set",
-        f"- training: {curve[-1]['step']:.0f} steps of 256 pictures and captions, symmetric",
-        f"  contrastive loss, {minutes:g} minutes on one CPU core",
+        "- training: symmetric contrastive loss over 256 pictures and captions a step; in every",
+        "  round the rate stays, then falls to almost nothing; each begins at half the rate of the",
+        "  one before",
+        *_spans(rounds),
         "- weights: float16, read as float32\n",
         "## Held-out recall (split `test`, 200 queries over the whole catalogue)\n",
         *_recall_table(recalls),
-        "\n## Validation curve (split `validation`, both directions averaged)\n",
-        *_table(curve),
+        "\n## Validation curve (split `validation`, both directions averaged)",
+        *_curves(rounds),
     ]
     return "\n".join(lines) + "\n"
 
@@ -53,14 +51,10 @@ def scorer_card(
         f"- data: scenes drawn from seed {seed}, split `train`",
         "- training: cross-entropy of the label and of the caption's words, 24 to 128 prompts a",
         "  step; beside it a probe judges at every word whether the caption fits so far, and at",
-        "  every thing of a picture whether it is as wanted; in the beginning the mean visual",
-        "  token is pulled towards the coarse model's embedding of the caption (neither is part",
-        "  of the weights)",
-        *(
-            f"  - {stage.name}: {stage.curve[-1]['step']:.0f} steps, {stage.minutes:.0f} minutes"
-            " on one CPU core"
-            for stage in stages
-        ),
+        "  every thing of a picture what it has in common with the scene asked about; in the",
+        "  beginning the mean visual token is pulled towards the coarse model's embedding of the",
+        "  caption (neither is part of the weights)",
+        *_spans(stages),
         "- weights: float16, read as float32\n",
         "## Held-out recall@k after re-ranking the first twenty (split `test`, 200 queries)\n",
         *_recall_table({name: side.fine for name, side in directions.items()}),
@@ -71,9 +65,21 @@ def scorer_card(
         "\n## Curves (accuracy on split `validation`)\n",
         "`matching`: True/False; `choosing`: A/B about a picture and captions; `looking`: A/B",
         "about a caption and pictures; `comparing`: questions about two pictures.",
-        *(line for stage in stages for line in (f"\n{stage.name}:\n", *_table(stage.curve))),
+        *_curves(stages),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _spans(stages: Sequence[Stage]) -> list[str]:
+    return [
+        f"  - {stage.name}: {stage.curve[-1]['step']:.0f} steps, {stage.minutes:.0f} minutes on"
+        " one CPU core"
+        for stage in stages
+    ]
+
+
+def _curves(stages: Sequence[Stage]) -> list[str]:
+    return [line for stage in stages for line in (f"\n{stage.name}:\n", *_table(stage.curve))]
 
 
 def _recall_table(recalls: Mapping[str, Mapping[int, float]]) -> list[str]:

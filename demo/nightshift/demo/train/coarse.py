@@ -1,4 +1,4 @@
-"""Trains the tiny open_clip model with the usual contrastive loss until its curve is flat."""
+"""Trains the tiny open_clip model with the usual contrastive loss."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ _STD = (0.26862954, 0.26130258, 0.27577711)
 _BATCH = 256
 _MATRIX_RATE = 4e-3
 _OTHER_RATE = 2e-3
+_CHECK_EVERY_MINUTES = 5
 _MAX_LOGIT_SCALE = math.log(100)
 
 
@@ -76,16 +77,28 @@ def train(
     *,
     minutes: float,
     seed: int,
-    checks: int = 20,
+    rate: float = 1.0,
 ) -> list[dict[str, float]]:
     """Train in place for a span of processor time with a falling rate.
+
+    Args:
+        model: new, or trained before.
+        tokenizer: by `coarse_tokenizer`.
+        pool: pictures of split `train`.
+        validation: pictures of split `validation`.
+        minutes: the span.
+        seed: of the batches.
+        rate: as a share of what a new model is trained with.
 
     Returns:
         The validation curve: `step`, `loss` (training, mean since the last point), and recall@1
         and recall@5 among the validation pictures, both directions averaged.
     """
     rng = Random(f"{seed}:coarse")
-    optimizers = muon_and_adam(model, matrix_rate=_MATRIX_RATE, other_rate=_OTHER_RATE)
+    optimizers = muon_and_adam(
+        model, matrix_rate=rate * _MATRIX_RATE, other_rate=rate * _OTHER_RATE
+    )
+    checks = max(1, round(minutes / _CHECK_EVERY_MINUTES))
     start = time.process_time()
     curve: list[dict[str, float]] = []
     running: list[float] = []

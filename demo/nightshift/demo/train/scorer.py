@@ -56,10 +56,10 @@ _OPPOSITES = (("True", "False"), ("A", "B"), ("1", "0"))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """One stage of the training, as the model card tells it.
+    """One stage of a training, as the model card tells it.
 
-    `curve` holds a point a check: `step`, the mean training losses since the last point
-    (`labels`, `words`), and the accuracy on validation scenes for each kind of batch.
+    `curve` holds a point a check: `step`, the mean training losses since the last point, and what
+    was measured on validation scenes.
     """
 
     name: str
