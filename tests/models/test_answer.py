@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoProcessor
 
-from nightshift.models.answer import Answer, Answerer
+from nightshift.models.answer import Answer, Answerer, Question
 from nightshift.models.cache import ModelCache
 from nightshift.models.content import ItemContent
 from nightshift.models.describe import describe_embedder, describe_scorer, describe_vision
@@ -26,6 +26,7 @@ RESULTS = (
     ItemContent(texts=("grass",), images=(picture(1),)),
     ItemContent(images=(picture(2, (84, 56)), picture(3))),
 )
+QUESTION = Question(query=QUERY, results=RESULTS)
 
 
 @pytest.fixture
@@ -39,11 +40,16 @@ def prompts(qwen: Qwen25VL) -> Prepared:
 
 
 def tokens(family: Qwen25VL, prompts: Prepared, *, stop: frozenset[int] = frozenset()) -> list[int]:
+    return [token for one in alone(family, prompts, stop=stop) for token in one]
+
+
+def alone(
+    family: Qwen25VL, prompts: Prepared, *, stop: frozenset[int] = frozenset()
+) -> list[list[int]]:
     seen = see(family, prompts.pictures)
     return [
-        token
+        generate(family, [prompt], seen, max_tokens=12, stop_ids=stop)[0]
         for prompt in prompts.prompts
-        for token in generate(family, prompt, seen, max_tokens=12, stop_ids=stop)
     ]
 
 
@@ -75,14 +81,47 @@ def test_kept_keys_and_values_change_no_token(
     assert len(set(kept)) > 3
 
 
+@pytest.mark.parametrize("apart", [True, False])
+def test_prompts_of_different_lengths_write_at_once_what_each_writes_alone(
+    qwen: Qwen25VL, prompts: Prepared, monkeypatch: pytest.MonkeyPatch, apart: bool
+) -> None:
+    singly = alone(qwen, prompts)
+    if not apart:
+        monkeypatch.setattr(qwen, "steps", None)
+    seen = see(qwen, prompts.pictures)
+
+    together = generate(qwen, prompts.prompts, seen, max_tokens=12, stop_ids=())
+
+    assert together == singly
+    assert len({len(prompt.ids) for prompt in prompts.prompts}) == 3
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_an_answer_that_ends_early_leaves_the_others_as_they_are(
+    qwen: Qwen25VL, prompts: Prepared, monkeypatch: pytest.MonkeyPatch, apart: bool
+) -> None:
+    first, *_ = alone(qwen, prompts)
+    stop = frozenset({first[3]})
+    singly = alone(qwen, prompts, stop=stop)
+    if not apart:
+        monkeypatch.setattr(qwen, "steps", None)
+
+    together = generate(
+        qwen, prompts.prompts, see(qwen, prompts.pictures), max_tokens=12, stop_ids=stop
+    )
+
+    assert together == singly
+    assert len({len(one) for one in together}) > 1
+
+
 def test_a_stop_token_ends_an_answer_and_is_no_part_of_it(
     qwen: Qwen25VL, prompts: Prepared
 ) -> None:
     seen = see(qwen, prompts.pictures)
-    whole = generate(qwen, prompts.prompts[0], seen, max_tokens=12, stop_ids=())
+    (whole,) = generate(qwen, prompts.prompts[:1], seen, max_tokens=12, stop_ids=())
     at = next(i for i in range(1, 12) if whole[i] not in whole[:i])
 
-    cut = generate(qwen, prompts.prompts[0], seen, max_tokens=12, stop_ids={whole[at]})
+    (cut,) = generate(qwen, prompts.prompts[:1], seen, max_tokens=12, stop_ids={whole[at]})
 
     assert cut == whole[:at]
     assert qwen.text.ids("x")[0] not in qwen.stop_ids
@@ -100,8 +139,8 @@ def test_embedding_scoring_and_answering_share_weights_and_leave_them_alone(
     answerer = cache.answerer(facts.spec, params, facts.fingerprint)
     family = cache._family
     assert family is not None
-    question = answerer.prepare(QUERY, RESULTS)
-    before = answerer.answer(question, len(RESULTS))
+    question = answerer.prepare([QUESTION])
+    before = answerer.answer(question, [QUESTION])
 
     embedder = cache.embedder(embedding.spec, embedding.fingerprint)
     embedder.embed(embedder.prepare(RESULTS, "item"))
@@ -112,7 +151,7 @@ def test_embedding_scoring_and_answering_share_weights_and_leave_them_alone(
     assert all(reading.trace.fired for reading in readings)
     again = cache.answerer(facts.spec, params, facts.fingerprint)
     assert again is answerer
-    assert again.answer(question, len(RESULTS)) == before
+    assert again.answer(question, [QUESTION]) == before
     assert cache._family is family
 
 
@@ -123,7 +162,9 @@ def test_stored_tokens_give_the_answer_of_the_pixels_and_no_picture_is_looked_at
     answerer = Answerer(qwen, PixelLimits(), max_tokens=16)
 
     def answered(result: ItemContent) -> Answer:
-        return answerer.answer(answerer.prepare(QUERY, [result]), 1)
+        questions = [Question(query=QUERY, results=(result,))]
+        (found,) = answerer.answer(answerer.prepare(questions), questions)
+        return found
 
     one, other = (ItemContent(images=(picture(seed, (112, 112)),)) for seed in (1, 7))
     from_pixels = answered(one)
@@ -140,9 +181,9 @@ def test_an_answer_is_text_without_control_tokens(
 ) -> None:
     answerer = Answerer(qwen, PixelLimits(), max_tokens=40)
     said = [qwen.text.trusted("<|im_end|>")[0], *qwen.text.ids("the grass [2], [7]")]
-    monkeypatch.setattr("nightshift.models.answer.generate", lambda *_, **__: said)
+    monkeypatch.setattr("nightshift.models.answer.generate", lambda *_, **__: [said])
 
-    found = answerer.answer(answerer.prepare(QUERY, RESULTS), len(RESULTS))
+    (found,) = answerer.answer(answerer.prepare([QUESTION]), [QUESTION])
 
     assert (found.text, found.cited) == ("the grass [2], [7]", (1,))
     assert (found.n_tokens, found.ended) == (len(said), True)
@@ -152,7 +193,9 @@ def test_results_that_leave_no_room_for_an_answer_are_refused(qwen: Qwen25VL) ->
     answerer = Answerer(qwen, PixelLimits(), max_tokens=128)
 
     with pytest.raises(InputError, match="max_pixels") as refused:
-        answerer.prepare(QUERY, [*RESULTS, ItemContent(texts=("grass " * 350,))])
+        answerer.prepare(
+            [Question(query=QUERY, results=(*RESULTS, ItemContent(texts=("grass " * 350,))))]
+        )
 
     assert refused.value.reason == "prompt_too_long"
 
@@ -161,8 +204,8 @@ def test_generation_is_the_same_in_half_precision_runs(qwen_folder: Path) -> Non
     cache = ModelCache(device="cpu")
     facts = describe_scorer(f"hf:{qwen_folder}@bfloat16", ScorerParams())
     answerer = cache.answerer(facts.spec, ScorerParams(), facts.fingerprint)
-    question = answerer.prepare(QUERY, RESULTS)
+    question = answerer.prepare([QUESTION])
 
-    assert answerer.answer(question, 2) == answerer.answer(question, 2)
+    assert answerer.answer(question, [QUESTION]) == answerer.answer(question, [QUESTION])
     assert cache._family is not None
     assert cache._family.decoder.head_weight.dtype == torch.bfloat16

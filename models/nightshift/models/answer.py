@@ -8,14 +8,28 @@ import torch
 from nightshift.models.content import ItemContent
 from nightshift.models.engine.family import Family, PixelLimits
 from nightshift.models.engine.generate import generate
-from nightshift.models.engine.prompts import Prepared, prepare
+from nightshift.models.engine.memory import TokenBudget
+from nightshift.models.engine.plain import alone, batches
+from nightshift.models.engine.prompts import Prepared, Prompt, prepare
 from nightshift.models.engine.visual import see
 from nightshift.models.rendering import shown
 from nightshift.models.scorer import Group, Piece
 from nightshift.schema.errors import InputError
 from nightshift.scoring.answering import MAX_TOKENS, cited, question
 
-__all__ = ["Answer", "Answerer"]
+__all__ = ["Answer", "Answerer", "Question"]
+
+
+# Keys and values of so many tokens are kept, those of the answers beside them.
+_TOKENS_PER_BATCH = 16_384
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """A query and what was found for it, the best first."""
+
+    query: ItemContent
+    results: tuple[ItemContent, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,36 +59,58 @@ class Answerer:
         self._family = family
         self._limits = limits
         self._max_tokens = max_tokens
+        self._budget = TokenBudget(_TOKENS_PER_BATCH, "question")
 
-    def prepare(self, query: ItemContent, results: Sequence[ItemContent]) -> Prepared:
-        """Tokenise and preprocess one question, on the CPU; any thread may call it.
+    def prepare(self, questions: Sequence[Question]) -> Prepared:
+        """Tokenise and preprocess questions, on the CPU; any thread may call it.
 
         Raises:
-            InputError: The prompt is longer than the model reads, or a picture cannot be resized.
+            InputError: A prompt is longer than the model reads, or a picture cannot be resized.
         """
-        pieces = tuple(question(_pieces(query), [_pieces(one) for one in results]))
-        prepared = prepare(self._family, self._limits, [Group(prefix=(), suffixes=(pieces,))])
-        (prompt,) = prepared.prompts
+        groups = []
+        for one in questions:
+            results = [_pieces(result) for result in one.results]
+            pieces = tuple(question(_pieces(one.query), results))
+            groups.append(Group(prefix=(), suffixes=(pieces,)))
+        prepared = prepare(self._family, self._limits, groups)
         longest = self._family.max_length - self._max_tokens
-        if len(prompt.ids) > longest:
-            raise InputError(
-                f"the query and its {len(results)} results have {len(prompt.ids)} tokens, of which "
-                f"the model reads {longest} and an answer: lower max_pixels, or shorten the texts",
-                "prompt_too_long",
-            )
+        for one, prompt in zip(questions, prepared.prompts, strict=True):
+            if len(prompt.ids) > longest:
+                raise InputError(
+                    f"the query and its {len(one.results)} results have {len(prompt.ids)} tokens, "
+                    f"of which the model reads {longest} and an answer: lower max_pixels, or "
+                    "shorten the texts",
+                    "prompt_too_long",
+                )
         return prepared
 
     @torch.inference_mode()
-    def answer(self, prepared: Prepared, n_results: int) -> Answer:
-        """Generate the answer to a prepared question about so many results."""
-        (prompt,) = prepared.prompts
-        ids = generate(
-            self._family,
-            prompt,
-            see(self._family, prepared.pictures),
-            max_tokens=self._max_tokens,
-            stop_ids=self._family.stop_ids,
-        )
+    def answer(self, prepared: Prepared, questions: Sequence[Question]) -> list[Answer]:
+        """Generate the answers to prepared questions, as many at once as memory holds.
+
+        Raises:
+            InputError: A logit is not finite, or a prompt does not fit this device even alone.
+        """
+        seen = see(self._family, prepared.pictures)
+        found: dict[str, list[int]] = {}
+
+        def write(batch: list[Prompt]) -> None:
+            written = generate(
+                self._family,
+                batch,
+                seen,
+                max_tokens=self._max_tokens,
+                stop_ids=self._family.stop_ids,
+            )
+            found.update(zip([prompt.place for prompt in batch], written, strict=True))
+
+        self._budget.run(prepared.prompts, batches, write, alone)
+        return [
+            self._read(found[prompt.place], len(one.results))
+            for one, prompt in zip(questions, prepared.prompts, strict=True)
+        ]
+
+    def _read(self, ids: list[int], n_results: int) -> Answer:
         text = self._family.text.read(ids).strip()
         return Answer(
             text=text,

@@ -86,9 +86,9 @@ class NumberScorer:
         def write(batch: list[Prompt]) -> None:
             (prompt,) = batch
             again = Again(self._family.decoder, self._enhancement, prompt, seen)
-            ids = generate(
+            (ids,) = generate(
                 self._family,
-                prompt,
+                [prompt],
                 seen,
                 max_tokens=_MOST_TOKENS,
                 stop_ids=self._family.stop_ids,

@@ -1,12 +1,11 @@
-"""Answer queries from their best results: read both ahead, generate one by one."""
+"""Answer queries from their best results: both read ahead, a few answers generated at once."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
-from nightshift.models.answer import Answerer
-from nightshift.models.content import ItemContent
+from nightshift.models.answer import Answerer, Question
 from nightshift.schema.errors import InputError
 from nightshift.schema.runs import BlockPayload, RunParams, kinds_from_text
 from nightshift.schema.states import SubjectKind
@@ -15,13 +14,15 @@ from nightshift.stores.answers import AnswerRow, best_items, write_answers
 from nightshift.stores.contents import StoredRecord, load_records
 from nightshift.stores.ledger import Claim
 from nightshift.stores.runs import RunRow
-from nightshift.workers.contents import ahead, read_content
+from nightshift.workers.contents import ahead, chunks, read_content
 from nightshift.workers.failures import Outcome, record_outcomes
 from nightshift.workers.progress import Progress
 from nightshift.workers.session import WorkerSession
 from nightshift.workers.stored_tokens import StoredTokens
 
 __all__ = ["do_answer"]
+
+_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,8 +31,7 @@ class _Asked:
 
     record: StoredRecord
     shown: tuple[int, ...]
-    query: ItemContent
-    results: tuple[ItemContent, ...]
+    question: Question
 
 
 def do_answer(session: WorkerSession, run: RunRow, claim: Claim, progress: Progress) -> None:
@@ -48,21 +48,26 @@ def do_answer(session: WorkerSession, run: RunRow, claim: Claim, progress: Progr
         items = load_records(connection, "item", sorted({i for of in best.values() for i in of}))
     stored.locate({"query": queries.values(), "candidate": items.values()})
 
-    def read(query_id: int, _pool: ThreadPoolExecutor) -> _Asked | Outcome:
+    def read_one(query_id: int) -> _Asked | Outcome:
         record = queries[query_id]
         try:
             return _read(record, best[query_id], items, params, stored)
         except InputError as error:
             return Outcome.of_error(record.external_id, error)
 
+    def read(some: Sequence[int], pool: ThreadPoolExecutor) -> list[_Asked | Outcome]:
+        return list(pool.map(read_one, some))
+
     rows: list[AnswerRow] = []
     outcomes: list[Outcome] = []
-    for asked in ahead([one for one in ids if one in queries and one in best], read):
-        found = asked if isinstance(asked, Outcome) else _answer(answerer, run, asked)
-        if isinstance(found, Outcome):
-            outcomes.append(found)
-        else:
-            rows.append(found)
+    present = [one for one in ids if one in queries and one in best]
+    for some in ahead(chunks(present, _AT_ONCE), read):
+        outcomes += [one for one in some if isinstance(one, Outcome)]
+        for found in _answers(answerer, run, [one for one in some if isinstance(one, _Asked)]):
+            if isinstance(found, Outcome):
+                outcomes.append(found)
+            else:
+                rows.append(found)
         progress.step()
     with session.ledger.finish(claim, n_failed=len(outcomes)) as connection:
         write_answers(connection, rows)
@@ -84,34 +89,46 @@ def _read(
     return _Asked(
         record=record,
         shown=shown,
-        query=read_content(
-            record, kinds_from_text(params.query_parts), partial(stored.read, "query")
-        ),
-        results=tuple(
-            read_content(items[one], item_kinds, partial(stored.read, "candidate")) for one in shown
+        question=Question(
+            query=read_content(
+                record, kinds_from_text(params.query_parts), partial(stored.read, "query")
+            ),
+            results=tuple(
+                read_content(items[one], item_kinds, partial(stored.read, "candidate"))
+                for one in shown
+            ),
         ),
     )
 
 
-def _answer(answerer: Answerer, run: RunRow, asked: _Asked) -> AnswerRow | Outcome:
+def _answers(
+    answerer: Answerer, run: RunRow, asked: Sequence[_Asked]
+) -> Iterator[AnswerRow | Outcome]:
+    """Of all at once; where one of them is bad, of each alone."""
+    questions = [one.question for one in asked]
     try:
-        prepared = answerer.prepare(asked.query, asked.results)
+        answers = answerer.answer(answerer.prepare(questions), questions)
     except InputError as error:
-        return Outcome.of_error(asked.record.external_id, error)
-    answer = answerer.answer(prepared, len(asked.results))
-    return AnswerRow(
-        run_id=run.id,
-        query_id=asked.record.id,
-        text=answer.text,
-        shown=asked.shown,
-        cited=tuple(asked.shown[place] for place in answer.cited),
-        n_tokens=answer.n_tokens,
-        ended=answer.ended,
-        answerer={
-            "scorer": run.scorer,
-            "scorer_fingerprint": run.scorer_fingerprint,
-            "wording": VERSION,
-            "top": TOP,
-            "max_tokens": MAX_TOKENS,
-        },
-    )
+        if len(asked) == 1:
+            yield Outcome.of_error(asked[0].record.external_id, error)
+            return
+        for one in asked:
+            yield from _answers(answerer, run, [one])
+        return
+    for one, answer in zip(asked, answers, strict=True):
+        yield AnswerRow(
+            run_id=run.id,
+            query_id=one.record.id,
+            text=answer.text,
+            shown=one.shown,
+            cited=tuple(one.shown[place] for place in answer.cited),
+            n_tokens=answer.n_tokens,
+            ended=answer.ended,
+            answerer={
+                "scorer": run.scorer,
+                "scorer_fingerprint": run.scorer_fingerprint,
+                "wording": VERSION,
+                "top": TOP,
+                "max_tokens": MAX_TOKENS,
+            },
+        )

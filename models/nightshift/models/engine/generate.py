@@ -1,15 +1,15 @@
-"""Greedy generation from one prompt, with the same weights that embed and score.
+"""Greedy generation from a few prompts, with the same weights that embed and score.
 
-Where layers can be taken apart, each new token costs one step over kept keys and values; else
-the whole prompt is read again for every token.
+Where layers can be taken apart, each new token costs one step over kept keys and values, for all
+prompts at once; else the prompts are read again for every token.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 
 from nightshift.models.engine.again import Again
 from nightshift.models.engine.family import Embedded, Family, Steps, VisualTokens
@@ -23,122 +23,139 @@ __all__ = ["generate"]
 @torch.inference_mode()
 def generate(
     family: Family,
-    prompt: Prompt,
+    prompts: Sequence[Prompt],
     seen: Sequence[VisualTokens],
     *,
     max_tokens: int,
     stop_ids: Collection[int],
     again: Again | None = None,
-) -> list[int]:
-    """The most likely continuation, token by token, raw logits alone deciding.
+) -> list[list[int]]:
+    """The most likely continuation of each prompt, token by token, raw logits alone deciding.
 
     Args:
         family: The loaded model.
-        prompt: What it continues.
+        prompts: What is continued; in float32 each as it would be alone.
         seen: Visual tokens of the distinct pictures.
-        max_tokens: At the most.
+        max_tokens: Of each, at the most.
         stop_ids: Tokens that end an answer.
-        again: Looks at the picture again where layers can be taken apart; is told of each choice.
+        again: Looks at the picture of a single prompt again, where layers can be taken apart; is
+            told of each choice.
 
     Returns:
-        Ids; shorter than `max_tokens` where a stop token ended it, which is left out.
+        Ids of each; shorter than `max_tokens` where a stop token ended it, which is left out.
 
     Raises:
         InputError: A logit is not finite; `subject_id` is the prompt's place.
     """
-    reader = _Kept(family, family.steps, again) if family.steps else _Whole(family)
-    state = reader.begin(prompt, seen)
-    found: list[int] = []
+    assert again is None or len(prompts) == 1
+    reader = _Kept(family, family.steps, max_tokens, again) if family.steps else _Whole(family)
+    states = reader.begin(prompts, seen)
+    found: list[list[int]] = [[] for _ in prompts]
+    writing = list(range(len(prompts)))
     while True:
-        logits = head_logits(family.decoder.head_weight, state[None])
-        if not logits.isfinite().all():
-            raise InputError(
-                f"the model's logits for pair {prompt.place} are not finite: try float32",
-                "score_not_finite",
-                prompt.place,
-            )
+        logits = head_logits(family.decoder.head_weight, states)
+        _refuse_infinite(logits, [prompts[one].place for one in writing])
         if again is not None:
             again.chosen(logits)
-        token = int(logits.argmax())
-        if token in stop_ids:
+        tokens = logits.argmax(1).tolist()
+        left = []
+        for row, (one, token) in enumerate(zip(writing, tokens, strict=True)):
+            if token not in stop_ids:
+                found[one].append(token)
+                if len(found[one]) < max_tokens:
+                    left.append(row)
+        if not left:
             return found
-        found.append(token)
-        if len(found) == max_tokens:
-            return found
-        state = reader.go_on(token)
+        states = reader.go_on(left, [tokens[row] for row in left])
+        writing = [writing[row] for row in left]
 
 
 class _Whole:
-    """Reads the prompt anew with every token."""
+    """Reads the prompts anew with every token."""
 
     def __init__(self, family: Family) -> None:
         self._family = family
 
-    def begin(self, prompt: Prompt, seen: Sequence[VisualTokens]) -> Tensor:
-        """Normed state (width,) at the end of the prompt."""
-        self._prompt, self._seen = prompt, seen
+    def begin(self, prompts: Sequence[Prompt], seen: Sequence[VisualTokens]) -> Tensor:
+        """Normed states (n, width) at the ends of the prompts."""
+        self._prompts, self._seen = list(prompts), seen
         return self._read()
 
-    def go_on(self, token: int) -> Tensor:
-        """Normed state (width,) behind one more token."""
-        ids, positions = self._prompt.ids, self._prompt.positions
-        self._prompt = replace(
-            self._prompt,
-            ids=torch.cat([ids, ids.new_tensor([token])]),
-            positions=torch.cat([positions, _next(positions)], dim=1),
-        )
+    def go_on(self, rows: Sequence[int], tokens: Sequence[int]) -> Tensor:
+        """Normed states (n, width) of these rows alone, behind one more token each."""
+        self._prompts = [
+            _longer(self._prompts[row], token) for row, token in zip(rows, tokens, strict=True)
+        ]
         return self._read()
 
     def _read(self) -> Tensor:
-        return self._family.decode(embed(self._family, [self._prompt], self._seen))[0, -1]
+        states = self._family.decode(embed(self._family, self._prompts, self._seen))
+        return states[range(len(states)), [len(prompt.ids) - 1 for prompt in self._prompts]]
+
+
+#: Lets the queries of a layer attend to its new keys and values, and to older ones.
+_Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
 
 class _Kept:
-    """Keeps the keys and values of each layer."""
+    """Keeps the keys and values of each layer: (n, heads, columns, head width).
 
-    def __init__(self, family: Family, steps: Steps, again: Again | None) -> None:
+    Prompts are read one by one, then filled up to the longest; what they write stands in the same
+    columns behind it.
+    """
+
+    def __init__(self, family: Family, steps: Steps, max_tokens: int, again: Again | None) -> None:
         self._family = family
         self._steps = steps
+        self._room = max_tokens
         self._again = again
         self._keys: list[Tensor] = []
         self._values: list[Tensor] = []
 
-    def begin(self, prompt: Prompt, seen: Sequence[VisualTokens]) -> Tensor:
-        """Normed state (width,) at the end of the prompt."""
-        embedded = embed(self._family, [prompt], seen)
-        self._position = _next(prompt.positions)
-        return self._read(embedded)
+    def begin(self, prompts: Sequence[Prompt], seen: Sequence[VisualTokens]) -> Tensor:
+        """Normed states (n, width) at the ends of the prompts."""
+        lengths = torch.tensor([len(prompt.ids) for prompt in prompts])
+        self._end = int(lengths.max())
+        states, keys, values = [], [], []
+        for prompt in prompts:
+            new_keys: list[Tensor] = []
+            new_values: list[Tensor] = []
+            embedded = embed(self._family, [prompt], seen)
+            states.append(self._read(embedded, _into(new_keys, new_values)))
+            keys.append(new_keys)
+            values.append(new_values)
+        self._keys, self._values = self._beside(keys), self._beside(values)
+        #: Bool (n, columns): all but the filling; None where there is none.
+        self._holds: Tensor | None = None
+        if int(lengths.min()) < self._end:
+            filled = torch.arange(self._end) < lengths[:, None]
+            self._holds = pad(filled, (0, self._room), value=True).to(states[0].device)
+        self._positions = torch.cat([_next(prompt.positions) for prompt in prompts], dim=1)
+        return torch.cat(states)
 
-    def go_on(self, token: int) -> Tensor:
-        """Normed state (width,) behind one more token."""
-        ids = torch.tensor([[token]])
+    def go_on(self, rows: Sequence[int], tokens: Sequence[int]) -> Tensor:
+        """Normed states (n, width) of these rows alone, behind one more token each."""
+        if len(rows) < len(self._keys[0]):
+            self._keep(list(rows))
+        ids = torch.tensor(tokens)[:, None]
         embedded = Embedded(
             states=self._family.embed(ids),
-            positions=self._position[:, None],
-            visual=torch.zeros(1, 1, dtype=torch.bool),
+            positions=self._positions[:, :, None],
+            visual=torch.zeros(len(ids), 1, dtype=torch.bool),
         )
-        self._position = self._position + 1
-        return self._read(embedded)
+        self._positions = self._positions + 1
+        self._end += 1
+        return self._read(embedded, self._attend)
 
-    def _read(self, embedded: Embedded) -> Tensor:
+    def _read(self, embedded: Embedded, attend: _Attend) -> Tensor:
         steps, decoder, states = self._steps, self._family.decoder, embedded.states
         rotary = steps.rotary(states, embedded.positions)
-        first = not self._keys
         if self._again:
             self._again.begin(states)
         for layer, feed_forward in enumerate(decoder.feed_forwards):
             normed = steps.normed(layer, states)
             keys, values = steps.keys_values(layer, normed, rotary)
-            if first:
-                self._keys.append(keys)
-                self._values.append(values)
-            else:
-                keys = self._keys[layer] = torch.cat([self._keys[layer], keys], dim=2)
-                values = self._values[layer] = torch.cat([self._values[layer], values], dim=2)
-            queries = steps.queries(layer, normed, rotary)
-            heads = scaled_dot_product_attention(
-                queries, keys, values, is_causal=first, enable_gqa=True
-            )
+            heads = attend(layer, steps.queries(layer, normed, rotary), keys, values)
             states = steps.attended(layer, states, heads)
             x = steps.feed_forward_input(layer, states)
             f = feed_forward(x)
@@ -147,8 +164,65 @@ class _Kept:
                 states[embedded.visual] += torch.cat(embedded.deep[layer])
             if self._again:
                 self._again.look(layer, states)
-        last: Tensor = decoder.norm(states[:, -1])[0]
+        last: Tensor = decoder.norm(states[:, -1])
         return last
+
+    def _attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        self._keys[layer][:, :, self._end - 1 : self._end] = keys
+        self._values[layer][:, :, self._end - 1 : self._end] = values
+        holds = None if self._holds is None else self._holds[:, None, None, : self._end]
+        return scaled_dot_product_attention(
+            queries,
+            self._keys[layer][:, :, : self._end],
+            self._values[layer][:, :, : self._end],
+            attn_mask=holds,
+            enable_gqa=True,
+        )
+
+    def _beside(self, of_prompts: list[list[Tensor]]) -> list[Tensor]:
+        """Layer by layer the prompts' keys, or values, beside each other, with room for more."""
+        return [
+            torch.cat([pad(one, (0, 0, 0, self._end + self._room - one.shape[2])) for one in layer])
+            for layer in zip(*of_prompts, strict=True)
+        ]
+
+    def _keep(self, rows: list[int]) -> None:
+        self._keys = [keys[rows] for keys in self._keys]
+        self._values = [values[rows] for values in self._values]
+        self._positions = self._positions[:, rows]
+        self._holds = None if self._holds is None else self._holds[rows]
+
+
+def _into(keys: list[Tensor], values: list[Tensor]) -> _Attend:
+    """Attention inside one prompt, which keeps what its layers answer."""
+
+    def attend(_layer: int, queries: Tensor, new_keys: Tensor, new_values: Tensor) -> Tensor:
+        keys.append(new_keys)
+        values.append(new_values)
+        return scaled_dot_product_attention(
+            queries, new_keys, new_values, is_causal=True, enable_gqa=True
+        )
+
+    return attend
+
+
+def _refuse_infinite(logits: Tensor, places: Sequence[str]) -> None:
+    finite = logits.isfinite().all(1).tolist()
+    if not all(finite):
+        place = places[finite.index(False)]
+        raise InputError(
+            f"the model's logits for pair {place} are not finite: try float32",
+            "score_not_finite",
+            place,
+        )
+
+
+def _longer(prompt: Prompt, token: int) -> Prompt:
+    return replace(
+        prompt,
+        ids=torch.cat([prompt.ids, prompt.ids.new_tensor([token])]),
+        positions=torch.cat([prompt.positions, _next(prompt.positions)], dim=1),
+    )
 
 
 def _next(positions: Tensor) -> Tensor:
