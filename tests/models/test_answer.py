@@ -139,8 +139,7 @@ def test_embedding_scoring_and_answering_share_weights_and_leave_them_alone(
     answerer = cache.answerer(facts.spec, params, facts.fingerprint)
     family = cache._family
     assert family is not None
-    question = answerer.prepare([QUESTION])
-    before = answerer.answer(question, [QUESTION])
+    before = answerer.answer([QUESTION])
 
     embedder = cache.embedder(embedding.spec, embedding.fingerprint)
     embedder.embed(embedder.prepare(RESULTS, "item"))
@@ -151,7 +150,7 @@ def test_embedding_scoring_and_answering_share_weights_and_leave_them_alone(
     assert all(reading.trace.fired for reading in readings)
     again = cache.answerer(facts.spec, params, facts.fingerprint)
     assert again is answerer
-    assert again.answer(question, [QUESTION]) == before
+    assert again.answer([QUESTION]) == before
     assert cache._family is family
 
 
@@ -162,8 +161,8 @@ def test_stored_tokens_give_the_answer_of_the_pixels_and_no_picture_is_looked_at
     answerer = Answerer(qwen, PixelLimits(), max_tokens=16)
 
     def answered(result: ItemContent) -> Answer:
-        questions = [Question(query=QUERY, results=(result,))]
-        (found,) = answerer.answer(answerer.prepare(questions), questions)
+        (found,) = answerer.answer([Question(query=QUERY, results=(result,))])
+        assert isinstance(found, Answer)
         return found
 
     one, other = (ItemContent(images=(picture(seed, (112, 112)),)) for seed in (1, 7))
@@ -183,29 +182,32 @@ def test_an_answer_is_text_without_control_tokens(
     said = [qwen.text.trusted("<|im_end|>")[0], *qwen.text.ids("the grass [2], [7]")]
     monkeypatch.setattr("nightshift.models.answer.generate", lambda *_, **__: [said])
 
-    (found,) = answerer.answer(answerer.prepare([QUESTION]), [QUESTION])
+    (found,) = answerer.answer([QUESTION])
 
+    assert isinstance(found, Answer)
     assert (found.text, found.cited) == ("the grass [2], [7]", (1,))
     assert (found.n_tokens, found.ended) == (len(said), True)
 
 
-def test_results_that_leave_no_room_for_an_answer_are_refused(qwen: Qwen25VL) -> None:
-    answerer = Answerer(qwen, PixelLimits(), max_tokens=128)
+def test_results_that_leave_no_room_for_an_answer_fail_alone(qwen: Qwen25VL) -> None:
+    answerer = Answerer(qwen, PixelLimits(), max_tokens=12)
+    long = Question(query=QUERY, results=(*RESULTS, ItemContent(texts=("grass " * 450,))))
+    other = Question(query=QUERY, results=RESULTS[1:])
 
-    with pytest.raises(InputError, match="max_pixels") as refused:
-        answerer.prepare(
-            [Question(query=QUERY, results=(*RESULTS, ItemContent(texts=("grass " * 350,))))]
-        )
+    first, refused, last = answerer.answer([QUESTION, long, other])
 
-    assert refused.value.reason == "prompt_too_long"
+    assert isinstance(refused, InputError)
+    assert refused.reason == "prompt_too_long"
+    assert "max_pixels" in str(refused)
+    assert [first, last] == answerer.answer([QUESTION, other])
+    assert all(isinstance(one, Answer) for one in (first, last))
 
 
 def test_generation_is_the_same_in_half_precision_runs(qwen_folder: Path) -> None:
     cache = ModelCache(device="cpu")
     facts = describe_scorer(f"hf:{qwen_folder}@bfloat16", ScorerParams())
     answerer = cache.answerer(facts.spec, ScorerParams(), facts.fingerprint)
-    question = answerer.prepare([QUESTION])
 
-    assert answerer.answer(question, [QUESTION]) == answerer.answer(question, [QUESTION])
+    assert answerer.answer([QUESTION]) == answerer.answer([QUESTION])
     assert cache._family is not None
     assert cache._family.decoder.head_weight.dtype == torch.bfloat16

@@ -43,7 +43,7 @@ class Rendering(StrEnum):
     CLUTTERED = "cluttered"
     HIDDEN = "hidden"
     CANDID = "candid"
-    """Relit, cluttered and partly hidden at once."""
+    """Rescaled, relit, cluttered and partly hidden at once."""
 
 
 TRAINED = tuple(one for one in Rendering if one is not Rendering.CANDID)
@@ -73,7 +73,9 @@ def render_placed(
     scene: Scene, rng: Random, rendering: Rendering
 ) -> tuple[Image.Image, list[Placed]]:
     """As `render`, and where the scene's things came to stand, in their order."""
-    zoom = rng.choice((0.82, 1.14)) if rendering is Rendering.RESCALED else 1.0
+    zoom = 1.0
+    if rendering in (Rendering.RESCALED, Rendering.CANDID):
+        zoom = rng.choice((0.82, 1.14))
     canvas = _background(rng)
     draw = ImageDraw.Draw(canvas)
     if rendering in (Rendering.CLUTTERED, Rendering.CANDID):

@@ -61,36 +61,24 @@ class Answerer:
         self._max_tokens = max_tokens
         self._budget = TokenBudget(_TOKENS_PER_BATCH, "question")
 
-    def prepare(self, questions: Sequence[Question]) -> Prepared:
-        """Tokenise and preprocess questions, on the CPU; any thread may call it.
+    def answer(self, questions: Sequence[Question]) -> list[Answer | InputError]:
+        """Generate answers, as many at once as memory holds.
 
-        Raises:
-            InputError: A prompt is longer than the model reads, or a picture cannot be resized.
+        Returns:
+            In order; a bad question yields its error, and its neighbours are answered: a prompt
+            longer than the model reads, a picture that cannot be resized, logits that are not
+            finite.
         """
-        groups = []
-        for one in questions:
-            results = [_pieces(result) for result in one.results]
-            pieces = tuple(question(_pieces(one.query), results))
-            groups.append(Group(prefix=(), suffixes=(pieces,)))
-        prepared = prepare(self._family, self._limits, groups)
-        longest = self._family.max_length - self._max_tokens
-        for one, prompt in zip(questions, prepared.prompts, strict=True):
-            if len(prompt.ids) > longest:
-                raise InputError(
-                    f"the query and its {len(one.results)} results have {len(prompt.ids)} tokens, "
-                    f"of which the model reads {longest} and an answer: lower max_pixels, or "
-                    "shorten the texts",
-                    "prompt_too_long",
-                )
-        return prepared
+        try:
+            return [*self._answer(questions)]
+        except InputError as error:
+            if len(questions) == 1:
+                return [error]
+            return [found for one in questions for found in self.answer([one])]
 
     @torch.inference_mode()
-    def answer(self, prepared: Prepared, questions: Sequence[Question]) -> list[Answer]:
-        """Generate the answers to prepared questions, as many at once as memory holds.
-
-        Raises:
-            InputError: A logit is not finite, or a prompt does not fit this device even alone.
-        """
+    def _answer(self, questions: Sequence[Question]) -> list[Answer]:
+        prepared = self._prepare(questions)
         seen = see(self._family, prepared.pictures)
         found: dict[str, list[int]] = {}
 
@@ -109,6 +97,24 @@ class Answerer:
             self._read(found[prompt.place], len(one.results))
             for one, prompt in zip(questions, prepared.prompts, strict=True)
         ]
+
+    def _prepare(self, questions: Sequence[Question]) -> Prepared:
+        groups = []
+        for one in questions:
+            results = [_pieces(result) for result in one.results]
+            pieces = tuple(question(_pieces(one.query), results))
+            groups.append(Group(prefix=(), suffixes=(pieces,)))
+        prepared = prepare(self._family, self._limits, groups)
+        longest = self._family.max_length - self._max_tokens
+        for one, prompt in zip(questions, prepared.prompts, strict=True):
+            if len(prompt.ids) > longest:
+                raise InputError(
+                    f"the query and its {len(one.results)} results have {len(prompt.ids)} tokens, "
+                    f"of which the model reads {longest} and an answer: lower max_pixels, or "
+                    "shorten the texts",
+                    "prompt_too_long",
+                )
+        return prepared
 
     def _read(self, ids: list[int], n_results: int) -> Answer:
         text = self._family.text.read(ids).strip()

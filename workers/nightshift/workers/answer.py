@@ -104,18 +104,11 @@ def _read(
 def _answers(
     answerer: Answerer, run: RunRow, asked: Sequence[_Asked]
 ) -> Iterator[AnswerRow | Outcome]:
-    """Of all at once; where one of them is bad, of each alone."""
-    questions = [one.question for one in asked]
-    try:
-        answers = answerer.answer(answerer.prepare(questions), questions)
-    except InputError as error:
-        if len(asked) == 1:
-            yield Outcome.of_error(asked[0].record.external_id, error)
-            return
-        for one in asked:
-            yield from _answers(answerer, run, [one])
-        return
+    answers = answerer.answer([one.question for one in asked])
     for one, answer in zip(asked, answers, strict=True):
+        if isinstance(answer, InputError):
+            yield Outcome.of_error(one.record.external_id, answer)
+            continue
         yield AnswerRow(
             run_id=run.id,
             query_id=one.record.id,

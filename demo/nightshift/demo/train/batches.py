@@ -25,6 +25,7 @@ _CAPTIONED = 4
 _WEIGHTS = {"matching": 3, "choosing": 4, "looking": 2, "comparing": 1}
 _CAPTION_WEIGHTS = {"matching": 4, "choosing": 1}
 _PICTURE_WEIGHTS = {"matching": 2, "choosing": 1, "looking": 3, "comparing": 3, "glancing": 3}
+_REHEARSAL_WEIGHTS = {"matching": 5, "choosing": 1, "looking": 2, "comparing": 2, "glancing": 1}
 _GLANCED_GROUPS = 10
 _GLANCED_AT = 5  # pictures of other scenes, beside a scene's own and its neighbour's
 _NEAR_SHARE = 0.6
@@ -125,16 +126,26 @@ class BatchMaker:
         return self._any_kind(_CAPTION_WEIGHTS, rng)
 
     def pictures(self, rng: Random) -> Batch:
-        """One of all kinds, most often those that show the query first."""
-        (kind,) = rng.choices(list(_PICTURE_WEIGHTS), weights=list(_PICTURE_WEIGHTS.values()))
-        easier = {"looking": self.looking, "comparing": self.comparing}
-        if kind in easier:
-            return easier[kind](rng, near_share=_NEAR_SHARE)
-        return self.glancing(rng) if kind == "glancing" else self.kinds[kind](rng)
+        """One of all kinds, most often those that show the query first; fewer near neighbours."""
+        return self._any_kind(_PICTURE_WEIGHTS, rng, near_share=_NEAR_SHARE)
 
-    def _any_kind(self, weights: Mapping[str, int], rng: Random) -> Batch:
+    def rehearsal(self, rng: Random) -> Batch:
+        """As `pictures`, but most often what was learnt first, lest it be forgotten."""
+        return self._any_kind(_REHEARSAL_WEIGHTS, rng, near_share=_NEAR_SHARE)
+
+    def _any_kind(
+        self, weights: Mapping[str, int], rng: Random, *, near_share: float = 1.0
+    ) -> Batch:
         (kind,) = rng.choices(list(weights), weights=list(weights.values()))
-        return self.kinds[kind](rng)
+        match kind:
+            case "looking":
+                return self.looking(rng, near_share=near_share)
+            case "comparing":
+                return self.comparing(rng, near_share=near_share)
+            case "glancing":
+                return self.glancing(rng)
+            case _:
+                return self.kinds[kind](rng)
 
     def _another(self, group: int, near_share: float, rng: Random) -> _Key:
         """A picture of the scene's near neighbour, or of any other scene."""
