@@ -59,8 +59,13 @@ def test_the_coarse_model_brings_nearly_every_item_into_the_first_twenty(
         assert recalls(order, catalogue)[20] >= 0.9
 
 
-def test_the_scorer_tells_held_out_captions_from_hard_negatives(catalogue: Catalogue) -> None:
-    assert accuracies(catalogue, scorer_dir())["RetLLM, text and picture"] >= 0.9
+def test_the_scorer_answers_every_method_s_question_better_than_by_guessing(
+    catalogue: Catalogue,
+) -> None:
+    reached = accuracies(catalogue, scorer_dir())
+
+    assert reached["RetLLM, text and picture"] >= 0.8
+    assert min(reached.values()) >= 0.65, reached
 
 
 @pytest.mark.parametrize("directory", [coarse_dir(), scorer_dir()])

@@ -21,6 +21,7 @@ _RADII = {"small": (6.0, 7.0), "large": (10.5, 12.5)}
 _GAP = (3.0, 9.0)
 _ASKEW = 3.0
 _MARGIN = 1.5
+_FAR, _NEAR = 0.82, 1.14
 _PALETTE = {
     "red": (214, 36, 40),
     "yellow": (246, 224, 40),
@@ -43,7 +44,7 @@ class Rendering(StrEnum):
     CLUTTERED = "cluttered"
     HIDDEN = "hidden"
     CANDID = "candid"
-    """Rescaled, relit, cluttered and partly hidden at once."""
+    """From a step away, relit, cluttered, and with two things partly hidden, all at once."""
 
 
 TRAINED = tuple(one for one in Rendering if one is not Rendering.CANDID)
@@ -74,8 +75,10 @@ def render_placed(
 ) -> tuple[Image.Image, list[Placed]]:
     """As `render`, and where the scene's things came to stand, in their order."""
     zoom = 1.0
-    if rendering in (Rendering.RESCALED, Rendering.CANDID):
-        zoom = rng.choice((0.82, 1.14))
+    if rendering is Rendering.RESCALED:
+        zoom = rng.choice((_FAR, _NEAR))
+    elif rendering is Rendering.CANDID:
+        zoom = _FAR
     canvas = _background(rng)
     draw = ImageDraw.Draw(canvas)
     if rendering in (Rendering.CLUTTERED, Rendering.CANDID):
@@ -83,8 +86,9 @@ def render_placed(
     placed = _place(scene, rng, zoom)
     for one in placed:
         _draw_thing(draw, one, rng)
-    if rendering in (Rendering.HIDDEN, Rendering.CANDID):
-        _hide_a_part(draw, rng.choice(placed), rng)
+    n_hidden = {Rendering.HIDDEN: 1, Rendering.CANDID: 2}.get(rendering, 0)
+    for one in rng.sample(placed, n_hidden):
+        _hide_a_part(draw, one, rng)
     picture = canvas.reduce(_SCALE)
     if rendering in (Rendering.RELIT, Rendering.CANDID):
         picture = _relight(picture, rng)
