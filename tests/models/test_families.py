@@ -386,7 +386,7 @@ def test_answers_are_those_of_the_upstream_library(
         seen = family.see(pictures)
     inputs = upstream(folder, (*group.prefix, *group.suffixes[0]))
 
-    ours = generate(family, prompt, seen, max_tokens=5, stop_ids=frozenset())
+    (ours,) = generate(family, [prompt], seen, max_tokens=5, stop_ids=frozenset())
 
     theirs = family._model.generate(
         **inputs, max_new_tokens=5, min_new_tokens=5, do_sample=False, eos_token_id=-1

@@ -264,7 +264,7 @@ def test_a_number_is_written_token_by_token_under_the_enhancement(qwen: Qwen25VL
     with torch.inference_mode():
         seen = see(qwen, pictures)
         again = Again(qwen.decoder, on, prompt, seen)
-        ids = generate(qwen, prompt, seen, max_tokens=3, stop_ids=(), again=again)
+        (ids,) = generate(qwen, [prompt], seen, max_tokens=3, stop_ids=(), again=again)
         embedded = embed(qwen, [prompt], seen)
         with enhanced(qwen.decoder, on, [seen[0].tokens], [len(prompt.ids)]) as state:
             last = qwen.decode(embedded)[0, -1]
