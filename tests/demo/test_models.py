@@ -12,6 +12,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokeniz
 from nightshift.demo.catalogue import Catalogue, build_catalogue
 from nightshift.demo.paths import coarse_dir, scorer_dir
 from nightshift.demo.prompts import LABELS
+from nightshift.demo.render import Rendering
 from nightshift.demo.train.evaluate import accuracies, coarse_orders, draw_items, recalls
 
 
@@ -57,6 +58,12 @@ def test_the_coarse_model_brings_nearly_every_item_into_the_first_twenty(
     orders = coarse_orders(catalogue, coarse_dir(), draw_items(catalogue.items))
     for order in orders.values():
         assert recalls(order, catalogue)[20] >= 0.9
+
+
+def test_the_scorer_tells_held_out_captions_from_hard_negatives(catalogue: Catalogue) -> None:
+    plain = accuracies(catalogue, scorer_dir(), rendering=Rendering.PLAIN)
+
+    assert plain["RetLLM, text and picture"] >= 0.9
 
 
 def test_the_scorer_answers_every_method_s_question_better_than_by_guessing(

@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 from nightshift.demo import prompts
 from nightshift.demo.catalogue import Catalogue, Item, draw_item
 from nightshift.demo.prompts import IMAGE, Prompt
-from nightshift.demo.render import TRAINED, render
+from nightshift.demo.render import TRAINED, Rendering, render
 from nightshift.demo.scenes import describe, neighbours
 from nightshift.demo.train.coarse import embed_images, embed_texts
 from nightshift.demo.train.network import collate, hidden_states, patches_of, see
@@ -138,11 +138,14 @@ def recalls(order: Tensor, catalogue: Catalogue) -> dict[int, float]:
     return {depth: float(hits[:, :depth].any(1).float().mean()) for depth in _DEPTHS}
 
 
-def accuracies(catalogue: Catalogue, scorer: Path, seed: int = 0) -> dict[str, float]:
+def accuracies(
+    catalogue: Catalogue, scorer: Path, seed: int = 0, rendering: Rendering | None = None
+) -> dict[str, float]:
     """Share of right answers to each method's question; half of the pairs are hard negatives.
 
     A negative is one permuting edit, or for captions one changed attribute, from the truth. Of
     a pair of pictures the second is the scene drawn anew in any manner, or a near neighbour.
+    The others are the catalogue's own, or drawn in the manner of `rendering`.
     """
     judge = Scorer(scorer)
     rng = Random(f"{seed}:accuracies")
@@ -151,7 +154,8 @@ def accuracies(catalogue: Catalogue, scorer: Path, seed: int = 0) -> dict[str, f
         Item(id=f"{item.id}-near", scene=rng.choice(neighbours(item.scene)), caption="")
         for item in items
     )
-    pictures = [draw_items(items), draw_items(items, rng), draw_items(near, rng)]
+    shown = np.stack([np.asarray(draw_item(item, rendering=rendering)) for item in items])
+    pictures = [shown, draw_items(items, rng), draw_items(near, rng)]
     seen = judge.see(np.concatenate(pictures))
     places = range(len(items))
     true = [describe(item.scene, rng) for item in items]
