@@ -1,11 +1,13 @@
 """The packed engine: the plain one's readings, whatever is packed with what."""
 
 import logging
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from nightshift.models.engine import blocks, lockstep
 from nightshift.models.engine.enhancement import effective
@@ -15,7 +17,7 @@ from nightshift.models.engine.memory import TokenBudget
 from nightshift.models.engine.packed import PackedEngine
 from nightshift.models.engine.packing import batches, most_variants, why_whole
 from nightshift.models.engine.plain import PlainEngine
-from nightshift.models.engine.prompts import Prepared
+from nightshift.models.engine.prompts import PromptGroup
 from nightshift.models.families.qwen2_5_vl import Qwen25VL
 from nightshift.models.load import load_scorer
 from nightshift.models.scorer import Group
@@ -45,8 +47,12 @@ COMPOSED = Group(
     prefix=("Query image", picture(2, (84, 56)), "Candidate image"),
     suffixes=((picture(1), "same?"), (picture(3, (56, 112)), picture(2), "Is it the same?")),
 )
+PAIRS = Group(
+    prefix=("Query image", picture(7), "Candidate image"),
+    suffixes=tuple((picture(10 + i // 2, (56, 28)), f"same{' red' * i}?") for i in range(16)),
+)
 PREFIXES = [*PICTURES, ONE_SUFFIX, TEXT_ONLY, TWO_PICTURES]
-EVERYTHING = [*PREFIXES, COMPOSED, MANY_SUFFIXES]
+EVERYTHING = [*PREFIXES, COMPOSED, MANY_SUFFIXES, PAIRS]
 
 
 @pytest.fixture(scope="session")
@@ -82,6 +88,7 @@ def test_a_group_reads_what_its_whole_prompts_read(
         *(EnhancementParams(trigger=layer) for layer in (0, 9, 16)),
         EnhancementParams(alpha=0.3, activation="identity", lens_norm="none"),
         EnhancementParams(memory="all"),
+        EnhancementParams(memory="all", trigger=6),
         EnhancementParams(norm_match="sequence"),
     ],
     ids=str,
@@ -93,16 +100,23 @@ def test_all_kinds_of_groups_together_read_what_whole_prompts_read(
 
 
 @pytest.mark.parametrize("share", [0.2, 0.35, 0.5])
+@pytest.mark.parametrize("last", [MANY_SUFFIXES, PAIRS], ids=["texts", "pictures"])
+@pytest.mark.parametrize("memory", ["image", "all"])
 def test_suffixes_of_one_prefix_may_fire_at_different_layers_or_not_at_all(
-    packed: PackedEngine, plain: PlainEngine, share: float
+    packed: PackedEngine,
+    plain: PlainEngine,
+    share: float,
+    last: Group,
+    memory: Literal["image", "all"],
 ) -> None:
-    groups = [*PREFIXES, MANY_SUFFIXES]
-    quiet = score(plain, groups, EnhancementParams(gamma=1.0))
-    params = EnhancementParams(gamma=between([r.trace.uncertainty for r in quiet], share))
+    groups = [*PREFIXES, COMPOSED, last]
+    quiet = score(plain, [last], EnhancementParams(gamma=1.0))
+    gamma = between([r.trace.uncertainty for r in quiet], share)
+    params = EnhancementParams(gamma=gamma, memory=memory)
 
     found = score(packed, groups, params)
 
-    of_one_prefix = {reading.trace.layer for reading in found[-len(MANY_SUFFIXES.suffixes) :]}
+    of_one_prefix = {reading.trace.layer for reading in found[-len(last.suffixes) :]}
     assert None in of_one_prefix
     assert len(of_one_prefix) >= 3
     assert_same(found, score(plain, groups, params))
@@ -224,11 +238,10 @@ def test_a_pack_is_one_sequence_under_a_four_dimensional_mask(
     [
         (ON, PICTURES[0], None),
         (ON, TEXT_ONLY, None),
-        (OFF, COMPOSED, None),
-        (EnhancementParams(alpha=0.0, memory="all"), COMPOSED, None),
-        (EnhancementParams(gamma=1.0), COMPOSED, None),
-        (ON, COMPOSED, "the suffix's own pictures"),
-        (EnhancementParams(memory="all"), PICTURES[0], "memory=all"),
+        (ON, COMPOSED, None),
+        (EnhancementParams(memory="all"), PICTURES[0], None),
+        (EnhancementParams(alpha=0.0, norm_match="sequence"), COMPOSED, None),
+        (EnhancementParams(gamma=1.0, norm_match="sequence"), COMPOSED, None),
         (EnhancementParams(norm_match="sequence", trigger=3), PICTURES[0], "norm_match=sequence"),
     ],
 )
@@ -239,13 +252,11 @@ def test_what_cannot_be_packed_exactly_is_read_whole_and_told(
     reason: str | None,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    prepared = packed.prepare([group])
-    assert isinstance(prepared, Prepared)
     with caplog.at_level(logging.WARNING):
         score(packed, [group], params)
         score(packed, [group], params)
 
-    told = why_whole(prepared.groups[0], effective(params))
+    told = why_whole(effective(params))
     if reason is None:
         assert told is None
         assert not caplog.records
@@ -266,7 +277,9 @@ def test_batches_hold_every_suffix_once_and_keep_to_the_budget(
     packed: PackedEngine, budget: int, params: EnhancementParams
 ) -> None:
     groups = packed.prepare(EVERYTHING).groups
-    variants = most_variants(params, 18)
+
+    def variants(group: PromptGroup) -> int:
+        return most_variants(group, params, 18)
 
     cut = list(batches(groups, budget, variants))
 
@@ -275,7 +288,8 @@ def test_batches_hold_every_suffix_once_and_keep_to_the_budget(
     for batch in cut:
         longest = max(len(group.prefix.ids) for group in batch)
         tokens = sum(
-            longest * min(variants, len(group.suffixes)) + sum(len(s.ids) for s in group.suffixes)
+            longest * min(variants(group), len(group.suffixes))
+            + sum(len(s.ids) for s in group.suffixes)
             for group in batch
         )
         assert tokens <= budget or sum(len(group.suffixes) for group in batch) == 1
@@ -296,6 +310,31 @@ def test_a_prefix_goes_through_the_decoder_once(packed: PackedEngine, qwen: Qwen
     suffixes = sum(len(suffix.ids) for suffix in group.suffixes)
     # Blocks hold suffixes of similar length: little of them is padding.
     assert len(group.prefix.ids) + suffixes <= sum(tokens) < len(group.prefix.ids) + 1.3 * suffixes
+
+
+def test_a_prefix_is_read_once_up_to_the_layer_where_prompts_look_at_their_own_pictures(
+    packed: PackedEngine, qwen: Qwen25VL
+) -> None:
+    prepared = packed.prepare([PAIRS])
+    (group,) = prepared.groups
+    tokens = {3: 0, 10: 0}
+
+    def counted(layer: int) -> RemovableHandle:
+        def hook(_module: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> None:
+            tokens[layer] += inputs[0].shape[:2].numel()
+
+        return qwen.decoder.feed_forwards[layer].register_forward_hook(hook)
+
+    hooks = [counted(layer) for layer in tokens]
+    try:
+        packed.score(prepared, labels=LABELS, enhancement=EnhancementParams(trigger=8))
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+    # Two suffixes show the same picture: they share what it made of the prefix.
+    variants = len(group.suffixes) // 2
+    assert tokens[10] - tokens[3] == (variants - 1) * len(group.prefix.ids)
 
 
 # When things go wrong.

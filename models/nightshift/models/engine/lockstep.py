@@ -1,6 +1,6 @@
 """Prefixes and suffixes side by side through the decoder, layer after layer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -9,6 +9,7 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 from nightshift.models.engine.blocks import Block, fold, prefixes, suffix_blocks, take
 from nightshift.models.engine.enhancement import Watch, blend, correction, trigger_layers
 from nightshift.models.engine.family import Family, Steps, VisualTokens
+from nightshift.models.engine.packing import looks
 from nightshift.models.engine.prompts import PromptGroup
 from nightshift.models.scorer import Trace
 from nightshift.schema.runs import EnhancementParams
@@ -22,6 +23,10 @@ _LENS_ROWS = 128
 
 #: Keys and values of the prefixes in one layer, (rows, heads, length, head width) each.
 _Memory = tuple[Tensor, Tensor]
+#: A group, and the first of its suffixes whose prompt looks at the same again.
+_Look = tuple[int, int]
+#: A row of the prefixes, and the look that changes it.
+_Fork = tuple[int, _Look]
 
 
 class Lockstep:
@@ -30,7 +35,7 @@ class Lockstep:
     Args:
         family: The loaded model.
         steps: Its layers, taken apart.
-        groups: Prompts; only prefixes hold pictures that the enhancement may look at.
+        groups: Prompts.
         seen: Visual tokens of the distinct pictures.
         enhancement: As `effective` returned it.
     """
@@ -49,28 +54,35 @@ class Lockstep:
         self._window = trigger_layers(enhancement, len(family.decoder.layers))
         groups = sorted(groups, key=lambda one: -len(one.prefix.ids))
         ordered = [
-            (i, len(g.prefix.ids), suffix) for i, g in enumerate(groups) for suffix in g.suffixes
+            (i, len(g.prefix.ids), suffix, (i, look))
+            for i, g in enumerate(groups)
+            for suffix, look in zip(g.suffixes, looks(g, enhancement), strict=True)
         ]
         ordered.sort(key=lambda one: (-one[1], -len(one[2].ids)))
         self._prefixes = prefixes(family, steps, groups, seen)
         self._step = _TOKENS_PER_STEP.get(self._prefixes.states.device.type, 16_384)
-        self._blocks = list(suffix_blocks(family, steps, ordered, seen, self._step))
+        parts = [one[:3] for one in ordered]
+        self._blocks = list(suffix_blocks(family, steps, parts, seen, self._step))
         #: `group/suffix` of each prompt, in the order of everything below.
-        self.places = [suffix.place for _, _, suffix in ordered]
-        self._groups = [group for group, _, _ in ordered]
-        #: The row of each prompt's prefix: all start from the same one.
-        self._owners = list(self._groups)
-        self._memories = [
-            torch.cat([seen[i].tokens for i in g.prefix.pictures]) if g.prefix.pictures else None
-            for g in groups
-        ]
+        self.places = [suffix.place for _, _, suffix in parts]
+        #: The row of each prompt's prefix: all of a group start from the same one.
+        self._owners = [group for group, _, _ in parts]
+        #: What each prompt would look at again: the same for those that look at the same.
+        self._looks = [look for *_, look in ordered]
+        if enhancement.memory == "all":
+            self._memories = dict(zip(self._looks, self._embedded(), strict=True))
+        else:
+            shown = {
+                look: groups[group].prefix.pictures + suffix.pictures
+                for group, _, suffix, look in ordered
+            }
+            self._memories = {
+                look: torch.cat([seen[i].tokens for i in pictures])
+                for look, pictures in shown.items()
+                if pictures
+            }
         self._watch = Watch(
-            self._decoder,
-            enhancement,
-            [
-                enhancement.memory == "all" or bool(groups[i].prefix.pictures + suffix.pictures)
-                for i, _, suffix in ordered
-            ],
+            self._decoder, enhancement, [look in self._memories for look in self._looks]
         )
 
     def run(self) -> Tensor:
@@ -93,17 +105,24 @@ class Lockstep:
         """What the enhancement did to each prompt."""
         return self._watch.traces()
 
+    def _embedded(self) -> Iterator[Tensor]:
+        """What the decoder is about to read of each prompt, (length, width)."""
+        own = self._prefixes
+        for block in self._blocks:
+            for states, group, end in zip(block.states, block.groups, block.ends, strict=True):
+                yield torch.cat([own.states[group, : own.lengths[group]], states[: end + 1]])
+
     def _advance_prefixes(
         self, layer: int, fired: Sequence[int], *, last: bool
-    ) -> tuple[_Memory, dict[int, Tensor]]:
+    ) -> tuple[_Memory, dict[_Fork, Tensor]]:
         """Move prefixes past a layer; in the last one only their keys and values are wanted.
 
         Returns:
-            Keys and values, and the enhanced variant of each row that fired prompts have read.
+            Keys and values, and what each look of prompts that fired makes of the row they read.
         """
-        enhanced: dict[int, Tensor] = {}
+        enhanced: dict[_Fork, Tensor] = {}
         memories: list[_Memory] = []
-        forks = {self._owners[prompt] for prompt in fired}
+        forks = self._forks(fired)
         own, cos, sin = self._prefixes, *self._prefixes.rotary
         for rows, groups, length in own.steps(self._step):
             states = own.states[rows, :length]
@@ -120,11 +139,12 @@ class Lockstep:
             states = self._steps.attended(layer, states, heads)
             x = self._steps.feed_forward_input(layer, states)
             f = self._decoder.feed_forwards[layer](x)
-            for i, group in enumerate(groups):
-                if rows.start + i in forks:
-                    blended = self._blend(layer, group, x[i], f[i])
-                    enhanced[rows.start + i] = states[i] + blended
-                    own.deepen(layer, [group], enhanced[rows.start + i][None])
+            for row, look in forks:
+                if row in range(rows.start, rows.stop):
+                    i = row - rows.start
+                    fork = states[i] + self._blend(layer, look, x[i], f[i])
+                    own.deepen(layer, [groups[i]], fork[None])
+                    enhanced[row, look] = fork
             own.states[rows, :length] = f.add_(states)
             own.deepen(layer, groups, own.states[rows, :length])
         return _joined(memories), enhanced
@@ -154,33 +174,34 @@ class Lockstep:
         x = self._steps.feed_forward_input(layer, states)
         f = self._decoder.feed_forwards[layer](x)
         changed = [i for i, prompt in enumerate(block.prompts) if prompt in fired]
-        for group in {block.groups[i] for i in changed}:
-            of_group = [i for i in changed if block.groups[i] == group]
-            blended = self._blend(
-                layer, group, x[of_group].flatten(0, 1), f[of_group].flatten(0, 1)
-            )
-            f[of_group] = blended.unflatten(0, (len(of_group), -1))
+        for look in {self._looks[block.prompts[i]] for i in changed}:
+            alike = [i for i in changed if self._looks[block.prompts[i]] == look]
+            blended = self._blend(layer, look, x[alike].flatten(0, 1), f[alike].flatten(0, 1))
+            f[alike] = blended.unflatten(0, (len(alike), -1))
         block.states = f.add_(states)
         if not last:
             block.deepen(layer)
 
-    def _blend(self, layer: int, group: int, x: Tensor, f: Tensor) -> Tensor:
-        """Feed-forward outputs (length, width) of one group, with its pictures in them."""
-        memory, params = self._memories[group], self._enhancement
-        assert memory is not None
-        delta = correction(x, memory, self._decoder.gate_sizes[layer], params.activation)
+    def _forks(self, fired: Sequence[int]) -> list[_Fork]:
+        """The distinct ones that some prompts make, in their order."""
+        return list(dict.fromkeys((self._owners[one], self._looks[one]) for one in fired))
+
+    def _blend(self, layer: int, look: _Look, x: Tensor, f: Tensor) -> Tensor:
+        """Feed-forward outputs (length, width) with what a look sees again in them."""
+        params, size = self._enhancement, self._decoder.gate_sizes[layer]
+        delta = correction(x, self._memories[look], size, params.activation)
         return blend(f, delta, params.alpha, params.norm_match)
 
-    def _settle(self, enhanced: Mapping[int, Tensor], fired: Sequence[int]) -> None:
+    def _settle(self, enhanced: Mapping[_Fork, Tensor], fired: Sequence[int]) -> None:
         """Give prompts that fired the enhanced variant of their prefix; drop rows nobody reads."""
         own = self._prefixes
-        places = {row: len(own.groups) + i for i, row in enumerate(enhanced)}
+        places = {fork: len(own.groups) + i for i, fork in enumerate(enhanced)}
         length = own.states.shape[1]
         added = [pad(states, (0, 0, 0, length - len(states))) for states in enhanced.values()]
         states = torch.cat([own.states, torch.stack(added)])
-        groups = own.groups + [own.groups[row] for row in enhanced]
+        groups = own.groups + [own.groups[row] for row, _ in enhanced]
         for prompt in fired:
-            self._owners[prompt] = places[self._owners[prompt]]
+            self._owners[prompt] = places[self._owners[prompt], self._looks[prompt]]
         kept = sorted(set(self._owners))
         self._owners = [kept.index(row) for row in self._owners]
         own.states, own.groups = states[kept], [groups[row] for row in kept]

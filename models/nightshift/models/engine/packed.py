@@ -63,15 +63,11 @@ class PackedEngine:
         label_ids = [text.label(word) for word in labels.words]
         enhancement = effective(enhancement)
         seen = see(self._family, prepared.pictures)
-        packed: list[PromptGroup] = []
-        whole: list[PromptGroup] = []
-        for group in prepared.groups:
-            reason = why_whole(group, enhancement)
-            (whole if reason else packed).append(group)
+        if reason := why_whole(enhancement):
             self._tell(reason)
-        found = self._read(packed, seen, label_ids, enhancement)
-        prompts = [prompt for group in whole for prompt in group.prompts()]
-        found.update(self._plain.read(prompts, seen, label_ids, enhancement))
+            found = self._plain.read(prepared.prompts, seen, label_ids, enhancement)
+        else:
+            found = self._read(prepared.groups, seen, label_ids, enhancement)
         return prepared.arranged(found)
 
     def _read(
@@ -89,13 +85,15 @@ class PackedEngine:
             found.update(readings_of(lockstep.places, found_here, lockstep.traces()))
             self._family.work.prefixes += len(batch)
 
-        variants = most_variants(enhancement, len(self._family.decoder.layers))
+        def variants(group: PromptGroup) -> int:
+            return most_variants(group, enhancement, len(self._family.decoder.layers))
+
         self._budget.run(
             groups, lambda work, budget: batches(work, budget, variants), forward, alone
         )
         return found
 
-    def _tell(self, reason: str | None) -> None:
-        if reason and reason not in self._told:
+    def _tell(self, reason: str) -> None:
+        if reason not in self._told:
             self._told.add(reason)
             _log.warning("some pairs are scored one by one, not packed: %s", reason)

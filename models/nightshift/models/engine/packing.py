@@ -1,42 +1,61 @@
 """Which groups of prompts go through the decoder together."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from nightshift.models.engine.enhancement import trigger_layers
 from nightshift.models.engine.prompts import Part, PromptGroup
 from nightshift.schema.runs import EnhancementParams
 
-__all__ = ["alone", "batches", "most_variants", "why_whole"]
+__all__ = ["alone", "batches", "looks", "most_variants", "why_whole"]
 
 
-def why_whole(group: PromptGroup, enhancement: EnhancementParams) -> str | None:
-    """Why a group cannot be packed with the same result; None where it can.
+def why_whole(enhancement: EnhancementParams) -> str | None:
+    """Why prompts cannot be packed with the same result; None where they can.
+
+    Args:
+        enhancement: As `effective` returned it.
+    """
+    if _may_fire(enhancement) and enhancement.norm_match == "sequence":
+        return "norm_match=sequence makes every position depend on the whole prompt"
+    return None
+
+
+def looks(group: PromptGroup, enhancement: EnhancementParams) -> list[int]:
+    """What each prompt of a group would look at again.
 
     Args:
         group: Prompts that share their beginning.
         enhancement: As `effective` returned it.
+
+    Returns:
+        By suffix, the first suffix whose prompt looks at the very same.
+    """
+    if enhancement.memory == "all":
+        return list(range(len(group.suffixes)))
+    first: dict[tuple[int, ...], int] = {}
+    return [first.setdefault(suffix.pictures, i) for i, suffix in enumerate(group.suffixes)]
+
+
+def most_variants(group: PromptGroup, enhancement: EnhancementParams, n_layers: int) -> int:
+    """How many variants of a group's prefix a forward may come to hold at a time.
+
+    Args:
+        group: Prompts that share their beginning.
+        enhancement: As `effective` returned it.
+        n_layers: Depth of the decoder.
     """
     if not _may_fire(enhancement):
-        return None
-    if enhancement.norm_match == "sequence":
-        return "norm_match=sequence makes every position depend on the whole prompt"
-    if enhancement.memory == "all":
-        return "memory=all lets the prefix look at the suffix"
-    if any(suffix.pictures for suffix in group.suffixes):
-        return "the enhancement lets the prefix look at the suffix's own pictures"
-    return None
-
-
-def most_variants(enhancement: EnhancementParams, n_layers: int) -> int:
-    """How many variants of one prefix a forward may come to hold at a time."""
-    if enhancement.trigger != "entropy" or not _may_fire(enhancement):
         return 1
-    return 1 + len(trigger_layers(enhancement, n_layers))
+    n_looks = len(set(looks(group, enhancement)))
+    if enhancement.trigger != "entropy":
+        return n_looks
+    # As it is, and what each look made of it at each layer.
+    return 1 + n_looks * len(trigger_layers(enhancement, n_layers))
 
 
 def batches(
-    groups: Sequence[PromptGroup], budget: int, variants: int
+    groups: Sequence[PromptGroup], budget: int, variants: Callable[[PromptGroup], int]
 ) -> Iterator[list[PromptGroup]]:
     """Groups of similar length together; a pure function of its arguments.
 
@@ -45,7 +64,8 @@ def batches(
     Args:
         groups: In any order.
         budget: Tokens of a batch, padding of prefixes included.
-        variants: As `most_variants` gives them; each counts as one more prefix.
+        variants: As `most_variants` gives them; each counts as one more prefix, but never more
+            than there are suffixes.
 
     Yields:
         One prompt at least, even if it exceeds the budget.
@@ -54,10 +74,11 @@ def batches(
     tokens = longest = 0
     for group in sorted(groups, key=lambda one: -len(one.prefix.ids)):
         taken: list[Part] = []
+        most = variants(group)
         for suffix in group.suffixes:
             # The first prefix is the longest: the others are padded to it.
             longest = longest or len(group.prefix.ids)
-            cost = len(suffix.ids) + (longest if len(taken) < variants else 0)
+            cost = len(suffix.ids) + (longest if len(taken) < most else 0)
             if tokens and tokens + cost > budget:
                 if taken:
                     batch.append(replace(group, suffixes=tuple(taken)))
