@@ -1,8 +1,20 @@
+import subprocess
+import sys
+
 import pytest
 from sqlalchemy import text
 
-from nightshift.schema.errors import ServiceUnavailableError
+from nightshift.schema.errors import LeaseLostError, ServiceUnavailableError
 from nightshift.stores import leases
+
+_HOLDS_FOR_EVER = """
+import sys, time
+from nightshift.stores import leases
+from nightshift.stores.database import Database
+with leases.hold(Database(sys.argv[1]), "milvus-writer", "slow", ttl_s=1.0):
+    print("held", flush=True)
+    time.sleep(600)
+"""
 
 
 def test_one_holder_at_a_time(database):
@@ -48,3 +60,83 @@ def test_whoever_waits_for_a_lease_may_give_up(database):
         leases.hold(database, "milvus-writer", "b", waiting=give_up),
     ):
         pass
+
+
+def test_a_slow_holder_keeps_its_lease_beyond_its_term_and_a_killed_one_does_not(
+    database, database_url
+):
+    slow = subprocess.Popen(
+        [sys.executable, "-c", _HOLDS_FOR_EVER, database_url], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert slow.stdout.readline() == "held\n"
+        sleep_until_it_runs_out(database)
+        assert leases.acquire(database, "milvus-writer", "second", 30) is None
+    finally:
+        slow.kill()
+        slow.communicate()
+
+    with leases.hold(database, "milvus-writer", "second", timeout_s=60) as token:
+        assert token == 2
+
+
+def test_those_who_call_themselves_the_same_take_turns(database):
+    with (
+        leases.hold(database, "milvus-writer", "doctor"),
+        pytest.raises(ServiceUnavailableError, match="was not free"),
+        leases.hold(database, "milvus-writer", "doctor", timeout_s=0.1),
+    ):
+        pass
+
+    with leases.hold(database, "milvus-writer", "doctor", timeout_s=0.1):
+        pass
+
+
+def test_a_holder_whose_lease_went_to_another_learns_of_it_and_takes_nothing_back(database):
+    with (
+        pytest.raises(LeaseLostError, match="milvus-writer"),
+        leases.hold(database, "milvus-writer", "frozen", ttl_s=0.2),
+    ):
+        hand_over(database, "second")
+        sleep_until_it_runs_out(database)
+
+    assert holder_and_token(database) == ("second", 2)
+
+
+def test_a_holder_learns_that_another_has_come_and_gone(database):
+    with (
+        pytest.raises(LeaseLostError, match="milvus-writer"),
+        leases.hold(database, "milvus-writer", "frozen"),
+    ):
+        hand_over(database, "second")
+        leases.release(database, "milvus-writer", "second")
+
+    assert leases.acquire(database, "milvus-writer", "third", 30) == 3
+
+
+def hand_over(database, holder):
+    """As if the lease had run out: in one step, before it is renewed."""
+    with database.begin() as connection:
+        connection.execute(
+            text(
+                "UPDATE lease SET holder = :holder, token = token + 1, "
+                "expires_at = clock_timestamp() + interval '0.2 s'"
+            ),
+            {"holder": holder},
+        )
+
+
+def sleep_until_it_runs_out(database):
+    """By what the row says now, whatever renewals come meanwhile."""
+    with database.begin() as connection:
+        connection.execute(
+            text(
+                "SELECT pg_sleep(greatest(0, extract(epoch FROM expires_at - clock_timestamp())))"
+                " FROM lease"
+            )
+        )
+
+
+def holder_and_token(database):
+    with database.begin() as connection:
+        return tuple(connection.execute(text("SELECT holder, token FROM lease")).one())

@@ -15,7 +15,9 @@ from nightshift.schema.errors import (
     NotFoundError,
     ServiceUnavailableError,
 )
+from nightshift.stores.database import Database
 from nightshift.stores.embedded import Stack
+from nightshift.stores.leases import hold_writer
 from nightshift.stores.milvus import INDEX_TYPES, VectorStore
 from nightshift.stores.milvus.indexes import build_parameters
 from nightshift.stores.milvus.rows import key_ranges, ordered
@@ -379,6 +381,38 @@ def test_a_torn_index_is_mended_by_load_and_nothing_is_lost(
     assert all_keys(fresh, name) == sorted(keys)
     assert fresh.search(name, unit(1000)[3:4], 1)[0][0].key == keys[3]
     fresh.close()
+
+
+def test_writers_at_once_take_turns_on_lite_and_lose_nothing(
+    stack: Stack, vector_store: VectorStore, database_url: str
+):
+    vector_store.create("turns", DIM)
+    inside: list[int] = []
+    start = threading.Barrier(2)
+
+    def write(writer: int) -> None:
+        with Database(database_url) as database, VectorStore(stack.urls().milvus_uri) as own:
+            start.wait()
+            for batch in range(6):
+                first = writer * 10_000 + batch * 300
+                with hold_writer(database, own, "worker"):
+                    inside.append(writer)
+                    own.upsert("turns", [key(first + n) for n in range(300)], unit(300, seed=first))
+                    own.flush("turns")
+                    inside.append(writer)
+
+    writers = [threading.Thread(target=write, args=(n,)) for n in range(2)]
+    for one in writers:
+        one.start()
+    for one in writers:
+        one.join()
+    # What two writers lose between them is lost at the next kill.
+    stack.kill("milvus")
+    stack.up(0, dispatcher=False)
+
+    assert len(inside) == 24
+    assert inside[::2] == inside[1::2], "one went in while the other was at work"
+    assert len(set(all_keys(vector_store, "turns"))) == 3600
 
 
 def test_flushed_rows_survive_a_kill(stack: Stack, vector_store: VectorStore):

@@ -5,13 +5,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import psycopg2
-from sqlalchemy import make_url
+from sqlalchemy import make_url, text
 
 from nightshift.cli.wait import wait_for_run
-from nightshift.schema.states import RunState
-from nightshift.stores import runs
+from nightshift.schema.states import RunState, Stage
+from nightshift.stores import leases, runs
 from nightshift.stores.ledger import Ledger
 from nightshift.stores.milvus import VectorStore
+from nightshift.workers import do_job
 from nightshift.workers.do_job import _hand_back
 from nightshift.workers.search import _search
 from tests.stores.damage import tear_index
@@ -30,6 +31,26 @@ def test_a_job_is_handed_back_once_postgres_returns(stack, database_url, databas
 
     row = job_row(database, run_id, 1)
     assert (row.state, row.attempt) == ("queued", 0)
+
+
+def test_a_job_whose_turn_to_write_went_to_another_worker_is_handed_back(database, monkeypatch):
+    run_id = add_index_run(database)
+    ledger = Ledger(database, worker_id="a", lease_s=30, max_attempts=3)
+    claim = ledger.claim(run_id, 1)
+    with database.begin() as connection:
+        run = runs.get_run(connection, run_id)
+    session = SimpleNamespace(ledger=ledger, settings=SimpleNamespace(lease_s=30.0), neighbours=1)
+
+    def write(*_):
+        with leases.hold(database, "milvus-writer", "a"), database.begin() as connection:
+            connection.execute(text("UPDATE lease SET holder = 'b', token = token + 1"))
+
+    monkeypatch.setitem(do_job._STAGES, Stage.EMBED, write)
+    do_job._do_claimed(session, run, claim, None)
+
+    row = job_row(database, run_id, 1)
+    assert (row.state, row.attempt) == ("queued", 0)
+    assert "milvus-writer" in row.error
 
 
 def test_who_waits_for_a_run_outlasts_a_restart_of_postgres(stack, database_url, database):

@@ -1,7 +1,10 @@
 """Named leases in Postgres: one holder at a time, a fencing token a grant, expiry by its clock."""
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from secrets import token_hex
+from threading import Event, Thread
 from time import monotonic, sleep
 
 from sqlalchemy import Connection, text
@@ -11,6 +14,8 @@ from nightshift.stores.database import Database
 from nightshift.stores.milvus import VectorStore
 
 __all__ = ["acquire", "confirm", "hold", "hold_writer", "release"]
+
+_log = logging.getLogger(__name__)
 
 
 def acquire(database: Database, name: str, holder: str, ttl_s: float) -> int | None:
@@ -58,16 +63,21 @@ def confirm(connection: Connection, name: str, token: int) -> None:
         )
 
 
-def release(database: Database, name: str, holder: str) -> None:
-    """Let the next one in at once; harmless where the lease was lost already."""
+def release(database: Database, name: str, holder: str) -> bool:
+    """Let the next one in at once; harmless where the lease was lost already.
+
+    Returns:
+        Whether nobody else has had the lease since it was acquired.
+    """
     with database.begin() as connection:
-        connection.execute(
+        released = connection.execute(
             text(
                 "UPDATE lease SET expires_at = '-infinity', holder = '' "
                 "WHERE name = :name AND holder = :holder"
             ),
             {"name": name, "holder": holder},
         )
+    return released.rowcount == 1
 
 
 @contextmanager
@@ -82,18 +92,23 @@ def hold(
 ) -> Iterator[int]:
     """Wait for a lease, hold it for the block, release it.
 
+    It is renewed beside the block, so the block may take as long as it takes.
+
     Args:
         database: Postgres.
         name: Of the lease.
-        holder: Who wants it.
+        holder: Who wants it; several that call themselves the same take turns too.
         ttl_s: How long it outlives a holder that dies.
         timeout_s: How long to wait for it.
         waiting: Called again and again during the wait; may raise to give up.
 
     Raises:
         ServiceUnavailableError: When it could not be had within `timeout_s`.
+        LeaseLostError: At the end of the block, when another has had the lease meanwhile: this
+            process was frozen, or Postgres away, for longer than `ttl_s`.
     """
     deadline = monotonic() + timeout_s
+    holder = f"{holder} {token_hex(4)}"
     while (token := acquire(database, name, holder, ttl_s)) is None:
         if monotonic() > deadline:
             raise ServiceUnavailableError(
@@ -101,10 +116,22 @@ def hold(
             )
         waiting()
         sleep(0.02)
+    ended = Event()
+    renewal = Thread(
+        target=_renew, args=(database, name, holder, ttl_s, ended), name="renewal", daemon=True
+    )
+    renewal.start()
     try:
         yield token
     finally:
-        release(database, name, holder)
+        ended.set()
+        renewal.join()
+        kept = release(database, name, holder)
+    if not kept:
+        raise LeaseLostError(
+            f"the lease {name!r} went to another process while {holder} relied on it (it was "
+            "frozen, or Postgres away): do this step again"
+        )
 
 
 def hold_writer(
@@ -124,3 +151,23 @@ def hold_writer(
     if not vectors.is_lite:
         return nullcontext()
     return hold(database, "milvus-writer", holder, waiting=waiting)
+
+
+def _renew(database: Database, name: str, holder: str, ttl_s: float, ended: Event) -> None:
+    """Push the end of a lease away until it is released or lost."""
+    while not ended.wait(ttl_s / 8):
+        try:
+            with database.begin() as connection:
+                renewed = connection.execute(
+                    text(
+                        "UPDATE lease SET expires_at = clock_timestamp() + "
+                        "make_interval(secs => :ttl) WHERE name = :name AND holder = :holder"
+                    ),
+                    {"name": name, "holder": holder, "ttl": ttl_s},
+                )
+        except ServiceUnavailableError as error:
+            _log.warning("the lease %r may run out: %s", name, error)
+        else:
+            if renewed.rowcount == 0:
+                _log.warning("%s has lost the lease %r", holder, name)
+                return

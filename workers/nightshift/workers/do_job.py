@@ -135,6 +135,8 @@ def _do_claimed(
         _hand_back(session, claim, str(error))
     except LeaseLostError as error:
         _log.warning("%s", error)
+        if error.job_id == 0:  # a named lease: the job itself is still in these hands
+            _hand_back(session, claim, str(error))
     except ModelError as error:
         _model_failed(session, claim, error)
     except NightshiftError as error:
