@@ -93,7 +93,9 @@ _PARTS = click.Choice(["image", "text", "text,image"])
 )
 @click.option(
     "--enhancement",
-    help="Visual enhancement: on, off, or a layer to force it at.  [default: retllm on, else off]",
+    metavar="WORDS",
+    help="Visual enhancement: on, off, a layer to force it at, or its parameters by name, such as "
+    "alpha=0.2,gamma=0.8 on top of the preset's.  [default: retllm on, else off]",
 )
 @click.option(
     "--quantum",
@@ -164,6 +166,7 @@ def rerank(
       nightshift rerank shop --queries photos/ --scorer ./my-mllm --method indexmllm
       nightshift rerank shop --queries queries.jsonl --scorer ./my-mllm --top-k 20 --dry-run
     """
+    from nightshift.cli.enhancement import read_enhancement
     from nightshift.cli.planning import index_parts, query_set_parts
     from nightshift.cli.services import open_services
     from nightshift.cli.wait import wait_for_run
@@ -215,9 +218,9 @@ def rerank(
                 min_pixels=min_pixels,
                 max_pixels=max_pixels,
                 enhancement=(
-                    chosen.enhancement.model_copy(update={"trigger": _trigger(enhancement)})
-                    if enhancement
-                    else chosen.enhancement
+                    chosen.enhancement
+                    if enhancement is None
+                    else read_enhancement(enhancement, chosen.enhancement)
                 ),
             ),
         )
@@ -256,16 +259,6 @@ def rerank(
         if wait:
             state = wait_for_run(services.database, planned.run_id, quiet=as_json).value
     _report(planned.run_id, imported.n_queries, imported.failed, state, as_json=as_json, wait=wait)
-
-
-def _trigger(enhancement: str) -> "Literal['entropy', 'never'] | int":
-    from nightshift.schema.errors import ConfigurationError
-
-    if enhancement in {"on", "off"}:
-        return "entropy" if enhancement == "on" else "never"
-    if enhancement.isdecimal():
-        return int(enhancement)
-    raise ConfigurationError(f"--enhancement is on, off or a layer number, not {enhancement!r}")
 
 
 def _show_estimate(estimate: "RerankEstimate", params: "RunParams", *, as_json: bool) -> None:

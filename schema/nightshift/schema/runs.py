@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from nightshift.schema.records import PartKind
 
@@ -32,7 +32,8 @@ ScoreName = Literal["margin_2way", "p_true_full", "number", "listwise"]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Postgres keeps no NaN and no infinity in JSON.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class EnhancementParams(_Frozen):
@@ -50,6 +51,14 @@ class EnhancementParams(_Frozen):
     lens_norm: Literal["final", "none"] = "final"
     activation: Literal["silu", "identity"] = "silu"
     norm_match: Literal["position", "sequence"] = "position"
+
+    @field_validator("window")
+    @classmethod
+    def _lower_first(cls, window: tuple[float, float]) -> tuple[float, float]:
+        if not 0 <= window[0] < window[1]:
+            msg = f"the bounds of a window are at least 0, the lower first; got {window}"
+            raise ValueError(msg)
+        return window
 
 
 class ScorerParams(_Frozen):

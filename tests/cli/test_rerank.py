@@ -1,0 +1,157 @@
+"""`nightshift rerank`: what an operator says is what the stored run is asked to do."""
+
+import json
+from functools import partial
+
+import pytest
+from click.testing import CliRunner
+from sqlalchemy import text
+
+from nightshift.cli.enhancement import read_enhancement
+from nightshift.cli.main import main
+from nightshift.demo import scorer_dir
+from nightshift.models.describe import describe_scorer
+from nightshift.schema.errors import ConfigurationError
+from nightshift.schema.runs import EnhancementParams, RunParams
+from nightshift.scoring.methods.retllm import ENHANCEMENTS
+from tests.query.ranked import add_reference_run
+
+ON, OFF = ENHANCEMENTS["default"], ENHANCEMENTS["off"]
+SCORER = f"hf:{scorer_dir()}"
+
+
+@pytest.fixture
+def rerank(database, settings, tmp_path):
+    """Runs the command on a catalogue whose index is ready; nobody works on what it plans."""
+    add_reference_run(database)
+    with database.begin() as connection:
+        connection.execute(text("UPDATE \"index\" SET state = 'ready'"))
+    queries = tmp_path / "queries.jsonl"
+    queries.write_text('{"id": "a", "text": "a teal thing"}\n')
+    environment = {
+        "NIGHTSHIFT_DATA_DIR": str(tmp_path / "data"),
+        "NIGHTSHIFT_DATABASE_URL": settings.database_url.get_secret_value(),
+        "NIGHTSHIFT_REDIS_URL": settings.redis_url.get_secret_value(),
+        "NIGHTSHIFT_MILVUS_URI": settings.milvus_uri,
+    }
+    words = ["rerank", "things", "--queries", str(queries), "--scorer", SCORER]
+
+    def run(*more: str, exit_code: int = 0):
+        done = CliRunner(env=environment).invoke(main, [*words, *more])
+        assert done.exit_code == exit_code, done.output
+        return done
+
+    return run
+
+
+def _planned(rerank, database, *more):
+    """The stored parameters of a run, and the fingerprint of its scorer."""
+    run_id = json.loads(rerank(*more, "--json").stdout)["run_id"]
+    with database.begin() as connection:
+        row = connection.execute(
+            text("SELECT params, scorer_fingerprint FROM run WHERE id = :run"), {"run": run_id}
+        ).one()
+    return RunParams.model_validate(row.params), row.scorer_fingerprint
+
+
+def test_a_run_keeps_every_option_of_its_method(rerank, database):
+    planned = partial(_planned, rerank, database)
+
+    fused, _ = planned("--framing", "retllm", "--lambda", "0.25", "--quantum", "0.125")
+    listed, _ = planned("--score", "listwise", "--list-orders", "3", "--item-parts", "text")
+    asked, _ = planned("--method", "freeret", "--framing", "freeret_yes_no")
+
+    assert (fused.scorer.framing, fused.fusion, fused.quantum) == ("retllm", 0.25, 0.125)
+    assert (listed.scorer.score, listed.scorer.list_orders) == ("listwise", 3)
+    assert (asked.scorer.framing, asked.fusion, asked.quantum) == ("freeret_yes_no", 0, 0)
+
+
+def test_named_parameters_of_the_enhancement_are_stored_and_name_another_scorer(rerank, database):
+    planned = partial(_planned, rerank, database)
+
+    plain, as_before = planned()
+    _, said_so = planned("--enhancement", "on")
+    ours, another = planned("--enhancement", "alpha=0.2,gamma=0.8")
+    paper, _ = planned("--preset", "paper", "--enhancement", "memory=all")
+
+    assert plain.scorer.enhancement == ON
+    assert as_before == said_so == describe_scorer(SCORER, plain.scorer).fingerprint
+    assert ours.scorer.enhancement == ON.model_copy(update={"alpha": 0.2, "gamma": 0.8})
+    assert another != as_before
+    assert paper.scorer.enhancement == ENHANCEMENTS["paper"].model_copy(update={"memory": "all"})
+
+
+def test_a_dry_run_plans_nothing_and_still_refuses_what_cannot_be(rerank, database):
+    refused = rerank("--dry-run", "--enhancement", "alpha=2", exit_code=2)
+    estimate = json.loads(rerank("--dry-run", "--enhancement", "alpha=1", "--json").stdout)
+
+    assert "alpha=2" in refused.stderr
+    assert (estimate["queries"], estimate["pairs"]) == (1, 0)
+    with database.begin() as connection:
+        assert connection.execute(text("SELECT count(*) FROM run")).scalar_one() == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "changed"),
+    [
+        ("on", {"trigger": "entropy"}),
+        ("off", {"trigger": "never"}),
+        ("5", {"trigger": 5}),
+        ("trigger=5", {"trigger": 5}),
+        ("5, alpha=0.3", {"trigger": 5, "alpha": 0.3}),
+        ("off,alpha=0.3", {"trigger": "never", "alpha": 0.3}),
+        ("window=6:16,top_k=4", {"trigger": "entropy", "window": (6.0, 16.0), "top_k": 4}),
+        (
+            "memory=all,lens_norm=none,activation=identity,norm_match=sequence",
+            {
+                "trigger": "entropy",
+                "memory": "all",
+                "lens_norm": "none",
+                "activation": "identity",
+                "norm_match": "sequence",
+            },
+        ),
+    ],
+)
+def test_words_change_what_they_name_and_turn_it_on(words, changed):
+    assert read_enhancement(words, OFF) == OFF.model_copy(update=changed)
+
+
+def test_every_parameter_can_be_named():
+    other = EnhancementParams(
+        trigger="entropy", alpha=0.5, gamma=0.5, window=(0.25, 0.5), top_k=7, memory="all",
+        lens_norm="none", activation="identity", norm_match="sequence",
+    )  # fmt: skip
+    words = ",".join(
+        f"{name}={':'.join(map(str, value)) if name == 'window' else value}"
+        for name, value in other.model_dump().items()
+    )
+
+    assert all(value != getattr(OFF, name) for name, value in other.model_dump().items())
+    assert read_enhancement(words, OFF) == other
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ("", "on, off, a layer number"),
+        ("maybe", "'maybe'"),
+        ("alhpa=0.2", "'alhpa=0.2'; the fields are trigger, alpha, gamma, window"),
+        ("alpha=0.2,alpha=0.3", "alpha twice"),
+        ("on,off", "trigger twice"),
+        ("alpha=2", "alpha=2: "),
+        ("alpha=", "alpha=: "),
+        ("gamma=inf", "gamma=inf: "),
+        ("gamma=nan", "gamma=nan: "),
+        ("top_k=1", "top_k=1: "),
+        ("memory=text", "memory=text: "),
+        ("trigger=now", "trigger=now: "),
+        ("window=6", "window=6: write window=LOW:HIGH"),
+        ("window=0.6:0.2", "window=0.6:0.2: the bounds of a window"),
+    ],
+)
+def test_a_word_that_cannot_be_is_named(words, named):
+    with pytest.raises(ConfigurationError) as refused:
+        read_enhancement(words, ON)
+
+    assert named in str(refused.value)
