@@ -87,6 +87,7 @@ class Columns:
                 )
             else:
                 # The enhancement needs the visual tokens: the same call as the model's own.
+                self._model.stock.recent.clear()
                 tokens = [[one.tokens for one in see(self._model.stock, shown)]]
                 logits = self._forward(prepared, [prompt], tokens, keep=0)
             found.append(self._read(logits))
@@ -94,6 +95,7 @@ class Columns:
 
     def batched(self) -> NDArray[np.float32]:
         """Batches of 16, logits at the end only, the vision tower once a distinct picture."""
+        self._model.stock.recent.clear()
         prepared = self.whole()
         seen = see(self._model.stock, prepared.pictures)
         prompts = prepared.prompts
@@ -112,6 +114,8 @@ class Columns:
 
     def ours(self) -> NDArray[np.float32]:
         """The engine that the main job runs."""
+        # What an earlier round saw would spare this one the vision tower.
+        self._model.ours.recent.clear()
         found = [
             reading.label_logits
             for work in self._parts

@@ -16,9 +16,10 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, Idefics3Processor
 
-from nightshift.models.binding import engine_for
+from nightshift.models.binding import bind, engine_for
 from nightshift.models.codecs.codec import Codec
 from nightshift.models.codecs.tokens import CodedImage
+from nightshift.models.content import ItemContent
 from nightshift.models.describe import FAMILIES, describe_scorer
 from nightshift.models.engine.enhancement import trigger_layers
 from nightshift.models.engine.family import Family, PixelLimits, VisualTokens
@@ -29,16 +30,21 @@ from nightshift.models.engine.plain import PlainEngine
 from nightshift.models.engine.prompts import Prepared
 from nightshift.models.engine.visual import freeze
 from nightshift.models.load import load_scorer
-from nightshift.models.scorer import Engine, Group, Piece
+from nightshift.models.rendering import pieces
+from nightshift.models.scorer import Engine, Group, PairGroup, Piece
 from nightshift.schema.errors import ModelError
 from nightshift.schema.runs import EnhancementParams, ScorerParams
 from nightshift.scoring.codecs import parse_codec
+from nightshift.scoring.methods.registry import FRAMINGS
+from nightshift.scoring.prompts import Content, Framing
 from tests.models.readings import OFF, ON, assert_same, between, numbers, score
 from tests.models.tiny import picture
 from tests.models.tiny_families import EXPERTS, save_family
 
 ASK = "Does the image match the caption:"
-N_LAYERS = 6
+#: Families whose templates put a space before an answer, and whose tokenizers keep a digit apart
+#: from it.
+SPACED = {"idefics3", "smolvlm"}
 
 
 def asked(*texts: str) -> tuple[tuple[str, ...], ...]:
@@ -165,9 +171,39 @@ def test_readings_are_those_of_the_upstream_forward(
 
 
 def test_a_label_is_the_token_that_an_answer_begins_with(family: Any, folder: Path) -> None:
-    answer = " True" if folder.name in {"idefics3", "smolvlm"} else "True"
+    answer = " True" if folder.name in SPACED else "True"
 
     assert [family.text.label("True")] == family.text.ids(answer)
+
+
+@pytest.mark.parametrize("rule", FRAMINGS.values(), ids=lambda rule: rule.name)
+def test_every_framing_s_labels_are_single_tokens_where_prompts_end(
+    family: Any, folder: Path, rule: Framing
+) -> None:
+    asked = family.asked_for(rule.labels.words)
+
+    digits = rule.labels.words[0].isdigit()
+    if digits and folder.name in SPACED:
+        assert asked.turn.tail == (*family.turn.tail, *family.text.ids(" "))
+        expected = [family.text.ids(word) for word in rule.labels.words]
+    else:
+        assert asked is family
+        expected = [family.text.ids(family.turn.answer_lead + word) for word in rule.labels.words]
+    assert [[asked.text.label(word)] for word in rule.labels.words] == expected
+
+
+def test_a_label_of_several_tokens_is_refused_with_what_it_takes_either_way(family: Any) -> None:
+    lead = family.turn.answer_lead
+    counts = [
+        len(family.text.ids(one)) for one in (f"{lead}Truthfully", " Truthfully"[len(lead) :])
+    ]
+
+    with pytest.raises(ModelError) as refused:
+        family.asked_for(("True", "Truthfully"))
+
+    told = refused.value.message
+    assert f"{lead + 'Truthfully'!r} takes {counts[0]} tokens of {family.text._name}" in told
+    assert f"{' Truthfully'[len(lead) :]!r} takes {counts[1]})" in told
 
 
 def test_a_control_token_in_a_caption_is_text(engine: Engine, family: Any) -> None:
@@ -455,12 +491,59 @@ def test_smolvlms_own_processor_writes_pictures_the_same(tmp_path: Path) -> None
         assert ours == theirs
 
 
+@pytest.mark.parametrize("name", sorted(SPACED))
+def test_digits_are_read_behind_the_space_that_an_answer_begins_with(
+    tmp_path: Path, name: str
+) -> None:
+    folder = save_family(name, tmp_path / name)
+    family = loaded(name, folder)
+    one, other = ItemContent(images=(picture(1),)), ItemContent(images=(picture(2, (90, 40)),))
+    texts = tuple(ItemContent(texts=(text,)) for text in ("a red square", "x", "grass"))
+
+    def logits(framing: str, words: Sequence[str], *candidates: ItemContent) -> np.ndarray:
+        """The upstream library's own, behind the prompt as its tokenizer writes it with a space."""
+        candidate = Content(
+            texts=tuple(text for item in candidates for text in item.texts),
+            n_images=sum(item.n_images for item in candidates),
+        )
+        prompt = FRAMINGS[framing].render(Content(n_images=1), candidate)
+        shown = {"query": one, "candidate": candidates[0]}
+        inputs = upstream(folder, pieces((*prompt.prefix, *prompt.suffix), shown, {}))
+        tokenizer = own_processor(folder).tokenizer
+        space, *digits = (
+            tokenizer.convert_tokens_to_ids(token)
+            for token in tokenizer.tokenize(f" {''.join(words)}")
+        )
+        ids = torch.cat([inputs["input_ids"], torch.tensor([[space]])], dim=1)
+        inputs.update(input_ids=ids, attention_mask=torch.ones_like(ids))
+        with torch.no_grad():
+            found = family._model(**inputs).logits[0, -1, digits]
+        return found.double().numpy()
+
+    def margins(*others: ItemContent, **params: Any) -> list[float]:
+        scorer = bind(family, ScorerParams(enhancement=OFF, **params), "test")
+        group = PairGroup(shared_side="query", shared=one, others=others)
+        (found,) = scorer.score(scorer.prepare([group]))
+        return [reading.margin for reading in found]
+
+    yes, no = logits("object", "10", other)
+    assert margins(other, method="indexmllm", framing="object") == pytest.approx(
+        [yes - no], abs=1e-5
+    )
+    chances = np.exp(logits("retllm_listwise", "123", *texts))
+    chances /= chances.sum()
+    assert margins(*texts, framing="retllm_listwise", score="listwise") == pytest.approx(
+        np.log(chances / (1 - chances)), abs=1e-5
+    )
+
+
 def test_features_of_the_depth_of_the_tower_matter(tmp_path: Path) -> None:
     qwen = loaded("qwen3_vl", save_family("qwen3_vl", tmp_path))
     engine = engine_for(qwen, PixelLimits())
     with_them = numbers(score(engine, PICTURES, OFF))
     see = qwen.see
     qwen.see = lambda pictures: [VisualTokens(tokens=one.tokens) for one in see(pictures)]
+    qwen.recent.clear()
 
     assert np.abs(numbers(score(engine, PICTURES, OFF)) - with_them).max() > 1e-3
 

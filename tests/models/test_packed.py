@@ -395,6 +395,7 @@ def test_a_vision_tower_out_of_memory_sees_fewer_pictures_at_once(
         return tower(pictures)
 
     monkeypatch.setattr(qwen, "see", limited)
+    qwen.recent.clear()
 
     assert_same(score(packed, large, OFF), expected)
     assert sizes[0] == 3
@@ -408,6 +409,7 @@ def test_a_picture_that_does_not_fit_alone_is_refused_with_its_tokens(
         raise torch.OutOfMemoryError("no room")
 
     monkeypatch.setattr(qwen, "see", full)
+    qwen.recent.clear()
 
     with pytest.raises(InputError, match=r"picture 0 has 4 tokens .* limit") as refused:
         score(packed, PICTURES[:1], OFF)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from nightshift.models.content import ItemContent
@@ -38,6 +39,7 @@ def work_of(family: Qwen25VL, engine: Engine, groups: list[Group]) -> Work:
 @pytest.fixture
 def packed(qwen: Qwen25VL) -> PackedEngine:
     assert qwen.steps is not None
+    qwen.recent.clear()
     return PackedEngine(qwen, qwen.steps, PixelLimits())
 
 
@@ -47,8 +49,31 @@ def test_a_packed_prefix_counts_once_and_a_whole_prompt_has_one_of_its_own(
     groups = asked(picture(1), picture(2), picture(1))
 
     assert work_of(qwen, packed, groups) == Work(prefixes=3, pictures=2)
+    qwen.recent.clear()
     plain = PlainEngine(qwen, PixelLimits())
     assert work_of(qwen, plain, groups) == Work(prefixes=12, pictures=2)
+
+
+def test_a_picture_seen_lately_is_not_sent_through_the_tower_again(
+    qwen: Qwen25VL, packed: PackedEngine
+) -> None:
+    assert work_of(qwen, packed, asked(picture(1), picture(2))).pictures == 2
+    assert work_of(qwen, packed, asked(picture(2), picture(3))).pictures == 1
+
+    larger = PackedEngine(qwen, packed._steps, PixelLimits(min_pixels=112 * 112))
+    assert work_of(qwen, larger, asked(picture(2))).pictures == 1, "another size is another picture"
+
+
+def test_what_was_kept_reads_the_same_bit_for_bit(qwen: Qwen25VL, packed: PackedEngine) -> None:
+    groups = asked(picture(1), picture(2))
+    first, again = (
+        packed.score(packed.prepare(groups), labels=LABELS, enhancement=OFF) for _ in range(2)
+    )
+
+    for one, other in zip(first, again, strict=True):
+        for fresh, kept in zip(one, other, strict=True):
+            assert np.array_equal(fresh.label_logits, kept.label_logits)
+            assert fresh.logsumexp == kept.logsumexp
 
 
 def test_a_group_that_does_not_fit_one_batch_reads_its_prefix_again(

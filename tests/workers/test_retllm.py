@@ -6,18 +6,11 @@ from pathlib import Path
 import pytest
 
 from nightshift.schema.runs import ScorePayload
-from nightshift.schema.states import Stage
-from nightshift.stores.retries import split_payload
-from nightshift.workers.score import micro_batches
 from tests.workers.night import Night
 
 pytestmark = pytest.mark.night
 
 _TIED_AT = 1.7346  # log-odds of 0.85
-
-LISTS = ScorePayload(
-    shared_side="query", groups=tuple((query, (1, 2, 3, 4, 5)) for query in range(30)), lists=True
-)
 
 
 def _rerank(night: Night, queries: Path, scorer: str, *more: str) -> int:
@@ -135,16 +128,3 @@ def test_a_list_of_ten_is_refused_before_it_is_planned(indexed_night, scenes, sc
 
     assert refused.returncode == 2
     assert "--top-k 9 at the most" in refused.stderr
-
-
-def test_no_batch_and_no_half_of_a_job_cuts_a_list():
-    batches = list(micro_batches(LISTS.groups, 12, whole=True))
-    one, other = split_payload(Stage.SCORE, LISTS.model_dump(mode="json"))
-    alone = LISTS.model_copy(update={"groups": LISTS.groups[:1]})
-
-    assert [len(batch) for batch in batches] == [2] * 15
-    assert {len(others) for batch in batches for _, others in batch} == {5}
-    assert [n_units for _, n_units in (one, other)] == [75, 75]
-    halves = [ScorePayload.model_validate(half).groups for half, _ in (one, other)]
-    assert halves[0] + halves[1] == LISTS.groups
-    assert split_payload(Stage.SCORE, alone.model_dump(mode="json")) is None

@@ -18,7 +18,7 @@ from nightshift.stores.ledger import Claim
 from nightshift.stores.results_write import PairScoreRow, write_scores, write_tie_entropies
 from nightshift.stores.runs import RunRow
 from nightshift.stores.tallies import write_tallies
-from nightshift.workers.contents import Stored, ahead, read_contents
+from nightshift.workers.contents import Stored, ahead, chunks, read_contents
 from nightshift.workers.failures import Outcome, record_outcomes
 from nightshift.workers.progress import Progress
 from nightshift.workers.session import WorkerSession
@@ -27,8 +27,10 @@ from nightshift.workers.suspicion import refuse_equal_scores
 
 __all__ = ["do_score", "is_compared", "micro_batches"]
 
-#: Pairs a forward at the most; a group larger than this spans several.
+# Pairs that are read and scored at a time, unless one group has more.
 _MICRO_BATCH = 64
+# Pairs of one group that are: as many pictures may lie in memory, and as many again, read ahead.
+_MOST_OF_GROUP = 128
 
 _Groups = list[tuple[int, tuple[int, ...]]]
 _Pair = tuple[StoredRecord, StoredRecord]
@@ -68,7 +70,7 @@ def do_score(session: WorkerSession, run: RunRow, claim: Claim, progress: Progre
         lists=payload.lists,
     )
     before = session.models.work
-    for batch in ahead(micro_batches(payload.groups, whole=payload.lists), work.read):
+    for batch in ahead(micro_batches(payload.groups), work.read):
         work.score(batch)
         progress.step()
     done = session.models.work.since(before)
@@ -94,32 +96,29 @@ def do_score(session: WorkerSession, run: RunRow, claim: Claim, progress: Progre
 
 
 def micro_batches(
-    groups: Sequence[tuple[int, tuple[int, ...]]], size: int = _MICRO_BATCH, *, whole: bool = False
+    groups: Sequence[tuple[int, tuple[int, ...]]],
+    size: int = _MICRO_BATCH,
+    most: int = _MOST_OF_GROUP,
 ) -> Iterator[_Groups]:
-    """Cut groups into batches of at most `size` pairs; a pure function of the job.
+    """Put groups together into batches; a pure function of the job.
 
     Args:
         groups: (id on the shared side, ids on the other side).
-        size: Pairs of a batch at the most.
-        whole: Cut between groups only; none is larger than `size`.
+        size: Pairs of a batch at the most, if it holds more than one group.
+        most: Pairs of a group that stay together: what they share is then computed once.
 
     Yields:
         At least one pair each.
     """
     batch: _Groups = []
-    room = size
+    n_pairs = 0
     for shared, others in groups:
-        if whole and batch and len(others) > room:
-            yield batch
-            batch, room = [], size
-        rest = others
-        while rest:
-            batch.append((shared, rest[:room]))
-            rest = rest[room:]
-            room -= len(batch[-1][1])
-            if room == 0:
+        for part in chunks(others, most):
+            if batch and n_pairs + len(part) > size:
                 yield batch
-                batch, room = [], size
+                batch, n_pairs = [], 0
+            batch.append((shared, tuple(part)))
+            n_pairs += len(part)
     if batch:
         yield batch
 

@@ -1,14 +1,15 @@
 """What the engine needs of a model family; each family is one file that says how it is met."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 from PIL import Image
 from torch import Tensor, nn
 
 from nightshift.models.codecs.codec import Codec
 from nightshift.models.codecs.tokens import SeenPicture
+from nightshift.models.engine.recent import Recent
 from nightshift.models.engine.report import LoadReport
 from nightshift.models.engine.text import TextEncoder, Turn, Written
 from nightshift.models.engine.work import Work
@@ -62,6 +63,8 @@ class Picture:
     codec: Codec | None = None
     #: Places, ascending, of the visual tokens that a prompt shows; None where it shows all.
     kept: Tensor | None = None
+    #: Tells pictures apart by what prompts show of them; None where nobody asked.
+    key: Hashable | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +160,11 @@ class Family(Protocol):
         ...
 
     @property
+    def recent(self) -> Recent[VisualTokens]:
+        """What the vision tower made lately, by the key of its picture, in host memory."""
+        ...
+
+    @property
     def steps(self) -> Steps | None:
         """Its layers taken apart; None where only whole prompts can be read."""
         ...
@@ -184,6 +192,14 @@ class Family(Protocol):
     @property
     def max_length(self) -> int:
         """Tokens of the longest prompt it reads."""
+        ...
+
+    def asked_for(self, labels: Sequence[str]) -> Self:
+        """The same model, its prompts ending where each of these labels is one token.
+
+        Raises:
+            ModelError: A label takes more tokens than one.
+        """
         ...
 
     def prepare_pictures(self, images: Sequence[Image.Image], limits: PixelLimits) -> list[Picture]:

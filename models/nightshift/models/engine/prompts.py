@@ -1,7 +1,7 @@
 """Groups of prompts, tokenised: what every engine prepares and reads."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -126,7 +126,12 @@ def prepare(family: Family, limits: PixelLimits, groups: Sequence[Group]) -> Pre
         for piece in (*group.prefix, *(p for suffix in group.suffixes for p in suffix)):
             if not isinstance(piece, str):
                 album.add(piece)
-    pictures = prepare_pictures(family, album.distinct, limits)
+    pictures = [
+        replace(picture, key=(key, limits))
+        for key, picture in zip(
+            album.keys, prepare_pictures(family, album.distinct, limits), strict=True
+        )
+    ]
     writer = _Writer(family, album, pictures)
     return Prepared(
         pictures=pictures, groups=[writer.group(i, group) for i, group in enumerate(groups)]
@@ -244,6 +249,8 @@ class _Album:
 
     def __init__(self) -> None:
         self.distinct: list[PicturePiece] = []
+        #: Of each of them.
+        self.keys: list[bytes] = []
         self._places: dict[bytes, int] = {}
         self._digests: dict[int, bytes] = {}
 
@@ -252,6 +259,7 @@ class _Album:
         if found not in self._places:
             self._places[found] = len(self.distinct)
             self.distinct.append(piece)
+            self.keys.append(found)
 
     def place(self, piece: PicturePiece) -> int:
         return self._places[self._digest(piece)]

@@ -56,22 +56,18 @@ def prepare_pictures(
 def see(family: Family, pictures: Sequence[Picture]) -> list[VisualTokens]:
     """What prompts show of each picture, in passes that bound the vision tower's memory.
 
+    What was seen lately is not looked at again: candidates of one query are often another's.
+
     Raises:
         InputError: A picture does not fit even alone; `subject_id` is its place among the fresh.
     """
-    fresh = iter(_see(family, [picture for picture in pictures if picture.seen is None]))
-    like = family.decoder.head_weight
-    found = []
-    for picture in pictures:
-        if picture.seen is not None:
-            found.append(_taken_apart(picture.seen.values, picture.seen.n_deep, like))
-        elif picture.codec is None:
-            found.append(next(fresh))
-        else:
-            whole = freeze(picture, next(fresh))
-            values = picture.codec.round_trip(whole.values, whole.tokens)
-            found.append(_taken_apart(values, whole.n_deep, like))
-    return found
+    known = {i: _known(family, picture) for i, picture in enumerate(pictures)}
+    found = {i: tokens for i, tokens in known.items() if tokens is not None}
+    fresh = [i for i in range(len(pictures)) if i not in found]
+    for i, tokens in zip(fresh, _see(family, [pictures[i] for i in fresh]), strict=True):
+        found[i] = _coded_tokens(family, pictures[i], tokens)
+        _remember(family, pictures[i], found[i])
+    return [found[i] for i in range(len(pictures))]
 
 
 def freeze(picture: Picture, seen: VisualTokens) -> SeenPicture:
@@ -143,6 +139,35 @@ def _see(family: Family, pictures: Sequence[Picture]) -> list[VisualTokens]:
     most = _VISUAL_TOKENS_PER_PASS.get(device, 16_384)
     TokenBudget(most, "picture").run(range(len(pictures)), passes, forward, alone)
     return [seen[i] for i in range(len(pictures))]
+
+
+def _known(family: Family, picture: Picture) -> VisualTokens | None:
+    like = family.decoder.head_weight
+    if picture.seen is not None:
+        return _taken_apart(picture.seen.values, picture.seen.n_deep, like)
+    if picture.key is None or (kept := family.recent.get(picture.key)) is None:
+        return None
+    return VisualTokens(
+        tokens=kept.tokens.to(like.device), deep=tuple(one.to(like.device) for one in kept.deep)
+    )
+
+
+def _remember(family: Family, picture: Picture, seen: VisualTokens) -> None:
+    if picture.key is None:
+        return
+    # Copies: what a pass of the vision tower returns are parts of one large tensor.
+    tokens, *deep = (one.to("cpu", copy=True) for one in (seen.tokens, *seen.deep))
+    n_bytes = tokens.nbytes + sum(one.nbytes for one in deep)
+    family.recent.keep(picture.key, VisualTokens(tokens=tokens, deep=tuple(deep)), n_bytes)
+
+
+def _coded_tokens(family: Family, picture: Picture, seen: VisualTokens) -> VisualTokens:
+    """What the picture's codec leaves of its visual tokens; all of them where it has none."""
+    if picture.codec is None:
+        return seen
+    whole = freeze(picture, seen)
+    values = picture.codec.round_trip(whole.values, whole.tokens)
+    return _taken_apart(values, whole.n_deep, family.decoder.head_weight)
 
 
 def _of_seen(piece: SeenPicture) -> Picture:
