@@ -3,6 +3,7 @@
 from alembic import context
 from sqlalchemy import create_engine, text
 
+import nightshift.schema.count_tables
 import nightshift.schema.ledger_tables
 import nightshift.schema.result_tables
 import nightshift.schema.token_tables  # noqa: F401 - registers its tables

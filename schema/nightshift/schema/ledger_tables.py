@@ -5,7 +5,6 @@ from typing import Any
 
 from sqlalchemy import (
     CheckConstraint,
-    Double,
     ForeignKey,
     Identity,
     Index,
@@ -22,19 +21,14 @@ from nightshift.schema.states import (
     RunState,
     Stage,
     SubjectKind,
-    TallyName,
 )
 from nightshift.schema.tables import Base, pg_enum
 
 __all__ = [
     "Failure",
     "Job",
-    "JobCount",
-    "JobDelta",
     "Lease",
     "Run",
-    "Tally",
-    "TallyDelta",
     "Worker",
 ]
 
@@ -54,22 +48,43 @@ class Run(Base):
         {"comment": "One night's work: an index build, a token build or a re-ranking."},
     )
 
-    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
-    kind: Mapped[RunKind] = mapped_column(pg_enum(RunKind))
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True, comment="Row id.")
+    kind: Mapped[RunKind] = mapped_column(pg_enum(RunKind), comment="index, rerank or tokens.")
     state: Mapped[RunState] = mapped_column(
-        pg_enum(RunState), server_default=RunState.RUNNING, index=True
+        pg_enum(RunState),
+        server_default=RunState.RUNNING,
+        index=True,
+        comment="running, paused, done, failed or cancelled; a done or failed one may be taken "
+        "up again.",
     )
-    stage: Mapped[Stage] = mapped_column(pg_enum(Stage))
-    catalog_id: Mapped[int] = mapped_column(ForeignKey("catalog.id", ondelete="CASCADE"))
-    index_id: Mapped[int | None] = mapped_column(ForeignKey("index.id", ondelete="CASCADE"))
-    query_set_id: Mapped[int | None] = mapped_column(ForeignKey("query_set.id", ondelete="CASCADE"))
+    stage: Mapped[Stage] = mapped_column(
+        pg_enum(Stage), comment="The stage in hand; of an ended run the last one."
+    )
+    catalog_id: Mapped[int] = mapped_column(
+        ForeignKey("catalog.id", ondelete="CASCADE"), comment="The catalogue that it works on."
+    )
+    index_id: Mapped[int | None] = mapped_column(
+        ForeignKey("index.id", ondelete="CASCADE"),
+        comment="The index version that it fills or searches; empty for a token build.",
+    )
+    query_set_id: Mapped[int | None] = mapped_column(
+        ForeignKey("query_set.id", ondelete="CASCADE"),
+        comment="The queries that it ranks for; empty unless it is a re-ranking.",
+    )
     token_set_id: Mapped[int | None] = mapped_column(
         ForeignKey("token_set.id", ondelete="SET NULL"),
         comment="The visual tokens that it makes, or that its score jobs read.",
     )
-    method: Mapped[str | None]
-    scorer: Mapped[str | None]
-    scorer_fingerprint: Mapped[str | None] = mapped_column(ForeignKey("model.fingerprint"))
+    method: Mapped[str | None] = mapped_column(
+        comment="retllm, freeret or indexmllm; empty unless it is a re-ranking."
+    )
+    scorer: Mapped[str | None] = mapped_column(
+        comment="The scorer, or the vision tower of a token build, as the operator named it; "
+        "empty for an index build."
+    )
+    scorer_fingerprint: Mapped[str | None] = mapped_column(
+        ForeignKey("model.fingerprint"), comment="Its row in model; empty for an index build."
+    )
     params: Mapped[dict[str, Any]] = mapped_column(comment="RunParams, frozen when it was planned.")
     priority: Mapped[int] = mapped_column(
         SmallInteger, server_default="5", comment="0 goes first, 9 last."
@@ -77,8 +92,12 @@ class Run(Base):
     plan: Mapped[dict[str, Any]] = mapped_column(
         server_default="{}", comment="What planning found: items, pairs, groups, reused."
     )
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    finished_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(
+        server_default=func.now(), comment="When it was planned."
+    )
+    finished_at: Mapped[datetime | None] = mapped_column(
+        comment="When it became done, failed or cancelled; empty before."
+    )
 
 
 class Job(Base):
@@ -104,89 +123,53 @@ class Job(Base):
         },
     )
 
-    run_id: Mapped[int] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"))
+    run_id: Mapped[int] = mapped_column(
+        ForeignKey("run.id", ondelete="CASCADE"),
+        comment="The run that it is part of; its partition.",
+    )
     id: Mapped[int] = mapped_column(comment="Counts from 1 in each run.")
-    stage: Mapped[Stage] = mapped_column(pg_enum(Stage))
-    state: Mapped[JobState] = mapped_column(pg_enum(JobState), server_default=JobState.QUEUED)
+    stage: Mapped[Stage] = mapped_column(pg_enum(Stage), comment="What is done to its units.")
+    state: Mapped[JobState] = mapped_column(
+        pg_enum(JobState),
+        server_default=JobState.QUEUED,
+        comment="queued, running, done, failed (a lone unit after its last attempt), or split: "
+        "other jobs carry its work.",
+    )
     queue: Mapped[str] = mapped_column(comment="stage, or stage.model fingerprint")
     payload: Mapped[dict[str, Any]] = mapped_column(comment="Ids of what it works on.")
     n_units: Mapped[int] = mapped_column(comment="Items, queries or pairs.")
-    attempt: Mapped[int] = mapped_column(SmallInteger, server_default="0")
+    attempt: Mapped[int] = mapped_column(
+        SmallInteger,
+        server_default="0",
+        comment="Attempts that count; outages and hand-backs at shutdown do not.",
+    )
     token: Mapped[int] = mapped_column(
         server_default="0", comment="Fencing token of the last claim."
     )
-    worker_id: Mapped[str | None]
-    lease_until: Mapped[datetime | None]
-    not_before: Mapped[datetime] = mapped_column(server_default=func.now())
-    sent_at: Mapped[datetime | None] = mapped_column(comment="When its doorbell was last rung.")
-    started_at: Mapped[datetime | None]
-    finished_at: Mapped[datetime | None]
-    n_failed: Mapped[int] = mapped_column(server_default="0")
-    error: Mapped[str | None]
-
-
-class JobDelta(Base):
-    """What one statement changed in the counts of jobs, written by triggers on `job`.
-
-    Inserted, never updated: no commit of a worker waits for another's.
-    """
-
-    __tablename__ = "job_delta"
-    __table_args__ = {
-        "comment": "What statements added to counts of jobs and took from them, not yet in "
-        "job_count."
-    }
-
-    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
-    run_id: Mapped[int]
-    stage: Mapped[str]
-    state: Mapped[str] = mapped_column(comment="Of the jobs.")
-    jobs: Mapped[int]
-    units: Mapped[int] = mapped_column(comment="Items, queries or pairs.")
-    units_failed: Mapped[int] = mapped_column(comment="Units without a result.")
-
-
-class JobCount(Base):
-    """Deltas, summed by the dispatcher; `v_run_progress` adds those it has not come to yet."""
-
-    __tablename__ = "job_count"
-    __table_args__ = {
-        "comment": "Jobs and units of a run by stage and state, but for what job_delta still holds."
-    }
-
-    run_id: Mapped[int] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"), primary_key=True)
-    stage: Mapped[str] = mapped_column(primary_key=True)
-    state: Mapped[str] = mapped_column(primary_key=True, comment="Of the jobs.")
-    jobs: Mapped[int]
-    units: Mapped[int] = mapped_column(comment="Items, queries or pairs.")
-    units_failed: Mapped[int] = mapped_column(comment="Units without a result.")
-
-
-class TallyDelta(Base):
-    """What one job measured, written with its results; never updated, as `JobDelta`."""
-
-    __tablename__ = "tally_delta"
-    __table_args__ = {"comment": "What one job measured of its own work, not yet in tally."}
-
-    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
-    run_id: Mapped[int]
-    name: Mapped[TallyName] = mapped_column(pg_enum(TallyName), comment="Of what.")
-    amount: Mapped[float] = mapped_column(Double)
-
-
-class Tally(Base):
-    """Deltas, summed by the dispatcher; `v_tally` adds those it has not come to yet."""
-
-    __tablename__ = "tally"
-    __table_args__ = {
-        "comment": "What the jobs of a run measured, but for what tally_delta still holds."
-    }
-
-    run_id: Mapped[int] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"), primary_key=True)
-    name: Mapped[TallyName] = mapped_column(
-        pg_enum(TallyName), primary_key=True, comment="Of what."
+    worker_id: Mapped[str | None] = mapped_column(
+        comment="Who holds it or ended it; empty while it waits."
     )
-    amount: Mapped[float] = mapped_column(Double)
+    lease_until: Mapped[datetime | None] = mapped_column(
+        comment="When it is taken from a worker without progress; empty unless it runs."
+    )
+    not_before: Mapped[datetime] = mapped_column(
+        server_default=func.now(),
+        comment="Not claimed earlier: the back-off after a failed attempt.",
+    )
+    sent_at: Mapped[datetime | None] = mapped_column(comment="When its doorbell was last rung.")
+    started_at: Mapped[datetime | None] = mapped_column(
+        comment="When the last attempt began; empty before the first."
+    )
+    finished_at: Mapped[datetime | None] = mapped_column(
+        comment="When it became done or failed or was cut in two; empty before, and where other "
+        "jobs took over what waited."
+    )
+    n_failed: Mapped[int] = mapped_column(
+        server_default="0", comment="Units that have a failure in place of a result."
+    )
+    error: Mapped[str | None] = mapped_column(
+        comment="Why the last attempt ended or was handed back; empty where it went well."
+    )
 
 
 class Lease(Base):
@@ -195,10 +178,16 @@ class Lease(Base):
     __tablename__ = "lease"
     __table_args__ = {"comment": "Named rights held by one process at a time."}
 
-    name: Mapped[str] = mapped_column(primary_key=True)
-    holder: Mapped[str]
-    token: Mapped[int]
-    expires_at: Mapped[datetime]
+    name: Mapped[str] = mapped_column(
+        primary_key=True, comment="What is held: dispatcher, or milvus-writer."
+    )
+    holder: Mapped[str] = mapped_column(comment="Who holds it; empty once it was given back.")
+    token: Mapped[int] = mapped_column(
+        comment="Fencing token: one higher with each change of holder."
+    )
+    expires_at: Mapped[datetime] = mapped_column(
+        comment="When another may take it unless it is renewed."
+    )
 
 
 class Worker(Base):
@@ -208,21 +197,31 @@ class Worker(Base):
     __table_args__ = {"comment": "Worker processes as they last reported themselves."}
 
     id: Mapped[str] = mapped_column(primary_key=True, comment="host:pid:random")
-    host: Mapped[str]
-    pid: Mapped[int]
-    device: Mapped[str]
-    stages: Mapped[str]
+    host: Mapped[str] = mapped_column(comment="The machine that it runs on.")
+    pid: Mapped[int] = mapped_column(comment="Its process there.")
+    device: Mapped[str] = mapped_column(comment="Where its models run, such as cpu or cuda:0.")
+    stages: Mapped[str] = mapped_column(comment="Stages that it serves, separated by commas.")
     model: Mapped[str | None] = mapped_column(comment="Fingerprint of the weights it has loaded.")
-    run_id: Mapped[int | None]
-    job_id: Mapped[int | None]
+    run_id: Mapped[int | None] = mapped_column(
+        comment="The run that it works or loads for; empty while idle."
+    )
+    job_id: Mapped[int | None] = mapped_column(comment="The job in hand; empty while idle.")
     units_per_s: Mapped[float | None] = mapped_column(comment="Over its last job.")
     loading: Mapped[str | None] = mapped_column(
         comment="Fingerprint of the weights that it is loading for its run."
     )
-    loading_since: Mapped[datetime | None]
-    started_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    seen_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
-    stopped_at: Mapped[datetime | None]
+    loading_since: Mapped[datetime | None] = mapped_column(comment="When that load began.")
+    started_at: Mapped[datetime] = mapped_column(
+        server_default=func.now(), comment="When it started."
+    )
+    seen_at: Mapped[datetime] = mapped_column(
+        server_default=func.now(),
+        index=True,
+        comment="When it last reported, as it does every few seconds.",
+    )
+    stopped_at: Mapped[datetime | None] = mapped_column(
+        comment="When it stopped in an orderly way; empty while it runs, and where it was killed."
+    )
 
 
 class Failure(Base):
@@ -243,16 +242,27 @@ class Failure(Base):
         {"comment": "What went wrong, with which thing, and why."},
     )
 
-    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
-    run_id: Mapped[int | None] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"))
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True, comment="Row id.")
+    run_id: Mapped[int | None] = mapped_column(
+        ForeignKey("run.id", ondelete="CASCADE"),
+        comment="Where it happened: exactly one of run, import and query set is given.",
+    )
     import_id: Mapped[int | None] = mapped_column(
-        ForeignKey("catalog_import.id", ondelete="CASCADE"), index=True
+        ForeignKey("catalog_import.id", ondelete="CASCADE"),
+        index=True,
+        comment="The import of items in which it happened.",
     )
     query_set_id: Mapped[int | None] = mapped_column(
-        ForeignKey("query_set.id", ondelete="CASCADE"), index=True
+        ForeignKey("query_set.id", ondelete="CASCADE"),
+        index=True,
+        comment="The query set whose import it happened in.",
     )
     stage: Mapped[str] = mapped_column(comment="import, or the stage of a run")
-    subject_kind: Mapped[SubjectKind] = mapped_column(pg_enum(SubjectKind))
+    subject_kind: Mapped[SubjectKind] = mapped_column(
+        pg_enum(SubjectKind),
+        comment="What subject_id names: a line, an item, a query, a pair, or a job or run as a "
+        "whole.",
+    )
     subject_id: Mapped[str] = mapped_column(
         comment="Line number, external id, or query id → item id."
     )
@@ -261,4 +271,6 @@ class Failure(Base):
     fatal: Mapped[bool] = mapped_column(
         server_default=text("true"), comment="False for a notice, such as a cut text."
     )
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    created_at: Mapped[datetime] = mapped_column(
+        server_default=func.now(), comment="When it was first recorded."
+    )

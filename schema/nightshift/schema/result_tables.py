@@ -36,9 +36,9 @@ class Candidate(Base):
         },
     )
 
-    run_id: Mapped[int]
-    query_id: Mapped[int]
-    item_id: Mapped[int]
+    run_id: Mapped[int] = mapped_column(comment="The run that searched; its partition.")
+    query_id: Mapped[int] = mapped_column(comment="The query, by query.id.")
+    item_id: Mapped[int] = mapped_column(comment="The item that was found, by item.id.")
     coarse_rank: Mapped[int] = mapped_column(SmallInteger, comment="From 1.")
     coarse_score: Mapped[float] = mapped_column(REAL, comment="Cosine similarity.")
 
@@ -56,9 +56,9 @@ class PairScore(Base):
         },
     )
 
-    run_id: Mapped[int]
-    query_id: Mapped[int]
-    item_id: Mapped[int]
+    run_id: Mapped[int] = mapped_column(comment="The run that needed the score; its partition.")
+    query_id: Mapped[int] = mapped_column(comment="The query, by query.id.")
+    item_id: Mapped[int] = mapped_column(comment="The candidate, by item.id.")
     pair_key: Mapped[bytes] = mapped_column(
         comment="SHA-256 of scorer fingerprint, query and item content, and list if it is of one."
     )
@@ -67,15 +67,22 @@ class PairScore(Base):
         comment="Log-odds: positive label's logit minus the negative's, or as the score says.",
     )
     logit_positive: Mapped[float | None] = mapped_column(
-        REAL, comment="This and the next three are empty where the model wrote the score."
+        REAL,
+        comment="Of the positive label. This and the next three are empty where the model wrote "
+        "the score.",
     )
-    logit_negative: Mapped[float | None] = mapped_column(REAL)
+    logit_negative: Mapped[float | None] = mapped_column(
+        REAL, comment="Of the negative label; in a list, of all its other members together."
+    )
     logsumexp: Mapped[float | None] = mapped_column(REAL, comment="Over the whole vocabulary.")
     entropy: Mapped[float | None] = mapped_column(
         REAL, comment="Nats, over the whole vocabulary; of a second question where scores tied."
     )
     fired: Mapped[bool] = mapped_column(comment="Whether the visual enhancement acted.")
-    fired_layer: Mapped[int | None] = mapped_column(SmallInteger)
+    fired_layer: Mapped[int | None] = mapped_column(
+        SmallInteger,
+        comment="Decoder layer, from 0, whose uncertainty fired it; empty where nothing fired.",
+    )
     uncertainty: Mapped[float | None] = mapped_column(
         REAL, comment="Of the layer that decided, 0 to 1."
     )
@@ -105,25 +112,46 @@ class Ranking(Base):
         },
     )
 
-    run_id: Mapped[int]
-    query_id: Mapped[int]
-    final_rank: Mapped[int] = mapped_column(SmallInteger)
-    item_id: Mapped[int]
-    coarse_rank: Mapped[int] = mapped_column(SmallInteger)
-    coarse_score: Mapped[float] = mapped_column(REAL)
+    run_id: Mapped[int] = mapped_column(comment="The run that ranked; its partition.")
+    query_id: Mapped[int] = mapped_column(comment="The query, by query.id.")
+    final_rank: Mapped[int] = mapped_column(
+        SmallInteger, comment="Place after fine scoring, from 1."
+    )
+    item_id: Mapped[int] = mapped_column(comment="The candidate, by item.id.")
+    coarse_rank: Mapped[int] = mapped_column(
+        SmallInteger, comment="Place in the coarse search, from 1."
+    )
+    coarse_score: Mapped[float] = mapped_column(REAL, comment="Cosine similarity.")
     margin: Mapped[float | None] = mapped_column(
         REAL, comment="Empty where the pair failed: it keeps its coarse order below the scored."
     )
     probability: Mapped[float | None] = mapped_column(REAL, comment="Logistic of the margin.")
-    entropy: Mapped[float | None] = mapped_column(REAL)
-    fired: Mapped[bool | None]
-    fired_layer: Mapped[int | None] = mapped_column(SmallInteger)
+    entropy: Mapped[float | None] = mapped_column(
+        REAL, comment="Nats, over the whole vocabulary; empty where none was read."
+    )
+    fired: Mapped[bool | None] = mapped_column(
+        comment="Whether the visual enhancement acted; empty where the pair failed."
+    )
+    fired_layer: Mapped[int | None] = mapped_column(
+        SmallInteger,
+        comment="Decoder layer, from 0, whose uncertainty fired it; empty where nothing fired.",
+    )
     tie_group: Mapped[int | None] = mapped_column(
         SmallInteger, comment="Candidates of one query with the same quantised score share it."
     )
-    tie_size: Mapped[int | None] = mapped_column(SmallInteger)
-    decided_by: Mapped[DecidedBy] = mapped_column(pg_enum(DecidedBy))
-    scorer_fingerprint: Mapped[str]
+    tie_size: Mapped[int | None] = mapped_column(
+        SmallInteger,
+        comment="Candidates in its tie group, 1 where it ties with none; empty where the pair "
+        "failed.",
+    )
+    decided_by: Mapped[DecidedBy] = mapped_column(
+        pg_enum(DecidedBy),
+        comment="What put it here: score, entropy (tie-break) or coarse (order of the coarse "
+        "search).",
+    )
+    scorer_fingerprint: Mapped[str] = mapped_column(
+        comment="What scored it, parameters included; its row in model."
+    )
 
 
 class Answer(Base):
@@ -132,19 +160,25 @@ class Answer(Base):
     __tablename__ = "answer"
     __table_args__ = {"comment": "What the model answered to a query from its best results."}
 
-    run_id: Mapped[int] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"), primary_key=True)
-    query_id: Mapped[int] = mapped_column(primary_key=True)
-    text: Mapped[str]
+    run_id: Mapped[int] = mapped_column(
+        ForeignKey("run.id", ondelete="CASCADE"),
+        primary_key=True,
+        comment="The run whose results were shown.",
+    )
+    query_id: Mapped[int] = mapped_column(primary_key=True, comment="The query, by query.id.")
+    text: Mapped[str] = mapped_column(comment="What the model wrote.")
     shown: Mapped[list[Any]] = mapped_column(comment="Ids of the items shown, the best first.")
     cited: Mapped[list[Any]] = mapped_column(
         comment="Ids of the items that the text cites, in order of mention."
     )
-    n_tokens: Mapped[int]
+    n_tokens: Mapped[int] = mapped_column(comment="Tokens that it wrote.")
     ended: Mapped[bool] = mapped_column(comment="False where it was cut at the longest length.")
     answerer: Mapped[dict[str, Any]] = mapped_column(
         comment="What made it: scorer, wording, limits."
     )
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    created_at: Mapped[datetime] = mapped_column(
+        server_default=func.now(), comment="When it was kept."
+    )
 
 
 class Calibration(Base):
@@ -153,6 +187,13 @@ class Calibration(Base):
     __tablename__ = "calibration"
     __table_args__ = {"comment": "Statistics of one rank job; v_calibration merges them."}
 
-    run_id: Mapped[int] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"), primary_key=True)
-    job_id: Mapped[int] = mapped_column(primary_key=True)
-    statistics: Mapped[dict[str, Any]]
+    run_id: Mapped[int] = mapped_column(
+        ForeignKey("run.id", ondelete="CASCADE"), primary_key=True, comment="The run that ranked."
+    )
+    job_id: Mapped[int] = mapped_column(
+        primary_key=True, comment="The rank job that observed it, by its number in the run."
+    )
+    statistics: Mapped[dict[str, Any]] = mapped_column(
+        comment="Counts by name, histograms as lists, counts by layer or cause as objects; sums "
+        "of probabilities and squared errors in units of 2^-32."
+    )

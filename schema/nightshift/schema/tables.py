@@ -1,4 +1,4 @@
-"""Postgres: catalogues and queries; see also `ledger_tables` and `result_tables`."""
+"""Postgres: catalogues and queries; see also the other `*_tables`."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -79,9 +79,11 @@ class Catalog(Base):
     __tablename__ = "catalog"
     __table_args__ = {"comment": "A named collection of items."}
 
-    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
-    name: Mapped[str] = mapped_column(unique=True)
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True, comment="Row id.")
+    name: Mapped[str] = mapped_column(unique=True, comment="Unique, as given to catalog import.")
+    created_at: Mapped[datetime] = mapped_column(
+        server_default=func.now(), comment="When something was first imported into it."
+    )
 
 
 class CatalogImport(Base):
@@ -95,17 +97,29 @@ class CatalogImport(Base):
         {"comment": "One reading of a source into a catalogue, with its counts."},
     )
 
-    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True, comment="Row id.")
     catalog_id: Mapped[int] = mapped_column(
-        ForeignKey("catalog.id", ondelete="CASCADE"), index=True
+        ForeignKey("catalog.id", ondelete="CASCADE"),
+        index=True,
+        comment="The catalogue that it fills.",
     )
-    source: Mapped[str]
-    read: Mapped[int] = mapped_column(server_default="0")
-    accepted: Mapped[int] = mapped_column(server_default="0")
-    failed: Mapped[int] = mapped_column(server_default="0")
-    unchanged: Mapped[int] = mapped_column(server_default="0")
-    started_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    finished_at: Mapped[datetime | None]
+    source: Mapped[str] = mapped_column(comment="Path or URL that was read, without passwords.")
+    read: Mapped[int] = mapped_column(server_default="0", comment="Rows read so far.")
+    accepted: Mapped[int] = mapped_column(
+        server_default="0", comment="Rows that were new, changed, or back after they were gone."
+    )
+    failed: Mapped[int] = mapped_column(
+        server_default="0", comment="Rows that have a failure instead."
+    )
+    unchanged: Mapped[int] = mapped_column(
+        server_default="0", comment="Rows that were stored already, as they are."
+    )
+    started_at: Mapped[datetime] = mapped_column(
+        server_default=func.now(), comment="When reading began."
+    )
+    finished_at: Mapped[datetime | None] = mapped_column(
+        comment="When it ended, whole or not; empty while it reads, and where it was killed."
+    )
 
 
 class Item(Base):
@@ -119,8 +133,10 @@ class Item(Base):
         {"comment": "One thing of a catalogue: ordered typed parts and metadata."},
     )
 
-    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
-    catalog_id: Mapped[int] = mapped_column(ForeignKey("catalog.id", ondelete="CASCADE"))
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True, comment="Row id.")
+    catalog_id: Mapped[int] = mapped_column(
+        ForeignKey("catalog.id", ondelete="CASCADE"), comment="The catalogue that it belongs to."
+    )
     external_id: Mapped[str] = mapped_column(comment="The item's id in its source.")
     parts: Mapped[list[Any]] = mapped_column(
         comment='[{"kind":"text","text":…} | {"kind":"image","uri":…,"sha256":…}, …]'
@@ -131,11 +147,17 @@ class Item(Base):
     extra: Mapped[dict[str, Any]] = mapped_column(
         "metadata", server_default="{}", comment="What came along; no model sees it."
     )
-    state: Mapped[ItemState] = mapped_column(pg_enum(ItemState), server_default=ItemState.LIVE)
+    state: Mapped[ItemState] = mapped_column(
+        pg_enum(ItemState),
+        server_default=ItemState.LIVE,
+        comment="live, or gone: no longer in its source, kept for old results, never searched.",
+    )
     import_id: Mapped[int | None] = mapped_column(
         ForeignKey("catalog_import.id", ondelete="SET NULL"), comment="The import that last saw it."
     )
-    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(
+        server_default=func.now(), comment="When content, metadata or state last changed."
+    )
 
 
 class Model(Base):
@@ -144,16 +166,23 @@ class Model(Base):
     __tablename__ = "model"
     __table_args__ = {"comment": "A model by fingerprint: what made a vector or a score."}
 
-    fingerprint: Mapped[str] = mapped_column(primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(
+        primary_key=True, comment="Short name of everything that could change its output."
+    )
     kind: Mapped[str] = mapped_column(
-        CheckConstraint("kind IN ('embedder', 'scorer', 'vision')", name="kind")
+        CheckConstraint("kind IN ('embedder', 'scorer', 'vision')", name="kind"),
+        comment="embedder, scorer, or vision: the vision tower of a scorer.",
     )
     spec: Mapped[str] = mapped_column(comment="As the operator named it.")
     card: Mapped[dict[str, Any]] = mapped_column(
         comment="Weights digest or hub revision, configuration, precision, method parameters."
     )
-    package_version: Mapped[str]
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    package_version: Mapped[str] = mapped_column(
+        comment="Of Nightshift, when it first met this model."
+    )
+    created_at: Mapped[datetime] = mapped_column(
+        server_default=func.now(), comment="When it was first planned with."
+    )
 
 
 class IndexVersion(Base):
@@ -166,26 +195,46 @@ class IndexVersion(Base):
         {"comment": "One version of an index over a catalogue, in one Milvus collection."},
     )
 
-    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
-    catalog_id: Mapped[int] = mapped_column(ForeignKey("catalog.id", ondelete="CASCADE"))
-    name: Mapped[str]
-    version: Mapped[int]
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True, comment="Row id.")
+    catalog_id: Mapped[int] = mapped_column(
+        ForeignKey("catalog.id", ondelete="CASCADE"), comment="The catalogue whose items it holds."
+    )
+    name: Mapped[str] = mapped_column(comment="Of all its versions.")
+    version: Mapped[int] = mapped_column(
+        comment="From 1 within a name; the newest that is ready is searched."
+    )
     embedder: Mapped[str] = mapped_column(
         comment="Specification, such as open_clip:ViT-B-32/openai."
     )
-    embedder_fingerprint: Mapped[str] = mapped_column(ForeignKey("model.fingerprint"))
+    embedder_fingerprint: Mapped[str] = mapped_column(
+        ForeignKey("model.fingerprint"),
+        comment="The model that made its vectors, parameters included.",
+    )
     parts: Mapped[str] = mapped_column(
         CheckConstraint("parts IN ('text', 'image', 'text,image')", name="parts"),
         comment="The parts of an item that the embedder sees.",
     )
-    dim: Mapped[int]
-    metric: Mapped[str] = mapped_column(server_default="COSINE")
-    index_type: Mapped[str] = mapped_column(server_default="FLAT")
-    collection: Mapped[str] = mapped_column(unique=True)
-    state: Mapped[IndexState] = mapped_column(
-        pg_enum(IndexState), server_default=IndexState.BUILDING
+    dim: Mapped[int] = mapped_column(comment="Numbers in a vector.")
+    metric: Mapped[str] = mapped_column(
+        server_default="COSINE",
+        comment="How Milvus compares vectors: COSINE or IP, the same for ours, which have "
+        "length 1.",
     )
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    index_type: Mapped[str] = mapped_column(
+        server_default="FLAT",
+        comment="How Milvus searches: FLAT is exact, the other types are not.",
+    )
+    collection: Mapped[str] = mapped_column(
+        unique=True, comment="The Milvus collection that holds the vectors."
+    )
+    state: Mapped[IndexState] = mapped_column(
+        pg_enum(IndexState),
+        server_default=IndexState.BUILDING,
+        comment="building, ready (searched) or retired (a newer version took over).",
+    )
+    created_at: Mapped[datetime] = mapped_column(
+        server_default=func.now(), comment="When it was planned."
+    )
 
 
 class Embedding(Base):
@@ -198,10 +247,14 @@ class Embedding(Base):
     )
 
     index_id: Mapped[int] = mapped_column(
-        ForeignKey("index.id", ondelete="CASCADE"), primary_key=True
+        ForeignKey("index.id", ondelete="CASCADE"),
+        primary_key=True,
+        comment="The index version that the vector belongs to.",
     )
     item_id: Mapped[int] = mapped_column(
-        ForeignKey("item.id", ondelete="CASCADE"), primary_key=True
+        ForeignKey("item.id", ondelete="CASCADE"),
+        primary_key=True,
+        comment="The item that it stands for.",
     )
     key: Mapped[str] = mapped_column(comment="Milvus primary key, 64 hex digits.")
     run_id: Mapped[int] = mapped_column(comment="The run that made it.")
@@ -216,11 +269,17 @@ class QuerySet(Base):
         {"comment": "A named, immutable list of queries."},
     )
 
-    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
-    name: Mapped[str]
-    content_hash: Mapped[bytes]
-    n_queries: Mapped[int] = mapped_column(server_default="0")
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True, comment="Row id.")
+    name: Mapped[str] = mapped_column(
+        comment="Of its import; sets of other content may have the same."
+    )
+    content_hash: Mapped[bytes] = mapped_column(
+        comment="SHA-256 of all its queries, judgements and failures, in order."
+    )
+    n_queries: Mapped[int] = mapped_column(server_default="0", comment="Queries that it holds.")
+    created_at: Mapped[datetime] = mapped_column(
+        server_default=func.now(), comment="When it was imported."
+    )
 
 
 class Query(Base):
@@ -233,14 +292,22 @@ class Query(Base):
         {"comment": "One query: ordered typed parts and metadata."},
     )
 
-    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
-    query_set_id: Mapped[int] = mapped_column(ForeignKey("query_set.id", ondelete="CASCADE"))
-    external_id: Mapped[str]
-    parts: Mapped[list[Any]]
-    text_hash: Mapped[bytes | None]
-    image_hash: Mapped[bytes | None]
-    content_hash: Mapped[bytes]
-    extra: Mapped[dict[str, Any]] = mapped_column("metadata", server_default="{}")
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True, comment="Row id.")
+    query_set_id: Mapped[int] = mapped_column(
+        ForeignKey("query_set.id", ondelete="CASCADE"), comment="The set that it belongs to."
+    )
+    external_id: Mapped[str] = mapped_column(comment="The query's id in its file.")
+    parts: Mapped[list[Any]] = mapped_column(comment="Texts and images in order, as item.parts.")
+    text_hash: Mapped[bytes | None] = mapped_column(
+        comment="SHA-256 of the texts alone; empty where there is none."
+    )
+    image_hash: Mapped[bytes | None] = mapped_column(
+        comment="SHA-256 of the images alone; empty where there is none."
+    )
+    content_hash: Mapped[bytes] = mapped_column(comment="SHA-256 of all parts in order.")
+    extra: Mapped[dict[str, Any]] = mapped_column(
+        "metadata", server_default="{}", comment="What came along; no model sees it."
+    )
 
 
 class Qrel(Base):
@@ -250,8 +317,17 @@ class Qrel(Base):
     __table_args__ = {"comment": "Judgements: which item answers which query, by external ids."}
 
     query_set_id: Mapped[int] = mapped_column(
-        ForeignKey("query_set.id", ondelete="CASCADE"), primary_key=True
+        ForeignKey("query_set.id", ondelete="CASCADE"),
+        primary_key=True,
+        comment="The set that holds the query.",
     )
-    query_external_id: Mapped[str] = mapped_column(primary_key=True)
-    item_external_id: Mapped[str] = mapped_column(primary_key=True)
-    relevance: Mapped[int] = mapped_column(SmallInteger)
+    query_external_id: Mapped[str] = mapped_column(
+        primary_key=True, comment="The query, by its id in its file."
+    )
+    item_external_id: Mapped[str] = mapped_column(
+        primary_key=True, comment="The item, by its id in its source; no catalogue need have it."
+    )
+    relevance: Mapped[int] = mapped_column(
+        SmallInteger,
+        comment="Grade of the judgement: above 0 the item answers the query, else it does not.",
+    )

@@ -21,18 +21,30 @@ class TokenSet(Base):
         {"comment": "Visual tokens of a catalogue's pictures by one vision tower and codec."},
     )
 
-    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
-    catalog_id: Mapped[int] = mapped_column(ForeignKey("catalog.id", ondelete="CASCADE"))
-    vision_fingerprint: Mapped[str] = mapped_column(ForeignKey("model.fingerprint"))
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True, comment="Row id.")
+    catalog_id: Mapped[int] = mapped_column(
+        ForeignKey("catalog.id", ondelete="CASCADE"),
+        comment="The catalogue whose pictures it covers.",
+    )
+    vision_fingerprint: Mapped[str] = mapped_column(
+        ForeignKey("model.fingerprint"),
+        comment="The vision tower that made the tokens; its row in model.",
+    )
     codec: Mapped[str] = mapped_column(comment="Reduce, then quantise, such as pool2+int8.")
     width: Mapped[int] = mapped_column(comment="Numbers of a token before it is coded.")
-    precision: Mapped[str]
+    precision: Mapped[str] = mapped_column(
+        comment="Number format that the tower computed in, such as float32."
+    )
     address: Mapped[str] = mapped_column(comment="Folder of its shards: a path or fsspec URL.")
     codebook: Mapped[bytes | None] = mapped_column(
         comment="Trained centroids as a numpy file, where the codec has any."
     )
-    codebook_digest: Mapped[str | None]
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    codebook_digest: Mapped[str | None] = mapped_column(
+        comment="Of the codebook; part of the fingerprint of what reads through it."
+    )
+    created_at: Mapped[datetime] = mapped_column(
+        server_default=func.now(), comment="When it was first planned."
+    )
 
 
 class TokenShard(Base):
@@ -41,12 +53,14 @@ class TokenShard(Base):
     __tablename__ = "token_shard"
     __table_args__ = {"comment": "One immutable file of many records, written by one job."}
 
-    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True, comment="Row id.")
     token_set_id: Mapped[int] = mapped_column(
-        ForeignKey("token_set.id", ondelete="CASCADE"), index=True
+        ForeignKey("token_set.id", ondelete="CASCADE"),
+        index=True,
+        comment="The set that it is part of.",
     )
     name: Mapped[str] = mapped_column(comment="Below the address of its set.")
-    n_bytes: Mapped[int]
+    n_bytes: Mapped[int] = mapped_column(comment="Size of the file.")
     sha256: Mapped[bytes] = mapped_column(comment="Of the whole file.")
     run_id: Mapped[int] = mapped_column(comment="The run that wrote it.")
 
@@ -58,16 +72,20 @@ class TokenRecord(Base):
     __table_args__ = {"comment": "Where the visual tokens of one content's pictures lie."}
 
     token_set_id: Mapped[int] = mapped_column(
-        ForeignKey("token_set.id", ondelete="CASCADE"), primary_key=True
+        ForeignKey("token_set.id", ondelete="CASCADE"),
+        primary_key=True,
+        comment="The set that it is part of.",
     )
     content: Mapped[bytes] = mapped_column(
         primary_key=True, comment="image_hash of the items and queries that show these pictures."
     )
     shard_id: Mapped[int] = mapped_column(
-        ForeignKey("token_shard.id", ondelete="CASCADE"), index=True
+        ForeignKey("token_shard.id", ondelete="CASCADE"),
+        index=True,
+        comment="The file that holds it.",
     )
     start: Mapped[int] = mapped_column(comment="Byte of the shard.")
-    n_bytes: Mapped[int]
+    n_bytes: Mapped[int] = mapped_column(comment="Length in the shard.")
     digest: Mapped[bytes] = mapped_column(comment="BLAKE2b of the record, 16 bytes.")
-    n_images: Mapped[int]
+    n_images: Mapped[int] = mapped_column(comment="Pictures that it holds.")
     n_tokens: Mapped[int] = mapped_column(comment="Of all its pictures, before they are reduced.")
