@@ -31,19 +31,26 @@ def bind(
     """
     rules = framings_of(params)
     words = Numbers(k=MOST_LISTED).words if params.score == "listwise" else rules[0].labels.words
-    for word in words:
-        family.text.label(word)
+    asked = family.asked_for(words)
     limits = PixelLimits(min_pixels=params.min_pixels, max_pixels=params.max_pixels)
     coded: dict[Side, Codec] = {}
     if codec is not None:
         coded["candidate"] = codec
         if params.code_queries:
             coded["query"] = codec
-    engine = engine_for(family, limits)
+    engine = engine_for(asked, limits)
     if params.score == "listwise":
         return ListScorer(engine, rules[0], params, fingerprint, coded)
     over_all = params.score == "p_true_full"
-    pairs = PairScorer(
+    tie = tie_framing(params)
+    if tie is not None:
+        # A number is written from where the template ends.
+        writes = PairScorer(
+            engine_for(family, limits), rules, params.enhancement, fingerprint, coded
+        )
+        for_ties = PairScorer(engine, (tie,), params.enhancement, fingerprint, coded)
+        return NumberScorer(family, writes, for_ties, params.enhancement)
+    return PairScorer(
         engine,
         rules,
         params.enhancement,
@@ -52,11 +59,6 @@ def bind(
         over_all=over_all,
         subtract_prior=params.subtract_prior,
     )
-    tie = tie_framing(params)
-    if tie is None:
-        return pairs
-    for_ties = PairScorer(engine, (tie,), params.enhancement, fingerprint, coded)
-    return NumberScorer(family, pairs, for_ties, params.enhancement)
 
 
 def engine_for(family: Family, limits: PixelLimits) -> Engine:

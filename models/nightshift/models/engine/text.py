@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
@@ -91,11 +92,42 @@ class TextEncoder:
         ids = self.ids(self.answer_lead + text)
         if len(ids) != 1:
             raise ModelError(
-                f"the label {text!r} takes {len(ids)} tokens of {self._name}, not one: choose a "
-                "framing with other labels",
-                self._name,
+                f"{self._counted(text)}: choose a framing with other labels", self._name
             )
         return ids[0]
+
+    def apart(self, labels: Sequence[str]) -> tuple["TextEncoder", tuple[int, ...]]:
+        """How these labels are one token each, and what prompts then end with.
+
+        Where the space before an answer makes two tokens of a label, as many tokenizers do with
+        digits, and is a token of its own, prompts end with it, and bare labels are read.
+
+        Returns:
+            The encoder whose `label` reads each of them, and the ids that end the prompt.
+
+        Raises:
+            ModelError: A label takes more tokens than one either way.
+        """
+        led = [self.answer_lead + label for label in labels]
+        if not self._single(led) and self._single([self.answer_lead, *labels]):
+            bare = copy(self)
+            bare.answer_lead = ""
+            return bare, tuple(self.ids(self.answer_lead))
+        for label in labels:
+            self.label(label)
+        return self, ()
+
+    def _single(self, texts: Iterable[str]) -> bool:
+        return all(len(self.ids(text)) == 1 for text in texts)
+
+    def _counted(self, label: str) -> str:
+        """A label that is no single token, as this model answers and the other way."""
+        needed = self.answer_lead + label
+        other = label if self.answer_lead else f" {label}"
+        return (
+            f"the label {needed!r} takes {len(self.ids(needed))} tokens of {self._name}, not one "
+            f"(as its chat template begins an answer; {other!r} takes {len(self.ids(other))})"
+        )
 
     def _trusted(self, text: str) -> Written:
         parts: list[int | str] = []
