@@ -45,6 +45,7 @@ def demo(method: "MethodName", output: Path, data_dir: Path | None, as_json: boo
       nightshift demo --json
       nightshift demo --method freeret
     """
+    from nightshift.cli.demo_text import print_night
     from nightshift.cli.services import open_services
     from nightshift.demo.night import run_night
     from nightshift.stores.embedded import Stack
@@ -69,10 +70,10 @@ def demo(method: "MethodName", output: Path, data_dir: Path | None, as_json: boo
             say=say,
         )
         pictures = _draw(services.database, night, output)
-    if as_json:
-        click.echo(json.dumps(_facts(night)))
-    else:
-        _tell(night, pictures)
+        if as_json:
+            click.echo(json.dumps(_facts(night)))
+        else:
+            print_night(services.database, night, pictures, data_dir)
 
 
 def _wait(database: "Database", run_id: int, *, quiet: bool) -> None:
@@ -87,6 +88,7 @@ def _wait(database: "Database", run_id: int, *, quiet: bool) -> None:
 
 
 def _draw(database: "Database", night: "Night", output: Path) -> list[Path]:
+    from nightshift.cli.demo_text import PICTURED
     from nightshift.query.report import write_report
 
     output.mkdir(parents=True, exist_ok=True)
@@ -97,24 +99,26 @@ def _draw(database: "Database", night: "Night", output: Path) -> list[Path]:
             name += f"-{ranked.method}"
         for suffix in ("html", "png"):
             path = output / f"{name}.{suffix}"
-            write_report(database, ranked.run_id, path, n_queries=4)
+            write_report(database, ranked.run_id, path, n_queries=PICTURED)
             pictures.append(path)
     return pictures
 
 
 def _facts(night: "Night") -> dict[str, Any]:
     """The object that `--json` prints."""
+    from nightshift.cli.demo_text import recalls
+
     forward, backward = night.text_to_image, night.image_to_text
     return {
         "items": night.items,
         "queries": forward.queries,
         "pairs": forward.pairs,
         "failed": night.failed,
-        **_recalls(forward),
+        **recalls(forward),
         "image_to_text": {
             "queries": backward.queries,
             "pairs": backward.pairs,
-            **_recalls(backward),
+            **recalls(backward),
         },
         "others": [
             {
@@ -122,7 +126,7 @@ def _facts(night: "Night") -> dict[str, Any]:
                 "direction": ranked.direction.name,
                 "queries": ranked.queries,
                 "pairs": ranked.pairs,
-                **_recalls(ranked),
+                **recalls(ranked),
                 "run_id": ranked.run_id,
             }
             for ranked in night.others
@@ -136,41 +140,5 @@ def _facts(night: "Night") -> dict[str, Any]:
     }
 
 
-def _recalls(ranked: "Ranked") -> dict[str, dict[str, float]]:
-    names = ("recall@1", "recall@5", "recall@10")
-    return {
-        "coarse": {name: round(ranked.evaluation.coarse[name], 4) for name in names},
-        "fine": {name: round(ranked.evaluation.fine[name], 4) for name in names},
-    }
-
-
 def _all(night: "Night") -> list["Ranked"]:
     return [night.text_to_image, night.image_to_text, *night.others]
-
-
-def _tell(night: "Night", pictures: list[Path]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title="Recall on held-out scenes, before and after fine scoring")
-    words, numbers = ("direction", "order"), ("recall@1", "recall@5", "recall@10", "run")
-    for heading in (*words, *numbers):
-        table.add_column(heading, justify="left" if heading in words else "right")
-    for ranked in _all(night):
-        for order, recalls in _recalls(ranked).items():
-            values = [f"{value:.3f}" for value in recalls.values()]
-            by = order if order == "coarse" else ranked.method
-            table.add_row(ranked.direction.name, by, *values, str(ranked.run_id))
-    Console().print(table)
-    run_id = night.text_to_image.run_id
-    click.echo("Pictures of a few rankings:")
-    for picture in pictures:
-        click.echo(f"  {picture}")
-    click.echo(
-        "\nEverything is in Postgres now; the stack keeps running. Try:\n"
-        f"  nightshift results {run_id} --query text-000   one ranking, and why it is as it is\n"
-        f"  nightshift calibration {run_id}                how sure the scorer was\n"
-        f"  nightshift run show {run_id}                   stages, reuse, lineage\n"
-        "  nightshift worker list                  who is working\n"
-        "  nightshift down                         stop it all; data is kept"
-    )

@@ -1,0 +1,121 @@
+"""What the demo came to, as text for people."""
+
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from nightshift.cli.output import make_console, make_table
+from nightshift.demo.night import Night, Ranked
+from nightshift.query.sheets import Entry, Sheet, load_report
+from nightshift.stores.database import Database
+
+__all__ = ["PICTURED", "print_night", "rankings", "recalls"]
+
+#: Queries in a picture; those that are printed are among them.
+PICTURED = 4
+_PLACES = 3
+
+
+def print_night(
+    database: Database, night: Night, pictures: list[Path], data_dir: Path | None
+) -> None:
+    """Print recall, a few rankings, where the results are and what to try next.
+
+    Args:
+        database: Postgres, which holds the rankings.
+        night: What was done.
+        pictures: Files of more rankings.
+        data_dir: As given on the command line, for the commands that are suggested.
+    """
+    forward, backward = night.text_to_image, night.image_to_text
+    console = make_console()
+    console.print(_recall_table([forward, backward, *night.others]))
+    for table in (*rankings(database, forward), *rankings(database, backward, n=1)):
+        console.print(table)
+    console.print("✓ is what was looked for. Pictures stand here under captions that no model saw.")
+    console.print("\nMore of them, drawn:")
+    for picture in pictures:
+        console.print(f"  {picture}", soft_wrap=True)
+    console.print("\nAll of it is in Postgres, and the stack keeps running. Try:")
+    home = "" if data_dir is None else f" --data-dir {shlex.quote(str(data_dir))}"
+    hints = [(f"  {_invoked()} {words}{home}", why) for words, why in _hints(forward.run_id)]
+    width = max(len(command) for command, _ in hints)
+    for command, why in hints:
+        console.print(f"{command:{width}}   {why}", soft_wrap=True)
+
+
+def rankings(database: Database, ranked: Ranked, *, n: int = 2) -> Iterator[Table]:
+    """Heads of both orders of a query that fine scoring served best, and one that it served worst.
+
+    Args:
+        database: Postgres.
+        ranked: A run that has ended.
+        n: 1 for the first of them alone.
+    """
+    # In the order of what became of the first place: brought there, kept, lost, not reached.
+    sheets = load_report(database, ranked.run_id, n_queries=PICTURED).sheets
+    for sheet in (sheets[0], sheets[-1])[: min(n, len(sheets))]:
+        yield _ranking(ranked, sheet)
+
+
+def recalls(ranked: Ranked) -> dict[str, dict[str, float]]:
+    """Recall at 1, 5 and 10 of both orders, of four digits."""
+    names = ("recall@1", "recall@5", "recall@10")
+    return {
+        "coarse": {name: round(ranked.evaluation.coarse[name], 4) for name in names},
+        "fine": {name: round(ranked.evaluation.fine[name], 4) for name in names},
+    }
+
+
+def _recall_table(ranked: list[Ranked]) -> Table:
+    numbers = ("recall@1", "recall@5", "recall@10", "run")
+    table = make_table(
+        "direction", "order", *numbers, right=" ".join(numbers),
+        title="Recall on held-out scenes, before and after fine scoring",
+    )  # fmt: skip
+    for one in ranked:
+        for order, values in recalls(one).items():
+            by = order if order == "coarse" else one.method
+            cells = [f"{value:.3f}" for value in values.values()]
+            table.add_row(one.direction.name, by, *cells, str(one.run_id))
+    return table
+
+
+def _ranking(ranked: Ranked, sheet: Sheet) -> Table:
+    asked = f"{ranked.direction.name}, query {sheet.id}, {sheet.outcome}"
+    table = make_table(
+        "", "coarse search", "fine scoring", title=f"{asked}\n{sheet.text or '(a picture)'}"
+    )
+    heads = zip(sheet.coarse[:_PLACES], sheet.fine[:_PLACES], strict=True)
+    for place, (coarse, fine) in enumerate(heads, 1):
+        table.add_row(str(place), _cell(coarse), _cell(fine))
+    return table
+
+
+def _cell(entry: Entry) -> Text:
+    found = entry.relevant
+    return Text(f"{'✓' if found else ' '} {entry.caption}", style="green" if found else "")
+
+
+def _hints(run_id: int) -> list[tuple[str, str]]:
+    return [
+        (f"results {run_id} --query text-000", "one ranking, and why it is as it is"),
+        (f"calibration {run_id}", "how sure the scorer was"),
+        (f"run show {run_id}", "stages, reuse, lineage"),
+        ("worker list", "who is working"),
+        ("down", "stop it all; data is kept"),
+    ]
+
+
+def _invoked() -> str:
+    """This program as the user's shell finds it: it may not be on the search path."""
+    called, name = sys.argv[0], click.get_current_context().find_root().info_name or "nightshift"
+    if Path(called).name != name or shutil.which(name) == str(Path(called).absolute()):
+        return name
+    return shlex.quote(called)
