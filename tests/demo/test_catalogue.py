@@ -2,13 +2,15 @@
 
 import json
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from nightshift.demo.catalogue import build_catalogue, write_catalogue
+from nightshift.demo import catalogue, render, scenes
+from nightshift.demo.catalogue import build_catalogue, is_current, write_catalogue
 from nightshift.demo.render import IMAGE_SIZE, TRAINED
 from nightshift.demo.scenes import Split, neighbours
 from nightshift.demo.train.pool import draw_pool
@@ -59,6 +61,35 @@ def test_the_same_seed_writes_the_same_bytes(written: Path, tmp_path: Path) -> N
     files = sorted(path.relative_to(written) for path in written.rglob("*") if path.is_file())
     assert files == sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*") if p.is_file())
     assert all((written / name).read_bytes() == (tmp_path / name).read_bytes() for name in files)
+
+
+def test_what_is_drawn_already_is_left_alone(written: Path) -> None:
+    assert is_current(written, items=240, queries=40)
+    assert not is_current(written, items=240, queries=41)
+    assert not is_current(written, seed=1, items=240, queries=40)
+
+
+@pytest.mark.parametrize("module", [catalogue, render, scenes])
+def test_a_catalogue_that_an_earlier_release_drew_otherwise_is_drawn_again(
+    module: ModuleType, written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Path(module.__file__ or "").read_text()
+    (tmp_path / "later.py").write_text(f"{source}\n_AS_IT_IS_DRAWN_NOW = True\n")
+
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "later.py"))
+
+    assert not is_current(written, items=240, queries=40)
+
+
+def test_a_catalogue_that_was_left_half_drawn_is_drawn_again(tmp_path: Path) -> None:
+    write_catalogue(tmp_path, items=40, queries=4)
+    (tmp_path / "renderings.jsonl").unlink()
+    (tmp_path / "renderings.jsonl").mkdir()  # cannot be written, as on a full disk
+
+    with pytest.raises(OSError):  # noqa: PT011 - of whatever kind
+        write_catalogue(tmp_path, items=40, queries=4)
+
+    assert not is_current(tmp_path, items=40, queries=4)
 
 
 def test_another_seed_draws_other_scenes() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from random import Random
 
 from PIL import Image
 
+from nightshift.demo import render as rendering_code
+from nightshift.demo import scenes as scenes_code
 from nightshift.demo.render import TRAINED, Rendering, render
 from nightshift.demo.scenes import Scene, Split, describe, neighbours, random_scene
 
@@ -18,6 +21,7 @@ SEED = 2026
 
 _FAMILY = 16
 _QUERIES = 200
+_MARK = "drawn.sha256"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,8 +84,11 @@ def write_catalogue(
     - `queries-text.jsonl` (`id`, `text`), `queries-image.jsonl` (`id`, `image`);
     - `qrels-text-image.txt`, `qrels-image-text.txt`, `qrels-image-image.txt`: TREC judgements.
 
-    Images are PNG files under `images/`, named relative to `directory`.
+    Images are PNG files under `images/`, named relative to `directory`. `drawn.sha256` is written
+    last, for `is_current`.
     """
+    mark = directory / _MARK
+    mark.unlink(missing_ok=True)
     catalogue = build_catalogue(seed, items=items, queries=queries)
     (directory / "images").mkdir(parents=True, exist_ok=True)
     for item in catalogue.items:
@@ -95,13 +102,30 @@ def write_catalogue(
     )
     _write_queries(directory, catalogue)
     _write_renderings(directory, catalogue, seed)
+    mark.write_text(_digest(seed, items, queries))
     return catalogue
+
+
+def is_current(
+    directory: Path, seed: int = SEED, *, items: int = 2048, queries: int = _QUERIES
+) -> bool:
+    """Whether `write_catalogue` of these arguments finished there, by the code as it is today."""
+    mark = directory / _MARK
+    return mark.exists() and mark.read_text() == _digest(seed, items, queries)
 
 
 def draw_item(item: Item, seed: int = SEED, rendering: Rendering | None = None) -> Image.Image:
     """Draw the picture of an item, a candid one, or one of its other renderings."""
     manner = rendering or Rendering.CANDID
     return render(item.scene, Random(f"{seed}:{item.id}:{rendering}"), manner)
+
+
+def _digest(seed: int, items: int, queries: int) -> str:
+    """Of what decides on the files: the arguments, and the source of all that draws and words."""
+    digest = hashlib.sha256(f"{seed} {items} {queries}\n".encode())
+    for file in (__file__, rendering_code.__file__, scenes_code.__file__):
+        digest.update(Path(file).read_bytes())
+    return digest.hexdigest()
 
 
 def _family(scene: Scene, rng: Random) -> list[Scene]:

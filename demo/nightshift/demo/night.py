@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
-from nightshift.demo.catalogue import write_catalogue
+from nightshift.demo.catalogue import is_current, write_catalogue
 from nightshift.demo.paths import coarse_dir, scorer_dir
 from nightshift.models.describe import describe_embedder, describe_scorer
 from nightshift.producers.catalog_import import import_catalog
@@ -107,7 +107,7 @@ def run_night(
         say: Tells a person what is going on.
     """
     began = monotonic()
-    if not (folder / "qrels-image-image.txt").exists():
+    if not is_current(folder):
         say("drawing 2,048 scenes of shapes")
         write_catalogue(folder)
     directions = dict.fromkeys((TEXT_TO_IMAGE, IMAGE_TO_TEXT, *_SHOWN_ON[method]))
