@@ -11,7 +11,7 @@ from nightshift.schema.states import RunState, Stage, SubjectKind
 from nightshift.stores import failing, runs
 from nightshift.stores.ledger import Ledger
 from nightshift.stores.results_write import write_embeddings
-from nightshift.stores.retries import record_failure
+from nightshift.stores.retries import record_failure, record_notice_of_run
 from tests.query.ranked import add_reference_run
 from tests.stores.ledger_helpers import add_index_run, make_due
 
@@ -132,6 +132,23 @@ def test_a_run_that_failed_as_a_whole_goes_on_where_it_stood(database, ledger):
         assert connection.execute(text("SELECT count(*) FROM failure")).scalar_one() == 0
     again = ledger.claim(run_id, claim.job_id)
     assert (again.attempt, again.token > claim.token) == (1, True)
+
+
+def test_what_every_job_says_is_kept_once_and_outlives_the_failure_of_the_run(database):
+    run_id = add_index_run(database)
+    for message in ("none is packed", "none is packed, says another job"):
+        with database.begin() as connection:
+            record_notice_of_run(
+                connection, run_id, stage="embed", about="all", reason="slow", message=message
+            )
+    with database.begin() as connection:
+        failing.fail_run(connection, run_id, Stage.EMBED, "model_error", "no such weights")
+
+    retry_failed(database, run_id)
+
+    with database.begin() as connection:
+        rows = connection.execute(text("SELECT subject_id, reason, message, fatal FROM failure"))
+        assert list(map(tuple, rows)) == [("all", "slow", "none is packed", False)]
 
 
 @pytest.mark.parametrize("state", [RunState.RUNNING, RunState.PAUSED, RunState.CANCELLED])

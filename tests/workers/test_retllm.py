@@ -72,6 +72,11 @@ def test_the_paper_s_scores_are_written_and_only_ties_are_asked_about_again(
     assert (params["preset"], params["score"]) == ("paper", "number")
     assert params["enhancement"]["alpha"] == 0.3
     pairs = "FROM pair_score p JOIN candidate c USING (run_id, query_id, item_id) WHERE run_id = :r"
+    said = json.loads(night.cli("run", "show", str(run_id), "--json").stdout)["failures"]
+    assert [(one["reason"], one["fatal"], one["count"]) for one in said] == [
+        ("answer_unreadable", False, 6), ("not_packed", False, 1),
+    ]  # fmt: skip
+    assert "a score that the model writes is generated for one pair" in said[1]["example"]
     written = night.rows(f"SELECT bool_and(written IS NOT NULL), count(*) {pairs}", r=run_id)
     assert written == [(True, 6)]
 

@@ -18,6 +18,7 @@ from nightshift.models.load import (
     load_family,
     pick_device,
     release_device_memory,
+    why_singly,
 )
 from nightshift.models.scorer import Scorer
 from nightshift.schema.errors import ModelError
@@ -83,6 +84,10 @@ class ModelCache:
             lambda: describe_scorer(spec, params),
             lambda facts: bind_scorer(self._shared(facts), params, facts, codec),
         )
+
+    def why_singly(self, params: ScorerParams) -> str | None:
+        """Why the model in memory scores each pair by itself; None where pairs are packed."""
+        return why_singly(self._family, params) if self._family else None
 
     def vision(self, spec: str, limits: TokenParams, fingerprint: str) -> "VisionTower":
         """The vision tower of a run that makes visual tokens; ModelError as for `embedder`."""

@@ -30,6 +30,7 @@ __all__ = [
     "load_scorer",
     "pick_device",
     "release_device_memory",
+    "why_singly",
 ]
 
 _log = logging.getLogger(__name__)
@@ -126,6 +127,13 @@ def bind_answerer(family: "Family", params: ScorerParams) -> "Answerer":
     )
     answerer: Answerer = answer.Answerer(family, limits)
     return answerer
+
+
+def why_singly(family: "Family", params: ScorerParams) -> str | None:
+    """Why a loaded model scores each pair of a method by itself; None where they are packed."""
+    singly = import_module("nightshift.models.singly")
+    found: str | None = singly.why_singly(family.report, params)
+    return found
 
 
 def pick_device(name: str = "auto") -> torch.device:

@@ -105,9 +105,10 @@ def take_failed_pairs(connection: Connection, run: RunRow) -> list[NewJob]:
 
 
 def forget_run_failure(connection: Connection, run_id: int) -> None:
-    """Take back why the run failed as a whole."""
+    """Take back why the run failed as a whole; what its jobs have noted stays."""
     connection.execute(
-        text("DELETE FROM failure WHERE run_id = :run AND subject_kind = 'job'"), {"run": run_id}
+        text("DELETE FROM failure WHERE run_id = :run AND subject_kind = 'job' AND fatal"),
+        {"run": run_id},
     )
     loads.forget_lost_loads_of(connection, run_id)
 

@@ -9,7 +9,13 @@ from nightshift.schema.runs import BlockPayload, ScorePayload
 from nightshift.schema.states import Stage, SubjectKind
 from nightshift.stores.progress_counts import runs_with_running_jobs
 
-__all__ = ["expire_leases", "record_failure", "retry_or_split", "split_payload"]
+__all__ = [
+    "expire_leases",
+    "record_failure",
+    "record_notice_of_run",
+    "retry_or_split",
+    "split_payload",
+]
 
 _T = TypeVar("_T")
 
@@ -188,6 +194,29 @@ def record_failure(
             "reason": reason,
             "message": message.replace("\x00", "�"),
             "fatal": fatal,
+        },
+    )
+
+
+def record_notice_of_run(
+    connection: Connection, run_id: int, *, stage: str, about: str, reason: str, message: str
+) -> None:
+    """Keep what every job of a stage says alike: once, and later jobs do not wait for the row."""
+    connection.execute(
+        text(
+            """
+            INSERT INTO failure (run_id, stage, subject_kind, subject_id, reason, message, fatal)
+            VALUES (:run, :stage, 'job', :subject, :reason, :message, false)
+            ON CONFLICT (run_id, stage, subject_kind, subject_id) WHERE run_id IS NOT NULL
+            DO NOTHING
+            """
+        ),
+        {
+            "run": run_id,
+            "stage": stage,
+            "subject": about,
+            "reason": reason,
+            "message": message,
         },
     )
 

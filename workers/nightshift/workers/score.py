@@ -16,6 +16,7 @@ from nightshift.scoring.prompts import Side
 from nightshift.stores.contents import StoredRecord, load_records
 from nightshift.stores.ledger import Claim
 from nightshift.stores.results_write import PairScoreRow, write_scores, write_tie_entropies
+from nightshift.stores.retries import record_notice_of_run
 from nightshift.stores.runs import RunRow
 from nightshift.stores.tallies import write_tallies
 from nightshift.workers.contents import Stored, ahead, chunks, read_contents
@@ -49,6 +50,17 @@ def do_score(session: WorkerSession, run: RunRow, claim: Claim, progress: Progre
         items = load_records(connection, "item", sorted({item for _, item in pairs}))
     codec = codec_of_run(session.database, run, params)
     scorer = session.models.scorer(run.scorer, params.scorer, run.scorer_fingerprint, codec)
+    if why := session.models.why_singly(params.scorer):
+        # Not with the results: jobs that say it for the first time would wait for each other.
+        with session.database.begin() as connection:
+            record_notice_of_run(
+                connection,
+                run.id,
+                stage=claim.stage.value,
+                about="every pair",
+                reason="not_packed",
+                message=f"pairs are scored one by one, not packed: {why}",
+            )
     stored = StoredTokens.of_run(session.database, run, params)
     stored.locate({"query": queries.values(), "candidate": items.values()})
     ties = payload.asks == "ties"

@@ -1,0 +1,40 @@
+"""A run says why its pairs are not packed, whichever of its parts forbids it."""
+
+import pytest
+
+from nightshift.models.engine.report import LoadReport
+from nightshift.models.singly import why_singly
+from nightshift.schema.runs import ScorerParams
+from nightshift.scoring.methods.registry import METHODS
+
+PACKED = LoadReport(
+    family="Any", decoder="any", n_layers=4, pictures="as they are", not_packed=None
+)
+WHOLE = LoadReport(
+    family="Any", decoder="any", n_layers=4, pictures="as they are", not_packed="tokens look ahead"
+)
+
+
+@pytest.mark.parametrize(
+    ("preset", "why"),
+    [
+        ("default", None),
+        ("paper", "for one pair at a time"),
+        ("code", "norm_match=sequence"),
+    ],
+)
+def test_a_preset_that_cannot_be_packed_says_why(preset: str, why: str | None) -> None:
+    method = METHODS["retllm"].preset(preset)
+    told = why_singly(PACKED, ScorerParams(score=method.score, enhancement=method.enhancement))
+
+    assert (why in told) if why and told else told is why
+
+
+def test_the_same_preset_without_what_forbids_it_is_packed() -> None:
+    off = METHODS["retllm"].preset("code").enhancement.model_copy(update={"trigger": "never"})
+
+    assert why_singly(PACKED, ScorerParams(enhancement=off)) is None
+
+
+def test_a_family_that_cannot_be_packed_says_why() -> None:
+    assert why_singly(WHOLE, ScorerParams()) == "tokens look ahead"
