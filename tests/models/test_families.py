@@ -16,11 +16,13 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, Idefics3Processor
 
+from nightshift.models import vision
 from nightshift.models.binding import bind, engine_for
 from nightshift.models.codecs.codec import Codec
+from nightshift.models.codecs.records import decode_record, encode_record
 from nightshift.models.codecs.tokens import CodedImage
 from nightshift.models.content import ItemContent
-from nightshift.models.describe import FAMILIES, describe_scorer
+from nightshift.models.describe import FAMILIES, describe_scorer, describe_vision
 from nightshift.models.engine.enhancement import trigger_layers
 from nightshift.models.engine.family import Family, PixelLimits, VisualTokens
 from nightshift.models.engine.generate import generate
@@ -28,7 +30,6 @@ from nightshift.models.engine.hidden import HiddenStates
 from nightshift.models.engine.packed import PackedEngine
 from nightshift.models.engine.plain import PlainEngine
 from nightshift.models.engine.prompts import Prepared
-from nightshift.models.engine.visual import freeze
 from nightshift.models.load import load_scorer
 from nightshift.models.rendering import pieces
 from nightshift.models.scorer import Engine, Group, PairGroup, Piece
@@ -367,29 +368,41 @@ def test_the_report_says_which_codecs_a_family_takes(
 
 
 def test_kept_visual_tokens_read_what_pixels_read_bit_for_bit(
-    engine: Engine, family: Family
+    engine: Engine, family: Family, folder: Path
 ) -> None:
-    images = [piece for group in EVERYTHING for piece in pieces_of(group) if is_picture(piece)]
-    pictures = family.prepare_pictures(images, PixelLimits())
-    with torch.inference_mode():
-        # One by one, as they are kept: together they would differ in the last bits.
-        kept = {
-            id(image): freeze(shown, family.see([shown])[0])
-            for image, shown in zip(images, pictures, strict=True)
-        }
+    facts = describe_vision(f"hf:{folder}@float32")
+    codec = Codec(parse_codec("none"), width=facts.dim, precision="float32", codebook=None)
+    large = Group(
+        prefix=(picture(6, (112, 112)), picture(7, (200, 100)), ASK), suffixes=asked("a", "b c")
+    )
+    shown = [*EVERYTHING, large]
+    contents = [
+        ItemContent(images=tuple(piece for piece in pieces_of(group) if is_picture(piece)))
+        for group in shown
+    ]
+    tower = vision.bind(family, facts)
+    kept = {
+        id(image): picture
+        for content, seen in zip(contents, tower.see(tower.prepare(contents)), strict=True)
+        for image, picture in zip(
+            content.images, decode_record(encode_record(seen, codec), codec), strict=True
+        )
+    }
 
     def stored(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
         return tuple(kept.get(id(piece), piece) for piece in pieces)
 
     groups = [
         replace(one, prefix=stored(one.prefix), suffixes=tuple(map(stored, one.suffixes)))
-        for one in EVERYTHING
+        for one in shown
     ]
-    for group, other in zip(EVERYTHING, groups, strict=True):
-        if sum(is_picture(piece) for piece in pieces_of(group)) == 1:
-            ours, theirs = (numbers(score(engine, [one], ON)) for one in (other, group))
-            assert np.array_equal(ours, theirs)
-    assert_same(score(engine, groups, ON), score(engine, EVERYTHING, ON))
+    for some, others in (
+        (shown, groups),
+        *(([a], [b]) for a, b in zip(shown, groups, strict=True)),
+    ):
+        family.recent.clear()
+        ours, theirs = (numbers(score(engine, work, ON)) for work in (others, some))
+        assert np.array_equal(ours, theirs)
 
 
 def test_the_state_behind_the_last_attention_is_what_the_last_feed_forward_adds_to(
