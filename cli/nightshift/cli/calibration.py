@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from nightshift.query.calibration import Directionality
     from nightshift.query.runs import RunProgress
     from nightshift.scoring.calibration import CalibrationStats
 
@@ -39,18 +40,22 @@ def calibration(run_id: int, data_dir: Path | None, as_json: bool) -> None:
     from nightshift.cli.output import echo_json, make_console
     from nightshift.cli.services import open_database
     from nightshift.query.calibration import calibration as merged
+    from nightshift.query.calibration import directionality
     from nightshift.query.runs import progress
 
     with open_database(read_settings(data_dir)) as database:
         stats = merged(database, run_id)
+        moved = directionality(database, run_id)
         run = progress(database, run_id)
     if as_json:
-        echo_json(_facts(run, stats))
+        echo_json(_facts(run, stats, moved))
     else:
-        _plot(make_console(), run, stats)
+        _plot(make_console(), run, stats, moved)
 
 
-def _facts(run: "RunProgress", stats: "CalibrationStats") -> dict[str, Any]:
+def _facts(
+    run: "RunProgress", stats: "CalibrationStats", moved: "Directionality | None"
+) -> dict[str, Any]:
     from nightshift.scoring.calibration import ENTROPY_EDGES, SCORE_EDGES
 
     return {
@@ -64,13 +69,20 @@ def _facts(run: "RunProgress", stats: "CalibrationStats") -> dict[str, Any]:
         "firing_rate_by_layer": {
             layer: _share(count, stats.n_scored) for layer, count in stats.fired_by_layer.items()
         },
+        "static_injection": stats.is_static,
+        "directionality": moved,
         "expected_calibration_error": stats.expected_calibration_error(),
         "brier_score": stats.brier_score(),
         "stages": run.stages,
     }
 
 
-def _plot(console: "Console", run: "RunProgress", stats: "CalibrationStats") -> None:
+def _plot(
+    console: "Console",
+    run: "RunProgress",
+    stats: "CalibrationStats",
+    moved: "Directionality | None",
+) -> None:
     from rich.table import Table
 
     from nightshift.cli.run_text import stages_table
@@ -99,7 +111,7 @@ def _plot(console: "Console", run: "RunProgress", stats: "CalibrationStats") -> 
         console.print(_bars(title, layers, list(stats.fired_by_layer.values()), stats.n_scored), "")
     names, counts = list(stats.decided_by), list(stats.decided_by.values())
     console.print(_bars("Places decided by", names, counts, stats.n_candidates), "")
-    for line in _sentences(stats):
+    for line in (*_sentences(stats), *_of_enhancement(stats, moved)):
         console.print(line)
 
 
@@ -131,6 +143,23 @@ def _sentences(stats: "CalibrationStats") -> list[str]:
         lines.append(
             f"Against the judgements of {stats.n_labelled:,} pairs: expected calibration error "
             f"{error:.3f}, Brier score {brier:.3f}"
+        )
+    return lines
+
+
+def _of_enhancement(stats: "CalibrationStats", moved: "Directionality | None") -> list[str]:
+    lines = []
+    if stats.is_static:
+        lines.append(
+            f"The enhancement fired on {_percent(stats.n_fired, stats.n_scored)} of the pairs: it "
+            "acts as a static injection, whether the model is sure or not"
+        )
+    if moved is not None:
+        lines.append(
+            f"Where it fired it moved the margin by {moved.relevant.mean:+.3f} on "
+            f"{moved.relevant.pairs:,} relevant pairs and by {moved.other.mean:+.3f} on "
+            f"{moved.other.pairs:,} others: a difference of {moved.difference:+.3f}, the part that "
+            "can change an order"
         )
     return lines
 

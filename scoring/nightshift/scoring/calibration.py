@@ -20,6 +20,8 @@ _SCORE_BINS = 20
 _ENTROPY_BINS = 24
 _UNIT = 2**32
 _VERSION = 1
+# From this share of pairs on, an enhancement that picks its pairs picks nothing.
+_NEARLY_ALL = 0.95
 _T = TypeVar("_T", int, str)
 
 #: Bins of the probability: 20 from 0 to 1; the last includes 1.
@@ -92,6 +94,11 @@ class CalibrationStats:
     def n_fired(self) -> int:
         """Pairs on which the visual enhancement acted."""
         return sum(self.fired_by_layer.values())
+
+    @property
+    def is_static(self) -> bool:
+        """Whether the enhancement acted on nearly every pair, sure or unsure (methods §2.5)."""
+        return self.n_fired > 0 and self.n_fired >= _NEARLY_ALL * self.n_scored
 
     @property
     def n_labelled(self) -> int:

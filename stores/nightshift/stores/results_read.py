@@ -12,11 +12,13 @@ from nightshift.stores.runs import RunRow, get_run
 
 __all__ = [
     "Judgement",
+    "MarginShift",
     "RankedItem",
     "Winners",
     "find_query",
     "judgements",
     "load_statistics",
+    "margin_shifts",
     "require_rerank",
     "stream_rankings",
     "winners",
@@ -81,6 +83,15 @@ class Winners:
     #: Whether the winner is relevant; None where the query has no judgements.
     coarse_right: bool | None
     fine_right: bool | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MarginShift:
+    """What the enhancement did to the margins of some pairs on which it acted."""
+
+    pairs: int
+    #: Log-odds with it minus log-odds without it.
+    mean: float
 
 
 def require_rerank(connection: Connection, run_id: int) -> RunRow:
@@ -216,6 +227,33 @@ def winners(connection: Connection, run_id: int) -> list[Winners]:
         {"run": run_id},
     )
     return [Winners(**row) for row in rows.mappings()]
+
+
+def margin_shifts(connection: Connection, run_id: int) -> dict[bool, MarginShift]:
+    """What the enhancement did, by whether the pair is relevant.
+
+    Of the pairs of judged queries on which it acted and that were scored without it too; empty
+    where there are none. Summed exactly, so that no order of the rows changes a digit.
+    """
+    rows = connection.execute(
+        text(
+            """
+            SELECT coalesce(j.relevance > 0, false) AS relevant, count(*) AS pairs,
+                avg((p.margin::float8 - p.plain_margin::float8)::numeric)::float8 AS mean
+            FROM pair_score p
+            JOIN query q ON q.id = p.query_id
+            JOIN item i ON i.id = p.item_id
+            LEFT JOIN qrel j ON j.query_set_id = q.query_set_id
+                AND j.query_external_id = q.external_id AND j.item_external_id = i.external_id
+            WHERE p.run_id = :run AND p.fired AND p.plain_margin IS NOT NULL
+                AND EXISTS (SELECT FROM qrel WHERE qrel.query_set_id = q.query_set_id
+                    AND qrel.query_external_id = q.external_id)
+            GROUP BY 1
+            """
+        ),
+        {"run": run_id},
+    )
+    return {row.relevant: MarginShift(pairs=row.pairs, mean=row.mean) for row in rows}
 
 
 def load_statistics(connection: Connection, run_id: int) -> Iterator[dict[str, Any]]:
