@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from nightshift.demo.train.course import Stage
 from nightshift.demo.train.evaluate import Direction
-from nightshift.demo.train.scorer import Stage
 
 _LICENCE = "---\nlicense: apache-2.0\n---\n"
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
-import time
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -22,11 +21,10 @@ from transformers import PreTrainedTokenizerBase
 
 from nightshift.demo.render import IMAGE_SIZE
 from nightshift.demo.scenes import describe
-from nightshift.demo.train.optimizers import half_precision, muon_and_adam, scale_rates
+from nightshift.demo.train.course import Course, Stage
+from nightshift.demo.train.optimizers import half_precision, muon_and_adam
 from nightshift.demo.train.pool import Pool
 from nightshift.demo.train.tokenizers import CONTEXT_LENGTH
-
-_log = logging.getLogger(__name__)
 
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _STD = (0.26862954, 0.26130258, 0.27577711)
@@ -34,6 +32,10 @@ _BATCH = 256
 _MATRIX_RATE = 4e-3
 _OTHER_RATE = 2e-3
 _CHECK_EVERY_MINUTES = 5
+_ROUNDS = (100.0, 80.0)  # minutes
+MINUTES = sum(_ROUNDS)
+"""How long the shipped model was trained, on one core."""
+
 _MAX_LOGIT_SCALE = math.log(100)
 
 
@@ -70,51 +72,49 @@ def build_model(tokenizer: PreTrainedTokenizerBase) -> CLIP:
 
 
 def train(
-    model: CLIP,
+    course: Course,
     tokenizer: PreTrainedTokenizerBase,
     pool: Pool,
     validation: Pool,
     *,
     minutes: float,
     seed: int,
-    rate: float = 1.0,
-) -> list[dict[str, float]]:
-    """Train in place for a span of processor time with a falling rate.
+) -> tuple[CLIP, list[Stage]]:
+    """Train a new model in rounds, each with a falling rate, at half of that of the one before.
 
     Args:
-        model: new, or trained before.
+        course: keeps what was reached.
         tokenizer: by `coarse_tokenizer`.
         pool: pictures of split `train`.
         validation: pictures of split `validation`.
-        minutes: the span.
+        minutes: of all rounds together.
         seed: of the batches.
-        rate: as a share of what a new model is trained with.
 
     Returns:
-        The validation curve: `step`, `loss` (training, mean since the last point), and recall@1
-        and recall@5 among the validation pictures, both directions averaged.
+        The model, and a stage a round. The curves hold `loss`, and recall@1 and recall@5 among the
+        validation pictures, both directions averaged.
     """
-    rng = Random(f"{seed}:coarse")
-    optimizers = muon_and_adam(
-        model, matrix_rate=rate * _MATRIX_RATE, other_rate=rate * _OTHER_RATE
-    )
-    checks = max(1, round(minutes / _CHECK_EVERY_MINUTES))
-    start = time.process_time()
-    curve: list[dict[str, float]] = []
-    running: list[float] = []
-    step = 0
-    while True:
-        passed = (time.process_time() - start) / (60 * minutes)
-        if passed * checks >= len(curve) + 1 or passed >= 1:
-            recalls = _validate(model, tokenizer, validation, seed)
-            curve.append({"step": step, "loss": float(np.mean(running)), **recalls})
-            _log.info("%s", {name: round(value, 4) for name, value in curve[-1].items()})
-            running.clear()
-        if passed >= 1:
-            return curve
-        scale_rates(optimizers, step, passed)
-        running.append(_step(model, tokenizer, pool, rng, optimizers))
-        step += 1
+    model = build_model(tokenizer)
+    rounds = []
+    for number, usual in enumerate(_ROUNDS):
+        rate, span = 0.5**number, minutes * usual / MINUTES
+        rng = Random(f"{seed + number}:coarse")
+        optimizers = muon_and_adam(
+            model, matrix_rate=rate * _MATRIX_RATE, other_rate=rate * _OTHER_RATE
+        )
+        rounds.append(
+            course.stage(
+                f"round {number + 1}",
+                minutes=span,
+                checks=max(1, round(span / _CHECK_EVERY_MINUTES)),
+                rng=rng,
+                modules=[model],
+                optimizers=optimizers,
+                step=partial(_step, model, tokenizer, pool, rng, optimizers),
+                check=partial(_validate, model, tokenizer, validation, seed + number),
+            )
+        )
+    return model, rounds
 
 
 def embed_images(model: CLIP, images: NDArray[np.uint8]) -> Tensor:
@@ -169,7 +169,8 @@ def _step(
     pool: Pool,
     rng: Random,
     optimizers: list[torch.optim.Optimizer],
-) -> float:
+    _passed: float,
+) -> dict[str, float]:
     model.train()
     groups = rng.sample(range(len(pool.scenes)), _BATCH)
     members = [rng.randrange(3) for _ in groups]
@@ -189,7 +190,7 @@ def _step(
         optimizer.zero_grad()
     with torch.no_grad():
         model.logit_scale.clamp_(0, _MAX_LOGIT_SCALE)
-    return loss.item()
+    return {"loss": loss.item()}
 
 
 def _validate(

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
-import logging
-import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -23,6 +20,7 @@ from transformers import (
 
 from nightshift.demo.train.batches import BatchMaker
 from nightshift.demo.train.coarse import embed_texts
+from nightshift.demo.train.course import Course, Stage
 from nightshift.demo.train.network import (
     Batch,
     build_model,
@@ -31,12 +29,10 @@ from nightshift.demo.train.network import (
     losses,
     see,
 )
-from nightshift.demo.train.optimizers import half_precision, muon_and_adam, scale_rates
+from nightshift.demo.train.optimizers import half_precision, muon_and_adam
 from nightshift.demo.train.pool import Pool
 from nightshift.demo.train.rows import IGNORED, Likeness, RowMaker
 from nightshift.demo.train.tokenizers import token_id
-
-_log = logging.getLogger(__name__)
 
 _MATRIX_RATE = 2e-3
 _OTHER_RATE = 1e-3
@@ -60,19 +56,6 @@ _CHECK_BATCHES = 4
 Draw = Callable[[Random], Batch]
 
 _OPPOSITES = (("True", "False"), ("A", "B"), ("1", "0"))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
-    """One stage of a training, as the model card tells it.
-
-    `curve` holds a point a check: `step`, the mean training losses since the last point, and what
-    was measured on validation scenes.
-    """
-
-    name: str
-    minutes: float
-    curve: list[dict[str, float]]
 
 
 class Alignment(nn.Module):
@@ -131,20 +114,22 @@ class Probe(nn.Module):
         return functional.binary_cross_entropy_with_logits(odds, wanted[where].float())
 
 
-def train_in_stages(
+def train(
+    course: Course,
     tokenizer: PreTrainedTokenizerBase,
-    training: Pool,
+    pool: Pool,
     validation: Pool,
     *,
     coarse: Path,
     minutes: float,
     seed: int,
 ) -> tuple[Qwen2_5_VLForConditionalGeneration, list[Stage]]:
-    """Train a new scorer.
+    """Train a new scorer in stages.
 
     Args:
+        course: keeps what was reached.
         tokenizer: by `scorer_tokenizer`.
-        training: pictures of split `train`.
+        pool: pictures of split `train`.
         validation: pictures of split `validation`.
         coarse: directory of the trained coarse model.
         minutes: of all stages together.
@@ -152,7 +137,7 @@ def train_in_stages(
     """
     model = build_model(tokenizer)
     maker = RowMaker(tokenizer)
-    batches = BatchMaker(maker, training)
+    batches = BatchMaker(maker, pool)
     check = checker(model, tokenizer, BatchMaker(maker, validation), seed)
     width = model.lm_head.in_features
     alignment, probe = Alignment(coarse, width, tokenizer), Probe(width, maker.image_token)
@@ -166,56 +151,23 @@ def train_in_stages(
     }
     stages = []
     for name, draw in draws.items():
-        span = minutes * _STAGE_MINUTES[name] / MINUTES
-        curve = train(
-            model,
-            draw,
-            minutes=span,
-            rng=Random(f"{seed}:{name}"),
-            check=check,
-            probe=probe,
-            alignment=alignment if name == "matching" else None,
-            rate=_REHEARSAL_RATE if name == "rehearsal" else 1.0,
+        rng = Random(f"{seed}:{name}")
+        seeing = alignment if name == "matching" else None
+        rate = _REHEARSAL_RATE if name == "rehearsal" else 1.0
+        optimizers = _optimizers(model, rate, probe, seeing)
+        stages.append(
+            course.stage(
+                name,
+                minutes=minutes * _STAGE_MINUTES[name] / MINUTES,
+                checks=_CHECKS,
+                rng=rng,
+                modules=[model, probe, *([seeing] if seeing else [])],
+                optimizers=optimizers,
+                step=partial(_step, model, draw, rng, optimizers, probe, seeing),
+                check=check,
+            )
         )
-        stages.append(Stage(name=name, minutes=span, curve=curve))
     return model, stages
-
-
-def train(
-    model: Qwen2_5_VLForConditionalGeneration,
-    draw: Draw,
-    *,
-    minutes: float,
-    rng: Random,
-    check: Callable[[], dict[str, float]],
-    probe: Probe,
-    alignment: Alignment | None = None,
-    rate: float = 1.0,
-) -> list[dict[str, float]]:
-    """Train in place for a span of processor time; returns the curve of `Stage`."""
-    optimizers = muon_and_adam(
-        model, matrix_rate=rate * _MATRIX_RATE, other_rate=rate * _OTHER_RATE
-    )
-    optimizers += muon_and_adam(probe, matrix_rate=_OTHER_RATE, other_rate=_OTHER_RATE)
-    if alignment:
-        optimizers += muon_and_adam(alignment, matrix_rate=_OTHER_RATE, other_rate=_OTHER_RATE)
-    curve: list[dict[str, float]] = []
-    running: list[tuple[float, float]] = []
-    start = time.process_time()
-    for step in itertools.count():
-        passed = (time.process_time() - start) / (60 * minutes)
-        if passed * _CHECKS >= len(curve) + 1 or passed >= 1:
-            label_loss, word_loss = torch.tensor(running).mean(0).tolist()
-            point = {"step": step, "labels": label_loss, "words": word_loss}
-            curve.append({**point, **check()})
-            _log.info("%s", {name: round(value, 4) for name, value in curve[-1].items()})
-            running.clear()
-        if passed >= 1:
-            break
-        scale_rates(optimizers, step, passed)
-        seeing = alignment if passed < _ALIGNED_SHARE else None
-        running.append(_step(model, draw(rng), optimizers, probe, seeing))
-    return curve
 
 
 def checker(
@@ -260,25 +212,39 @@ def _accuracy(
     return float(torch.cat(right).float().mean())
 
 
+def _optimizers(
+    model: nn.Module, rate: float, *beside: nn.Module | None
+) -> list[torch.optim.Optimizer]:
+    optimizers = muon_and_adam(
+        model, matrix_rate=rate * _MATRIX_RATE, other_rate=rate * _OTHER_RATE
+    )
+    for other in filter(None, beside):
+        optimizers += muon_and_adam(other, matrix_rate=_OTHER_RATE, other_rate=_OTHER_RATE)
+    return optimizers
+
+
 def _step(
     model: Qwen2_5_VLForConditionalGeneration,
-    batch: Batch,
+    draw: Draw,
+    rng: Random,
     optimizers: list[torch.optim.Optimizer],
     probe: Probe,
     alignment: Alignment | None,
-) -> tuple[float, float]:
+    passed: float,
+) -> dict[str, float]:
     model.train()
+    batch = draw(rng)
     # The fused CPU attention is slow backwards: plain matrix products take a third off a step.
     with sdpa_kernel(SDPBackend.MATH), half_precision():
         seen = see(model, batch.patches)
         states = hidden_states(model, batch, seen)
         label_loss, word_loss = losses(model, states, batch)
         total = label_loss + word_loss + probe.loss(states, batch)
-        if alignment:
+        if alignment and passed < _ALIGNED_SHARE:
             total = total + _ALIGNMENT_WEIGHT * alignment.loss(seen, batch)
     torch.autograd.backward(total)
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     for optimizer in optimizers:
         optimizer.step()
         optimizer.zero_grad()
-    return label_loss.item(), word_loss.item()
+    return {"labels": label_loss.item(), "words": word_loss.item()}
