@@ -7,12 +7,8 @@ from typing import Any, Self
 
 import torch
 from PIL import Image
-from safetensors import SafetensorError
-from torch import Tensor
-from transformers import AutoConfig, AutoProcessor, PreTrainedModel
-from transformers.utils.logging import disable_progress_bar
+from torch import Tensor, nn
 
-from nightshift.models.describe import revision
 from nightshift.models.engine.family import (
     DEFAULT_VISUAL_TOKENS,
     Decoder,
@@ -26,60 +22,19 @@ from nightshift.models.engine.report import LoadReport
 from nightshift.models.engine.steps import LlamaSteps, why_not_apart
 from nightshift.models.engine.text import TextEncoder, Written, read_turn
 from nightshift.models.engine.work import Work
-from nightshift.models.spec import Hub, parse_spec
 from nightshift.schema.errors import InputError, ModelError
-from nightshift.schema.models import ModelFacts
 
-__all__ = ["Pretrained", "load_pretrained", "most_tiles"]
+__all__ = ["Pretrained", "most_tiles"]
 
 # Visual tokens kept in host memory: of some 70 pictures of a model 3,584 wide in bfloat16, or of
 # 2,000 of one 128 wide.
 _RECENT_BYTES = 256 * 1024**2
+# Unit vectors that a quantised layer is applied to at a time.
+_UNITS = 1024
+# Types in which weights stand for themselves.
+_PLAIN = {torch.float32, torch.bfloat16, torch.float16}
 # Decoders whose feed-forwards are mixtures of gated ones.
 _MIXTURES = {"qwen3_moe", "qwen3_vl_moe_text"}
-
-
-def load_pretrained(
-    model_class: type[PreTrainedModel],
-    facts: ModelFacts,
-    device: torch.device,
-    processor_class: Any = AutoProcessor,  # noqa: ANN401 - transformers types it loosely
-) -> tuple[Any, Any, str]:
-    """Load a model; safetensors only, and no code from its repository.
-
-    Args:
-        model_class: Its family's class.
-        facts: Of its specification.
-        device: Where it goes; on `meta` it gets no weights, and can only prepare pictures.
-        processor_class: Another one than its files name.
-
-    Returns:
-        The model in evaluation mode on its device, its processor, and its name for messages.
-
-    Raises:
-        ModelError: It cannot be loaded.
-    """
-    source = parse_spec(facts.spec).source
-    pin = revision(source) if isinstance(source, Hub) else "main"
-    disable_progress_bar()
-    try:
-        if device.type == "meta":
-            config = AutoConfig.from_pretrained(str(source), revision=pin, trust_remote_code=False)
-            with device:
-                model = model_class(config)
-        else:
-            model = model_class.from_pretrained(
-                str(source),
-                revision=pin,
-                dtype=getattr(torch, facts.card["precision"]),
-                attn_implementation="sdpa",
-                use_safetensors=True,
-                trust_remote_code=False,
-            )
-        processor = processor_class.from_pretrained(str(source), revision=pin)
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
-        raise ModelError(f"{facts.spec} cannot be loaded: {error}", facts.spec) from error
-    return model.eval().to(device=device), processor, facts.spec
 
 
 def most_tiles(limits: PixelLimits, pixels: int, tokens: int) -> int:
@@ -133,7 +88,7 @@ class Pretrained:
             raise ModelError(f"{name}: the feed-forwards of {config.model_type} have no gate", name)
         why_not = self.not_packed or why_not_apart(config)
         self.steps = None if why_not else LlamaSteps(language)
-        self.decoder = _decoder(language, model.get_output_embeddings().weight.detach())
+        self.decoder = _decoder(language, _head(model, name))
         self.report = LoadReport(
             family=type(model).__name__,
             decoder=config.model_type,
@@ -245,21 +200,42 @@ def _decoder(language: Any, head_weight: Tensor) -> Decoder:  # noqa: ANN401 - a
             getattr(layer, "pre_feedforward_layernorm", layer.post_attention_layernorm)
             for layer in language.layers
         ],
-        gate_sizes=[_mean_size(_gate(layer.mlp).detach()) for layer in language.layers],
+        gate_sizes=[_gate_size(layer.mlp, language.norm.weight) for layer in language.layers],
         norm=language.norm,
         head_weight=head_weight,
     )
 
 
-def _gate(feed_forward: Any) -> Tensor:  # noqa: ANN401 - as above
-    """Its gate projection; of a mixture of experts, those of all."""
-    if hasattr(feed_forward, "gate_proj"):
-        weight: Tensor = feed_forward.gate_proj.weight
-    else:
-        # (experts, gate above up, width)
-        weight = feed_forward.experts.gate_up_proj.chunk(2, dim=1)[0]
+def _head(model: Any, name: str) -> Tensor:  # noqa: ANN401 - as above
+    weight: Tensor = model.get_output_embeddings().weight.detach()
+    if not _is_plain(weight):
+        raise ModelError(
+            f"{name}: its output head is quantised, and logits are read in full precision: take a "
+            "checkpoint that leaves the head out of the quantisation, as most do",
+            name,
+        )
     return weight
 
 
-def _mean_size(weight: Tensor) -> float:
-    return 0.0 if weight.is_meta else float(weight.abs().mean(dtype=torch.float32))
+@torch.inference_mode()
+def _gate_size(feed_forward: Any, like: Tensor) -> float:  # noqa: ANN401 - as above
+    """Mean absolute weight of a gate projection; of a mixture of experts, of all of theirs."""
+    if like.is_meta:
+        return 0.0
+    if hasattr(feed_forward, "gate_proj"):
+        gate = feed_forward.gate_proj
+        # What a quantised layer stores is no weight: what it makes of unit vectors is.
+        weight = gate.weight if _is_plain(gate.weight) else _applied(gate, like)
+    else:
+        # (experts, gate above up, width)
+        weight = feed_forward.experts.gate_up_proj.chunk(2, dim=1)[0]
+    return float(weight.abs().mean(dtype=torch.float32))
+
+
+def _applied(linear: Any, like: Tensor) -> Tensor:  # noqa: ANN401 - as above
+    units = torch.eye(linear.in_features, dtype=like.dtype, device=like.device)
+    return torch.cat([linear(some) for some in units.split(_UNITS)])
+
+
+def _is_plain(weight: Tensor) -> bool:
+    return type(weight) in {Tensor, nn.Parameter} and weight.dtype in _PLAIN

@@ -7,7 +7,8 @@ from PIL import Image
 from transformers import Gemma3ForConditionalGeneration
 
 from nightshift.models.engine.family import Embedded, Picture, PixelLimits
-from nightshift.models.engine.pretrained import Pretrained, load_pretrained
+from nightshift.models.engine.loading import load_pretrained
+from nightshift.models.engine.pretrained import Pretrained
 from nightshift.schema.models import ModelFacts
 
 __all__ = ["Gemma3", "load"]
@@ -15,7 +16,7 @@ __all__ = ["Gemma3", "load"]
 
 def load(facts: ModelFacts, device: torch.device) -> "Gemma3":
     """Load the model; see `load_pretrained`."""
-    return Gemma3(*load_pretrained(Gemma3ForConditionalGeneration, facts, device))
+    return Gemma3(*load_pretrained(Gemma3ForConditionalGeneration, facts, device, causal=False))
 
 
 class Gemma3(Pretrained):

@@ -9,7 +9,8 @@ from torch import Tensor
 from transformers import Idefics3ForConditionalGeneration
 
 from nightshift.models.engine.family import Picture, PixelLimits
-from nightshift.models.engine.pretrained import Pretrained, load_pretrained, most_tiles
+from nightshift.models.engine.loading import load_pretrained
+from nightshift.models.engine.pretrained import Pretrained, most_tiles
 from nightshift.schema.models import ModelFacts
 
 __all__ = ["Idefics3", "load"]

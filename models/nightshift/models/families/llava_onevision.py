@@ -10,7 +10,8 @@ from transformers import LlavaOnevisionForConditionalGeneration
 from transformers.image_processing_utils import select_best_resolution
 
 from nightshift.models.engine.family import Picture, PixelLimits
-from nightshift.models.engine.pretrained import Pretrained, load_pretrained, most_tiles
+from nightshift.models.engine.loading import load_pretrained
+from nightshift.models.engine.pretrained import Pretrained, most_tiles
 from nightshift.schema.models import ModelFacts
 
 __all__ = ["LlavaOnevision", "load"]

@@ -16,7 +16,8 @@ from nightshift.models.engine.family import (
     PixelLimits,
     VisualTokens,
 )
-from nightshift.models.engine.pretrained import Pretrained, load_pretrained
+from nightshift.models.engine.loading import load_pretrained
+from nightshift.models.engine.pretrained import Pretrained
 from nightshift.schema.models import ModelFacts
 
 __all__ = ["QwenVL", "load", "quickened"]

@@ -7,7 +7,7 @@ import torch
 from transformers import Qwen3VLForConditionalGeneration
 
 from nightshift.models.engine.family import Embedded, Picture, VisualTokens
-from nightshift.models.engine.pretrained import load_pretrained
+from nightshift.models.engine.loading import load_pretrained
 from nightshift.models.families.qwen2_vl import QwenVL, quickened
 from nightshift.schema.models import ModelFacts
 

@@ -1,0 +1,87 @@
+"""Load models of transformers: safetensors only, quantised or not, no code from a repository."""
+
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoProcessor, PreTrainedModel
+from transformers.utils import is_flash_attn_2_available
+from transformers.utils.logging import disable_progress_bar
+
+from nightshift.models.describe import revision
+from nightshift.models.spec import Hub, parse_spec
+from nightshift.schema.errors import ModelError
+from nightshift.schema.models import ModelFacts
+
+__all__ = ["attention_for", "load_pretrained"]
+
+
+def load_pretrained(
+    model_class: type[PreTrainedModel],
+    facts: ModelFacts,
+    device: torch.device,
+    processor_class: Any = AutoProcessor,  # noqa: ANN401 - transformers types it loosely
+    *,
+    causal: bool = True,
+) -> tuple[Any, Any, str]:
+    """Load a model and its processor.
+
+    Args:
+        model_class: Its family's class.
+        facts: Of its specification.
+        device: Where it goes; on `meta` it gets no weights, and can only prepare pictures.
+        processor_class: Another one than its files name.
+        causal: Whether no token of its prompts looks ahead.
+
+    Returns:
+        The model in evaluation mode on its device, its processor, and its name for messages.
+
+    Raises:
+        ModelError: It cannot be loaded.
+    """
+    source = parse_spec(facts.spec).source
+    where: dict[str, Any] = {
+        "pretrained_model_name_or_path": str(source),
+        "revision": revision(source) if isinstance(source, Hub) else "main",
+        "trust_remote_code": False,
+    }
+    dtype = getattr(torch, facts.card["precision"])
+    disable_progress_bar()
+    try:
+        config = AutoConfig.from_pretrained(**where)
+        # What is quantised is put together where it will stay; it moves no more.
+        quantised = getattr(config, "quantization_config", None) is not None
+        if device.type == "meta":
+            with device:
+                model: Any = model_class(config)
+        else:
+            model = model_class.from_pretrained(
+                **where,
+                dtype=dtype,
+                attn_implementation=attention_for(model_class, device, dtype, causal=causal),
+                use_safetensors=True,
+                device_map={"": device} if quantised else None,
+            ).eval()
+        processor = processor_class.from_pretrained(**where)
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
+        raise ModelError(f"{facts.spec} cannot be loaded: {error}", facts.spec) from error
+    return model if quantised else model.to(device=device), processor, facts.spec
+
+
+def attention_for(
+    model_class: type[PreTrainedModel], device: torch.device, dtype: torch.dtype, *, causal: bool
+) -> str:
+    """Which attention whole prompts and the vision tower run on, as transformers names it.
+
+    FlashAttention where it is installed and made for the device, the precision and the mask, else
+    PyTorch's own. The packed engine attends by PyTorch's in any case: its masks are its own.
+
+    Args:
+        model_class: Its family's class.
+        device: Where it runs.
+        dtype: Of its weights.
+        causal: Whether no token of its prompts looks ahead.
+    """
+    fits = device.type == "cuda" and dtype in {torch.bfloat16, torch.float16} and causal
+    known = getattr(model_class, "_supports_flash_attn", False)
+    return "flash_attention_2" if fits and known and is_flash_attn_2_available() else "sdpa"

@@ -1,0 +1,162 @@
+"""Quantised checkpoints: loaded where their packages are, and read like any other."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import AutoProcessor, BitsAndBytesConfig, Qwen2_5_VLForConditionalGeneration
+
+from nightshift.models.binding import engine_for
+from nightshift.models.describe import describe_scorer
+from nightshift.models.engine.family import Family, PixelLimits
+from nightshift.models.engine.loading import attention_for
+from nightshift.models.engine.plain import PlainEngine
+from nightshift.models.load import load_family
+from nightshift.models.scorer import Group
+from nightshift.schema.errors import ModelError
+from nightshift.schema.runs import ScorerParams
+from tests.models.readings import ON, assert_same, numbers, score
+from tests.models.tiny import picture
+
+GROUPS = [
+    Group(
+        prefix=(picture(1), "Does the image match the caption:"),
+        suffixes=tuple((f" <{text}>? True or False",) for text in ("a red square", "x")),
+    )
+]
+# Rows and columns that share a scale.
+_BLOCK = 32
+
+
+def load(folder: Path) -> Family:
+    return load_family(describe_scorer(f"hf:{folder}@float32", ScorerParams()), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def four_bits(qwen_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the tiny model, its linear layers in four bits by bitsandbytes."""
+    folder = tmp_path_factory.mktemp("four-bits")
+    how = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=torch.float32,
+        llm_int8_skip_modules=["lm_head"],
+    )
+    Qwen2_5_VLForConditionalGeneration.from_pretrained(
+        qwen_folder, quantization_config=how, dtype=torch.float32
+    ).save_pretrained(folder)
+    AutoProcessor.from_pretrained(qwen_folder).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def eight_bits(qwen_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the tiny model, the layers of its decoder in eight-bit floats with scales."""
+    folder = tmp_path_factory.mktemp("eight-bits")
+    for file in qwen_folder.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    weights = {}
+    for name, weight in load_file(qwen_folder / "model.safetensors").items():
+        weights[name] = weight
+        if ".layers." in name and weight.ndim == 2 and not any(n % _BLOCK for n in weight.shape):
+            weights[name], weights[f"{name}_scale_inv"] = _in_blocks(weight)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    how = {
+        "quant_method": "fp8",
+        "activation_scheme": "dynamic",
+        "weight_block_size": [_BLOCK, _BLOCK],
+        "modules_to_not_convert": ["lm_head", "visual"],
+    }
+    with_config(folder, quantization_config=how)
+    return folder
+
+
+def _in_blocks(weight: Tensor) -> tuple[Tensor, Tensor]:
+    blocks = weight.unflatten(1, (-1, _BLOCK)).unflatten(0, (-1, _BLOCK))
+    scales = blocks.abs().amax(dim=(1, 3)) / torch.finfo(torch.float8_e4m3fn).max
+    stored = (blocks / scales[:, None, :, None]).to(torch.float8_e4m3fn)
+    return stored.reshape(weight.shape), scales
+
+
+def with_config(folder: Path, **changes: object) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+
+
+def test_four_bits_are_kept_in_memory(four_bits: Path) -> None:
+    assert "Linear4bit" in repr(load(four_bits).decoder.feed_forwards[0])
+
+
+@pytest.mark.parametrize("bits", ["four_bits", "eight_bits"])
+def test_fewer_bits_read_packed_what_they_read_whole_and_nearly_what_all_bits_read(
+    bits: str, qwen: Family, request: pytest.FixtureRequest
+) -> None:
+    family = load(request.getfixturevalue(bits))
+
+    found = score(engine_for(family, PixelLimits()), GROUPS, ON)
+
+    assert_same(found, score(PlainEngine(family, PixelLimits()), GROUPS, ON))
+    exact = numbers(score(engine_for(qwen, PixelLimits()), GROUPS, ON))
+    assert 0 < abs(numbers(found) - exact).max() < 0.5
+
+
+@pytest.mark.parametrize("bits", ["four_bits", "eight_bits"])
+def test_gates_are_measured_by_their_weights_not_by_what_is_stored_of_them(
+    bits: str, qwen: Family, request: pytest.FixtureRequest
+) -> None:
+    assert load(request.getfixturevalue(bits)).decoder.gate_sizes == pytest.approx(
+        qwen.decoder.gate_sizes, rel=0.05
+    )
+
+
+def test_a_quantised_head_is_refused(qwen_folder: Path, tmp_path: Path) -> None:
+    how = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=["visual"])
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+        qwen_folder, quantization_config=how, dtype=torch.float32
+    )
+    model.save_pretrained(tmp_path)
+    AutoProcessor.from_pretrained(qwen_folder).save_pretrained(tmp_path)
+
+    with pytest.raises(ModelError, match="output head is quantised"):
+        load(tmp_path)
+
+
+def test_a_missing_package_is_named(qwen_folder: Path, tmp_path: Path) -> None:
+    for file in qwen_folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    with_config(tmp_path, quantization_config={"quant_method": "awq", "bits": 4})
+
+    with pytest.raises(ModelError, match=r"cannot be loaded: .*gptqmodel"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "causal", "installed", "chosen"),
+    [
+        ("cuda", torch.bfloat16, True, True, "flash_attention_2"),
+        ("cuda", torch.float16, True, True, "flash_attention_2"),
+        ("cuda", torch.bfloat16, True, False, "sdpa"),
+        ("cuda", torch.bfloat16, False, True, "sdpa"),
+        ("cuda", torch.float32, True, True, "sdpa"),
+        ("cpu", torch.bfloat16, True, True, "sdpa"),
+    ],
+)
+def test_flash_attention_runs_where_it_is_installed_and_device_type_and_mask_allow(
+    device: str,
+    dtype: torch.dtype,
+    causal: bool,
+    installed: bool,
+    chosen: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module = "nightshift.models.engine.loading.is_flash_attn_2_available"
+    monkeypatch.setattr(module, lambda: installed)
+
+    found = attention_for(
+        Qwen2_5_VLForConditionalGeneration, torch.device(device), dtype, causal=causal
+    )
+
+    assert found == chosen
