@@ -10,10 +10,10 @@ CHECKS := lint format types imports
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test pytest audit docs clean $(CHECKS)
+.PHONY: help demo test pytest test-demo audit nights docs clean $(CHECKS)
 
 help: ## List the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 
 demo: $(VENV)/.installed ## Install, then run the main job on the bundled catalogue
 	$(VENV)/bin/nightshift demo
@@ -41,6 +41,9 @@ imports: $(VENV)/.installed-dev ## Check that the rooms import only downwards (i
 
 pytest: $(VENV)/.installed-dev $(VENV_MILVUS)/.installed ## Run the tests alone; PYTEST_ARGS="-k words" picks some
 	$(RUN) pytest $(PYTEST_ARGS)
+
+test-demo: $(VENV)/.installed-dev ## Run the demo as a newcomer does, and hold it to its promises (minutes)
+	$(RUN) pytest -n 0 -m night tests/cli/test_demo.py
 
 audit: $(VENV)/.installed-dev ## Look for known vulnerabilities of what is installed (pip-audit; asks the network)
 	$(VENV)/bin/python $(PIP_INSTALL) 'pip-audit>=2.9,<3'

@@ -2,11 +2,14 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,20 +18,32 @@ from nightshift.stores.embedded import Stack
 pytestmark = [pytest.mark.night, pytest.mark.timeout(1500)]
 
 
+@dataclass(frozen=True)
+class Told:
+    """What it printed: for a program the first time and the second, then for a person."""
+
+    first: dict[str, Any]
+    again: dict[str, Any]
+    person: str
+
+
 @pytest.fixture(scope="module")
-def demo() -> Iterator[list[dict[str, object]]]:
-    """What it printed the first time and the second."""
+def demo() -> Iterator[Told]:
     with tempfile.TemporaryDirectory(prefix="ns-demo-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o711)  # Postgres may run as another user
-        data = Path(folder) / "data"
+        data, pictures = Path(folder) / "data", Path(folder) / "pictures"
         try:
-            yield [_demo(data, Path(folder) / "pictures") for _ in range(2)]
+            yield Told(
+                first=json.loads(_demo(data, pictures, "--json")),
+                again=json.loads(_demo(data, pictures, "--json")),
+                person=_demo(data, pictures),
+            )
         finally:
             Stack(data).down(grace_s=1)
 
 
 def test_fine_scoring_lifts_recall_at_one_by_ten_points_in_both_directions(demo):
-    first = demo[0]
+    first = demo.first
     for direction in (first, first["image_to_text"]):
         assert direction["fine"]["recall@1"] >= direction["coarse"]["recall@1"] + 0.1
         # Of twenty candidates the first ten hold what nine queries of ten look for.
@@ -36,7 +51,7 @@ def test_fine_scoring_lifts_recall_at_one_by_ten_points_in_both_directions(demo)
 
 
 def test_the_demo_counts_what_it_did(demo):
-    first = demo[0]
+    first = demo.first
     assert (first["items"], first["queries"], first["pairs"]) == (2048, 200, 4000)
     assert (first["image_to_text"]["queries"], first["image_to_text"]["pairs"]) == (200, 4000)
     assert first["failed"] == 0
@@ -45,13 +60,24 @@ def test_the_demo_counts_what_it_did(demo):
 
 def test_running_it_again_is_safe_and_finds_the_same(demo):
     passing = {"seconds", "run_id"}
-    first, again = ({k: v for k, v in facts.items() if k not in passing} for facts in demo)
+    runs = (demo.first, demo.again)
+    first, again = ({k: v for k, v in facts.items() if k not in passing} for facts in runs)
     assert again == first
 
 
-def _demo(data: Path, pictures: Path) -> dict[str, object]:
+def test_a_person_is_told_recall_and_a_few_rankings_with_both_orders_beside_each_other(demo):
+    recalls = [line.split()[2:5] for line in demo.person.splitlines() if "-to-" in line[:14]]
+    for direction in (demo.first, demo.first["image_to_text"]):
+        for order in ("coarse", "fine"):
+            assert [f"{value:.3f}" for value in direction[order].values()] in recalls
+    assert len(re.findall("coarse search +fine scoring", demo.person)) == 3
+    assert len(re.findall(r"text-to-image, query text-\d+, ", demo.person)) == 2
+    assert len(re.findall(r"image-to-text, query image-\d+, ", demo.person)) == 1
+
+
+def _demo(data: Path, pictures: Path, *options: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "nightshift.cli.main", "demo", "--json", "--output", str(pictures)],
+        [sys.executable, "-m", "nightshift.cli.main", "demo", "--output", str(pictures), *options],
         env={**os.environ, "OMP_NUM_THREADS": "1", "NIGHTSHIFT_DATA_DIR": str(data)},
         capture_output=True,
         text=True,
@@ -63,5 +89,4 @@ def _demo(data: Path, pictures: Path) -> dict[str, object]:
         "text-to-image.png",
         "image-to-text.png",
     }
-    facts: dict[str, object] = json.loads(done.stdout)
-    return facts
+    return done.stdout
