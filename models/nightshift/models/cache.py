@@ -43,11 +43,13 @@ class ModelCache:
 
     Args:
         device: `auto`, `cpu`, `cuda` or `cuda:N`; not touched before the first load.
+        compiled: Whether multimodal LLMs go through `torch.compile`.
     """
 
-    def __init__(self, *, device: str = "auto") -> None:
+    def __init__(self, *, device: str = "auto", compiled: bool = False) -> None:
         #: As asked for, until the first load says which it is.
         self.device = device
+        self._compiled = compiled
         #: Fingerprint of the model that was used last.
         self.loaded: str | None = None
         #: What the weights in memory are called by all who share them.
@@ -145,5 +147,5 @@ class ModelCache:
 
     def _shared(self, facts: ModelFacts) -> "Family":
         if self._family is None:
-            self._family = load_family(facts, device=self.device)
+            self._family = load_family(facts, device=self.device, compiled=self._compiled)
         return self._family

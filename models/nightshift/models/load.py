@@ -71,18 +71,21 @@ def load_scorer(spec: str, params: ScorerParams, *, device: str = "auto") -> Sco
     return bind_scorer(load_family(facts, device=device), params, facts)
 
 
-def load_family(facts: ModelFacts, *, device: str = "auto") -> "Family":
+def load_family(facts: ModelFacts, *, device: str = "auto", compiled: bool = False) -> "Family":
     """Load a multimodal LLM, to be bound as often as needed.
 
     Args:
         facts: Of a scorer, or of an embedder that is one's model.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        compiled: Whether its layers go through `torch.compile`.
 
     Raises:
-        ModelError: It cannot be loaded.
+        ModelError: It cannot be loaded, or not compiled.
     """
     library = import_module(FAMILIES[facts.card["family"]])
     family: Family = library.load(facts, pick_device(device))
+    if compiled:
+        import_module("nightshift.models.engine.compiled").compile_layers(family.decoder)
     _log.info("%s: %s", facts.spec, family.report.text())
     return family
 

@@ -101,6 +101,8 @@ class Settings(BaseSettings):
     hang_s: Annotated[float, Field(gt=0)] = 900.0
     #: Seconds a stopping worker may use to finish the job in hand.
     grace_s: Annotated[float, Field(ge=0)] = 30.0
+    #: Whether workers run multimodal LLMs through `torch.compile`, which needs a C++ compiler.
+    compile: bool = False
     #: Own attempts of a job before it is bisected.
     max_attempts: Annotated[int, Field(ge=1)] = 3
     #: Jobs that may wait in Redis per live worker.

@@ -159,5 +159,5 @@ def open_session(settings: Settings, *, stages: frozenset[Stage], device: str) -
         vectors=VectorStore(
             urls.milvus_uri, urls.milvus_token, patience_s=min(_PATIENCE_S, settings.lease_s / 3)
         ),
-        models=ModelCache(device=device),
+        models=ModelCache(device=device, compiled=settings.compile),
     )
