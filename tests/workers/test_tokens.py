@@ -97,14 +97,16 @@ def test_a_later_night_reads_tokens_and_scores_the_same_bits_without_any_picture
 ) -> None:
     night = token_night
     pixels = f"{scorer}@float32"
-    limits = ("--max-pixels", "3136")
+    limits, store = ("--max-pixels", "3136"), ()
     if method == "freeret":
         limits = ("--max-pixels", "4704", "--min-pixels", "3920")
+        # By way of fsspec, as a bucket would be, between processes.
+        store = ("--store", f"file://{pictures.parent}/bucket")
     first = rerank(night, scenes, pixels, "--method", method, *limits)
     from_pixels = ranking(night, first)
     answer = answered(night, scenes, first)
 
-    built = build(night, pixels, *limits)
+    built = build(night, pixels, *limits, *store)
     with away(pictures):
         run_id = rerank(night, scenes, pixels, "--method", method, *limits)
         assert answered(night, scenes, run_id) == answer
@@ -116,6 +118,8 @@ def test_a_later_night_reads_tokens_and_scores_the_same_bits_without_any_picture
     ) == [("pairs", 12 * 6), ("pictures", 0)]
     assert failures(night, run_id) == []
     assert ranking(night, run_id) == from_pixels
+    assert str(built["address"]).startswith("file://") is bool(store)
+    assert night.cli("tokens", "verify").returncode == 0
 
 
 def test_only_new_pictures_are_seen_and_the_size_of_an_image_is_measured(
