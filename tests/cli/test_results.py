@@ -216,6 +216,11 @@ def test_failures_are_listed_with_their_remedy(cli, database):
     (failure,) = json.loads(cli("run", "failures", str(run_id), "--json").stdout)
     assert (failure["subject_id"], failure["reason"]) == ("q1 → i1", "image_missing")
     assert "image_missing" in cli("run", "show", str(run_id)).stdout
+    with database.begin() as connection:
+        runs.set_run_state(connection, run_id, RunState.DONE)
+    assert "1 failed (1 image_missing)" in cli("run", "watch", str(run_id), exit_code=7).stderr
+    watched = json.loads(cli("run", "watch", str(run_id), "--json", exit_code=7).stdout)
+    assert (watched["state"], watched["failed"]) == ("done", 1)
 
 
 def test_workers_are_listed(cli, database):

@@ -45,9 +45,13 @@ def test_odd_ids_steering_texts_and_pictures_that_went_away(
     queries = [{"id": f"q '{_IDS[1]}", "text": f"a red circle {_STEERING}"}]
 
     done = night.cli("rerank", "odd", "--queries", _write(tmp_path / "q.jsonl", queries),
-                     "--scorer", scorer, "--top-k", "8", "--wait", "--json")  # fmt: skip
-    run_id = json.loads(done.stdout)["run_id"]
+                     "--scorer", scorer, "--top-k", "8", "--wait", "--json",
+                     check=False)  # fmt: skip
+    told = json.loads(done.stdout)
+    run_id = told["run_id"]
 
+    assert (done.returncode, told["state"], told["failed"]) == (7, "done", 2)
+    assert told["reasons"] == {"image_missing": 1, "image_changed": 1}
     ranked = dict(night.rows("SELECT item, margin FROM v_ranking WHERE run_id = :r", r=run_id))
     failed = night.rows(
         "SELECT subject_id, reason FROM failure WHERE run_id = :r AND fatal", r=run_id
@@ -59,6 +63,49 @@ def test_odd_ids_steering_texts_and_pictures_that_went_away(
         ("exchanged", "image_changed"),
     }
     assert night.rows("SELECT count(*) FROM pair_score WHERE run_id = :r", r=run_id) == [(6,)]
+
+
+def test_what_the_embedder_cannot_read_or_reads_in_part_is_told(
+    busy_night: Night, scenes: Path, embedder: str, scorer: str, tmp_path: Path
+):
+    """Its context is 32 tokens; a caption beside a picture is read here because it is asked for."""
+    night = busy_night
+    drawn = sorted((scenes / "images").rglob("*.*"))[:2]
+    (tmp_path / "broken.png").write_bytes(drawn[0].read_bytes()[:200])
+    long = "a red circle and " * 30
+    rows = [
+        {"id": "good", "image": str(drawn[0]), "text": "a red circle"},
+        {"id": "wordy", "image": str(drawn[1]), "text": long},
+        {"id": "broken", "image": "broken.png", "text": "a blue square"},
+    ]
+    source = _write(tmp_path / "torn.jsonl", rows)
+    imported = night.cli("catalog", "import", "torn", source, "--no-verify", "--json")
+    build = ("index", "build", "torn", "--embedder", embedder, "--parts", "text,image", "--wait")
+    asked = [{"id": "short", "text": "a red circle"}, {"id": "wordy", "text": long}]
+    queries = _write(tmp_path / "asked.jsonl", asked)
+
+    said = night.cli(*build, check=False)
+    built = night.cli(*build, "--json", check=False)
+    ranked = night.cli("rerank", "torn", "--queries", queries, "--scorer", scorer, "--top-k", "2",
+                       "--wait", "--json")  # fmt: skip
+
+    assert json.loads(imported.stdout)["failed"] == 0
+    facts, outcome = json.loads(built.stdout), json.loads(ranked.stdout)
+    first, second, third = (facts["run_id"] - 1, facts["run_id"], outcome["run_id"])
+    assert said.returncode == built.returncode == 7
+    assert f"1 failed (1 image_unreadable): `nightshift run failures {first}`" in said.stderr
+    assert (facts["items"], facts["failed"], facts["reasons"]) == (1, 1, {"image_unreadable": 1})
+    recorded = (
+        "SELECT stage, subject_kind, subject_id, reason, fatal FROM failure WHERE run_id = :r "
+        "ORDER BY subject_id"
+    )
+    unreadable = ("embed", "item", "broken", "image_unreadable", True)
+    cut = ("embed", "item", "wordy", "text_truncated", False)
+    assert night.rows(recorded, r=first) == [unreadable, cut]
+    assert night.rows(recorded, r=second) == [unreadable]
+    assert (outcome["state"], outcome["failed"]) == ("done", 0), "a notice is no failure"
+    cut = ("search", "query", "wordy", "text_truncated", False)
+    assert night.rows(recorded, r=third) == [cut]
 
 
 def test_a_scorer_that_tells_nothing_apart_ends_its_run(

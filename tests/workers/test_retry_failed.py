@@ -45,7 +45,8 @@ def test_mended_failures_are_scored_and_ranked_as_if_nothing_had_been_wrong(
               "--query-parts", "image", "--item-parts", "image", "--wait", "--json")  # fmt: skip
     seen = picture.read_bytes()
     picture.unlink()
-    run_id = json.loads(night.cli(*rerank).stdout)["run_id"]
+    with_failures = night.cli(*rerank, check=False)
+    run_id = json.loads(with_failures.stdout)["run_id"]
     failed = _verify(night, run_id)
     picture.write_bytes(seen)
 
@@ -54,6 +55,7 @@ def test_mended_failures_are_scored_and_ranked_as_if_nothing_had_been_wrong(
     assert night.wait_for_run(run_id) == "done"
     receipt = _verify(night, run_id)
     assert failed["pairs"]["failed"] > 0
+    assert with_failures.returncode == 7
     assert receipt["pairs"] == {"expected": 24, "done": 24, "failed": 0, "skipped": 0, "missing": 0}
     assert receipt["queries"] == {"expected": 3, "done": 3, "failed": 0, "skipped": 0, "missing": 0}
     mended = night.rows(_RESULT, run=run_id)

@@ -48,10 +48,12 @@ def away(folder: Path) -> Iterator[None]:
         hidden.rename(folder)
 
 
-def build(night: Night, scorer: str, *more: str) -> dict[str, object]:
-    done = night.cli("tokens", "build", "few", "--scorer", scorer, "--wait", "--json", *more)
+def build(night: Night, scorer: str, *more: str, failed: int = 0) -> dict[str, object]:
+    arguments = ("tokens", "build", "few", "--scorer", scorer, "--wait", "--json", *more)
+    done = night.cli(*arguments, check=False)
     found: dict[str, object] = json.loads(done.stdout)
-    assert found["state"] == "done"
+    assert (found["state"], found["failed"]) == ("done", failed)
+    assert done.returncode == (7 if failed else 0)
     return found
 
 
@@ -277,7 +279,7 @@ def test_a_picture_that_cannot_be_read_is_one_failure(
     content = lost.read_bytes()
     lost.unlink()
     try:
-        built = build(token_night, scorer, "--max-pixels", "9408")
+        built = build(token_night, scorer, "--max-pixels", "9408", failed=1)
     finally:
         lost.write_bytes(content)
 

@@ -33,16 +33,20 @@ def answer(
       nightshift answer 7 --query q12
       nightshift answer 7 --all --wait
       nightshift answer 7 --json
+
+    Exits with 7 when a query could not be answered, with 1 when the run failed or was cancelled.
     """
+    from nightshift.cli.ending import RunEnd, follow_run
     from nightshift.cli.output import echo_json
     from nightshift.cli.services import open_database
-    from nightshift.cli.wait import wait_for_run
     from nightshift.producers.plan_answers import plan_answers
-    from nightshift.stores.answers import list_answers
+    from nightshift.schema.errors import InputError
+    from nightshift.stores.answers import list_answers, unanswered
     from nightshift.stores.results_read import require_rerank
 
     if query and all_:
         raise click.UsageError("--query answers one and --all answers all: give one of them")
+    end, missing = RunEnd(run_id=run_id), 0
     with open_database(read_settings(data_dir)) as database:
         if query or all_:
             planned = plan_answers(database, run_id, query)
@@ -50,17 +54,23 @@ def answer(
             if all_ and not wait:
                 click.echo(f"watch it with `nightshift run watch {run_id}`", err=True)
                 return
-            wait_for_run(database, run_id, quiet=as_json)
+            end = follow_run(database, run_id, quiet=as_json)
         with database.begin() as connection:
             require_rerank(connection, run_id)
             found = list_answers(connection, run_id, query)
+            if query or all_:
+                missing = len(unanswered(connection, run_id, query))
     if as_json:
         echo_json(found)
     else:
         _print(found)
-    if query and not found:
-        click.echo(f"no answer; `nightshift run failures {run_id}` says why", err=True)
+    if end.broken_off:
+        click.echo(f"run {run_id} is {end.state}", err=True)
         raise SystemExit(1)
+    if missing:
+        why = f"`nightshift run failures {run_id}` says why"
+        click.echo(f"{missing} queries have no answer; {why}", err=True)
+        raise SystemExit(InputError.exit_code)
 
 
 def _print(found: "list[StoredAnswer]") -> None:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from nightshift.cli.output import by_reason
 from nightshift.producers.catalog_import import ImportSummary
 from nightshift.stores.database import Database
 from nightshift.stores.import_failures import notices_of_import, reasons_of_import
@@ -42,9 +43,8 @@ def explain_import(database: Database, name: str, summary: ImportSummary) -> Non
     if summary.gone:
         click.echo(f"{summary.gone:,} items are gone from the source", err=True)
     if summary.failed:
-        by_reason = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
         click.echo(
-            f"{summary.failed:,} rows failed ({by_reason}): "
+            f"{summary.failed:,} rows failed ({by_reason(reasons)}): "
             f"`nightshift catalog failures {shlex.quote(name)}` lists them",
             err=True,
         )

@@ -62,7 +62,10 @@ def build(
     Examples:
       nightshift index build shop --embedder open_clip:ViT-B-32/laion2b_s34b_b79k --wait
       nightshift index build shop --embedder hf:google/siglip2-base-patch16-224 --parts text,image
+
+    With --wait, exits with 7 when items failed, with 1 when the run failed or was cancelled.
     """
+    from nightshift.cli.ending import RunEnd, follow_run
     from nightshift.cli.planning import default_item_parts
     from nightshift.cli.services import open_services
     from nightshift.producers.plan_index import plan_index
@@ -86,14 +89,13 @@ def build(
                 f"for index {planned.index!r} version {planned.version}",
                 err=True,
             )
-        state = _wait(services.database, planned.run_id, quiet=as_json) if wait else "running"
+        end = RunEnd(run_id=planned.run_id)
+        if wait:
+            end = follow_run(services.database, planned.run_id, quiet=as_json)
     if as_json:
         facts = {"run_id": planned.run_id, "index": planned.index, "version": planned.version}
-        click.echo(json.dumps({**facts, "items": planned.n_units, "state": state}))
-    elif not wait:
-        click.echo(f"watch it with `nightshift run watch {planned.run_id}`", err=True)
-    if state == "failed":
-        raise SystemExit(1)
+        click.echo(json.dumps({**facts, "items": planned.n_units, **end.facts()}))
+    end.leave(quiet=as_json)
 
 
 @index.command(name="list")
@@ -162,9 +164,3 @@ def _describe(database: "Database", catalog: str, embedder: str) -> "ModelFacts"
     codebook = (token_set and token_set.codebook_digest) or ""
     params = spec.embedding.model_copy(update={"codebook": codebook})
     return describe_embedder(str(replace(spec, embedding=params)))
-
-
-def _wait(database: "Database", run_id: int, *, quiet: bool) -> str:
-    from nightshift.cli.wait import wait_for_run
-
-    return wait_for_run(database, run_id, quiet=quiet).value

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
@@ -12,7 +13,16 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["add_row", "duration", "echo_json", "figure", "make_console", "make_table", "rate"]
+__all__ = [
+    "add_row",
+    "by_reason",
+    "duration",
+    "echo_json",
+    "figure",
+    "make_console",
+    "make_table",
+    "rate",
+]
 
 #: Width of tables that go into a file or a pipe, in characters.
 _PIPE_WIDTH = 160
@@ -60,6 +70,11 @@ def add_row(table: Table, *cells: str, end_section: bool = False) -> None:
     """Add a row of other people's text: what a terminal would obey becomes a blank."""
     printable = ("".join(sign if sign.isprintable() else " " for sign in cell) for cell in cells)
     table.add_row(*printable, end_section=end_section)
+
+
+def by_reason(reasons: Mapping[str, int]) -> str:
+    """Such as `2 image_missing, 1 no_prompt`, the most frequent first."""
+    return ", ".join(f"{count:,} {reason}" for reason, count in Counter(reasons).most_common())
 
 
 def figure(value: float | None, digits: int = 3) -> str:

@@ -1,6 +1,6 @@
 """Defaults that depend on what a catalogue or a query set holds."""
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from nightshift.stores import indexes
 from nightshift.stores.database import Database
@@ -25,17 +25,16 @@ def default_item_parts(database: Database, catalog: str) -> str:
     return "image" if with_image else "text"
 
 
-def query_set_parts(database: Database, query_set_id: int) -> str:
+def query_set_parts(connection: Connection, query_set_id: int) -> str:
     """The kinds of parts that the queries of a set have."""
-    with database.begin() as connection:
-        row = connection.execute(
-            text(
-                "SELECT bool_or(text_hash IS NOT NULL) AS text, "
-                "bool_or(image_hash IS NOT NULL) AS image "
-                "FROM query WHERE query_set_id = :queries"
-            ),
-            {"queries": query_set_id},
-        ).one()
+    row = connection.execute(
+        text(
+            "SELECT bool_or(text_hash IS NOT NULL) AS text, "
+            "bool_or(image_hash IS NOT NULL) AS image "
+            "FROM query WHERE query_set_id = :queries"
+        ),
+        {"queries": query_set_id},
+    ).one()
     return ",".join(kind for kind, present in (("text", row.text), ("image", row.image)) if present)
 
 

@@ -1,7 +1,6 @@
 """`nightshift rerank`: coarse search, fine scoring and final ranking of a file of queries."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -10,8 +9,7 @@ import click
 from nightshift.cli.options import data_dir_option, json_option, pixel_options, read_settings
 
 if TYPE_CHECKING:
-    from nightshift.producers.plan_rerank import RerankEstimate
-    from nightshift.schema.runs import MethodName, RunParams, ScoreName
+    from nightshift.schema.runs import MethodName, ScoreName
 
 __all__ = ["rerank"]
 
@@ -122,7 +120,7 @@ _PARTS = click.Choice(["image", "text", "text,image"])
     "--priority", type=click.IntRange(0, 9), default=5, show_default=True, help="0 goes first."
 )
 @click.option("--wait", is_flag=True, help="Come back when the run has ended.")
-@click.option("--dry-run", is_flag=True, help="Say what it would cost, and do nothing.")
+@click.option("--dry-run", is_flag=True, help="Say what it would cost, and keep nothing.")
 @data_dir_option
 @json_option
 def rerank(
@@ -165,41 +163,35 @@ def rerank(
       nightshift rerank shop --queries queries.jsonl --scorer ./my-mllm --preset paper
       nightshift rerank shop --queries photos/ --scorer ./my-mllm --method indexmllm
       nightshift rerank shop --queries queries.jsonl --scorer ./my-mllm --top-k 20 --dry-run
+
+    Exits with 7 when rows of the file failed, or, with --wait, queries or pairs of the run; with 1
+    when the run failed or was cancelled.
     """
+    from nightshift.cli.dry_run import show_estimate
+    from nightshift.cli.ending import RunEnd, follow_run
     from nightshift.cli.enhancement import read_enhancement
     from nightshift.cli.planning import index_parts, query_set_parts
-    from nightshift.cli.services import open_services
-    from nightshift.cli.wait import wait_for_run
+    from nightshift.cli.services import open_database
     from nightshift.models.describe import describe_scorer, describe_vision
-    from nightshift.producers.plan_rerank import estimate_rerank, plan_rerank
+    from nightshift.producers.plan_rerank import plan_rerank
     from nightshift.producers.plan_tokens import token_set_of
     from nightshift.producers.query_import import import_queries
-    from nightshift.schema.runs import RunParams, ScorerParams, kinds_from_text
+    from nightshift.schema.runs import RunParams, ScorerParams
     from nightshift.scoring.codecs import parse_codec
-    from nightshift.scoring.methods.registry import METHODS, framings_of
+    from nightshift.scoring.methods.registry import METHODS
     from nightshift.stores.blobs import BlobStore
 
     settings = read_settings(data_dir)
     chosen = METHODS[method].preset(preset)
     score = score or chosen.score
-    with open_services(settings) as services:
-        item_parts = item_parts or index_parts(services.database, catalog, index_name)
-        blobs = BlobStore(settings.data_dir / "blobs")
-        imported = import_queries(
-            services.database,
-            queries,
-            qrels=qrels,
-            blobs=blobs,
-            image_roots=settings.image_roots,
-        )
-        query_parts = query_parts or query_set_parts(services.database, imported.query_set_id)
+    with open_database(settings) as database:
         coding = parse_codec(codec)
         vision = describe_vision(scorer, min_pixels=min_pixels, max_pixels=max_pixels)
-        token_set = token_set_of(services.database, catalog, vision, coding)
+        token_set = token_set_of(database, catalog, vision, coding)
         params = RunParams(
             top_k=top_k or chosen.depth,
-            query_parts=query_parts,
-            item_parts=item_parts,
+            query_parts=query_parts or "text,image",
+            item_parts=item_parts or index_parts(database, catalog, index_name),
             quantum=chosen.quantum if quantum is None else quantum,
             fusion=chosen.fusion if fusion is None else fusion,
             compare=compare,
@@ -226,26 +218,36 @@ def rerank(
         )
         facts = describe_scorer(scorer, params.scorer)
         if dry_run:
-            rule, *_ = framings_of(params.scorer)
-            side = rule.shared_side(kinds_from_text(query_parts), kinds_from_text(item_parts))
-            estimate = estimate_rerank(
-                services.database,
+            show_estimate(
+                database,
                 catalog,
+                queries,
+                qrels=qrels,
+                image_roots=settings.image_roots,
                 index_name=index_name,
-                query_set_id=imported.query_set_id,
                 scorer=facts,
                 params=params,
-                shared_side=side,
+                query_parts=query_parts,
+                as_json=as_json,
             )
-            _show_estimate(estimate, params, as_json=as_json)
             return
+        imported = import_queries(
+            database,
+            queries,
+            qrels=qrels,
+            blobs=BlobStore(settings.data_dir / "blobs"),
+            image_roots=settings.image_roots,
+        )
+        if query_parts is None:
+            with database.begin() as connection:
+                query_parts = query_set_parts(connection, imported.query_set_id)
         planned = plan_rerank(
-            services.database,
+            database,
             catalog,
             index_name=index_name,
             query_set_id=imported.query_set_id,
             scorer=facts,
-            params=params,
+            params=params.model_copy(update={"query_parts": query_parts}),
             token_set_id=token_set.id if token_set else None,
             priority=priority,
         )
@@ -255,39 +257,10 @@ def rerank(
                 f"{planned.index!r} version {planned.version}, at most {planned.n_units} pairs",
                 err=True,
             )
-        state = "running"
+        end = RunEnd(run_id=planned.run_id, reasons=imported.reasons)
         if wait:
-            state = wait_for_run(services.database, planned.run_id, quiet=as_json).value
-    _report(planned.run_id, imported.n_queries, imported.failed, state, as_json=as_json, wait=wait)
-
-
-def _show_estimate(estimate: "RerankEstimate", params: "RunParams", *, as_json: bool) -> None:
+            end = follow_run(database, planned.run_id, quiet=as_json)
     if as_json:
-        click.echo(json.dumps(asdict(estimate)))
-        return
-    share = estimate.reused / estimate.pairs if estimate.pairs else 0.0
-    click.echo(f"items      {estimate.items}")
-    click.echo(f"queries    {estimate.queries}, {params.query_parts} shown")
-    click.echo(f"pairs      {estimate.pairs} at depth {params.top_k}, {params.item_parts} shown")
-    click.echo(f"groups     {estimate.groups} at most, sharing one side of their prompt")
-    click.echo(f"reused     {estimate.reused} pairs ({share:.0%}) scored on earlier nights")
-    if estimate.seconds is None:
-        click.echo("time       unknown until these models have run here once")
-    else:
-        click.echo(f"time       {estimate.seconds:.0f} s of one worker, at its measured rates")
-
-
-def _report(
-    run_id: int, n_queries: int, failed: int, state: str, *, as_json: bool, wait: bool
-) -> None:
-    if as_json:
-        facts = {"run_id": run_id, "queries": n_queries, "failed": failed, "state": state}
-        click.echo(json.dumps(facts))
-    elif wait:
-        click.echo(f"run {run_id} is {state}; see `nightshift results {run_id}`", err=True)
-    else:
-        click.echo(f"watch it with `nightshift run watch {run_id}`", err=True)
-    if state == "failed":
-        raise SystemExit(1)
-    if failed:
-        raise SystemExit(7)
+        ids = {"run_id": planned.run_id, "queries": imported.n_queries}
+        click.echo(json.dumps({**ids, **end.facts()}))
+    end.leave(quiet=as_json, hint=f"see `nightshift results {planned.run_id}`")

@@ -1,5 +1,6 @@
 """`nightshift run list | show | watch | pause | resume | cancel | failures | retry-failed`."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,31 +82,24 @@ def show(run_id: int, data_dir: Path | None, as_json: bool) -> None:
 def watch(run_id: int, data_dir: Path | None, as_json: bool) -> None:
     """Follow RUN until it ends: progress, throughput and time left of each stage.
 
-    Exits with 0 when it is done, with 1 when it failed or was cancelled. Ctrl-C stops the watching,
-    not the run. With --json, prints one object at the end.
+    Exits with 0 when it is done, with 7 when something in it failed, with 1 when it failed as a
+    whole or was cancelled. Ctrl-C stops the watching, not the run. With --json, prints one object
+    at the end.
 
     \b
     Example:
       nightshift run watch 7
     """
+    from nightshift.cli.ending import follow_run
     from nightshift.cli.output import echo_json
     from nightshift.cli.services import open_database
-    from nightshift.cli.wait import wait_for_run
     from nightshift.query.runs import progress
-    from nightshift.schema.states import RunState
 
     with open_database(read_settings(data_dir)) as database:
-        try:
-            state = wait_for_run(database, run_id, quiet=as_json)
-        except KeyboardInterrupt:
-            click.echo(f"run {run_id} goes on; `nightshift run cancel {run_id}` ends it", err=True)
-            raise SystemExit(130) from None
+        end = follow_run(database, run_id, quiet=as_json)
         if as_json:
-            echo_json(progress(database, run_id))
-    if not as_json:
-        click.echo(f"run {run_id} is {state}", err=True)
-    if state is not RunState.DONE:
-        raise SystemExit(1)
+            echo_json({**asdict(progress(database, run_id)), **end.facts()})
+    end.leave(quiet=as_json)
 
 
 @run.command()

@@ -64,9 +64,11 @@ def build(
       nightshift tokens build shop --scorer hf:Qwen/Qwen2.5-VL-7B-Instruct --plan
       nightshift tokens build shop --scorer ./my-mllm --codec 'pq(448,8)' --wait
       nightshift tokens build shop --scorer ./my-mllm --store s3://bucket/tokens
+
+    With --wait, exits with 7 when items failed, with 1 when the run failed or was cancelled.
     """
+    from nightshift.cli.ending import RunEnd, follow_run
     from nightshift.cli.services import open_database
-    from nightshift.cli.wait import wait_for_run
     from nightshift.models.describe import describe_vision
     from nightshift.producers.estimate_tokens import estimate_tokens
     from nightshift.producers.plan_tokens import plan_tokens
@@ -115,15 +117,12 @@ def build(
                 f"{planned.address}",
                 err=True,
             )
-        state = "running"
+        end = RunEnd(run_id=planned.run_id)
         if wait:
-            state = wait_for_run(database, planned.run_id, quiet=as_json).value
+            end = follow_run(database, planned.run_id, quiet=as_json)
     if as_json:
-        click.echo(json.dumps({**asdict(planned), "state": state}))
-    elif not wait:
-        click.echo(f"watch it with `nightshift run watch {planned.run_id}`", err=True)
-    if state == "failed":
-        raise SystemExit(1)
+        click.echo(json.dumps({**asdict(planned), **end.facts()}))
+    end.leave(quiet=as_json)
 
 
 @tokens.command(name="list")

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from importlib.metadata import version
 
+from sqlalchemy import Connection
+
 from nightshift.producers.plan_index import PlannedRun
 from nightshift.schema.errors import ConfigurationError
 from nightshift.schema.models import ModelFacts
@@ -93,7 +95,7 @@ def plan_rerank(
 
 
 def estimate_rerank(
-    database: Database,
+    connection: Connection,
     catalog: str,
     *,
     index_name: str | None,
@@ -105,7 +107,7 @@ def estimate_rerank(
     """What `plan_rerank` would cost; writes nothing.
 
     Args:
-        database: Postgres.
+        connection: A transaction, which may hold queries that it will not keep.
         catalog: Its name.
         index_name: The newest ready one if None.
         query_set_id: The queries.
@@ -117,21 +119,20 @@ def estimate_rerank(
         ConfigurationError: As for `plan_rerank`.
     """
     _refuse_long_lists(params)
-    with database.begin() as connection:
-        index = indexes.ready_index(connection, catalog, index_name)
-        items = indexes.count_live(connection, index.id)
-        queries = len(planning.query_ids(connection, query_set_id))
-        n_pairs = queries * min(params.top_k, items)
-        reused = pairs.estimate_reuse(
-            connection,
-            query_set_id=query_set_id,
-            index_id=index.id,
-            scorer_fingerprint=scorer.fingerprint,
-            query_parts=params.query_parts,
-            top_k=params.top_k,
-        )
-        search = runs.stage_rate(connection, Stage.SEARCH, index.embedder_fingerprint)
-        score = runs.stage_rate(connection, Stage.SCORE, scorer.fingerprint)
+    index = indexes.ready_index(connection, catalog, index_name)
+    items = indexes.count_live(connection, index.id)
+    queries = len(planning.query_ids(connection, query_set_id))
+    n_pairs = queries * min(params.top_k, items)
+    reused = pairs.estimate_reuse(
+        connection,
+        query_set_id=query_set_id,
+        index_id=index.id,
+        scorer_fingerprint=scorer.fingerprint,
+        query_parts=params.query_parts,
+        top_k=params.top_k,
+    )
+    search = runs.stage_rate(connection, Stage.SEARCH, index.embedder_fingerprint)
+    score = runs.stage_rate(connection, Stage.SCORE, scorer.fingerprint)
     seconds = queries / search + (n_pairs - reused) / score if search and score else None
     return RerankEstimate(
         items=items,

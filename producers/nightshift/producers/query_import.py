@@ -1,7 +1,8 @@
 """Import a file of queries as an immutable set, with judgements where there are any."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import PurePosixPath
@@ -22,7 +23,7 @@ from nightshift.stores.listing import root_of
 from nightshift.stores.query_sets import Judgement
 from nightshift.stores.roots import ImageRoots
 
-__all__ = ["QuerySetSummary", "import_queries"]
+__all__ = ["QuerySetSummary", "import_queries", "read_queries"]
 
 _JUDGEMENTS_AT_ONCE = 5000
 
@@ -33,8 +34,15 @@ class QuerySetSummary:
 
     query_set_id: int
     n_queries: int
-    #: Rows of the file, and of its qrels, that could not be taken.
-    failed: int
+    #: Reason → rows of the file, and of its qrels, that could not be taken.
+    reasons: Mapping[str, int]
+    #: About the first of them.
+    first_message: str = ""
+
+    @property
+    def failed(self) -> int:
+        """Rows that could not be taken."""
+        return sum(self.reasons.values())
 
 
 def import_queries(
@@ -48,12 +56,49 @@ def import_queries(
     blobs: BlobStore | None = None,
     image_roots: Sequence[str] = (),
 ) -> QuerySetSummary:
+    """`read_queries` in a transaction of its own, so that nobody sees half a set.
+
+    Raises:
+        NotFoundError: Where there is no such file.
+        ConfigurationError: Where it has no known format.
+        InputError: Where not one query could be taken; the reasons are kept with the set.
+    """
+    with database.begin() as connection:
+        summary = read_queries(
+            connection,
+            file,
+            name=name,
+            qrels=qrels,
+            mapping=mapping,
+            verify=verify,
+            blobs=blobs,
+            image_roots=image_roots,
+        )
+    if summary.n_queries == 0:
+        raise InputError(
+            f"{file} holds no query that can be used ({summary.first_message or 'it is empty'}); "
+            "every reason is in the table failure under query_set_id "
+            f"{summary.query_set_id}",
+            "no_queries",
+        )
+    return summary
+
+
+def read_queries(
+    connection: Connection,
+    file: str,
+    *,
+    name: str | None = None,
+    qrels: str | None = None,
+    mapping: FieldNames | None = None,
+    verify: bool = True,
+    blobs: BlobStore | None = None,
+    image_roots: Sequence[str] = (),
+) -> QuerySetSummary:
     """Read queries as a catalogue is read; the same content under the same name is the same set.
 
-    All is written in one transaction, so that nobody sees half a set.
-
     Args:
-        database: Migrated.
+        connection: A transaction of its own.
         file: Any source that a catalogue may come from. Rows may list item ids in `relevant`.
         name: The set's name; the file's without extensions if none is given.
         qrels: A file of judgements, TREC or JSON Lines.
@@ -65,7 +110,6 @@ def import_queries(
     Raises:
         NotFoundError: Where there is no such file.
         ConfigurationError: Where it has no known format.
-        InputError: Where not one query could be taken; the reasons are kept with the set.
     """
     rows = open_source(file)
     judgements = open_judgements(qrels) if qrels else iter(())
@@ -77,20 +121,17 @@ def import_queries(
         roots=ImageRoots([root_of(file), *image_roots]),
     )
     name = name or PurePosixPath(file.rstrip("/")).name.partition(".")[0] or "queries"
-    with database.begin() as connection:
-        making = _SetInMaking(connection, query_sets.begin_set(connection, name), intake)
-        for batch in batches(intake.records(rows)):
-            making.add(batch)
-        for chunk in _chunks(judgements):
-            making.judge(chunk)
-        set_id = making.close(name)
-    if making.n_queries == 0:
-        raise InputError(
-            f"{file} holds no query that can be used ({making.first_message or 'it is empty'}); "
-            f"every reason is in the table failure under query_set_id {set_id}",
-            "no_queries",
-        )
-    return QuerySetSummary(query_set_id=set_id, n_queries=making.n_queries, failed=making.failed)
+    making = _SetInMaking(connection, query_sets.begin_set(connection, name), intake)
+    for batch in batches(intake.records(rows)):
+        making.add(batch)
+    for chunk in _chunks(judgements):
+        making.judge(chunk)
+    return QuerySetSummary(
+        query_set_id=making.close(name),
+        n_queries=making.n_queries,
+        reasons=making.reasons,
+        first_message=making.first_message,
+    )
 
 
 @dataclass(slots=True)
@@ -101,9 +142,9 @@ class _SetInMaking:
     set_id: int
     intake: Intake
     n_queries: int = 0
-    failed: int = 0
     n_foreign: int = 0
     first_message: str = ""
+    reasons: Counter[str] = field(default_factory=Counter)
     digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
 
     def add(self, batch: list[NewRecord | Rejected]) -> None:
@@ -147,7 +188,7 @@ class _SetInMaking:
         for failure in failures:
             self.first_message = self.first_message or failure.message
             self._digest("failed", failure.subject, failure.reason)
-        self.failed += len(failures)
+            self.reasons[failure.reason] += 1
         record_failures(self.connection, failures, query_set_id=self.set_id)
 
     def _digest(self, *facts: str) -> None:

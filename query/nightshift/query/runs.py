@@ -1,5 +1,6 @@
 """Runs as an operator sees them: progress, throughput, time left, failures and lineage."""
 
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -16,6 +17,7 @@ __all__ = [
     "RunDetails",
     "RunProgress",
     "StageProgress",
+    "failed_by_reason",
     "list_failures",
     "list_progress",
     "progress",
@@ -127,6 +129,20 @@ def show_run(database: Database, run_id: int) -> RunDetails:
             pictures_seen=None if pictures is None else round(pictures),
             top_share=_ratio(told.get(TallyName.TOP_SHARE), told.get(TallyName.VECTORS)),
         )
+
+
+def failed_by_reason(database: Database, run_id: int) -> Counter[str]:
+    """How many items, queries and pairs of a run failed, and rows of its file of queries, and why.
+
+    Notices are not counted; a run that failed as a whole counts once more.
+    """
+    with database.begin() as connection:
+        found = run_status.count_failures(connection, run_id)
+    reasons = Counter[str]()
+    for one in found:
+        if one.fatal:
+            reasons[one.reason] += one.count
+    return reasons
 
 
 def list_failures(database: Database, run_id: int, limit: int | None = None) -> list[FailureRow]:

@@ -53,15 +53,18 @@ class Database:
         Raises:
             ServiceUnavailableError: When Postgres cannot be reached or went away.
         """
-        try:
-            with self.engine.begin() as connection:
-                yield connection
-        except (OperationalError, InterfaceError) as error:
-            raise ServiceUnavailableError(
-                f"Postgres cannot be used: {error.orig}; check that it runs and that the URL is "
-                "right (`nightshift status`)",
-                "postgres",
-            ) from error
+        with _reachable(), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def sketch(self) -> Iterator[Connection]:
+        """One transaction that is rolled back at the end of the block, whatever it wrote.
+
+        Raises:
+            ServiceUnavailableError: When Postgres cannot be reached or went away.
+        """
+        with _reachable(), self.engine.connect() as connection:
+            yield connection
 
     def close(self) -> None:
         """Give the connections back."""
@@ -77,6 +80,18 @@ class Database:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+@contextmanager
+def _reachable() -> Iterator[None]:
+    try:
+        yield
+    except (OperationalError, InterfaceError) as error:
+        raise ServiceUnavailableError(
+            f"Postgres cannot be used: {error.orig}; check that it runs and that the URL is "
+            "right (`nightshift status`)",
+            "postgres",
+        ) from error
 
 
 def copy_rows(

@@ -1,0 +1,77 @@
+"""How a command ends that planned or followed a run: what failed, and its exit code."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import click
+
+from nightshift.cli.output import by_reason
+from nightshift.cli.wait import wait_for_run
+from nightshift.query.runs import failed_by_reason
+from nightshift.schema.errors import InputError
+from nightshift.schema.states import RunState
+from nightshift.stores.database import Database
+
+__all__ = ["RunEnd", "follow_run"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEnd:
+    """A run as its command leaves it; it may still be running."""
+
+    run_id: int
+    state: RunState = RunState.RUNNING
+    #: Reason → items, queries, pairs and rows of the file of queries that failed; no notices.
+    reasons: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def broken_off(self) -> bool:
+        """Whether it failed as a whole or was cancelled."""
+        return self.state in (RunState.FAILED, RunState.CANCELLED)
+
+    def facts(self) -> dict[str, object]:
+        """What every command says of it with `--json`."""
+        failed = sum(self.reasons.values())
+        return {"state": self.state.value, "failed": failed, "reasons": dict(self.reasons)}
+
+    def leave(self, *, quiet: bool, hint: str = "") -> None:
+        """Say on stderr how it ended; exit with 1 or 7 unless all went well.
+
+        Args:
+            quiet: Say nothing.
+            hint: What to look at when it is done.
+        """
+        if not quiet:
+            self._tell(hint)
+        if self.broken_off:
+            raise SystemExit(1)
+        if self.reasons:
+            raise SystemExit(InputError.exit_code)
+
+    def _tell(self, hint: str) -> None:
+        if self.state is RunState.RUNNING:
+            click.echo(f"watch it with `nightshift run watch {self.run_id}`", err=True)
+        else:
+            more = f"; {hint}" if hint and self.state is RunState.DONE else ""
+            click.echo(f"run {self.run_id} is {self.state}{more}", err=True)
+        if self.reasons:
+            click.echo(
+                f"{sum(self.reasons.values()):,} failed ({by_reason(self.reasons)}): "
+                f"`nightshift run failures {self.run_id}` lists them",
+                err=True,
+            )
+
+
+def follow_run(database: Database, run_id: int, *, quiet: bool) -> RunEnd:
+    """Wait for a run to end; Ctrl-C ends the waiting, with 130, and not the run.
+
+    Raises:
+        NotFoundError: Where there is no such run.
+        ServiceUnavailableError: When Postgres stays away; the run goes on once it is back.
+    """
+    try:
+        state = wait_for_run(database, run_id, quiet=quiet)
+    except KeyboardInterrupt:
+        click.echo(f"run {run_id} goes on; `nightshift run cancel {run_id}` ends it", err=True)
+        raise SystemExit(130) from None
+    return RunEnd(run_id=run_id, state=state, reasons=failed_by_reason(database, run_id))
