@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from functools import cache
-from importlib import import_module
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from nightshift.models.codecs.codec import Codec
 from nightshift.models.codecs.records import decode_record, encode_record
 from nightshift.models.codecs.tokens import CodedImage
 from nightshift.models.content import ItemContent
-from nightshift.models.describe import FAMILIES, describe_scorer, describe_vision
+from nightshift.models.describe import FAMILIES, describe_vision
 from nightshift.models.engine.enhancement import trigger_layers
 from nightshift.models.engine.family import Family, PixelLimits, VisualTokens
 from nightshift.models.engine.generate import generate
@@ -40,7 +39,7 @@ from nightshift.scoring.methods.registry import FRAMINGS
 from nightshift.scoring.prompts import Content
 from tests.models.readings import OFF, ON, assert_same, between, numbers, score
 from tests.models.tiny import picture
-from tests.models.tiny_families import EXPERTS, save_family
+from tests.models.tiny_families import EXPERTS, loaded, save_family
 
 ASK = "Does the image match the caption:"
 #: Families whose templates put a space before an answer, and whose tokenizers keep a digit apart
@@ -65,11 +64,6 @@ MANY_SUFFIXES = Group(
     prefix=(picture(5), ASK), suffixes=asked(*(f"{'red ' * (i % 7)}{i}" for i in range(12)))
 )
 EVERYTHING = [*PICTURES, TEXT_ONLY, COMPOSED, MANY_SUFFIXES]
-
-
-def loaded(name: str, folder: Path, precision: str = "float32") -> Any:
-    facts = describe_scorer(f"hf:{folder}@{precision}", ScorerParams())
-    return import_module(FAMILIES[name]).load(facts, torch.device("cpu"))
 
 
 @pytest.fixture(scope="module", params=FAMILIES)

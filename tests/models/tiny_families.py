@@ -1,6 +1,7 @@
 """Tiny random models of every family, in the layout of real checkpoints."""
 
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ from transformers import (
     SmolVLMImageProcessor,
 )
 
+from nightshift.models.describe import FAMILIES, describe_scorer
+from nightshift.schema.runs import ScorerParams
 from tests.models.tiny import CHAT_TEMPLATE, SPECIALS, corpus, enliven, qwen_tokenizer, save_qwen
 
 # As the published checkpoints have them, in what matters for one turn.
@@ -103,6 +106,12 @@ def save_family(
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
+
+
+def loaded(name: str, folder: Path, precision: str = "float32") -> Any:
+    """The `Family` of that name in a folder, on the CPU."""
+    facts = describe_scorer(f"hf:{folder}@{precision}", ScorerParams())
+    return import_module(FAMILIES[name]).load(facts, torch.device("cpu"))
 
 
 def _qwen2_vl(n_layers: int) -> tuple[Any, Any]:
