@@ -260,6 +260,23 @@ def test_the_engine_is_the_packed_one_where_the_report_and_the_docs_say_so(
     assert "visual enhancement: yes" in told
 
 
+def test_the_enhancement_acts_while_a_number_is_written_where_the_report_says_so(
+    family: Family,
+) -> None:
+    params = ScorerParams(framing="retllm_number", score="number")
+
+    if "visual enhancement: yes, but not while it writes;" in family.report.text():
+        with pytest.raises(ModelError, match="while they write"):
+            bind(family, params, "test")
+    else:
+        scorer = bind(family, params, "test")
+        query, item = ItemContent(texts=("a red square",)), ItemContent(images=(picture(1),))
+        group = PairGroup(shared_side="candidate", shared=item, others=(query,))
+        ((reading,),) = scorer.score(scorer.prepare([group]))
+        assert reading.trace.fired
+    bind(family, params.model_copy(update={"enhancement": OFF}), "test")
+
+
 @pytest.mark.parametrize(
     "params",
     [
@@ -593,6 +610,26 @@ def test_a_decoder_without_gates_is_refused(tmp_path: Path) -> None:
         loaded("internvl", folder)
 
 
+def test_a_decoder_with_no_state_behind_its_last_attention_is_told_and_embeds_elsewhere(
+    tmp_path: Path,
+) -> None:
+    folder = save_family("internvl", tmp_path / "internvl", text_config={"model_type": "cohere"})
+    family = loaded("internvl", folder)
+    prepared = PlainEngine(family, PixelLimits()).prepare([PICTURES[0]])
+    assert isinstance(prepared, Prepared)
+
+    assert "FreeRet embedding: yes, but not at attn_L (its layers add" in family.report.text()
+    with pytest.raises(ModelError, match="choose another site"):
+        HiddenStates(family, "attn_L")
+    with torch.inference_mode():
+        states = HiddenStates(family, "mlp_L-1").read(
+            prepared.prompts, family.see(prepared.pictures)
+        )
+    assert states.isfinite().all()
+    fired = score(PlainEngine(family, PixelLimits()), PICTURES, ON)
+    assert all(reading.trace.fired for reading in fired)
+
+
 @pytest.mark.parametrize(
     ("text_config", "reason"),
     [
@@ -642,4 +679,4 @@ def test_a_load_is_told_with_what_works(tmp_path: Path, caplog: pytest.LogCaptur
     (told,) = (one.getMessage() for one in caplog.records if one.name.startswith("nightshift"))
     assert told.startswith(f"hf:{folder}@float32: Gemma3ForConditionalGeneration")
     assert "packed: no (visual tokens look ahead" in told
-    assert "visual enhancement: yes" in told
+    assert "visual enhancement: yes, but not while it writes;" in told

@@ -95,6 +95,9 @@ class Pretrained:
             n_layers=len(self.decoder.layers),
             pictures=self.pictures,
             not_packed=why_not,
+            not_embedding=None
+            if self.decoder.feed_forward_norms
+            else "its layers add attention and feed-forward at once",
             no_codecs=self.no_codecs,
             n_deep=self._n_deep(),
         )
@@ -195,15 +198,19 @@ def _decoder(language: Any, head_weight: Tensor) -> Decoder:  # noqa: ANN401 - a
     return Decoder(
         layers=list(language.layers),
         feed_forwards=[layer.mlp for layer in language.layers],
-        feed_forward_norms=[
-            # Gemma's layers norm the attention's output too, and call that one post_attention.
-            getattr(layer, "pre_feedforward_layernorm", layer.post_attention_layernorm)
-            for layer in language.layers
-        ],
+        feed_forward_norms=_feed_forward_norms(language.layers),
         gate_sizes=[_gate_size(layer.mlp, language.norm.weight) for layer in language.layers],
         norm=language.norm,
         head_weight=head_weight,
     )
+
+
+def _feed_forward_norms(layers: Any) -> list[nn.Module] | None:  # noqa: ANN401 - as above
+    # Gemma's layers norm the attention's output too, and call that one post_attention.
+    for name in ("pre_feedforward_layernorm", "post_attention_layernorm"):
+        if hasattr(layers[0], name):
+            return [getattr(layer, name) for layer in layers]
+    return None
 
 
 def _head(model: Any, name: str) -> Tensor:  # noqa: ANN401 - as above

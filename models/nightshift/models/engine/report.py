@@ -16,12 +16,11 @@ class LoadReport:
     n_layers: int
     #: How pictures become visual tokens.
     pictures: str
-    #: Why prompts cannot be packed; None where they can.
+    #: Why layers cannot be taken apart, so that prompts are not packed, and the enhancement cannot
+    #: act on what is written token by token; None where they can.
     not_packed: str | None
-    #: Why the visual enhancement cannot act; None where it can.
-    not_enhanced: str | None = None
     #: Why there is no state behind the last attention, FreeRet's own site; None where there is.
-    not_embedding: str | None = None
+    not_embedding: str | None
     #: Codecs that cannot reduce its visual tokens.
     no_codecs: tuple[str, ...] = ()
     #: Layers of the decoder that get features of the picture (DeepStack).
@@ -32,8 +31,8 @@ class LoadReport:
         facts = [
             f"{self.family} ({self.decoder}, {self.n_layers} layers)",
             f"packed: {_yes(self.not_packed)}",
-            f"visual enhancement: {_yes(self.not_enhanced)}",
-            f"FreeRet embedding: {_yes(self.not_embedding)}",
+            f"visual enhancement: {self._enhanced()}",
+            f"FreeRet embedding: {self._embedding()}",
             f"stored visual tokens: {self._codecs()}",
             f"pictures: {self.pictures}",
         ]
@@ -51,13 +50,19 @@ class LoadReport:
             f"`{name}`",
             f"`{self.family}`",
             _yes(self.not_packed),
-            _yes(self.not_enhanced),
-            _yes(self.not_embedding),
+            self._enhanced(),
+            self._embedding(),
             self._codecs(),
             "yes" if self.n_deep else "–",
             self.pictures,
         ]
         return f"| {' | '.join(cells)} |"
+
+    def _enhanced(self) -> str:
+        return "yes, but not while it writes" if self.not_packed else "yes"
+
+    def _embedding(self) -> str:
+        return f"yes, but not at attn_L ({self.not_embedding})" if self.not_embedding else "yes"
 
     def _codecs(self) -> str:
         return f"yes, but not by {' or '.join(self.no_codecs)}" if self.no_codecs else "yes"
