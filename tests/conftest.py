@@ -5,6 +5,7 @@ import subprocess
 import tempfile
 import venv
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count, cycle
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from nightshift.schema.settings import Settings
 from nightshift.stores.database import Database
 from nightshift.stores.embedded import Stack
 from nightshift.stores.milvus import VectorStore
-from tests.standalone_milvus import standalone_milvus
+from tests.standalone_milvus import MilvusServer, standalone_milvus
 from tests.tls import make_certificate
 
 # What the developer has set up must not leak into the tests, nor the tests into it.
@@ -69,10 +70,15 @@ def template_database(stack: Stack) -> str:
 @pytest.fixture
 def database_url(stack: Stack, template_database: str) -> Iterator[str]:
     """A fresh, migrated database."""
-    name = f"test_{next(_numbers)}"
-    _administer(stack, f"CREATE DATABASE {name} TEMPLATE template_nightshift")
-    yield _database_url(stack, name)
-    _administer(stack, f"DROP DATABASE {name} WITH (FORCE)")
+    with _migrated_database(stack) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def shared_database_url(stack: Stack, template_database: str) -> Iterator[str]:
+    """A migrated database for all tests of a module, each of which takes back what it writes."""
+    with _migrated_database(stack) as url:
+        yield url
 
 
 @pytest.fixture
@@ -105,8 +111,8 @@ def vector_store(stack: Stack) -> Iterator[VectorStore]:
 
 
 @pytest.fixture(scope="session")
-def milvus_standalone_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real Milvus standalone server."""
+def milvus_standalone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusServer]:
+    """A real Milvus standalone server that asks for a password."""
     home = Path(__file__).parent.parent / ".venv-milvus"
     python = home / "bin" / "python"
     if not any(home.glob("lib/python*/site-packages/milvus")):
@@ -115,8 +121,8 @@ def milvus_standalone_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         venv.create(home, with_pip=True)
         install = [python, "-m", "pip", "install", "--only-binary", ":all:", "milvus>=2.3.5,<2.4"]
         subprocess.run(install, check=True)
-    with standalone_milvus(python, tmp_path_factory.mktemp("milvus")) as uri:
-        yield uri
+    with standalone_milvus(python, tmp_path_factory.mktemp("milvus")) as server:
+        yield server
 
 
 @pytest.fixture
@@ -131,6 +137,14 @@ def settings(
         redis_url=redis_url,  # type: ignore[arg-type]
         milvus_uri=stack.urls().milvus_uri,
     )
+
+
+@contextmanager
+def _migrated_database(stack: Stack) -> Iterator[str]:
+    name = f"test_{next(_numbers)}"
+    _administer(stack, f"CREATE DATABASE {name} TEMPLATE template_nightshift")
+    yield _database_url(stack, name)
+    _administer(stack, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def _database_url(stack: Stack, name: str) -> str:

@@ -11,10 +11,18 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
+from pymilvus import MilvusClient, MilvusException
+
 from nightshift.stores.embedded.state import port_is_free
+from tests import compose
+
+#: Of `root`, whom every server has. Milvus 2.6 takes it from the environment, as the compose file
+#: gives it; this one is older and starts with its own.
+PASSWORD, _PASSWORD_AT_FIRST = "only-for-tests", "Milvus"
 
 #: Runs in the other environment: unpacks the server once, writes its configuration, becomes it.
 _LAUNCH = """
@@ -43,13 +51,23 @@ os.environ.update(
     MILVUS_RUN_DIR=data + "/run", MALLOC_CONF="background_thread:true",
 )
 binary = str(server / "bin" / "milvus")
-os.execv(binary, [binary, "run", "standalone"])
+os.execv(binary, [binary, *os.environ["COMMAND"].split()[1:]])
 """
 
 
+@dataclass(frozen=True, slots=True)
+class MilvusServer:
+    """Where it is, and what it asks for."""
+
+    uri: str
+    token: str
+
+
 @contextmanager
-def standalone_milvus(python: Path, data_dir: Path, start_s: float = 180.0) -> Iterator[str]:
-    """Serve from `data_dir`; yields the URI and stops the server at the end.
+def standalone_milvus(
+    python: Path, data_dir: Path, start_s: float = 180.0
+) -> Iterator[MilvusServer]:
+    """Serve from `data_dir` by the compose file's command and security; stops at the end.
 
     Args:
         python: Of the environment that has the package `milvus`.
@@ -59,15 +77,22 @@ def standalone_milvus(python: Path, data_dir: Path, start_s: float = 180.0) -> I
     data_dir.mkdir(parents=True, exist_ok=True)
     metrics_port, *ports = _free_ports(14)
     argv = [str(python), "-c", _LAUNCH, str(data_dir), str(metrics_port), *map(str, ports)]
+    told = compose.SERVICES["milvus"]["environment"]
+    secured = {name: value for name, value in told.items() if name.endswith("AUTHORIZATIONENABLED")}
+    environment = {**os.environ, **secured, "COMMAND": " ".join(compose.command("milvus"))}
     with (data_dir / "server.log").open("ab") as log:
-        server = subprocess.Popen(argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        server = subprocess.Popen(
+            argv, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+        )
     try:
         _await_health(server, metrics_port, time.monotonic() + start_s, data_dir / "server.log")
-        yield f"http://127.0.0.1:{ports[-1]}"
+        uri = f"http://127.0.0.1:{ports[-1]}"
+        _set_password(uri)
+        yield MilvusServer(uri, f"root:{PASSWORD}")
     finally:
         server.terminate()
         try:
-            server.wait(20)
+            server.wait(3)  # with a few collections it takes half a minute
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
@@ -86,6 +111,13 @@ def _await_health(server: subprocess.Popen[bytes], port: int, deadline: float, l
     raise RuntimeError(f"Milvus standalone did not start; the end of its log:\n{tail}")
 
 
+def _set_password(uri: str) -> None:
+    with suppress(MilvusException):  # it was set when the server ran before
+        client = MilvusClient(uri, token=f"root:{_PASSWORD_AT_FIRST}", dedicated=True)
+        client.update_password("root", _PASSWORD_AT_FIRST, PASSWORD)
+        client.close()
+
+
 def _free_ports(count: int) -> list[int]:
     # Below the ephemeral range, where no outgoing connection takes them before the server does.
     return [port for port in random.sample(range(20_000, 32_000), 200) if port_is_free(port)][
@@ -94,8 +126,8 @@ def _free_ports(count: int) -> list[int]:
 
 
 if __name__ == "__main__":
-    with standalone_milvus(Path(sys.argv[1]), Path(sys.argv[2]).absolute()) as uri:
-        sys.stdout.write(uri + "\n")
+    with standalone_milvus(Path(sys.argv[1]), Path(sys.argv[2]).absolute()) as milvus:
+        sys.stdout.write(f"{milvus.uri} {milvus.token}\n")
         sys.stdout.flush()
         try:
             while True:

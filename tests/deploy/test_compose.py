@@ -13,17 +13,12 @@ import tomllib
 from pathlib import Path
 
 import pytest
-import yaml
 
 from nightshift.stores.database import Database
 from nightshift.stores.workers import register
 from tests.command_lines import require_understood
+from tests.compose import COMPOSE, COMPOSE_FILE, ROOT, SERVICES, TEXT, VARIABLE
 
-ROOT = Path(__file__).parents[2]
-COMPOSE_FILE = ROOT / "docker-compose.yml"
-TEXT = COMPOSE_FILE.read_text()
-COMPOSE = yaml.safe_load(TEXT)
-SERVICES = COMPOSE["services"]
 OURS = {name: s for name, s in SERVICES.items() if s["image"].startswith("nightshift:")}
 #: Ends before the others start.
 HELPER = "volumes"
@@ -31,10 +26,9 @@ THEIRS = {name: s for name, s in SERVICES.items() if name not in {*OURS, HELPER}
 #: Of ours, those that run until they are stopped.
 LASTING = ["dispatcher", "worker-cpu", "worker-gpu"]
 DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()
+#: As the builder reads it: a backslash at its end joins a line with the next.
+JOINED = DOCKERFILE.replace("\\\n", "")
 ENV_EXAMPLE = (ROOT / "deploy" / "env.example").read_text()
-
-#: ${NAME:?message} and ${NAME:-default}; $$ is an escaped dollar.
-VARIABLE = re.compile(r"(?<!\$)\$\{(\w+)(?::([?-])([^}]*))?\}")
 
 
 def services(which):
@@ -305,6 +299,24 @@ def test_the_image_has_a_pinned_base_and_runs_as_nobody_in_particular():
     assert len(bases) == 2, "what builds is not shipped"
     assert users == ["10001:10001"]
     assert not re.search(r"PASSWORD|SECRET|TOKEN|^ADD ", DOCKERFILE, re.MULTILINE)
+
+
+def test_the_image_is_built_with_what_the_package_and_its_extras_for_stores_require(tmp_path):
+    [line] = re.findall(r"^RUN (python -c .*) > /tmp/requirements.txt", JOINED, re.MULTILINE)
+    (tmp_path / "pyproject.toml").write_bytes((ROOT / "pyproject.toml").read_bytes())
+
+    printed = subprocess.run(
+        ["sh", "-c", line.strip()],
+        cwd=tmp_path,
+        env={"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    assert printed == [*project["dependencies"], *extras["s3"], *extras["gcs"]]
 
 
 def test_the_build_sees_every_room_and_nothing_private():

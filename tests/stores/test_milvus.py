@@ -21,6 +21,7 @@ from nightshift.stores.leases import hold_writer
 from nightshift.stores.milvus import INDEX_TYPES, VectorStore
 from nightshift.stores.milvus.indexes import build_parameters
 from nightshift.stores.milvus.rows import key_ranges, ordered
+from tests.standalone_milvus import MilvusServer
 from tests.stores.damage import tear_index
 
 DIM = 24
@@ -33,7 +34,8 @@ def store(request: pytest.FixtureRequest) -> Iterator[VectorStore]:
     if request.param == "lite":
         yield request.getfixturevalue("vector_store")
         return
-    with VectorStore(request.getfixturevalue("milvus_standalone_uri")) as store:
+    server = request.getfixturevalue("milvus_standalone")
+    with VectorStore(server.uri, server.token) as store:
         yield store
         for collection in store.collections():
             store.drop(collection)
@@ -267,12 +269,13 @@ def test_readers_and_a_writer_at_once_see_no_gap(store: VectorStore):
 
 
 @pytest.mark.milvus_standalone
-def test_writers_at_once_lose_nothing_on_a_server(milvus_standalone_uri: str):
-    with VectorStore(milvus_standalone_uri) as first:
+def test_writers_at_once_lose_nothing_on_a_server(milvus_standalone: MilvusServer):
+    uri, token = milvus_standalone.uri, milvus_standalone.token
+    with VectorStore(uri, token) as first:
         first.create("crowd", DIM)
 
         def write(writer: int) -> None:
-            with VectorStore(milvus_standalone_uri) as own:
+            with VectorStore(uri, token) as own:
                 for batch in range(5):
                     start = writer * 1000 + batch * 100
                     keys = [key(start + n) for n in range(100)]
@@ -286,6 +289,16 @@ def test_writers_at_once_lose_nothing_on_a_server(milvus_standalone_uri: str):
 
         assert len(set(all_keys(first, "crowd"))) == 2000
         first.drop("crowd")
+
+
+@pytest.mark.milvus_standalone
+@pytest.mark.parametrize("token", ["", "root:wrong-password"])
+def test_a_refused_token_is_named_at_once(milvus_standalone: MilvusServer, token: str):
+    with (
+        VectorStore(milvus_standalone.uri, token, patience_s=1e9) as stranger,
+        pytest.raises(ServiceUnavailableError, match="refuses the token: set NIGHTSHIFT_MILVUS"),
+    ):
+        stranger.collections()
 
 
 # Milvus Lite: outages, damage, limits

@@ -30,6 +30,10 @@ class Night:
     def worker(self, *arguments: str) -> subprocess.Popen[bytes]:
         return self._start("worker", *arguments)
 
+    def program(self, words: list[str]) -> subprocess.Popen[bytes]:
+        """A program that the compose file starts, by its words."""
+        return self._launch(words[1], [str(Path(sys.executable).with_name(words[0])), *words[1:]])
+
     def odd_worker(self, oddity: str) -> subprocess.Popen[bytes]:
         """A worker that runs some lines of Python before it begins to work."""
         lines = f"{oddity}\nfrom nightshift.cli.main import main\nmain(['worker'])"
@@ -53,6 +57,7 @@ class Night:
         assert settings.database_url
         assert settings.redis_url
         assert settings.milvus_uri
+        token = settings.milvus_token
         return {
             **os.environ,
             "OMP_NUM_THREADS": "1",
@@ -60,6 +65,7 @@ class Night:
             "NIGHTSHIFT_DATABASE_URL": settings.database_url.get_secret_value(),
             "NIGHTSHIFT_REDIS_URL": settings.redis_url.get_secret_value(),
             "NIGHTSHIFT_MILVUS_URI": settings.milvus_uri,
+            "NIGHTSHIFT_MILVUS_TOKEN": token.get_secret_value() if token else "",
             "NIGHTSHIFT_LEASE_S": str(settings.lease_s),
             "NIGHTSHIFT_GRACE_S": str(settings.grace_s),
             "NIGHTSHIFT_MAX_ATTEMPTS": str(settings.max_attempts),
@@ -113,10 +119,13 @@ class Night:
 
     def _start(self, *command: str, python: list[str] | None = None) -> subprocess.Popen[bytes]:
         arguments = python or ["-m", "nightshift.cli.main", *command]
-        log = (self.logs / f"{command[0]}-{len(self.processes)}.log").open("wb")
+        return self._launch(command[0], [sys.executable, *arguments])
+
+    def _launch(self, name: str, argv: list[str]) -> subprocess.Popen[bytes]:
+        log = (self.logs / f"{name}-{len(self.processes)}.log").open("wb")
         with log:
             process = subprocess.Popen(
-                [sys.executable, *arguments],
+                argv,
                 env=self.environment(),
                 stdout=log,
                 stderr=subprocess.STDOUT,

