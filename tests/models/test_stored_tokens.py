@@ -131,6 +131,26 @@ def test_a_codebook_that_holds_every_token_changes_no_score(qwen: Qwen25VL, fact
     assert coded[0].margin == pytest.approx(plain.margin, abs=1e-4)
 
 
+def test_a_picture_seen_lately_is_shown_by_the_codebook_of_this_run(qwen: Qwen25VL, facts) -> None:
+    own, others = (
+        train(Quantise(kind="pq", parts=1, bits=2), seen(qwen, facts, one)[0][0].values).to_bytes()
+        for one in CANDIDATES[:2]
+    )
+
+    def coded(book: bytes) -> list[tuple[float, ...]]:
+        codec = codec_of("pq(1,2)", book)
+        return exact(
+            read(bind(qwen, family_params(codec="pq(1,2)"), "f", codec), QUERY, *CANDIDATES)
+        )
+
+    by_own = coded(own)
+    looked_at = qwen.work.pictures
+
+    assert coded(others) != by_own
+    assert coded(own) == by_own
+    assert qwen.work.pictures == looked_at
+
+
 def test_queries_stay_as_they_are_unless_they_are_coded_too(qwen: Qwen25VL) -> None:
     codec = codec_of("kmeans(2)")
     candidates_only = bind(qwen, family_params(codec="kmeans(2)"), "f", codec)

@@ -61,12 +61,20 @@ def see(family: Family, pictures: Sequence[Picture]) -> list[VisualTokens]:
     Raises:
         InputError: A picture does not fit even alone; `subject_id` is its place among the fresh.
     """
-    known = {i: _known(family, picture) for i, picture in enumerate(pictures)}
-    found = {i: tokens for i, tokens in known.items() if tokens is not None}
-    fresh = [i for i in range(len(pictures)) if i not in found]
+    found: dict[int, VisualTokens] = {}
+    fresh: list[int] = []
+    for i, picture in enumerate(pictures):
+        if picture.seen is not None:
+            like = family.decoder.head_weight
+            found[i] = _taken_apart(picture.seen.values, picture.seen.n_deep, like)
+        elif (recalled := _recalled(family, picture)) is not None:
+            found[i] = _coded_tokens(family, picture, recalled)
+        else:
+            fresh.append(i)
     for i, tokens in zip(fresh, _see(family, [pictures[i] for i in fresh]), strict=True):
+        # As the tower made them: codebooks of one codec differ.
+        _remember(family, pictures[i], tokens)
         found[i] = _coded_tokens(family, pictures[i], tokens)
-        _remember(family, pictures[i], found[i])
     return [found[i] for i in range(len(pictures))]
 
 
@@ -141,14 +149,12 @@ def _see(family: Family, pictures: Sequence[Picture]) -> list[VisualTokens]:
     return [seen[i] for i in range(len(pictures))]
 
 
-def _known(family: Family, picture: Picture) -> VisualTokens | None:
-    like = family.decoder.head_weight
-    if picture.seen is not None:
-        return _taken_apart(picture.seen.values, picture.seen.n_deep, like)
+def _recalled(family: Family, picture: Picture) -> VisualTokens | None:
     if picture.key is None or (kept := family.recent.get(picture.key)) is None:
         return None
+    device = family.decoder.head_weight.device
     return VisualTokens(
-        tokens=kept.tokens.to(like.device), deep=tuple(one.to(like.device) for one in kept.deep)
+        tokens=kept.tokens.to(device), deep=tuple(one.to(device) for one in kept.deep)
     )
 
 
