@@ -1,10 +1,14 @@
 """`nightshift rerank`: what an operator says is what the stored run is asked to do."""
 
+import io
 import json
 from functools import partial
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 from sqlalchemy import text
 
 from nightshift.cli.enhancement import read_enhancement
@@ -12,9 +16,12 @@ from nightshift.cli.main import main
 from nightshift.demo import scorer_dir
 from nightshift.models.describe import describe_scorer
 from nightshift.schema.errors import ConfigurationError
-from nightshift.schema.runs import EnhancementParams, RunParams
+from nightshift.schema.runs import BlockPayload, EnhancementParams, RunParams, queue_name
+from nightshift.schema.states import Stage
 from nightshift.scoring.methods.retllm import ENHANCEMENTS
-from tests.query.ranked import add_reference_run
+from nightshift.stores import runs
+from nightshift.stores.results_write import write_embeddings
+from tests.query.ranked import EMBEDDER, add_reference_run
 
 ON, OFF = ENHANCEMENTS["default"], ENHANCEMENTS["off"]
 SCORER = f"hf:{scorer_dir()}"
@@ -89,6 +96,103 @@ def test_a_dry_run_plans_nothing_and_still_refuses_what_cannot_be(rerank, databa
     assert (estimate["queries"], estimate["pairs"]) == (1, 0)
     with database.begin() as connection:
         assert connection.execute(text("SELECT count(*) FROM run")).scalar_one() == 1
+
+
+@pytest.fixture
+def embedded(database):
+    """How many items the index holds."""
+    with database.begin() as connection:
+        ids = [row.id for row in connection.execute(text("SELECT id FROM item ORDER BY id"))]
+        keys = [(item_id, f"{item_id:032x}") for item_id in ids]
+        write_embeddings(connection, index_id=1, run_id=1, keys=keys)
+    return len(ids)
+
+
+@pytest.mark.parametrize(
+    ("words", "groups"),
+    [(("--item-parts", "image"), 8), (("--item-parts", "image", "--method", "freeret"), 1)],
+)
+def test_a_dry_run_counts_the_work_and_judges_the_time_by_earlier_nights(
+    rerank, database, embedded, words, groups
+):
+    words = (*words, "--top-k", "16")
+    before = json.loads(rerank(*words, "--dry-run", "--json").stdout)
+    run_id = json.loads(rerank(*words, "--json").stdout)["run_id"]
+    with database.begin() as connection:
+        _add_done_jobs(connection, run_id, units_per_s={Stage.SEARCH: 5, Stage.SCORE: 2})
+    for _ in range(4):
+        rerank(*words)  # nobody works on these
+
+    after = json.loads(rerank(*words, "--dry-run", "--json").stdout)
+    said = rerank(*words, "--dry-run").stdout
+
+    counts = {"items": 8, "queries": 1, "pairs": 8, "groups": groups, "reused": 0}
+    assert before == {**counts, "seconds": None, "failed": 0, "reasons": {}}
+    assert after == {**before, "seconds": pytest.approx(1 / 5 + 8 / 2)}
+    assert dict(line.split(maxsplit=1) for line in said.splitlines()) == {
+        "items": "8",
+        "queries": "1, text shown",
+        "pairs": "8 at depth 16, image shown",
+        "groups": f"{groups} at most, sharing one side of their prompt",
+        "reused": "0 pairs (0%) scored on earlier nights",
+        "time": "4 s of one worker, at its measured rates",
+    }
+
+
+def test_a_dry_run_keeps_nothing_and_tells_bad_rows(rerank, database, embedded, tmp_path):
+    picture = io.BytesIO()
+    Image.new("RGB", (40, 30), "teal").save(picture, "png")
+    rows = {"id": ["a", "b"], "image": [picture.getvalue(), b"no picture"]}
+    pq.write_table(pa.table(rows), tmp_path / "pictures.parquet")
+    words = ("--queries", str(tmp_path / "pictures.parquet"), "--top-k", "5", "--dry-run")
+
+    before = _row_counts(database)
+    said = rerank(*words, exit_code=7).stdout
+    told = json.loads(rerank(*words, "--json", exit_code=7).stdout)
+    refused = rerank(*words, "--scorer", str(tmp_path), exit_code=8).stderr
+
+    assert "queries    1, image shown" in said
+    assert "time       unknown until these models have run here once" in said
+    assert "failed     1 rows (1 image_unreadable), the first: " in said
+    assert (told["pairs"], told["failed"], told["reasons"]) == (5, 1, {"image_unreadable": 1})
+    assert str(tmp_path) in refused
+    assert _row_counts(database) == before
+    assert not (tmp_path / "data" / "blobs").exists()
+
+
+def test_a_file_without_a_query_is_refused_in_a_dry_run_too(rerank, database, tmp_path):
+    (tmp_path / "empty.jsonl").write_text('{"id": "a", "text": ""}\n')
+    before = _row_counts(database)
+
+    done = rerank("--queries", str(tmp_path / "empty.jsonl"), "--dry-run", exit_code=7)
+
+    assert "the text is empty" in done.stderr
+    assert _row_counts(database) == before
+
+
+def _add_done_jobs(connection, run_id, units_per_s):
+    """A job of ten units in each stage, done by one worker at that rate."""
+    (scorer,) = connection.execute(
+        text("SELECT scorer_fingerprint FROM run WHERE id = :run"), {"run": run_id}
+    ).one()
+    for stage, model in ((Stage.SEARCH, EMBEDDER), (Stage.SCORE, scorer)):
+        payload = BlockPayload(ids=(1,)).model_dump(mode="json")
+        job = runs.NewJob(payload=payload, n_units=10)
+        runs.add_jobs(connection, run_id, stage, queue_name(stage, model), [job])
+        connection.execute(
+            text(
+                "UPDATE job SET state = 'done', worker_id = 'w', started_at = now(), "
+                "finished_at = now() + make_interval(secs => :took) "
+                "WHERE run_id = :run AND stage = :stage"
+            ),
+            {"run": run_id, "stage": stage.value, "took": 10 / units_per_s[stage]},
+        )
+
+
+def _row_counts(database):
+    tables = ("query_set", "query", "qrel", "failure", "run", "model")
+    with database.begin() as connection:
+        return [connection.execute(text(f"SELECT count(*) FROM {t}")).scalar_one() for t in tables]
 
 
 @pytest.mark.parametrize(

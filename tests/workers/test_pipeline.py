@@ -121,6 +121,9 @@ def test_the_second_night_scores_only_what_changed(indexed_night, scenes, scorer
     second = _run_id(night.cli("rerank", "scenes", *arguments, "--wait"))
 
     assert (estimate["pairs"], estimate["reused"]) == (60, 60)
+    # Of its pairs each may have a picture of its own, and pictures are what is shared.
+    assert (estimate["items"], estimate["queries"], estimate["groups"]) == (96, 12, 60)
+    assert estimate["seconds"] > 0, "nothing is scored; the searches were measured"
     scored = night.rows("SELECT count(*) FROM job WHERE run_id = :r AND stage = 'score'", r=second)
     assert scored == [(0,)]
     assert night.rows(_RANKING, run=first) == night.rows(_RANKING, run=second)

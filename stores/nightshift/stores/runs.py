@@ -301,17 +301,39 @@ def set_run_state(connection: Connection, run_id: int, state: RunState) -> None:
 
 
 def stage_rate(connection: Connection, stage: Stage, model_fingerprint: str | None) -> float | None:
-    """Units a second of one worker in the last three runs with this model; None if never run."""
-    queue = queue_name(stage, model_fingerprint)
-    rate = connection.execute(
+    """Units a second of one worker, in the last three runs that did this with this model.
+
+    None where none of the last ten runs with the model had such work.
+    """
+    last = connection.execute(
         text(
             """
-            SELECT sum(n_units) / nullif(sum(extract(epoch FROM finished_at - started_at)), 0)
-            FROM job WHERE queue = :queue AND state = 'done' AND n_units > n_failed
-                AND run_id = ANY(ARRAY(SELECT id FROM run ORDER BY id DESC LIMIT 3))
+            SELECT run.id FROM run LEFT JOIN "index" ON "index".id = run.index_id
+            WHERE CAST(:model AS text) IS NULL
+                OR :model IN (run.scorer_fingerprint, "index".embedder_fingerprint)
+            ORDER BY run.id DESC LIMIT 10
             """
         ),
-        {"queue": queue},
+        {"model": model_fingerprint},
+    )
+    rate = connection.execute(
+        # With the runs named, Postgres plans over their partitions and over no others.
+        text(
+            """
+            SELECT sum(units) / nullif(sum(seconds), 0) FROM (
+                SELECT sum(n_units) AS units,
+                    sum(extract(epoch FROM finished_at - started_at)) AS seconds
+                FROM job WHERE run_id = ANY(:runs) AND stage = :stage AND queue = :queue
+                    AND state = 'done' AND n_units > n_failed
+                GROUP BY run_id ORDER BY run_id DESC LIMIT 3
+            ) AS each
+            """
+        ),
+        {
+            "runs": [row.id for row in last],
+            "stage": stage.value,
+            "queue": queue_name(stage, model_fingerprint),
+        },
     ).scalar()
     return None if rate is None else float(rate)
 
