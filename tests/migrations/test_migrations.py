@@ -8,6 +8,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine, text
+from sqlalchemy.exc import IntegrityError
 
 import nightshift.schema.count_tables
 import nightshift.schema.ledger_tables
@@ -28,6 +29,13 @@ def read(url, query, **params):
     return rows
 
 
+def write(url, statements):
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(statements)
+    engine.dispose()
+
+
 def differences_from_the_tables(url):
     engine = create_engine(url)
     with engine.connect() as connection:
@@ -37,8 +45,35 @@ def differences_from_the_tables(url):
     return found
 
 
+def constraints_and_indexes(url):
+    """Definitions by table and name; whether a column may be empty is compared with the tables."""
+    rows = read(
+        url,
+        "SELECT conrelid::regclass::text AS relation, conname AS name, "
+        "pg_get_constraintdef(oid) AS definition FROM pg_constraint "
+        "WHERE connamespace = 'public'::regnamespace AND conrelid <> 0 AND contype <> 'n' "
+        "UNION ALL SELECT tablename, indexname, indexdef FROM pg_indexes "
+        "WHERE schemaname = 'public'",
+    )
+    return {
+        (row.relation, row.name): row.definition
+        for row in rows
+        if not row.relation.startswith("alembic_")
+    }
+
+
 def test_migrations_make_exactly_the_tables_that_the_code_declares(database_url):
     assert differences_from_the_tables(database_url) == []
+
+
+def test_migrations_make_exactly_the_constraints_and_indexes_that_the_code_declares(
+    database_url, empty_database_url
+):
+    engine = create_engine(empty_database_url)
+    Base.metadata.create_all(engine)
+    engine.dispose()
+
+    assert constraints_and_indexes(database_url) == constraints_and_indexes(empty_database_url)
 
 
 def test_downgrading_and_upgrading_again_ends_at_the_same_tables(empty_database_url):
@@ -53,6 +88,63 @@ def test_downgrading_and_upgrading_again_ends_at_the_same_tables(empty_database_
 
     assert {row.relname for row in left} <= {"alembic_version", "alembic_version_pkc"}
     assert differences_from_the_tables(empty_database_url) == []
+
+
+#: A run that ended without a date, with rows that later rules refuse.
+_BROKEN = """
+INSERT INTO catalog (name) VALUES ('things');
+INSERT INTO model (fingerprint, kind, spec, card, package_version)
+VALUES ('e', 'embedder', 'x', '{}', '1'), ('s', 'scorer', 'x', '{}', '1');
+INSERT INTO query_set (name, content_hash) VALUES ('questions', 'c');
+INSERT INTO index (catalog_id, name, version, embedder, embedder_fingerprint, parts, dim,
+    collection) VALUES (1, 'default', 1, 'x', 'e', 'text', 4, 'c');
+INSERT INTO run (kind, state, stage, catalog_id, index_id, query_set_id, method, scorer,
+    scorer_fingerprint, params)
+VALUES ('rerank', 'done', 'rank', 1, 1, 1, 'retllm', 'x', 's', '{}'),
+    ('rerank', 'running', 'rank', 1, 1, 1, 'retllm', 'x', 's', '{}');
+SELECT make_run_partitions(1);
+INSERT INTO job (run_id, id, stage, queue, payload, n_units, n_failed, state, lease_until)
+VALUES (1, 1, 'score', 's', '{}', 2, 3, 'done', NULL),
+    (1, 2, 'score', 's', '{}', 2, 0, 'running', now());
+INSERT INTO candidate VALUES (1, 1, 1, 1, 0.8), (1, 1, 2, 1, 0.9), (1, 1, 3, 3, 0.7);
+INSERT INTO pair_score (run_id, query_id, item_id, pair_key, margin, logit_positive,
+    logit_negative, logsumexp, entropy, fired, fired_layer)
+VALUES (1, 1, 1, 'p', 1, 1, 0, 2, 0.5, true, NULL);
+INSERT INTO ranking (run_id, query_id, final_rank, item_id, coarse_rank, coarse_score, probability,
+    decided_by, scorer_fingerprint) VALUES (1, 1, 1, 1, 1, 0.9, 0.5, 'coarse', 's');
+"""
+
+
+def test_rows_that_later_rules_refuse_are_mended_or_left_as_they_are(empty_database_url):
+    upgrade(empty_database_url, "0010")
+    write(empty_database_url, _BROKEN)
+
+    upgrade(empty_database_url)
+
+    def values(query):
+        return list(map(tuple, read(empty_database_url, query)))
+
+    assert values("SELECT finished_at IS NOT NULL FROM run ORDER BY id") == [(True,), (False,)]
+    assert values("SELECT state, finished_at IS NULL, n_failed FROM job ORDER BY id") == [
+        ("done", False, 2),
+        ("queued", True, 0),
+    ]
+    places = values("SELECT item_id, coarse_rank FROM candidate ORDER BY coarse_rank")
+    assert places == [(2, 1), (1, 2), (3, 3)]
+    assert values("SELECT fired FROM pair_score") == [(False,)]
+    assert values("SELECT margin, probability FROM ranking") == [(None, 0.5)]
+    assert values("SELECT conname::text FROM pg_constraint WHERE NOT convalidated") == [
+        ("ck_ranking_scored",),
+        ("ck_ranking_scored",),  # of the run's partition
+    ]
+    write(empty_database_url, "SELECT make_run_partitions(2)")
+    with pytest.raises(IntegrityError, match="ck_ranking_scored"):
+        write(
+            empty_database_url,
+            "INSERT INTO ranking SELECT 2, query_id, final_rank, item_id, coarse_rank, "
+            "coarse_score, margin, probability, entropy, fired, fired_layer, tie_group, tie_size, "
+            "decided_by, scorer_fingerprint FROM ranking",
+        )
 
 
 def test_upgrading_what_is_current_changes_nothing(database_url):

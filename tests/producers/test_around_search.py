@@ -73,7 +73,10 @@ def _queued(database, run_id, stage):
 def _do_queued(database, run_id):
     with database.begin() as connection:
         connection.execute(
-            text("UPDATE job SET state = 'done' WHERE run_id = :r AND state = 'queued'"),
+            text(
+                "UPDATE job SET state = 'done', finished_at = now() "
+                "WHERE run_id = :r AND state = 'queued'"
+            ),
             {"r": run_id},
         )
 

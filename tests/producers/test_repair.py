@@ -39,7 +39,7 @@ def index(database, vector_store):
             run_id=run_id,
             keys=[(row.id, key) for row, key in zip(items, keys, strict=True)],
         )
-        connection.execute(text("UPDATE job SET state = 'done'"))
+        connection.execute(text("UPDATE job SET state = 'done', finished_at = now()"))
         indexes.make_ready(connection, run.index_id)
         runs.set_run_state(connection, run_id, RunState.DONE)
     vector_store.create(run.collection, dim=4)
@@ -102,7 +102,7 @@ def test_vectors_that_are_there_twice_are_merged(stack, database, vector_store, 
 def test_a_vector_whose_item_is_being_embedded_is_nobodys_orphan(database, vector_store, index):
     collection, keys, _ = index
     with database.begin() as connection:
-        connection.execute(text("UPDATE run SET state = 'running'"))
+        connection.execute(text("UPDATE run SET state = 'running', finished_at = NULL"))
 
     assert list(repair(database, vector_store)) == []
     assert held(vector_store, collection) == sorted([*keys, _ORPHAN])

@@ -168,7 +168,10 @@ def test_a_query_that_failed_is_searched_anew_and_scoring_is_planned_from_there(
         job = runs.NewJob(payload={"ids": ids}, n_units=len(ids))
         runs.add_jobs(connection, run_id, Stage.SEARCH, "search.x", [job])
         connection.execute(
-            text("UPDATE job SET state = 'done', n_failed = 1 WHERE stage = 'search'")
+            text(
+                "UPDATE job SET state = 'done', finished_at = now(), n_failed = 1 "
+                "WHERE stage = 'search'"
+            )
         )
         record_failure(
             connection,

@@ -105,7 +105,10 @@ def test_jobs_that_nobody_takes_back_are_an_error(database, findings):
     with database.begin() as connection:
         workers.register(connection, worker_id="w", host="h", pid=1, device="cpu", stages="embed")
         connection.execute(
-            text("UPDATE job SET state = 'running', lease_until = now() WHERE id = 1")
+            text(
+                "UPDATE job SET state = 'running', lease_until = now(), worker_id = 'w', "
+                "started_at = now() WHERE id = 1"
+            )
         )
     expire(database, run_id, 1)
     with database.begin() as connection:

@@ -73,7 +73,11 @@ class Kept:
         self.value("UPDATE item SET state = 'gone' WHERE image_hash = :c RETURNING 1", c=content)
 
     def set_run(self, state: str) -> None:
-        self.value("UPDATE run SET state = :s WHERE id = :run RETURNING 1", s=state)
+        self.value(
+            "UPDATE run SET state = :s, finished_at = CASE WHEN :s IN ('done', 'failed', "
+            "'cancelled') THEN now() END WHERE id = :run RETURNING 1",
+            s=state,
+        )
 
     def prune(self, **how) -> PruneReport:
         return prune_tokens(self.database, **how)

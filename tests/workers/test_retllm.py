@@ -82,8 +82,9 @@ def test_the_paper_s_scores_are_written_and_only_ties_are_asked_about_again(
 
     # The tiny scorer was not trained to write numbers: give it what a trained one wrote.
     night.rows(
-        "UPDATE pair_score p SET entropy = NULL, margin = CASE WHEN c.coarse_rank = 2 THEN -1 "
-        "ELSE :tied END FROM candidate c WHERE p.run_id = :r AND c.run_id = :r "
+        "UPDATE pair_score p SET logit_positive = NULL, logit_negative = NULL, logsumexp = NULL, "
+        "entropy = NULL, margin = CASE WHEN c.coarse_rank = 2 THEN -1 ELSE :tied END "
+        "FROM candidate c WHERE p.run_id = :r AND c.run_id = :r "
         "AND c.query_id = p.query_id AND c.item_id = p.item_id RETURNING 1",
         r=run_id, tied=_TIED_AT,
     )  # fmt: skip

@@ -1,7 +1,7 @@
 """Postgres: runs, jobs, leases, workers and failures. The ledger is the truth, Redis the wire."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, get_args
 
 from sqlalchemy import (
     CheckConstraint,
@@ -15,6 +15,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
+from nightshift.schema.runs import MethodName
 from nightshift.schema.states import (
     JobState,
     RunKind,
@@ -45,6 +46,19 @@ class Run(Base):
             "(kind = 'index') = (scorer_fingerprint IS NULL)", name="rerank_has_scorer"
         ),
         CheckConstraint("(kind = 'tokens') = (index_id IS NULL)", name="tokens_have_no_index"),
+        CheckConstraint(
+            "(state IN ('done', 'failed', 'cancelled')) = (finished_at IS NOT NULL)", name="ended"
+        ),
+        CheckConstraint(
+            "CASE kind WHEN 'index' THEN stage = 'embed' "
+            "WHEN 'tokens' THEN stage IN ('codebook', 'tokens') "
+            "ELSE stage IN ('embed', 'search', 'score', 'rank', 'answer') END",
+            name="stage_of_kind",
+        ),
+        CheckConstraint("(kind = 'rerank') = (method IS NOT NULL)", name="rerank_has_method"),
+        CheckConstraint(f"method IN {get_args(MethodName)}", name="method"),
+        CheckConstraint("(scorer IS NULL) = (scorer_fingerprint IS NULL)", name="scorer_is_known"),
+        CheckConstraint("priority BETWEEN 0 AND 9", name="priority"),
         {"comment": "One night's work: an index build, a token build or a re-ranking."},
     )
 
@@ -107,7 +121,16 @@ class Job(Base):
     __table_args__ = (
         PrimaryKeyConstraint("run_id", "id"),
         CheckConstraint("(state = 'running') = (lease_until IS NOT NULL)", name="lease"),
+        CheckConstraint(
+            "state <> 'running' OR num_nulls(worker_id, started_at) = 0", name="running"
+        ),
+        # Jobs whose work others took over may have waited or ended before.
+        CheckConstraint(
+            "state = 'split' OR (state IN ('done', 'failed')) = (finished_at IS NOT NULL)",
+            name="ended",
+        ),
         CheckConstraint("n_units >= 0 AND attempt >= 0", name="counts"),
+        CheckConstraint("n_failed BETWEEN 0 AND n_units", name="n_failed"),
         Index(
             "ix_job_waiting",
             "id",
@@ -230,6 +253,11 @@ class Failure(Base):
     __tablename__ = "failure"
     __table_args__ = (
         CheckConstraint("num_nonnulls(run_id, import_id, query_set_id) = 1", name="belongs_to_one"),
+        CheckConstraint(
+            "CASE WHEN run_id IS NULL THEN stage = 'import' "
+            f"ELSE stage IN {tuple(stage.value for stage in Stage)} END",
+            name="stage_of_owner",
+        ),
         Index(
             "uq_failure_run_subject",
             "run_id",

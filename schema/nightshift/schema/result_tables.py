@@ -9,6 +9,7 @@ from sqlalchemy import (
     Index,
     PrimaryKeyConstraint,
     SmallInteger,
+    UniqueConstraint,
     func,
 )
 from sqlalchemy.dialects.postgresql import REAL
@@ -29,6 +30,7 @@ class Candidate(Base):
     __tablename__ = "candidate"
     __table_args__ = (
         PrimaryKeyConstraint("run_id", "query_id", "item_id"),
+        UniqueConstraint("run_id", "query_id", "coarse_rank"),
         CheckConstraint("coarse_rank >= 1", name="rank"),
         {
             "comment": "An item that the coarse search found for a query.",
@@ -49,6 +51,14 @@ class PairScore(Base):
     __tablename__ = "pair_score"
     __table_args__ = (
         PrimaryKeyConstraint("run_id", "query_id", "item_id"),
+        # Neither an infinity nor NaN, which Postgres puts above it.
+        CheckConstraint("margin > '-Infinity' AND margin < 'Infinity'", name="finite"),
+        CheckConstraint(
+            "num_nulls(logit_positive, logit_negative, logsumexp, entropy) IN (0, 4)",
+            name="logits",
+        ),
+        CheckConstraint("num_nonnulls(logit_positive, written) > 0", name="read"),
+        CheckConstraint("fired = (fired_layer IS NOT NULL)", name="fired"),
         Index("ix_pair_score_pair_key", "pair_key"),
         {
             "comment": "What the scorer read off one (query, candidate) pair, never rounded.",
@@ -105,6 +115,16 @@ class Ranking(Base):
         PrimaryKeyConstraint("run_id", "query_id", "final_rank"),
         CheckConstraint("final_rank >= 1 AND coarse_rank >= 1", name="ranks"),
         CheckConstraint("probability BETWEEN 0 AND 1", name="probability"),
+        CheckConstraint(
+            "num_nulls(margin, probability, fired, tie_group, tie_size) IN (0, 5)", name="scored"
+        ),
+        CheckConstraint("coalesce(fired, false) = (fired_layer IS NOT NULL)", name="fired"),
+        CheckConstraint("tie_group >= 1 AND tie_size >= 1", name="ties"),
+        CheckConstraint(
+            "CASE decided_by WHEN 'score' THEN margin IS NOT NULL "
+            "WHEN 'entropy' THEN entropy IS NOT NULL AND tie_size > 1 ELSE true END",
+            name="reason",
+        ),
         Index("uq_ranking_item", "run_id", "query_id", "item_id", unique=True),
         {
             "comment": "A candidate's final place, and why it stands there.",
@@ -158,7 +178,13 @@ class Answer(Base):
     """What the model answered to a query from its best results."""
 
     __tablename__ = "answer"
-    __table_args__ = {"comment": "What the model answered to a query from its best results."}
+    __table_args__ = (
+        CheckConstraint("n_tokens >= 0", name="n_tokens"),
+        CheckConstraint(
+            "jsonb_typeof(shown) = 'array' AND jsonb_typeof(cited) = 'array'", name="lists"
+        ),
+        {"comment": "What the model answered to a query from its best results."},
+    )
 
     run_id: Mapped[int] = mapped_column(
         ForeignKey("run.id", ondelete="CASCADE"),
@@ -185,7 +211,10 @@ class Calibration(Base):
     """Statistics of one rank job, merged at read in job order."""
 
     __tablename__ = "calibration"
-    __table_args__ = {"comment": "Statistics of one rank job; v_calibration merges them."}
+    __table_args__ = (
+        CheckConstraint("jsonb_typeof(statistics) = 'object'", name="statistics"),
+        {"comment": "Statistics of one rank job; v_calibration merges them."},
+    )
 
     run_id: Mapped[int] = mapped_column(
         ForeignKey("run.id", ondelete="CASCADE"), primary_key=True, comment="The run that ranked."

@@ -94,6 +94,7 @@ class CatalogImport(Base):
         CheckConstraint(
             "finished_at IS NULL OR read = accepted + failed + unchanged", name="adds_up"
         ),
+        CheckConstraint("least(read, accepted, failed, unchanged) >= 0", name="counts"),
         {"comment": "One reading of a source into a catalogue, with its counts."},
     )
 
@@ -192,6 +193,12 @@ class IndexVersion(Base):
     __table_args__ = (
         UniqueConstraint("catalog_id", "name", "version"),
         CheckConstraint("dim > 0", name="dim"),
+        CheckConstraint("version > 0", name="version"),
+        CheckConstraint("metric IN ('COSINE', 'IP')", name="metric"),
+        CheckConstraint(
+            "index_type IN ('FLAT', 'HNSW', 'IVF_FLAT', 'IVF_SQ8', 'IVF_PQ', 'SCANN', 'DISKANN')",
+            name="index_type",
+        ),
         {"comment": "One version of an index over a catalogue, in one Milvus collection."},
     )
 
@@ -266,6 +273,7 @@ class QuerySet(Base):
     __tablename__ = "query_set"
     __table_args__ = (
         UniqueConstraint("name", "content_hash"),
+        CheckConstraint("n_queries >= 0", name="n_queries"),
         {"comment": "A named, immutable list of queries."},
     )
 
@@ -288,6 +296,7 @@ class Query(Base):
     __tablename__ = "query"
     __table_args__ = (
         UniqueConstraint("query_set_id", "external_id"),
+        CheckConstraint("length(external_id) > 0", name="named"),
         CheckConstraint("jsonb_array_length(parts) > 0", name="has_parts"),
         {"comment": "One query: ordered typed parts and metadata."},
     )

@@ -51,7 +51,11 @@ class TokenShard(Base):
     """One immutable file of many records, written by one job."""
 
     __tablename__ = "token_shard"
-    __table_args__ = {"comment": "One immutable file of many records, written by one job."}
+    __table_args__ = (
+        UniqueConstraint("token_set_id", "name"),
+        CheckConstraint("n_bytes > 0", name="n_bytes"),
+        {"comment": "One immutable file of many records, written by one job."},
+    )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True, comment="Row id.")
     token_set_id: Mapped[int] = mapped_column(
@@ -69,7 +73,11 @@ class TokenRecord(Base):
     """Where the tokens of one content's pictures lie: the only truth about what is stored."""
 
     __tablename__ = "token_record"
-    __table_args__ = {"comment": "Where the visual tokens of one content's pictures lie."}
+    __table_args__ = (
+        CheckConstraint("start >= 0 AND n_bytes > 0", name="place"),
+        CheckConstraint("n_images > 0 AND n_tokens > 0", name="counts"),
+        {"comment": "Where the visual tokens of one content's pictures lie."},
+    )
 
     token_set_id: Mapped[int] = mapped_column(
         ForeignKey("token_set.id", ondelete="CASCADE"),
