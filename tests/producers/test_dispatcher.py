@@ -128,7 +128,7 @@ def test_only_the_elected_dispatcher_acts(database, dispatcher, broker):
     before = broker.llen(_QUEUE)
     leases.release(database, "dispatcher", "another")
     for _ in range(100):
-        if broker.llen(_QUEUE):
+        if broker.llen(_QUEUE) == 3:
             break
         sleep(0.05)
     after = broker.llen(_QUEUE)
