@@ -128,6 +128,34 @@ def test_calibration_prints_its_figures(cli, database):
     assert "█" in plot
 
 
+def test_winners_that_the_enhancement_changed_are_told_of_the_sample_they_were_counted_in(
+    cli, database
+):
+    run_id = add_reference_run(database)
+    unknown = cli("calibration", str(run_id)).stdout
+    _change_statistics(database, {"n_compared": 2, "winners_changed_by_enhancement": 1})
+    sampled = cli("calibration", str(run_id)).stdout
+    facts = json.loads(cli("calibration", str(run_id), "--json").stdout)
+    _change_statistics(database, {"n_compared": 0, "fired_by_layer": {}})
+    never = cli("calibration", str(run_id)).stdout
+
+    assert "by the tie-break: 1 of all 4 queries" in unknown
+    assert "by the enhancement: not known, no query was scored without it too" in unknown
+    told = "by the enhancement: 2 of the 4 queries scored without it too, a sample of all 4 "
+    assert told in sampled
+    assert (facts["n_compared"], facts["winners_changed_by_enhancement"]) == (4, 2)
+    assert "by the enhancement: none, it fired on no pair" in never
+
+
+def _change_statistics(database, facts):
+    """In both jobs of the reference run."""
+    with database.begin() as connection:
+        connection.execute(
+            text("UPDATE calibration SET statistics = statistics || CAST(:facts AS jsonb)"),
+            {"facts": json.dumps(facts)},
+        )
+
+
 def test_calibration_of_a_run_without_rankings_says_so(cli, database):
     run_id = add_reference_run(database)
     with database.begin() as connection:

@@ -32,6 +32,10 @@ def calibration(run_id: int, data_dir: Path | None, as_json: bool) -> None:
     The statistics are kept as one row a job and merged in job order, so they are the same for any
     number of workers; a run that goes on shows the queries ranked so far.
 
+    Winners that the tie-break changed are counted among all queries (`n_queries`), those that the
+    enhancement changed among a sample: the queries on which it fired and that `rerank --compare`
+    had scored without it too (`n_compared`).
+
     \b
     Examples:
       nightshift calibration 7
@@ -124,19 +128,11 @@ def _overview(stats: "CalibrationStats") -> str:
 
 def _sentences(stats: "CalibrationStats") -> list[str]:
     tied = _percent(stats.n_tied, stats.n_scored)
-    by_ties, by_enhancement = (
-        stats.winners_changed_by_tie_break,
-        stats.winners_changed_by_enhancement,
-    )
-    compared = (
-        f"{by_enhancement:,} of {stats.n_compared:,} queries scored without it too"
-        if stats.n_compared
-        else "not known, no query was scored without it too"
-    )
+    by_ties = f"{stats.winners_changed_by_tie_break:,} of all {stats.n_queries:,} queries"
     lines = [
         f"Tied: {tied} of the pairs, in {stats.n_tie_groups:,} groups",
-        f"Winners changed by the tie-break: {by_ties:,} of {stats.n_queries:,} queries",
-        f"Winners changed by the enhancement: {compared}",
+        f"Winners changed by the tie-break: {by_ties}",
+        f"Winners changed by the enhancement: {_changed_by_enhancement(stats)}",
     ]
     error, brier = stats.expected_calibration_error(), stats.brier_score()
     if error is not None and brier is not None:
@@ -145,6 +141,18 @@ def _sentences(stats: "CalibrationStats") -> list[str]:
             f"{error:.3f}, Brier score {brier:.3f}"
         )
     return lines
+
+
+def _changed_by_enhancement(stats: "CalibrationStats") -> str:
+    """A sample tells: elsewhere nobody knows what the scores would be without it."""
+    if stats.n_compared:
+        return (
+            f"{stats.winners_changed_by_enhancement:,} of the {stats.n_compared:,} queries scored "
+            f"without it too, a sample of all {stats.n_queries:,} (`rerank --compare`)"
+        )
+    if not stats.n_fired:
+        return "none, it fired on no pair"
+    return "not known, no query was scored without it too (`rerank --compare`)"
 
 
 def _of_enhancement(stats: "CalibrationStats", moved: "Directionality | None") -> list[str]:
