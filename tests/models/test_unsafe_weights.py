@@ -60,3 +60,40 @@ def test_code_that_lies_beside_the_weights_is_not_imported(
         pass  # refused is as good as ignored
 
     assert not (tmp_path / "touched").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "file", "names"),
+    [
+        ("embedder", "preprocessor_config.json", "image_processor_type"),
+        ("scorer", "processor_config.json", "processor_class"),
+    ],
+)
+def test_a_model_that_needs_code_beside_its_weights_is_refused_and_nobody_is_asked(
+    kind: str,
+    file: str,
+    names: str,
+    siglip_folder: Path,
+    qwen_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = siglip_folder if kind == "embedder" else qwen_folder
+    folder = shutil.copytree(source, tmp_path / "model")
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'touched')!r}, 'w')\nclass Own: ...\n")
+    facts = json.loads((folder / file).read_text())
+    autos = ("AutoProcessor", "AutoImageProcessor")
+    facts |= {names: "Own", "auto_map": dict.fromkeys(autos, "own.Own")}
+    (folder / file).write_text(json.dumps(facts))
+    asked: list[object] = []
+    monkeypatch.setattr("builtins.input", lambda *prompt: asked.append(prompt) or "y")
+
+    with pytest.raises(ModelError, match="needs code that lies beside its weights") as refused:
+        if kind == "embedder":
+            load_embedder(f"hf:{folder}", device="cpu")
+        else:
+            load_scorer(f"hf:{folder}", ScorerParams(), device="cpu")
+
+    assert "trust_remote_code" not in refused.value.message
+    assert not asked
+    assert not (tmp_path / "touched").exists()

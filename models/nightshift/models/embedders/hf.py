@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
+from typing import Any
 
 import torch
 from PIL import Image
-from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
@@ -13,6 +13,7 @@ from transformers.utils.logging import disable_progress_bar
 from nightshift.models.describe import describe_embedder, revision
 from nightshift.models.embedders.dual_encoder import DualEncoder, Tokens
 from nightshift.models.embedders.plain_text import PlainText
+from nightshift.models.refusal import LOAD_ERRORS, not_loaded
 from nightshift.models.spec import Hub, parse_spec
 from nightshift.schema.errors import ModelError
 
@@ -29,17 +30,20 @@ def load(spec: str, device: torch.device) -> DualEncoder[Inputs]:
     """
     facts = describe_embedder(spec)
     source = parse_spec(spec).source
-    pin = revision(source) if isinstance(source, Hub) else "main"
+    where: dict[str, Any] = {
+        "pretrained_model_name_or_path": str(source),
+        "revision": revision(source) if isinstance(source, Hub) else "main",
+        # Left open, transformers asks on a terminal.
+        "trust_remote_code": False,
+    }
     dtype = getattr(torch, facts.card["precision"])
     disable_progress_bar()
     try:
-        model = AutoModel.from_pretrained(
-            str(source), revision=pin, dtype=dtype, use_safetensors=True, trust_remote_code=False
-        )
-        tokenizer = AutoTokenizer.from_pretrained(str(source), revision=pin)
-        image_processor = AutoImageProcessor.from_pretrained(str(source), revision=pin)
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
-        raise ModelError(f"{spec} cannot be loaded by transformers: {error}", spec) from error
+        model = AutoModel.from_pretrained(**where, dtype=dtype, use_safetensors=True)
+        tokenizer = AutoTokenizer.from_pretrained(**where)
+        image_processor = AutoImageProcessor.from_pretrained(**where)
+    except LOAD_ERRORS as error:
+        raise not_loaded(spec, error) from error
     if not (hasattr(model, "get_text_features") and hasattr(model, "get_image_features")):
         raise ModelError(f"{spec} gives no text and image features: it is no embedder", spec)
     towers = _TransformersTowers(

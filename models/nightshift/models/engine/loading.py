@@ -3,14 +3,13 @@
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoProcessor, PreTrainedModel
 from transformers.utils.import_utils import is_flash_attn_2_available
 from transformers.utils.logging import disable_progress_bar
 
 from nightshift.models.describe import revision
+from nightshift.models.refusal import LOAD_ERRORS, not_loaded
 from nightshift.models.spec import Hub, parse_spec
-from nightshift.schema.errors import ModelError
 from nightshift.schema.models import ModelFacts
 
 __all__ = ["attention_for", "load_pretrained"]
@@ -63,8 +62,8 @@ def load_pretrained(
                 device_map={"": device} if quantised else None,
             ).eval()
         processor = processor_class.from_pretrained(**where)
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
-        raise ModelError(f"{facts.spec} cannot be loaded: {error}", facts.spec) from error
+    except LOAD_ERRORS as error:
+        raise not_loaded(facts.spec, error) from error
     return model if quantised else model.to(device=device), processor, facts.spec
 
 

@@ -1,0 +1,27 @@
+"""How a model that cannot be loaded is told."""
+
+from safetensors import SafetensorError
+
+from nightshift.schema.errors import ModelError
+
+__all__ = ["LOAD_ERRORS", "not_loaded"]
+
+#: What transformers raises where files are missing, damaged or not its own.
+LOAD_ERRORS = (OSError, ValueError, KeyError, ImportError, SafetensorError)
+
+
+def not_loaded(spec: str, error: Exception) -> ModelError:
+    """The error to raise for one of `LOAD_ERRORS`.
+
+    Args:
+        spec: Of the model.
+        error: As the library raised it.
+    """
+    # The library's own advice is to let the code run.
+    if "trust_remote_code" in str(error):
+        return ModelError(
+            f"{spec} needs code that lies beside its weights, and no such code is run: choose a "
+            "checkpoint that transformers reads by itself",
+            spec,
+        )
+    return ModelError(f"{spec} cannot be loaded: {error}", spec)
