@@ -9,10 +9,12 @@ import shutil
 import socket
 import subprocess
 import sys
+import textwrap
 import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from nightshift.stores.database import Database
 from nightshift.stores.workers import register
@@ -264,13 +266,32 @@ def test_nothing_of_ours_starts_before_the_database_is_migrated(name):
 
 
 def test_workers_are_scaled_by_profile_and_only_the_gpu_ones_reserve_a_gpu():
-    [device] = SERVICES["worker-gpu"]["deploy"]["resources"]["reservations"]["devices"]
+    [device] = gpus(SERVICES["worker-gpu"])
 
     assert SERVICES["worker-cpu"]["profiles"] == ["cpu"]
     assert SERVICES["worker-gpu"]["profiles"] == ["gpu"]
-    assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
+    assert device == {"driver": "nvidia", "device_ids": ["0"], "capabilities": ["gpu"]}
     assert "deploy" not in SERVICES["worker-cpu"]
     assert not any("container_name" in service for service in SERVICES.values())
+
+
+def test_the_service_that_the_docs_add_for_a_second_gpu_differs_by_its_gpu_alone():
+    page = (ROOT / "docs" / "operate.md").read_text()
+    [lines] = re.findall(
+        r"^  ```yaml\n(    worker-gpu-1:.*?)^  ```", page, re.MULTILINE | re.DOTALL
+    )
+    added = textwrap.indent(textwrap.dedent(lines), "  ")
+
+    extended = yaml.safe_load(TEXT.replace("\nvolumes:\n", f"\n{added}\nvolumes:\n"))["services"]
+
+    first, second = extended["worker-gpu"], extended.pop("worker-gpu-1")
+    assert extended == SERVICES
+    assert gpus(second) == [{**gpus(first)[0], "device_ids": ["1"]}]
+    assert {**second, "deploy": None} == {**first, "deploy": None}
+
+
+def gpus(service):
+    return service["deploy"]["resources"]["reservations"]["devices"]
 
 
 @services(OURS)
