@@ -1,7 +1,7 @@
 """A real Milvus standalone server, from the binary that the PyPI package `milvus` carries.
 
-Its environment is `.venv-milvus`, apart from ours. Run as `python tests/standalone_milvus.py
-PYTHON DATA_DIR` it serves until it is interrupted.
+Its environment is `.venv-milvus`, apart from ours. Run as `python -m
+tests.standalone_milvus PYTHON DATA_DIR` it serves until it is interrupted.
 """
 
 import os

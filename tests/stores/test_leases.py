@@ -11,7 +11,7 @@ _HOLDS_FOR_EVER = """
 import sys, time
 from nightshift.stores import leases
 from nightshift.stores.database import Database
-with leases.hold(Database(sys.argv[1]), "milvus-writer", "slow", ttl_s=1.0):
+with leases.hold(Database(sys.argv[1]), "milvus-writer", "slow", ttl_s=2.0):
     print("held", flush=True)
     time.sleep(600)
 """
