@@ -1,8 +1,10 @@
 """RetLLM's other scores on a real model class: full vocabulary, lists, and written numbers."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -263,7 +265,7 @@ def test_a_number_is_written_token_by_token_under_the_enhancement(qwen: Qwen25VL
     (prompt,), pictures = prepared.groups.prompts, prepared.groups.pictures
     with torch.inference_mode():
         seen = see(qwen, pictures)
-        again = Again(qwen.decoder, on, prompt, seen)
+        again = Again(qwen.decoder, on, [prompt], seen)
         (ids,) = generate(qwen, [prompt], seen, max_tokens=3, stop_ids=(), again=again)
         embedded = embed(qwen, [prompt], seen)
         with enhanced(qwen.decoder, on, [seen[0].tokens], [len(prompt.ids)]) as state:
@@ -271,12 +273,36 @@ def test_a_number_is_written_token_by_token_under_the_enhancement(qwen: Qwen25VL
         first = int((qwen.decoder.head_weight @ last).argmax())
 
     assert ids[0] == first
-    expected = state.traces()[0]
-    assert (again.trace.fired, again.trace.layer) == (expected.fired, expected.layer)
-    assert again.trace.uncertainty == pytest.approx(expected.uncertainty, abs=1e-5)
-    assert again.trace.fired
-    assert again._memory is not None
-    assert torch.equal(again._memory, seen[0].tokens), "a token that was written is no picture"
+    (expected,), (trace,) = state.traces(), again.traces
+    assert (trace.fired, trace.layer) == (expected.fired, expected.layer)
+    assert trace.uncertainty == pytest.approx(expected.uncertainty, abs=1e-5)
+    assert trace.fired
+    (memory,) = again._memories
+    assert torch.equal(memory, seen[0].tokens), "a token that was written is no picture"
+
+
+@pytest.mark.parametrize("memory", ["image", "all"])
+def test_numbers_written_together_are_those_written_alone(
+    qwen: Qwen25VL, memory: Literal["image", "all"]
+) -> None:
+    longer = ItemContent(texts=("a red square left of a large circle",))
+    groups = [captions(*CAPTIONS[:3]), captions(longer)]
+    quiet = read(bound(qwen, "number", EnhancementParams(gamma=1)), *groups)
+    seen = sorted(one.trace.uncertainty or 0.0 for group in quiet for one in group)
+    # Two of the four prompts are uncertain enough to look again, and so are some of their words.
+    some = EnhancementParams(gamma=sum(seen[1:3]) / 2, memory=memory)
+    scorer = bound(qwen, "number", some)
+
+    together = [one for group in read(scorer, *groups) for one in group]
+
+    alone = [
+        read(scorer, replace(group, others=(other,)))[0][0]
+        for group in groups
+        for other in group.others
+    ]
+    assert [one.written for one in together] == [one.written for one in alone]
+    assert [one.trace.fired for one in together] == [one.trace.fired for one in alone]
+    assert {one.trace.fired for one in together} == {True, False}
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """A run says why its pairs are not packed, whichever of its parts forbids it."""
 
+from dataclasses import replace
+
 import pytest
 
 from nightshift.models.engine.report import LoadReport
@@ -8,18 +10,21 @@ from nightshift.schema.runs import ScorerParams
 from nightshift.scoring.methods.registry import METHODS
 
 PACKED = LoadReport(
-    family="Any", decoder="any", n_layers=4, pictures="as they are", not_packed=None
+    family="Any",
+    decoder="any",
+    n_layers=4,
+    pictures="as they are",
+    not_packed=None,
+    not_embedding=None,
 )
-WHOLE = LoadReport(
-    family="Any", decoder="any", n_layers=4, pictures="as they are", not_packed="tokens look ahead"
-)
+WHOLE = replace(PACKED, not_packed="tokens look ahead")
 
 
 @pytest.mark.parametrize(
     ("preset", "why"),
     [
         ("default", None),
-        ("paper", "for one pair at a time"),
+        ("paper", "a prompt of its own for each pair"),
         ("code", "norm_match=sequence"),
     ],
 )

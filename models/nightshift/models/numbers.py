@@ -1,6 +1,6 @@
 """Scores that the model writes: generated, parsed, and kept with the words (RetLLM's paper)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -9,11 +9,11 @@ from nightshift.models.engine.again import Again
 from nightshift.models.engine.family import Family
 from nightshift.models.engine.generate import generate
 from nightshift.models.engine.memory import TokenBudget
-from nightshift.models.engine.plain import alone
+from nightshift.models.engine.plain import alone, batches
 from nightshift.models.engine.prompts import Prepared, Prompt
 from nightshift.models.engine.visual import see
 from nightshift.models.pairs import PairScorer, PreparedPairs
-from nightshift.models.scorer import PairGroup, PairReading, PreparedGroups
+from nightshift.models.scorer import PairGroup, PairReading, PreparedGroups, Trace
 from nightshift.schema.errors import ModelError
 from nightshift.schema.runs import EnhancementParams
 from nightshift.scoring.log_odds import MOST, of_number, parse_number
@@ -80,27 +80,32 @@ class NumberScorer:
         prompts = prepared.groups
         assert isinstance(prompts, Prepared)
         seen = see(self._family, prompts.pictures)
-        found: dict[str, PairReading] = {}
-        begun = []
+        written: dict[str, tuple[list[int], Trace]] = {}
+        begun: list[float] = []
 
         def write(batch: list[Prompt]) -> None:
-            (prompt,) = batch
-            again = Again(self._family.decoder, self._enhancement, prompt, seen)
-            (ids,) = generate(
+            again = Again(self._family.decoder, self._enhancement, batch, seen)
+            ids = generate(
                 self._family,
-                [prompt],
+                batch,
                 seen,
                 max_tokens=_MOST_TOKENS,
                 stop_ids=self._family.stop_ids,
                 again=again,
             )
-            begun.append(again.logsumexp)
-            found[prompt.place] = _reading(self._family.text.read(ids), again)
-            self._family.work.prefixes += 1
+            begun.extend(again.logsumexps)
+            places = [prompt.place for prompt in batch]
+            written.update(zip(places, zip(ids, again.traces, strict=True), strict=True))
+            self._family.work.prefixes += len(batch)
 
-        self._budget.run(prompts.prompts, _singly, write, alone)
+        self._budget.run(prompts.prompts, batches, write, alone)
         # One number may well be written of many pairs; one sum of logits may not.
         prompts.refuse_equal(begun)
+        found = {
+            prompt.place: _reading(self._family.text.read(ids), trace)
+            for prompt in prompts.prompts
+            for ids, trace in [written[prompt.place]]
+        }
         # One question a pair: a number has no swapped or mirrored twin.
         return [
             tuple(found[f"{group}/{suffix}"] for ((group, suffix),) in of_group)
@@ -108,12 +113,7 @@ class NumberScorer:
         ]
 
 
-def _singly(prompts: Sequence[Prompt], _budget: int) -> Iterator[list[Prompt]]:
-    for prompt in prompts:
-        yield [prompt]
-
-
-def _reading(written: str, again: Again) -> PairReading:
+def _reading(written: str, trace: Trace) -> PairReading:
     number = parse_number(written)
     return PairReading(
         margin=float(np.float32(-MOST if number is None else of_number(number))),
@@ -121,6 +121,6 @@ def _reading(written: str, again: Again) -> PairReading:
         logit_negative=None,
         logsumexp=None,
         entropy=None,
-        trace=again.trace,
+        trace=trace,
         written=written,
     )

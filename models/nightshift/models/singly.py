@@ -11,5 +11,5 @@ __all__ = ["why_singly"]
 def why_singly(report: LoadReport, params: ScorerParams) -> str | None:
     """Why pairs cannot share what their prompts have in common; None where they do."""
     if params.score == "number":
-        return "a score that the model writes is generated for one pair at a time"
+        return "a score that the model writes has a prompt of its own for each pair"
     return report.not_packed or why_whole(effective(params.enhancement))

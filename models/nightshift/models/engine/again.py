@@ -15,14 +15,14 @@ __all__ = ["Again"]
 
 
 class Again:
-    """What the enhancement does while a prompt is read, and with each token behind it.
+    """What the enhancement does while prompts are read, and with each token behind them.
 
     The memory is that of the prompt: a token that was written is no picture (methods §1.11).
 
     Args:
         decoder: The language model.
         params: When and how it acts.
-        prompt: What is continued.
+        prompts: What is continued.
         seen: Visual tokens of the distinct pictures.
     """
 
@@ -30,48 +30,59 @@ class Again:
         self,
         decoder: Decoder,
         params: EnhancementParams,
-        prompt: Prompt,
+        prompts: Sequence[Prompt],
         seen: Sequence[VisualTokens],
     ) -> None:
         self._decoder = decoder
         self._params = effective(params)
         self._window = trigger_layers(self._params, len(decoder.layers))
-        self._memory: Tensor | None = None
-        if prompt.pictures:
-            self._memory = torch.cat([seen[i].tokens for i in prompt.pictures])
-        self._states: list[Enhancement] = []
-        #: Over the vocabulary, where the first token was chosen.
-        self.logsumexp: float | None = None
+        self._memories = [
+            torch.cat([seen[i].tokens for i in prompt.pictures]) if prompt.pictures else None
+            for prompt in prompts
+        ]
+        #: What it did while each prompt itself was read.
+        self.traces: list[Trace] = [Trace(fired=False, layer=None, uncertainty=None)] * len(prompts)
+        #: Over the vocabulary, where the first token of each prompt was chosen.
+        self.logsumexps: list[float] = []
 
-    @property
-    def trace(self) -> Trace:
-        """What it did while the prompt itself was read."""
-        if not self._states:
-            return Trace(fired=False, layer=None, uncertainty=None)
-        (trace,) = self._states[0].traces()
-        return trace
+    def begin(self, embedded: Tensor, prompts: Sequence[int], *, reading: bool) -> None:
+        """A forward begins.
 
-    def begin(self, embedded: Tensor) -> None:
-        """A forward begins, over embeddings (1, length, width)."""
-        if not self._states and self._params.memory == "all":
-            self._memory = embedded[0].clone()
-        state = Enhancement(self._decoder, self._params, [self._memory], [embedded.shape[1]])
-        # The first is kept for its trace.
-        self._states = [*self._states[:1], state]
+        Args:
+            embedded: (n, length, width) of these prompts, or of a token behind each.
+            prompts: Which.
+            reading: Whether they are read themselves.
+        """
+        if reading and self._params.memory == "all":
+            for prompt, states in zip(prompts, embedded, strict=True):
+                self._memories[prompt] = states.clone()
+        self._prompts, self._reading = prompts, reading
+        self._state = Enhancement(
+            self._decoder,
+            self._params,
+            [self._memories[prompt] for prompt in prompts],
+            [embedded.shape[1]] * len(prompts),
+        )
+
+    def end(self) -> None:
+        """A forward ended."""
+        if self._reading:
+            for prompt, trace in zip(self._prompts, self._state.traces(), strict=True):
+                self.traces[prompt] = trace
 
     def chosen(self, logits: Tensor) -> None:
-        """A token was chosen by logits (1, vocabulary)."""
-        if self.logsumexp is None:
-            self.logsumexp = float(logits.logsumexp(1))
+        """Tokens were chosen by logits (n, vocabulary), at first of all prompts."""
+        if not self.logsumexps:
+            self.logsumexps = logits.logsumexp(1).tolist()
 
     def injected(self, layer: int, x: Tensor, plain: Tensor) -> Tensor:
         """The output of a layer's feed-forward, with the memory where the layer before fired."""
         if layer - 1 not in self._window:
             return plain
-        found = self._states[-1].inject(layer - 1, x, plain)
+        found = self._state.inject(layer - 1, x, plain)
         return plain if found is None else found
 
     def look(self, layer: int, states: Tensor) -> None:
-        """Decide, from the stream (1, length, width) behind a layer."""
+        """Decide, from the stream (n, length, width) behind a layer."""
         if layer in self._window and self._params.trigger == "entropy":
-            self._states[-1].look(layer, states)
+            self._state.look(layer, states)

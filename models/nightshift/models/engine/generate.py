@@ -38,7 +38,7 @@ def generate(
         seen: Visual tokens of the distinct pictures.
         max_tokens: Of each, at the most.
         stop_ids: Tokens that end an answer.
-        again: Looks at the picture of a single prompt again, where layers can be taken apart; is
+        again: Looks at the pictures of these prompts again, where layers can be taken apart; is
             told of each choice.
 
     Returns:
@@ -47,7 +47,6 @@ def generate(
     Raises:
         InputError: A logit is not finite; `subject_id` is the prompt's place.
     """
-    assert again is None or len(prompts) == 1
     reader = _Kept(family, family.steps, max_tokens, again) if family.steps else _Whole(family)
     states = reader.begin(prompts, seen)
     found: list[list[int]] = [[] for _ in prompts]
@@ -117,10 +116,12 @@ class _Kept:
         lengths = torch.tensor([len(prompt.ids) for prompt in prompts])
         self._end = int(lengths.max())
         states, keys, values = [], [], []
-        for prompt in prompts:
+        for i, prompt in enumerate(prompts):
             new_keys: list[Tensor] = []
             new_values: list[Tensor] = []
             embedded = embed(self._family, [prompt], seen)
+            if self._again:
+                self._again.begin(embedded.states, [i], reading=True)
             states.append(self._read(embedded, _into(new_keys, new_values)))
             keys.append(new_keys)
             values.append(new_values)
@@ -131,6 +132,8 @@ class _Kept:
             filled = torch.arange(self._end) < lengths[:, None]
             self._holds = pad(filled, (0, self._room), value=True).to(states[0].device)
         self._positions = torch.cat([_next(prompt.positions) for prompt in prompts], dim=1)
+        #: The prompt of each row.
+        self._writing = list(range(len(prompts)))
         return torch.cat(states)
 
     def go_on(self, rows: Sequence[int], tokens: Sequence[int]) -> Tensor:
@@ -145,13 +148,13 @@ class _Kept:
         )
         self._positions = self._positions + 1
         self._end += 1
+        if self._again:
+            self._again.begin(embedded.states, self._writing, reading=False)
         return self._read(embedded, self._attend)
 
     def _read(self, embedded: Embedded, attend: _Attend) -> Tensor:
         steps, decoder, states = self._steps, self._family.decoder, embedded.states
         rotary = steps.rotary(states, embedded.positions)
-        if self._again:
-            self._again.begin(states)
         for layer, feed_forward in enumerate(decoder.feed_forwards):
             normed = steps.normed(layer, states)
             keys, values = steps.keys_values(layer, normed, rotary)
@@ -164,6 +167,8 @@ class _Kept:
                 states[embedded.visual] += torch.cat(embedded.deep[layer])
             if self._again:
                 self._again.look(layer, states)
+        if self._again:
+            self._again.end()
         last: Tensor = decoder.norm(states[:, -1])
         return last
 
@@ -190,6 +195,7 @@ class _Kept:
         self._keys = [keys[rows] for keys in self._keys]
         self._values = [values[rows] for values in self._values]
         self._positions = self._positions[:, rows]
+        self._writing = [self._writing[row] for row in rows]
         self._holds = None if self._holds is None else self._holds[rows]
 
 
