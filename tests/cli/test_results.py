@@ -253,20 +253,25 @@ def test_failures_are_listed_with_their_remedy(cli, database):
 
 def test_workers_are_listed(cli, database):
     assert "no worker" in cli("worker", "list").stdout
+    add_reference_run(database)
     with database.begin() as connection:
         connection.execute(
             text(
-                "INSERT INTO worker (id, host, pid, device, stages, run_id, job_id, units_per_s) "
-                "VALUES ('h:7:x', 'h', 7, 'cuda:0', 'score', 3, 8, 12.5)"
-            )
+                "INSERT INTO worker "
+                "(id, host, pid, device, stages, model, run_id, job_id, units_per_s) "
+                "VALUES ('h:7:x', 'h', 7, 'cuda:0', 'score', :model, 3, 8, 12.5)"
+            ),
+            {"model": SCORER},
         )
 
     table = cli("worker", "list").stdout
     (worker,) = json.loads(cli("worker", "list", "--json").stdout)
 
-    assert ["h:7", "alive", "cuda:0", "score", "8", "of", "run", "3", "12.5/s"] in [
-        line.split()[:9] for line in table.splitlines()
+    assert ["h:7", "alive", "cuda:0", "score", "hf:test", "8", "of", "run", "3", "12.5/s"] in [
+        line.split()[:10] for line in table.splitlines()
     ]
+    assert (worker["model"], worker["model_fingerprint"]) == ("hf:test", SCORER)
+    assert (worker["run_id"], worker["job_id"]) == (3, 8)
     assert (worker["device"], worker["state"], worker["units_per_s"]) == ("cuda:0", "alive", 12.5)
 
 

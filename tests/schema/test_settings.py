@@ -1,5 +1,7 @@
 """Settings are judged once, at the start, and what is secret in them is never repeated."""
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
@@ -50,6 +52,26 @@ def test_addresses_with_tls_and_without_are_taken(name: str, value: str):
     found = getattr(settings, name)
     assert (found if isinstance(found, str) else found.get_secret_value()) == value
     assert "word" not in repr(settings)
+
+
+def test_a_file_of_settings_in_the_working_directory_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / ".env").write_text(
+        "# settings of this project\n"
+        "NIGHTSHIFT_LEASE_S=17\nNIGHTSHIFT_MAX_ATTEMPTS=5\nNIGHTSHIFT_LOG_LEVEL=\n"
+        "NIGHTSHIFT_REDIS_URL='redis://:word@h:1/0'\nOTHER=1\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NIGHTSHIFT_MAX_ATTEMPTS", "9")
+
+    settings = Settings()
+
+    assert settings.lease_s == 17
+    assert settings.redis_url is not None
+    assert settings.redis_url.get_secret_value() == "redis://:word@h:1/0"
+    assert settings.max_attempts == 9, "the environment wins"
+    assert settings.log_level == "INFO", "an empty value is none"
 
 
 def test_lists_are_written_with_commas(monkeypatch: pytest.MonkeyPatch):

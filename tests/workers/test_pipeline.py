@@ -21,6 +21,11 @@ def _rerank(night: Night, scenes: Path, scorer: str, *more: str, queries="querie
     return _run_id(night.cli(*arguments, "--top-k", "5", "--json", *more))
 
 
+def _models_of_workers(night: Night) -> list[tuple[str, str]]:
+    listed = json.loads(night.cli("worker", "list", "--json").stdout)
+    return [(one["model"], one["model_fingerprint"]) for one in listed if one["state"] == "alive"]
+
+
 def _items(scenes: Path, n_items: int) -> list[dict[str, str]]:
     lines = (scenes / "items.jsonl").read_text().splitlines()[:n_items]
     return [{**row, "image": str(scenes / row["image"])} for row in map(json.loads, lines)]
@@ -62,6 +67,9 @@ def test_a_catalogue_is_imported_indexed_and_reranked(indexed_night, scenes, sco
     # A picture of several jobs, or whose pairs were compared, is seen and read more than once.
     assert details["pictures_seen"] >= pictures
     assert 0.5 < details["pairs_per_prefix"] <= details["pairs_per_group"]
+    loaded = (details["scorer"]["spec"], details["scorer"]["fingerprint"])
+    assert loaded[0].startswith(scorer)
+    night.wait_until(lambda: _models_of_workers(night) == [loaded] and "reported")
 
 
 def test_each_missing_result_of_a_done_run_is_a_loss(indexed_night, scenes, scorer):
