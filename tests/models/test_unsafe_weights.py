@@ -97,3 +97,23 @@ def test_a_model_that_needs_code_beside_its_weights_is_refused_and_nobody_is_ask
     assert "trust_remote_code" not in refused.value.message
     assert not asked
     assert not (tmp_path / "touched").exists()
+
+
+def test_an_open_clip_model_cannot_say_itself_that_its_code_may_run(
+    open_clip_folder: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(open_clip_folder, tmp_path / "model")
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'touched')!r}, 'w')\nclass Own: ...\n")
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    config["model_cfg"]["text_cfg"] |= {
+        "hf_tokenizer_name": "own",
+        "tokenizer_kwargs": {"trust_remote_code": True},
+    }
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    names = {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", None]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(names))
+
+    with pytest.raises(ModelError, match="needs code that lies beside its weights"):
+        load_embedder(f"open_clip:{folder}", device="cpu")
+
+    assert not (tmp_path / "touched").exists()

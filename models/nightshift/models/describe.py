@@ -32,6 +32,7 @@ __all__ = [
     "describe_scorer",
     "describe_vision",
     "open_clip_checkpoint",
+    "open_clip_config",
     "revision",
 ]
 
@@ -247,7 +248,7 @@ def open_clip_checkpoint(source: Builtin | Directory | Hub) -> Path:
 
 
 def _open_clip(spec: ModelSpec) -> tuple[dict[str, Any], int, int]:
-    config = _open_clip_config(spec.source)
+    config = open_clip_config(spec.source)
     identity: dict[str, Any] = {"config": config}
     match spec.source:
         case Directory(path=path):
@@ -264,7 +265,12 @@ def _open_clip(spec: ModelSpec) -> tuple[dict[str, Any], int, int]:
     return identity, int(model["embed_dim"]), int(context)
 
 
-def _open_clip_config(source: Builtin | Directory | Hub) -> dict[str, Any]:
+def open_clip_config(source: Builtin | Directory | Hub) -> dict[str, Any]:
+    """What open_clip's configuration of a model says.
+
+    Raises:
+        ModelError: There is none.
+    """
     match source:
         case Directory(path=path):
             return _read_json(path / "open_clip_config.json")

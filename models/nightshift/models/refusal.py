@@ -10,18 +10,19 @@ __all__ = ["LOAD_ERRORS", "not_loaded"]
 LOAD_ERRORS = (OSError, ValueError, KeyError, ImportError, SafetensorError)
 
 
-def not_loaded(spec: str, error: Exception) -> ModelError:
-    """The error to raise for one of `LOAD_ERRORS`.
+def not_loaded(spec: str, error: Exception, library: str = "transformers") -> ModelError:
+    """The error to raise in place of a library's own, such as one of `LOAD_ERRORS`.
 
     Args:
         spec: Of the model.
         error: As the library raised it.
+        library: Its name.
     """
     # The library's own advice is to let the code run.
     if "trust_remote_code" in str(error):
         return ModelError(
             f"{spec} needs code that lies beside its weights, and no such code is run: choose a "
-            "checkpoint that transformers reads by itself",
+            f"checkpoint that {library} reads by itself",
             spec,
         )
     return ModelError(f"{spec} cannot be loaded: {error}", spec)

@@ -13,11 +13,11 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 
-from nightshift.models.describe import describe_embedder, open_clip_checkpoint
+from nightshift.models.describe import describe_embedder, open_clip_checkpoint, open_clip_config
 from nightshift.models.embedders.dual_encoder import DualEncoder, Tokens
 from nightshift.models.embedders.plain_text import PlainText
+from nightshift.models.refusal import not_loaded
 from nightshift.models.spec import Builtin, Directory, ModelSpec, Precision, parse_spec
-from nightshift.schema.errors import ModelError
 
 __all__ = ["load"]
 
@@ -47,7 +47,7 @@ def load(spec: str, device: torch.device) -> DualEncoder[Tensor]:
     try:
         towers = _OpenClip(parsed, str(checkpoint), device)
     except _DAMAGE as error:
-        raise ModelError(f"{spec} cannot be loaded by open_clip: {error}", spec) from error
+        raise not_loaded(spec, error, "open_clip") from error
     return DualEncoder(towers, facts)
 
 
@@ -73,7 +73,7 @@ class _OpenClip:
         self._dtype = next(self._model.parameters()).dtype
         preprocess = PreprocessCfg(**self._model.visual.preprocess_cfg)
         self._preprocess = image_transform_v2(preprocess, is_train=False)
-        self._tokenizer = open_clip.get_tokenizer(name)
+        self._tokenizer = open_clip.get_tokenizer(name, **_no_code(spec))
         self._lock = Lock()
         self._plain: Callable[[Sequence[str]], Sequence[str]] = _without_control
         if not isinstance(self._tokenizer, open_clip.SimpleTokenizer):
@@ -117,6 +117,14 @@ def _open_clip_names(spec: ModelSpec) -> tuple[str, str | None]:
             return architecture, weights
         case hub:
             return f"hf-hub:{hub}", None
+
+
+def _no_code(spec: ModelSpec) -> dict[str, bool]:
+    """What keeps a tokenizer of transformers from running code, whatever its model asks for."""
+    config = open_clip_config(spec.source)
+    # open_clip's own tokenizers do not know the word.
+    by_transformers = config.get("model_cfg", config)["text_cfg"].get("hf_tokenizer_name")
+    return {"trust_remote_code": False} if by_transformers else {}
 
 
 @contextmanager
