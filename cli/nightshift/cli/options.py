@@ -19,7 +19,9 @@ data_dir_option = click.option(
     type=click.Path(file_okay=False, path_type=Path),
     help="Home of the embedded stack.  [default: NIGHTSHIFT_DATA_DIR, else in your data home]",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object, or a list of them."
+)
 
 
 def pixel_options(command: _Command) -> _Command:
