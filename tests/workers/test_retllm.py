@@ -13,9 +13,10 @@ pytestmark = pytest.mark.night
 _TIED_AT = 1.7346  # log-odds of 0.85
 
 
-def _rerank(night: Night, queries: Path, scorer: str, *more: str) -> int:
+def _rerank(night: Night, queries: Path, scorer: str, *more: str, ends_with: int = 0) -> int:
     done = night.cli("rerank", "scenes", "--queries", str(queries), "--scorer", scorer, "--wait",
-                     "--json", *more)  # fmt: skip
+                     "--json", *more, check=False)  # fmt: skip
+    assert done.returncode == ends_with, done.stderr + done.stdout
     return json.loads(done.stdout)["run_id"]
 
 
@@ -117,7 +118,9 @@ def test_pairs_without_a_prompt_fail_with_their_reason_and_the_run_ends(
     indexed_night, scenes, scorer, tmp_path
 ):
     queries = _few(tmp_path / "q.jsonl", scenes, "queries-text.jsonl", 2)
-    run_id = _rerank(indexed_night, queries, scorer, "--score", "listwise", "--top-k", "2")
+    run_id = _rerank(
+        indexed_night, queries, scorer, "--score", "listwise", "--top-k", "2", ends_with=7
+    )
 
     reasons = indexed_night.rows(
         "SELECT reason, count(*) FROM failure WHERE run_id = :r GROUP BY 1", r=run_id
