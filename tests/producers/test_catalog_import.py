@@ -19,7 +19,7 @@ from nightshift.producers.sources import BadRow, EmbeddedImage, FieldNames, RawR
 from nightshift.schema.errors import ConflictError
 from nightshift.schema.states import SubjectKind
 from nightshift.stores.blobs import BlobStore
-from nightshift.stores.catalogs import begin_import
+from nightshift.stores.catalogs import begin_import, ensure_catalog
 from nightshift.stores.images import read_image
 from tests.producers.source_files import image_bytes, write_image, write_jsonl, write_tar
 
@@ -483,6 +483,20 @@ def test_an_interrupted_import_is_completed_by_the_next(database):
     done = len(items(database))
 
     assert counts(run_rows(database, (row(str(n)) for n in range(2000)))) == (2000 - done, 0, done)
+
+
+def test_an_import_that_was_killed_is_closed_by_the_next_of_its_catalogue(database):
+    run_rows(database, [row("whole")])
+    with database.begin() as connection:
+        killed = begin_import(connection, 1, "killed")
+        begin_import(connection, ensure_catalog(connection, "other"), "still runs")
+
+    following = run_rows(database, [row("following")])
+
+    ended = "SELECT id FROM catalog_import WHERE finished_at IS NOT NULL ORDER BY id"
+    assert [one.id for one in select(database, ended)] == [1, killed, following.import_id]
+    told = select(database, "SELECT import_id, reason, fatal FROM failure")
+    assert [tuple(one) for one in told] == [(killed, "interrupted", False)]
 
 
 def test_a_source_that_vanishes_half_way_is_recorded(database, tmp_path):

@@ -40,7 +40,7 @@ class ImportFacts:
     failed: int
     unchanged: int
     started_at: datetime
-    #: None while it runs, or when its process was killed.
+    #: None while it runs; of one that was killed, until the next import of the catalogue.
     finished_at: datetime | None
 
 

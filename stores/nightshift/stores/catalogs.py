@@ -10,9 +10,10 @@ from sqlalchemy import Connection, text
 from nightshift.schema.errors import ConflictError
 from nightshift.schema.identity import ContentHashes
 from nightshift.schema.records import Part
+from nightshift.schema.states import SubjectKind
 from nightshift.stores.addresses import without_password
 from nightshift.stores.contents import parts_to_json
-from nightshift.stores.import_failures import plain
+from nightshift.stores.import_failures import ImportFailure, plain, record_failures
 
 __all__ = [
     "ImportCounts",
@@ -74,9 +75,20 @@ def ensure_catalog(connection: Connection, name: str) -> int:
 def begin_import(connection: Connection, catalog_id: int, source: str) -> int:
     """Record that a source is being read; an earlier import that still runs is stopped by it.
 
+    One that was killed could not say that it ended: that is said of it now.
+
     Returns:
         The id of the import.
     """
+    unended = connection.execute(
+        text(
+            "UPDATE catalog_import SET finished_at = now() "
+            "WHERE catalog_id = :catalog AND finished_at IS NULL RETURNING id"
+        ),
+        {"catalog": catalog_id},
+    )
+    for row in unended.all():
+        record_failures(connection, [_UNENDED], import_id=row.id)
     begun = connection.execute(
         text(
             "INSERT INTO catalog_import (catalog_id, source) VALUES (:catalog, :source) "
@@ -202,6 +214,15 @@ def _require_newest(connection: Connection, catalog_id: int, import_id: int) -> 
             "stopped here; run this one again when that has finished"
         )
 
+
+_UNENDED = ImportFailure(
+    kind=SubjectKind.LINE,
+    subject="",
+    reason="interrupted",
+    message="it had not ended when the next import of its catalogue began: it was killed, or is "
+    "stopped by that one; what it had taken by then is in",
+    fatal=False,
+)
 
 INCOMING = """
     SELECT external_id, CAST(parts AS jsonb) AS parts, text_hash, image_hash, content_hash,
