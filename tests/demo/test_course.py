@@ -113,7 +113,7 @@ def stock() -> Iterator[Stock]:
         yield Stock(
             training=draw_pool(0, Split.TRAIN, 12),
             validation=draw_pool(0, Split.VALIDATION, 6),
-            evaluation=build_catalogue(items=64, queries=4),
+            evaluation=build_catalogue(items=32, queries=2),
         )
 
 
@@ -130,7 +130,7 @@ def test_every_stage_of_both_models_runs_and_what_is_written_can_be_loaded(
 
     assert [one.msg for one in caplog.records if "course" in one.name] == ["going on from %s"] * 2
     orders = coarse_orders(stock.evaluation, one, draw_items(stock.evaluation.items))
-    assert {order.shape for order in orders.values()} == {(4, 64)}
+    assert {order.shape for order in orders.values()} == {(2, 32)}
     assert set(evaluate(stock.evaluation, coarse=one, scorer=two)) == set(orders)
     taken = [
         re.findall(r"- (.+): 1 steps", (home / "README.md").read_text()) for home in (one, two)
