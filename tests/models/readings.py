@@ -1,9 +1,12 @@
 """What tests of the engines do with readings."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
+from torch import Tensor, nn
 
 from nightshift.models.scorer import Engine, Group, Reading
 from nightshift.schema.runs import EnhancementParams
@@ -41,3 +44,19 @@ def between(observed: Sequence[float | None], share: float) -> float:
     at = middle - 2 + int(gaps.argmax())
     assert gaps.max() > 1e-5
     return float(found[at : at + 2].mean())
+
+
+@contextmanager
+def watching(modules: Sequence[nn.Module]) -> Iterator[list[list[tuple[Tensor, Tensor]]]]:
+    """(input, output) of each call of each module."""
+    seen: list[list[tuple[Tensor, Tensor]]] = [[] for _ in modules]
+
+    def hook(calls: list[tuple[Tensor, Tensor]]) -> Any:
+        return lambda _m, inputs, output: calls.append((inputs[0].clone(), output.clone()))
+
+    handles = [m.register_forward_hook(hook(calls)) for m, calls in zip(modules, seen, strict=True)]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,14 +1,11 @@
 """Visual enhancement: the formula, the state machine, and that it leaves no trace."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from nightshift.models.describe import describe_scorer
@@ -28,6 +25,7 @@ from nightshift.schema.errors import ModelError
 from nightshift.schema.runs import EnhancementParams, ScorerParams
 from nightshift.scoring.prompts import Labels
 from tests.models import tiny
+from tests.models.readings import watching
 from tests.models.tiny import picture
 
 LABELS = Labels(positive="True", negative="False")
@@ -60,22 +58,6 @@ def numbers(readings: list[Reading]) -> np.ndarray:
 
 def n_hooks(family: Qwen25VL) -> int:
     return sum(len(module._forward_hooks) for module in family._model.modules())
-
-
-@contextmanager
-def watching(modules: list[nn.Module]) -> Iterator[list[list[tuple[Tensor, Tensor]]]]:
-    """(input, output) of each call of each module."""
-    seen: list[list[tuple[Tensor, Tensor]]] = [[] for _ in modules]
-
-    def hook(calls):
-        return lambda _m, inputs, output: calls.append((inputs[0].clone(), output.clone()))
-
-    handles = [m.register_forward_hook(hook(calls)) for m, calls in zip(modules, seen, strict=True)]
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 # The formula.
@@ -134,7 +116,7 @@ def test_the_scale_of_the_values_cancels(norm_match: str) -> None:
 
     one, other = (blend(f, scale * delta, 0.12, norm_match) for scale in (1.0, 37.5))
 
-    assert torch.allclose(one, other, atol=1e-6)
+    assert torch.allclose(one, other, rtol=0, atol=1e-6)
 
 
 def test_the_blend_matches_sizes_as_it_says() -> None:

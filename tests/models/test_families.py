@@ -4,16 +4,12 @@ import logging
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
-from functools import cache
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from transformers import AutoProcessor, Idefics3Processor
 
 from nightshift.models import vision
 from nightshift.models.binding import bind, engine_for
@@ -39,7 +35,7 @@ from nightshift.scoring.methods.registry import FRAMINGS
 from nightshift.scoring.prompts import Content
 from tests.models.readings import OFF, ON, assert_same, between, numbers, score
 from tests.models.tiny import picture
-from tests.models.tiny_families import EXPERTS, loaded, save_family
+from tests.models.tiny_families import EXPERTS, loaded, own_processor, save_family, upstream
 
 ASK = "Does the image match the caption:"
 #: Families whose templates put a space before an answer, and whose tokenizers keep a digit apart
@@ -92,30 +88,6 @@ def packed(family: Family) -> PackedEngine:
     if family.steps is None:
         pytest.skip(f"cannot be packed: {family.report.not_packed}")
     return PackedEngine(family, family.steps, PixelLimits())
-
-
-@cache
-def own_processor(folder: Path) -> Any:
-    # SmolVLM's own asks for one package more; its strings are compared below.
-    kind = Idefics3Processor if folder.name == "smolvlm" else AutoProcessor
-    return kind.from_pretrained(folder)
-
-
-def upstream(folder: Path, pieces: Sequence[str | Image.Image]) -> Any:
-    """What the checkpoint's own processor makes of a prompt."""
-    content: list[dict[str, Any]] = []
-    for is_text, run in groupby(pieces, key=lambda one: isinstance(one, str)):
-        if is_text:
-            content.append({"type": "text", "text": "".join(map(str, run))})
-        else:
-            content += [{"type": "image", "image": image} for image in run]
-    return own_processor(folder).apply_chat_template(
-        [{"role": "user", "content": content}],
-        tokenize=True,
-        add_generation_prompt=True,
-        return_dict=True,
-        return_tensors="pt",
-    )
 
 
 def is_picture(piece: Piece) -> bool:
