@@ -76,7 +76,7 @@ def main() -> None:
 
     \b
     Exit codes: 0 done, 1 other error, 2 wrong setting or option, 3 not found,
-    4 conflict, 5 database behind, 6 service unavailable, 7 bad input, 8 model.
+    4 conflict, 5 database behind, 6 service unavailable, 7 bad input, all or some of it, 8 model.
     """
 
 
