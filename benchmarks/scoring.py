@@ -248,6 +248,8 @@ def main(device: str, preset: str, rounds: int, as_json: bool, keep: Path | None
     The demo's pairs are scored with its own weights, which have the shape of `tiny`.
     """
     chosen = pick_device(device)
+    # Read first: a file that is none must not cost a whole run.
+    kept = json.loads(keep.read_text()) if keep is not None and keep.exists() else {}
     model = build(preset, chosen)
     rows: list[Row] = []
 
@@ -266,7 +268,6 @@ def main(device: str, preset: str, rounds: int, as_json: bool, keep: Path | None
     if as_json:
         print(json.dumps(rows, indent=1))
     if keep is not None:
-        kept = json.loads(keep.read_text()) if keep.exists() else {}
         kept[preset] = {**_provenance(model), "rounds": rounds, "rows": rows}
         keep.write_text(json.dumps(kept, indent=1) + "\n")
     broken = broken_promises(rows, preset, on_cpu=chosen.type == "cpu")
