@@ -200,7 +200,7 @@ def test_an_index_of_the_scorer_s_own_model_is_built_from_tokens_without_any_pic
 
     from_pixels = found("pixels")
     unbuilt = night.cli(
-        "index", "build", "few", "--embedder", scorer.replace("hf:", "freeret:") + "?codec=int8",
+        "index", "build", "few", "--embedder", scorer.replace("hf:", "freeret:") + "?codec=sample2",
         check=False,
     )  # fmt: skip
     build(night, scorer)
