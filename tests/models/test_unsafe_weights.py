@@ -6,8 +6,11 @@ import pickle
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from nightshift.models.content import ItemContent
+from nightshift.models.describe import describe_embedder
 from nightshift.models.load import load_embedder, load_scorer
 from nightshift.schema.errors import ModelError
 from nightshift.schema.runs import ScorerParams
@@ -95,6 +98,7 @@ def test_a_model_that_needs_code_beside_its_weights_is_refused_and_nobody_is_ask
             load_scorer(f"hf:{folder}", ScorerParams(), device="cpu")
 
     assert "trust_remote_code" not in refused.value.message
+    assert "NIGHTSHIFT_TRUSTED_MODELS" in refused.value.message
     assert not asked
     assert not (tmp_path / "touched").exists()
 
@@ -117,3 +121,43 @@ def test_an_open_clip_model_cannot_say_itself_that_its_code_may_run(
         load_embedder(f"open_clip:{folder}", device="cpu")
 
     assert not (tmp_path / "touched").exists()
+
+
+def test_code_of_a_model_that_the_operator_names_runs(
+    clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(clip_folder, tmp_path / "model")
+    (folder / "own.py").write_text(
+        "from transformers import CLIPModel\n"
+        f"open({str(tmp_path / 'touched')!r}, 'w')\n"
+        "class Own(CLIPModel):\n"
+        "    def get_text_features(self, **inputs):\n"
+        "        return -super().get_text_features(**inputs).pooler_output\n"
+    )
+    config = json.loads((folder / "config.json").read_text())
+    config["auto_map"] = {"AutoModel": "own.Own"}
+    (folder / "config.json").write_text(json.dumps(config))
+    words = [ItemContent(texts=("a red square",))]
+
+    def embedded() -> np.ndarray:
+        embedder = load_embedder(f"hf:{folder}", device="cpu")
+        return embedder.embed(embedder.prepare(words, "query")).vectors
+
+    plain = embedded()
+    assert not (tmp_path / "touched").exists()
+    monkeypatch.setenv("NIGHTSHIFT_TRUSTED_MODELS", f"some/other,{folder.resolve()}")
+
+    assert np.allclose(embedded(), -plain, atol=1e-6)
+    assert (tmp_path / "touched").exists()
+
+
+def test_another_code_beside_the_weights_is_another_model(
+    clip_folder: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(clip_folder, tmp_path / "model")
+    found = set()
+    for code in ("a = 1\n", "a = 2\n"):
+        (folder / "own.py").write_text(code)
+        found.add(describe_embedder(f"hf:{folder}").fingerprint)
+
+    assert len(found) == 2

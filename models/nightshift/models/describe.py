@@ -47,7 +47,7 @@ _EMBEDDER_VERSION = 1
 _SCORER_VERSION = 1
 _VISION_VERSION = 1
 
-_FILES = (".json", ".safetensors", ".jinja", ".txt", ".model")
+_FILES = (".json", ".safetensors", ".jinja", ".txt", ".model", ".py")
 _TRUNCATION = "each text to the model's context, with a notice"
 
 

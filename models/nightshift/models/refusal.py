@@ -10,7 +10,11 @@ __all__ = ["LOAD_ERRORS", "not_loaded"]
 LOAD_ERRORS = (OSError, ValueError, KeyError, ImportError, SafetensorError)
 
 
-def not_loaded(spec: str, error: Exception, library: str = "transformers") -> ModelError:
+_OURS = "transformers"
+_OR_TRUST = ", or name it in NIGHTSHIFT_TRUSTED_MODELS if you trust its authors"
+
+
+def not_loaded(spec: str, error: Exception, library: str = _OURS) -> ModelError:
     """The error to raise in place of a library's own, such as one of `LOAD_ERRORS`.
 
     Args:
@@ -22,7 +26,7 @@ def not_loaded(spec: str, error: Exception, library: str = "transformers") -> Mo
     if "trust_remote_code" in str(error):
         return ModelError(
             f"{spec} needs code that lies beside its weights, and no such code is run: choose a "
-            f"checkpoint that {library} reads by itself",
+            f"checkpoint that {library} reads by itself{_OR_TRUST if library == _OURS else ''}",
             spec,
         )
     return ModelError(f"{spec} cannot be loaded: {error}", spec)

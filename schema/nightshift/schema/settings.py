@@ -113,4 +113,6 @@ class Settings(BaseSettings):
     image_hosts: _Names = ()
     #: Networks that images may come from although they are not public, such as `10.1.0.0/16`.
     image_networks: _Networks = ()
+    #: Models whose own code may run: `ORG/NAME` on the hub, or the absolute path of a directory.
+    trusted_models: _Names = ()
     log_level: str = "INFO"

@@ -15,6 +15,7 @@ from nightshift.models.embedders.dual_encoder import DualEncoder, Tokens
 from nightshift.models.embedders.plain_text import PlainText
 from nightshift.models.refusal import LOAD_ERRORS, not_loaded
 from nightshift.models.spec import Hub, parse_spec
+from nightshift.models.trust import trusts
 from nightshift.schema.errors import ModelError
 
 __all__ = ["load"]
@@ -23,7 +24,7 @@ Inputs = dict[str, Tensor]
 
 
 def load(spec: str, device: torch.device) -> DualEncoder[Inputs]:
-    """Load an embedder; safetensors only, and no code from its repository.
+    """Load an embedder; safetensors only, and no code from its repository unless it is trusted.
 
     Raises:
         ModelError: It cannot be loaded, or has no text and image features.
@@ -34,7 +35,7 @@ def load(spec: str, device: torch.device) -> DualEncoder[Inputs]:
         "pretrained_model_name_or_path": str(source),
         "revision": revision(source) if isinstance(source, Hub) else "main",
         # Left open, transformers asks on a terminal.
-        "trust_remote_code": False,
+        "trust_remote_code": trusts(source),
     }
     dtype = getattr(torch, facts.card["precision"])
     disable_progress_bar()
@@ -99,5 +100,7 @@ class _TransformersTowers:
             else value.to(reference.device)
             for name, value in inputs.items()
         }
-        features: Tensor = getattr(self._model, method)(**moved).pooler_output
+        found: Any = getattr(self._model, method)(**moved)
+        # Code beside the weights may be older than the library's own, and return them bare.
+        features: Tensor = found if isinstance(found, Tensor) else found.pooler_output
         return features

@@ -1,4 +1,4 @@
-"""Load models of transformers: safetensors only, quantised or not, no code from a repository."""
+"""Load models of transformers: safetensors only, quantised or not."""
 
 from typing import Any
 
@@ -10,6 +10,7 @@ from transformers.utils.logging import disable_progress_bar
 from nightshift.models.describe import revision
 from nightshift.models.refusal import LOAD_ERRORS, not_loaded
 from nightshift.models.spec import Hub, parse_spec
+from nightshift.models.trust import trusts
 from nightshift.schema.models import ModelFacts
 
 __all__ = ["attention_for", "load_pretrained"]
@@ -42,7 +43,7 @@ def load_pretrained(
     where: dict[str, Any] = {
         "pretrained_model_name_or_path": str(source),
         "revision": revision(source) if isinstance(source, Hub) else "main",
-        "trust_remote_code": False,
+        "trust_remote_code": trusts(source),
     }
     dtype = getattr(torch, facts.card["precision"])
     disable_progress_bar()
