@@ -123,6 +123,7 @@ def test_more_prompts_than_one_batch_holds_come_back_in_order(engine: PlainEngin
 
 def test_each_distinct_picture_is_seen_once(engine: PlainEngine, qwen: Qwen25VL) -> None:
     seen: list[int] = []
+    qwen.recent.clear()
     hook = qwen._model.model.visual.register_forward_hook(
         lambda _module, _inputs, output: seen.append(len(output.pooler_output))
     )
