@@ -117,6 +117,7 @@ def stock() -> Iterator[Stock]:
         )
 
 
+@pytest.mark.night
 def test_every_stage_of_both_models_runs_and_what_is_written_can_be_loaded(
     stock: Stock, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
