@@ -10,12 +10,12 @@ from torch import Tensor
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
-from nightshift.models.describe import describe_embedder, revision
+from nightshift.models.describe import describe_embedder
 from nightshift.models.embedders.dual_encoder import DualEncoder, Tokens
 from nightshift.models.embedders.plain_text import PlainText
 from nightshift.models.refusal import LOAD_ERRORS, not_loaded
-from nightshift.models.spec import Hub, parse_spec
-from nightshift.models.trust import trusts
+from nightshift.models.spec import parse_spec
+from nightshift.models.upstream import pinned
 from nightshift.schema.errors import ModelError
 
 __all__ = ["load"]
@@ -30,13 +30,7 @@ def load(spec: str, device: torch.device) -> DualEncoder[Inputs]:
         ModelError: It cannot be loaded, or has no text and image features.
     """
     facts = describe_embedder(spec)
-    source = parse_spec(spec).source
-    where: dict[str, Any] = {
-        "pretrained_model_name_or_path": str(source),
-        "revision": revision(source) if isinstance(source, Hub) else "main",
-        # Left open, transformers asks on a terminal.
-        "trust_remote_code": trusts(source),
-    }
+    where = pinned(parse_spec(spec).source)
     dtype = getattr(torch, facts.card["precision"])
     disable_progress_bar()
     try:

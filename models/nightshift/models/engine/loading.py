@@ -7,10 +7,9 @@ from transformers import AutoConfig, AutoProcessor, PreTrainedModel
 from transformers.utils.import_utils import is_flash_attn_2_available
 from transformers.utils.logging import disable_progress_bar
 
-from nightshift.models.describe import revision
 from nightshift.models.refusal import LOAD_ERRORS, not_loaded
-from nightshift.models.spec import Hub, parse_spec
-from nightshift.models.trust import trusts
+from nightshift.models.spec import parse_spec
+from nightshift.models.upstream import pinned
 from nightshift.schema.models import ModelFacts
 
 __all__ = ["attention_for", "load_pretrained"]
@@ -39,12 +38,7 @@ def load_pretrained(
     Raises:
         ModelError: It cannot be loaded.
     """
-    source = parse_spec(facts.spec).source
-    where: dict[str, Any] = {
-        "pretrained_model_name_or_path": str(source),
-        "revision": revision(source) if isinstance(source, Hub) else "main",
-        "trust_remote_code": trusts(source),
-    }
+    where = pinned(parse_spec(facts.spec).source)
     dtype = getattr(torch, facts.card["precision"])
     disable_progress_bar()
     try:
