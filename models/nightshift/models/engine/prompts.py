@@ -1,6 +1,6 @@
 """Groups of prompts, tokenised: what every engine prepares and reads."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -129,7 +129,7 @@ def prepare(family: Family, limits: PixelLimits, groups: Sequence[Group]) -> Pre
     pictures = [
         replace(picture, key=(key, limits))
         for key, picture in zip(
-            album.keys, prepare_pictures(family, album.distinct, limits), strict=True
+            album.digests, prepare_pictures(family, album.distinct, limits), strict=True
         )
     ]
     writer = _Writer(family, album, pictures)
@@ -249,17 +249,19 @@ class _Album:
 
     def __init__(self) -> None:
         self.distinct: list[PicturePiece] = []
-        #: Of each of them.
-        self.keys: list[bytes] = []
         self._places: dict[bytes, int] = {}
         self._digests: dict[int, bytes] = {}
+
+    @property
+    def digests(self) -> Iterable[bytes]:
+        """Of the distinct ones, in their order."""
+        return self._places.keys()
 
     def add(self, piece: PicturePiece) -> None:
         found = self._digest(piece)
         if found not in self._places:
             self._places[found] = len(self.distinct)
             self.distinct.append(piece)
-            self.keys.append(found)
 
     def place(self, piece: PicturePiece) -> int:
         return self._places[self._digest(piece)]
