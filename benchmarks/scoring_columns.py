@@ -17,14 +17,14 @@ from nightshift.models.content import ItemContent
 from nightshift.models.engine.enhancement import enhanced
 from nightshift.models.engine.packed import PackedEngine
 from nightshift.models.engine.prompts import Prepared, Prompt
-from nightshift.models.engine.visual import freeze, prepare_pictures, see
+from nightshift.models.engine.visual import freeze, prepare_picture, see
 from nightshift.models.pairs import PairScorer
 from nightshift.models.scorer import PairGroup
 from nightshift.schema.runs import EnhancementParams
 from nightshift.scoring.codecs import parse_codec
 from nightshift.scoring.methods.retllm import ENHANCEMENTS
 from nightshift.workers.contents import chunks
-from nightshift.workers.score import micro_batches
+from nightshift.workers.groups import micro_batches
 
 __all__ = ["BATCH", "Column", "Columns", "stored"]
 
@@ -183,7 +183,7 @@ def stored(model: Model, asked: Sequence[Asked]) -> tuple[Asked, ...]:
     def _recorded(content: ItemContent, read: Read) -> Read:
         if not content.images:
             return read
-        pictures = prepare_pictures(family, content.images, model.limits)
+        pictures = [prepare_picture(family, image, model.limits) for image in content.images]
         seen = [freeze(*one) for one in zip(pictures, see(family, pictures), strict=True)]
         record = encode_record(seen, codec)
         return lambda: ItemContent(texts=content.texts, seen=decode_record(record, codec))

@@ -56,6 +56,14 @@ def test_a_batch_gives_what_single_contents_give(embedder: Embedder) -> None:
     assert together == pytest.approx(alone, abs=1e-5)
 
 
+def test_an_image_prepared_beforehand_gives_the_same_bits(embedder: Embedder) -> None:
+    prepared = ItemContent(
+        texts=BOTH.texts, images=tuple(embedder.prepare_image(one) for one in BOTH.images)
+    )
+
+    assert np.array_equal(embed(embedder, IMAGE, prepared), embed(embedder, IMAGE, BOTH))
+
+
 def test_text_and_image_are_mixed_by_role(embedder: Embedder) -> None:
     text, image = (ItemContent(texts=BOTH.texts), ItemContent(images=BOTH.images))
     of_text, of_image = embed(embedder, text)[0], embed(embedder, image)[0]

@@ -183,7 +183,7 @@ def test_pixel_limits_bound_the_visual_tokens(qwen: Qwen25VL) -> None:
     large = picture(5, (280, 280))
 
     n_tokens = [
-        qwen.prepare_pictures([large], limits)[0].n_tokens
+        qwen.prepare_picture(large, limits).n_tokens
         for limits in (
             PixelLimits(),
             PixelLimits(max_pixels=56 * 56),
@@ -199,7 +199,7 @@ def test_a_checkpoint_without_a_sensible_limit_gets_the_published_one(
 ) -> None:
     monkeypatch.setattr(qwen._images, "size", {"shortest_edge": 56**2, "longest_edge": 10**8})
 
-    (photo,) = qwen.prepare_pictures([picture(1, (1600, 1200))], PixelLimits())
+    photo = qwen.prepare_picture(picture(1, (1600, 1200)), PixelLimits())
 
     assert 400 < photo.n_tokens <= 512
 

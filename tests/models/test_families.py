@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from nightshift.models import vision
 from nightshift.models.binding import bind, engine_for
@@ -187,9 +188,10 @@ def test_a_control_token_in_a_caption_is_text(engine: Engine, family: Any) -> No
 
 
 def test_a_picture_looks_the_same_alone_and_among_others(family: Family) -> None:
-    pictures = family.prepare_pictures(
-        [picture(1), picture(2, (90, 40)), picture(3, (20, 60))], PixelLimits()
-    )
+    pictures = [
+        family.prepare_picture(image, PixelLimits())
+        for image in (picture(1), picture(2, (90, 40)), picture(3, (20, 60)))
+    ]
     with torch.inference_mode():
         together = family.see(pictures)
         alone = [family.see([one])[0] for one in pictures]
@@ -201,11 +203,27 @@ def test_a_picture_looks_the_same_alone_and_among_others(family: Family) -> None
             assert torch.allclose(ours, theirs, atol=1e-5)
 
 
+def test_a_picture_prepared_beforehand_reads_the_same_bits(engine: Engine) -> None:
+    def prepared(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
+        return tuple(
+            engine.prepare_image(one) if isinstance(one, Image.Image) else one for one in pieces
+        )
+
+    groups = [
+        Group(prefix=prepared(group.prefix), suffixes=tuple(map(prepared, group.suffixes)))
+        for group in PICTURES
+    ]
+
+    assert np.array_equal(
+        numbers(score(engine, groups, OFF)), numbers(score(engine, PICTURES, OFF))
+    )
+
+
 def test_pixel_limits_bound_what_a_picture_takes(family: Family, folder: Path) -> None:
     large, tile = picture(7, (200, 100)), 32 * 32 if folder.name.startswith("qwen3") else 28 * 28
     limits = [PixelLimits(max_pixels=most * tile) for most in (1, 3, 8)]
 
-    shown = [family.prepare_pictures([large], limit)[0] for limit in limits]
+    shown = [family.prepare_picture(large, limit) for limit in limits]
 
     # Qwen's patches hold each picture twice, as frames of a film.
     frames = 2 if folder.name.startswith("qwen") else 1
@@ -448,7 +466,7 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def test_llava_shows_a_picture_without_tiles_as_one_of_several(llava: Any) -> None:
     both = [picture(1, (90, 40)), picture(2, (20, 60))]
-    ours = llava.prepare_pictures(both, PixelLimits(max_pixels=2 * 28 * 28))
+    ours = [llava.prepare_picture(one, PixelLimits(max_pixels=2 * 28 * 28)) for one in both]
     found = llava._images([both], return_tensors="pt")
     with torch.inference_mode():
         seen = llava.see(ours)
@@ -467,8 +485,8 @@ def test_llava_chooses_no_grid_beyond_the_limit(
     llava: Any, size: tuple[int, int], tiles: int
 ) -> None:
     image = picture(1, size)
-    (shown,) = llava.prepare_pictures([image], PixelLimits(max_pixels=tiles * 28 * 28))
-    (free,) = llava.prepare_pictures([image], PixelLimits())
+    shown = llava.prepare_picture(image, PixelLimits(max_pixels=tiles * 28 * 28))
+    free = llava.prepare_picture(image, PixelLimits())
 
     assert len(shown.pixels) <= tiles
     if len(free.pixels) <= tiles:

@@ -42,6 +42,9 @@ class Collecting:
 
     groups: list[Group] = field(default_factory=list)
 
+    def prepare_image(self, _: object) -> NoReturn:
+        raise NotImplementedError
+
     def prepare(self, groups: Sequence[Group]) -> PreparedGroups:
         self.groups += groups
         return self  # type: ignore[return-value]

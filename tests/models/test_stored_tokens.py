@@ -111,11 +111,15 @@ def test_what_a_codec_stored_scores_as_what_it_does_on_the_fly(
     codec = codec_of(name)
     scorer = bind(qwen, family_params(codec=name), "f", codec)
     plain = bind(qwen, family_params(), "f")
+    prepared = (
+        ItemContent(images=tuple(map(scorer.prepare_image, one.images))) for one in CANDIDATES
+    )
 
     on_the_fly = read(scorer, QUERY, *CANDIDATES)
     from_store = read(scorer, QUERY, *(stored(qwen, facts, one, codec) for one in CANDIDATES))
 
     assert exact(from_store) == exact(on_the_fly)
+    assert exact(read(scorer, QUERY, *prepared)) == exact(on_the_fly)
     assert exact(on_the_fly) != exact(read(plain, QUERY, *CANDIDATES))
 
 

@@ -1,12 +1,22 @@
 """Reading ahead of the model: in order, so far and no further, and never past an error."""
 
+import os
+import weakref
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Semaphore
+from time import sleep
 
 import pytest
+from PIL import Image
 
-from nightshift.workers.contents import ahead
+from nightshift.models.images import PreparedImage
+from nightshift.schema.errors import InputError
+from nightshift.schema.identity import ContentHashes
+from nightshift.schema.records import ImagePart
+from nightshift.stores.contents import StoredRecord
+from nightshift.workers.contents import ahead, read_contents
 
 
 class Reader:
@@ -53,3 +63,60 @@ def test_an_error_comes_in_its_batchs_turn_and_ends_the_reading() -> None:
         next(batches)
     assert reader.begun[:3] == [0, 1, -1]
     assert len(reader.begun) <= 5
+
+
+class Preparer:
+    """Prepares images slowly, and remembers how many decoded ones were in memory."""
+
+    def __init__(self) -> None:
+        self.decoded: list[weakref.ref[Image.Image]] = []
+        self.most = 0
+
+    def __call__(self, image: Image.Image) -> PreparedImage:
+        self.decoded.append(weakref.ref(image))
+        self.most = max(self.most, self.in_memory())
+        sleep(0.02)
+        if image.width == 1:
+            raise InputError("too narrow", "image_shape")
+        return PreparedImage()
+
+    def in_memory(self) -> int:
+        return sum(one() is not None for one in self.decoded)
+
+
+def records(folder: Path, widths: Iterable[int]) -> list[StoredRecord]:
+    found = []
+    for number, width in enumerate(widths):
+        path = folder / f"{number}.png"
+        Image.new("RGB", (width, 8), (number, 0, 0)).save(path)
+        found.append(
+            StoredRecord(
+                id=number,
+                external_id=str(number),
+                parts=(ImagePart(uri=str(path)),),
+                hashes=ContentHashes(text=None, image=b"", both=b""),
+            )
+        )
+    return found
+
+
+def test_as_many_decoded_images_are_in_memory_as_there_are_cores_and_none_after(
+    tmp_path: Path,
+) -> None:
+    prepare = Preparer()
+
+    with ThreadPoolExecutor(16) as pool:
+        contents = read_contents(records(tmp_path, [8] * 24), frozenset({"image"}), pool, prepare)
+
+    assert len(contents) == len(prepare.decoded) == 24
+    assert 1 <= prepare.most <= len(os.sched_getaffinity(0))
+    assert prepare.in_memory() == 0
+
+
+def test_an_image_that_cannot_be_prepared_costs_no_other(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        contents = read_contents(
+            records(tmp_path, [8, 1, 8]), frozenset({"image"}), pool, Preparer()
+        )
+
+    assert [isinstance(one, InputError) for one in contents] == [False, True, False]

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from nightshift.schema.runs import ScorePayload
 from nightshift.schema.states import Stage
 from nightshift.stores.retries import split_payload
-from nightshift.workers.score import micro_batches
+from nightshift.workers.groups import micro_batches
 
 LISTS = ScorePayload(
     shared_side="query", groups=tuple((query, (1, 2, 3, 4, 5)) for query in range(30)), lists=True

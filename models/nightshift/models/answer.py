@@ -4,14 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from PIL import Image
 
 from nightshift.models.content import ItemContent
-from nightshift.models.engine.family import Family, PixelLimits
+from nightshift.models.engine.family import Family, Picture, PixelLimits
 from nightshift.models.engine.generate import generate
 from nightshift.models.engine.memory import TokenBudget
 from nightshift.models.engine.plain import alone, batches
 from nightshift.models.engine.prompts import Prepared, Prompt, prepare
-from nightshift.models.engine.visual import see
+from nightshift.models.engine.visual import prepare_picture, see
 from nightshift.models.rendering import shown
 from nightshift.models.scorer import Group, Piece
 from nightshift.schema.errors import InputError
@@ -60,6 +61,10 @@ class Answerer:
         self._limits = limits
         self._max_tokens = max_tokens
         self._budget = TokenBudget(_TOKENS_PER_BATCH, "question")
+
+    def prepare_image(self, image: Image.Image) -> Picture:
+        """See `Engine.prepare_image`."""
+        return prepare_picture(self._family, image, self._limits)
 
     def answer(self, questions: Sequence[Question]) -> list[Answer | InputError]:
         """Generate answers, as many at once as memory holds.

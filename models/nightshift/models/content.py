@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from nightshift.models.codecs.tokens import SeenPicture
+from nightshift.models.images import PreparedImage
 
 __all__ = ["ItemContent"]
 
@@ -14,8 +15,8 @@ class ItemContent:
     """Texts and pictures, each in the record's order."""
 
     texts: tuple[str, ...] = ()
-    #: Decoded.
-    images: tuple[Image.Image, ...] = ()
+    #: Decoded, or already as the model that will be shown them takes them.
+    images: tuple[Image.Image | PreparedImage, ...] = ()
     #: In place of `images`, where an earlier night stored what the model's vision tower made of
     #: them; for what asks that model only.
     seen: tuple[SeenPicture, ...] = ()

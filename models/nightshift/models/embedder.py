@@ -6,8 +6,10 @@ from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from nightshift.models.content import ItemContent
+from nightshift.models.images import PreparedImage
 from nightshift.schema.errors import InputError
 
 __all__ = [
@@ -63,6 +65,14 @@ class Embedder(Protocol):
     @property
     def dim(self) -> int:
         """Length of an embedding."""
+        ...
+
+    def prepare_image(self, image: Image.Image) -> PreparedImage:
+        """Preprocess one image for this embedder's `prepare`, on the CPU; any thread may call it.
+
+        Raises:
+            InputError: It cannot be resized.
+        """
         ...
 
     def prepare(self, contents: Sequence[ItemContent], role: Role) -> Prepared:

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from nightshift.models.codecs.codec import Codec
 from nightshift.models.content import ItemContent
+from nightshift.models.images import PreparedImage
 from nightshift.models.rendering import content_of, pieces
 from nightshift.models.scorer import (
     Engine,
@@ -72,6 +74,10 @@ class ListScorer:
     def for_ties(self) -> "ListScorer":
         """See `Scorer.for_ties`."""
         return self
+
+    def prepare_image(self, image: Image.Image) -> PreparedImage:
+        """See `Scorer.prepare_image`."""
+        return self._engine.prepare_image(image)
 
     def prepare(self, groups: Sequence[PairGroup]) -> PreparedGroups:
         """See `Scorer.prepare`."""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from PIL import Image
 
 from nightshift.models.engine.again import Again
 from nightshift.models.engine.family import Family
@@ -12,6 +13,7 @@ from nightshift.models.engine.memory import TokenBudget
 from nightshift.models.engine.plain import alone, batches
 from nightshift.models.engine.prompts import Prepared, Prompt
 from nightshift.models.engine.visual import see
+from nightshift.models.images import PreparedImage
 from nightshift.models.pairs import PairScorer, PreparedPairs
 from nightshift.models.scorer import PairGroup, PairReading, PreparedGroups, Trace
 from nightshift.schema.errors import ModelError
@@ -68,6 +70,10 @@ class NumberScorer:
     def for_ties(self) -> PairScorer:
         """See `Scorer.for_ties`."""
         return self._for_ties
+
+    def prepare_image(self, image: Image.Image) -> PreparedImage:
+        """See `Scorer.prepare_image`."""
+        return self._asks.prepare_image(image)
 
     def prepare(self, groups: Sequence[PairGroup]) -> PreparedGroups:
         """See `Scorer.prepare`."""

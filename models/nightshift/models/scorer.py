@@ -10,6 +10,7 @@ from PIL import Image
 
 from nightshift.models.codecs.tokens import CodedImage, SeenPicture
 from nightshift.models.content import ItemContent
+from nightshift.models.images import PreparedImage
 from nightshift.schema.runs import EnhancementParams
 from nightshift.scoring.prompts import Labels, Numbers, Side
 
@@ -26,7 +27,7 @@ __all__ = [
 ]
 
 #: A part of a prompt: text (never read for special tokens), or a picture.
-Piece = str | Image.Image | SeenPicture | CodedImage
+Piece = str | Image.Image | PreparedImage | SeenPicture | CodedImage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +73,14 @@ class PreparedGroups(Protocol):
 
 class Engine(Protocol):
     """Reads label logits at the end of prompts that share beginnings."""
+
+    def prepare_image(self, image: Image.Image) -> PreparedImage:
+        """Preprocess one picture for this engine's `prepare`, on the CPU; any thread may call it.
+
+        Raises:
+            InputError: It cannot be resized within the limits.
+        """
+        ...
 
     def prepare(self, groups: Sequence[Group]) -> PreparedGroups:
         """Tokenise and preprocess, on the CPU; any thread may call it.
@@ -137,6 +146,10 @@ class Scorer(Protocol):
 
     def for_ties(self) -> "Scorer":
         """What is asked once more of pairs whose scores tie; itself where it reads entropies."""
+        ...
+
+    def prepare_image(self, image: Image.Image) -> PreparedImage:
+        """See `Engine.prepare_image`."""
         ...
 
     def prepare(self, groups: Sequence[PairGroup]) -> PreparedGroups:

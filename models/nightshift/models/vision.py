@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from PIL import Image
 
 from nightshift.models.codecs.tokens import SeenPicture
 from nightshift.models.content import ItemContent
 from nightshift.models.engine.family import Family, Picture, PixelLimits
-from nightshift.models.engine.visual import freeze, prepare_pictures, see, token_grid
+from nightshift.models.engine.visual import freeze, prepare_picture, see, token_grid
 from nightshift.schema.errors import ModelError
 from nightshift.schema.models import ModelFacts
 from nightshift.scoring.codecs import Grid
@@ -30,14 +31,6 @@ class PreparedPictures:
     #: How many of them each content has.
     counts: list[int]
 
-    @classmethod
-    def joined(cls, parts: "Sequence[PreparedPictures]") -> "PreparedPictures":
-        """All of them together, in order."""
-        return cls(
-            pictures=[picture for part in parts for picture in part.pictures],
-            counts=[count for part in parts for count in part.counts],
-        )
-
 
 class VisionTower:
     """Makes visual tokens, the same as a scorer of the same model makes for its prompts.
@@ -54,15 +47,22 @@ class VisionTower:
         self._limits = limits
         self._facts = facts
 
+    def prepare_image(self, image: Image.Image) -> Picture:
+        """See `Engine.prepare_image`."""
+        return prepare_picture(self._family, image, self._limits)
+
     def prepare(self, contents: Sequence[ItemContent]) -> PreparedPictures:
         """Resize and normalise, on the CPU; any thread may call it.
 
         Raises:
             InputError: A picture cannot be resized within the limits.
         """
-        images = [image for content in contents for image in content.images]
         return PreparedPictures(
-            pictures=prepare_pictures(self._family, images, self._limits),
+            pictures=[
+                prepare_picture(self._family, image, self._limits)
+                for content in contents
+                for image in content.images
+            ],
             counts=[len(content.images) for content in contents],
         )
 

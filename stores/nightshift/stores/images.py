@@ -13,7 +13,15 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from nightshift.schema.errors import InputError
 from nightshift.stores.files import read_bytes
 
-__all__ = ["MAX_PIXELS", "ImageInfo", "decode_image", "read_image", "verify_bytes", "verify_image"]
+__all__ = [
+    "MAX_PIXELS",
+    "ImageInfo",
+    "decode_image",
+    "fetch_image",
+    "read_image",
+    "verify_bytes",
+    "verify_image",
+]
 
 #: Beyond this a picture is taken for a decompression bomb; 300 MB once decoded.
 MAX_PIXELS = 100_000_000
@@ -56,13 +64,19 @@ def read_image(address: str, *, sha256: str = "", max_pixels: int = MAX_PIXELS) 
             score is kept under the content that was imported.
         ServiceUnavailableError: Where the store that holds it does not answer.
     """
+    data = fetch_image(address, sha256=sha256)
+    return decode_image(data, address, max_pixels=max_pixels)
+
+
+def fetch_image(address: str, *, sha256: str = "") -> bytes:
+    """The bytes of the picture at an address, not decoded yet; takes and raises as `read_image`."""
     data = read_bytes(address, max_bytes=_MAX_BYTES, noun="image")
     if sha256 and hashlib.sha256(data).hexdigest() != sha256:
         raise InputError(
             f"{address} is not the image that was imported; import the catalogue again",
             "image_changed",
         )
-    return decode_image(data, address, max_pixels=max_pixels)
+    return data
 
 
 def verify_image(address: str, *, max_pixels: int = MAX_PIXELS) -> ImageInfo:

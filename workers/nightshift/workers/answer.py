@@ -51,7 +51,7 @@ def do_answer(session: WorkerSession, run: RunRow, claim: Claim, progress: Progr
     def read_one(query_id: int) -> _Asked | Outcome:
         record = queries[query_id]
         try:
-            return _read(record, best[query_id], items, params, stored)
+            return _read(record, best[query_id], items, params, answerer, stored)
         except InputError as error:
             return Outcome.of_error(record.external_id, error)
 
@@ -81,6 +81,7 @@ def _read(
     best: tuple[int, ...],
     items: Mapping[int, StoredRecord],
     params: RunParams,
+    answerer: Answerer,
     stored: StoredTokens,
 ) -> _Asked:
     # An item may have been removed since it was ranked.
@@ -91,10 +92,18 @@ def _read(
         shown=shown,
         question=Question(
             query=read_content(
-                record, kinds_from_text(params.query_parts), partial(stored.read, "query")
+                record,
+                kinds_from_text(params.query_parts),
+                answerer.prepare_image,
+                partial(stored.read, "query"),
             ),
             results=tuple(
-                read_content(items[one], item_kinds, partial(stored.read, "candidate"))
+                read_content(
+                    items[one],
+                    item_kinds,
+                    answerer.prepare_image,
+                    partial(stored.read, "candidate"),
+                )
                 for one in shown
             ),
         ),

@@ -1,40 +1,55 @@
-"""From stored records to what a model sees: images fetched and decoded ahead of the model."""
+"""From stored records to what a model sees: images fetched and prepared ahead of the model."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from PIL import Image
+
 from nightshift.models.codecs.tokens import SeenPicture
 from nightshift.models.content import ItemContent
+from nightshift.models.images import PreparedImage
 from nightshift.schema.errors import InputError
-from nightshift.schema.records import TextPart, select_parts
+from nightshift.schema.records import ImagePart, TextPart, select_parts
 from nightshift.schema.runs import Kinds
 from nightshift.stores.contents import StoredRecord
-from nightshift.stores.images import read_image
+from nightshift.stores.images import decode_image, fetch_image
 
-__all__ = ["Stored", "ahead", "chunks", "read_content", "read_contents"]
+__all__ = ["PrepareImage", "Stored", "ahead", "chunks", "read_content", "read_contents"]
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
-_THREADS = 4
+# Fetching waits for disks and networks.
+_FETCHING = 16
+# Decoding does not; and a decoded photograph is far larger than what a model takes of it.
+_DECODERS = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="decode")
 
 
+#: What a model makes of a decoded image, before it is shown it.
+PrepareImage = Callable[[Image.Image], PreparedImage]
 #: Visual tokens of a record's pictures from an earlier night; none where there are none.
 Stored = Callable[[StoredRecord], tuple[SeenPicture, ...]]
 
 
-def read_content(record: StoredRecord, kinds: Kinds, stored: Stored | None = None) -> ItemContent:
-    """The selected parts of a record, images decoded; nothing else of it is ever looked at.
+def read_content(
+    record: StoredRecord,
+    kinds: Kinds,
+    prepare_image: PrepareImage,
+    stored: Stored | None = None,
+) -> ItemContent:
+    """The selected parts of a record; nothing else of it is ever looked at.
 
     Args:
         record: An item or a query.
         kinds: The parts.
+        prepare_image: Of the model that will be shown them.
         stored: Gives visual tokens in place of images where it has any.
 
     Raises:
-        InputError: When an image cannot be read, or nothing is left to see.
+        InputError: When an image cannot be read or resized, or nothing is left to see.
     """
     parts = select_parts(record.parts, kinds)
     if not parts:
@@ -49,9 +64,7 @@ def read_content(record: StoredRecord, kinds: Kinds, stored: Stored | None = Non
     return ItemContent(
         texts=texts,
         images=tuple(
-            read_image(part.uri, sha256=part.sha256)
-            for part in parts
-            if not isinstance(part, TextPart)
+            _prepared(part, prepare_image) for part in parts if not isinstance(part, TextPart)
         ),
     )
 
@@ -60,13 +73,14 @@ def read_contents(
     records: Sequence[StoredRecord],
     kinds: Kinds,
     pool: ThreadPoolExecutor,
+    prepare_image: PrepareImage,
     stored: Stored | None = None,
 ) -> list[ItemContent | InputError]:
     """Contents in order; a bad record yields its error, and its neighbours go on."""
 
     def read(record: StoredRecord) -> ItemContent | InputError:
         try:
-            return read_content(record, kinds, stored)
+            return read_content(record, kinds, prepare_image, stored)
         except InputError as error:
             return error
 
@@ -86,7 +100,7 @@ def ahead(
         prepare: Runs in a thread of its own; gets a pool for its inner fetches.
         depth: How many prepared batches may wait.
     """
-    with ThreadPoolExecutor(1) as runner, ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(1) as runner, ThreadPoolExecutor(_FETCHING) as pool:
         waiting: deque[Future[_Out]] = deque()
         try:
             for batch in batches:
@@ -103,3 +117,8 @@ def ahead(
 def chunks(values: Sequence[_In], size: int) -> list[Sequence[_In]]:
     """Micro-batches: a pure function of the job, so that a rerun computes the same numbers."""
     return [values[start : start + size] for start in range(0, len(values), size)]
+
+
+def _prepared(part: ImagePart, prepare_image: PrepareImage) -> PreparedImage:
+    data = fetch_image(part.uri, sha256=part.sha256)
+    return _DECODERS.submit(lambda: prepare_image(decode_image(data, part.uri))).result()

@@ -1,6 +1,6 @@
 """Embed a block of items: fetch and decode ahead, embed, upsert, then make the keys live."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -102,26 +102,25 @@ def embed_records(
     if "image" in kinds:
         stored.locate({side: records})
 
-    def prepare(
-        batch: Sequence[StoredRecord], pool: ThreadPoolExecutor
-    ) -> tuple[list[tuple[StoredRecord, ItemContent]], Prepared | None, list[Outcome]]:
-        contents = read_contents(batch, kinds, pool, partial(stored.read, side))
-        outcomes = [
-            Outcome.of_error(record.external_id, content)
-            for record, content in zip(batch, contents, strict=True)
-            if isinstance(content, InputError)
-        ]
-        good = [
-            (record, content)
-            for record, content in zip(batch, contents, strict=True)
-            if isinstance(content, ItemContent)
-        ]
-        return good, _prepare(embedder, [content for _, content in good], role), outcomes
+    def prepare(batch: Sequence[StoredRecord], pool: ThreadPoolExecutor) -> _Read:
+        contents = read_contents(
+            batch, kinds, pool, embedder.prepare_image, partial(stored.read, side)
+        )
+        pairs = list(zip(batch, contents, strict=True))
+        good = [(record, one) for record, one in pairs if isinstance(one, ItemContent)]
+        return _Read(
+            records=[record for record, _ in good],
+            prepared=_prepare(embedder, [content for _, content in good], role),
+            failed=[
+                Outcome.of_error(record.external_id, one)
+                for record, one in pairs
+                if isinstance(one, InputError)
+            ],
+        )
 
-    done = _Done(embedder=embedder, role=role)
-    for batch, prepared, failed in ahead(chunks(records, _MICRO_BATCH), prepare):
-        done.outcomes += failed
-        done.embed(batch, prepared)
+    done = _Done(embedder=embedder, prepare=prepare)
+    for batch in ahead(chunks(records, _MICRO_BATCH), prepare):
+        done.embed(batch)
         progress.step()
     empty = np.empty((0, embedder.dim), np.float32)
     return Embeddings(
@@ -131,47 +130,60 @@ def embed_records(
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Read:
+    """A micro-batch, read; bad records are already left out."""
+
+    records: list[StoredRecord]
+    #: All of them; why they cannot be prepared together; None of no records.
+    prepared: Prepared | InputError | None
+    failed: list[Outcome]
+
+
 @dataclass(slots=True, kw_only=True)
 class _Done:
     """What the micro-batches yielded so far."""
 
     embedder: Embedder
-    role: Role
+    prepare: Callable[[Sequence[StoredRecord], ThreadPoolExecutor], _Read]
     records: list[StoredRecord] = field(default_factory=list)
     vectors: list[NDArray[np.float32]] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
 
-    def embed(
-        self, batch: Sequence[tuple[StoredRecord, ItemContent]], prepared: Prepared | None
-    ) -> None:
+    def embed(self, batch: _Read) -> None:
         """Embed a micro-batch; where one record spoils it, its records one by one."""
-        if not batch:
+        self.outcomes += batch.failed
+        if batch.prepared is None:
             return
         try:
-            if prepared is None:
-                prepared = self.embedder.prepare([content for _, content in batch], self.role)
-            embedded = self.embedder.embed(prepared)
+            if isinstance(batch.prepared, InputError):
+                raise batch.prepared
+            embedded = self.embedder.embed(batch.prepared)
         except InputError as error:
-            if len(batch) == 1:
-                self.outcomes.append(Outcome.of_error(batch[0][0].external_id, error))
+            if len(batch.records) == 1:
+                self.outcomes.append(Outcome.of_error(batch.records[0].external_id, error))
                 return
-            for one in batch:
-                self.embed([one], None)
+            with ThreadPoolExecutor(1) as pool:
+                for record in batch.records:
+                    self.embed(self.prepare([record], pool))
             return
-        self.records += [record for record, _ in batch]
+        self.records += batch.records
         self.vectors.append(embedded.vectors)
         self.outcomes += [
-            Outcome.notice(batch[notice.position][0].external_id, notice.reason, notice.detail)
+            Outcome.notice(batch.records[notice.position].external_id, notice.reason, notice.detail)
             for notice in embedded.notices
         ]
 
 
-def _prepare(embedder: Embedder, contents: list[ItemContent], role: Role) -> Prepared | None:
-    """Tokenise and preprocess ahead of the model; None where a content must be looked at alone."""
-    try:
-        return embedder.prepare(contents, role) if contents else None
-    except InputError:
+def _prepare(
+    embedder: Embedder, contents: list[ItemContent], role: Role
+) -> Prepared | InputError | None:
+    if not contents:
         return None
+    try:
+        return embedder.prepare(contents, role)
+    except InputError as error:
+        return error
 
 
 def _key(record: StoredRecord, kinds: Kinds, fingerprint: str) -> str:

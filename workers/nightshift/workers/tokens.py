@@ -12,6 +12,7 @@ from nightshift.models.codecs.product import train
 from nightshift.models.codecs.records import encode_record
 from nightshift.models.codecs.reduce import reduce_tokens
 from nightshift.models.codecs.tokens import SeenPicture
+from nightshift.models.content import ItemContent
 from nightshift.models.vision import PreparedPictures, VisionTower
 from nightshift.schema.errors import InputError
 from nightshift.schema.runs import BlockPayload, Kinds, TokenParams
@@ -160,19 +161,16 @@ def _see(
         batch: Sequence[StoredRecord], pool: ThreadPoolExecutor
     ) -> tuple[list[StoredRecord], PreparedPictures, list[Outcome]]:
         good: list[StoredRecord] = []
-        prepared: list[PreparedPictures] = []
+        contents: list[ItemContent] = []
         failed: list[Outcome] = []
-        for record, content in zip(batch, read_contents(batch, _IMAGE, pool), strict=True):
-            try:
-                if isinstance(content, InputError):
-                    raise content
-                # One by one: a picture that cannot be resized must not cost its neighbours.
-                prepared.append(tower.prepare([content]))
-            except InputError as error:
-                failed.append(Outcome.of_error(record.external_id, error))
+        read = read_contents(batch, _IMAGE, pool, tower.prepare_image)
+        for record, content in zip(batch, read, strict=True):
+            if isinstance(content, InputError):
+                failed.append(Outcome.of_error(record.external_id, content))
             else:
                 good.append(record)
-        return good, PreparedPictures.joined(prepared), failed
+                contents.append(content)
+        return good, tower.prepare(contents), failed
 
     for good, prepared, failed in ahead(chunks(records, _MICRO_BATCH), prepare):
         outcomes += failed

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nightshift.models.codecs.codec import Codec
+from nightshift.models.images import PreparedImage
 from nightshift.scoring.codecs import Grid
 
 __all__ = ["CodedImage", "SeenPicture"]
@@ -35,5 +36,5 @@ class SeenPicture:
 class CodedImage:
     """A picture whose visual tokens are shown as a codec leaves them."""
 
-    image: Image.Image
+    image: Image.Image | PreparedImage
     codec: Codec

@@ -19,6 +19,7 @@ from nightshift.models.embedder import (
     refuse_broken,
     refuse_empty,
 )
+from nightshift.models.images import PreparedImage, rgb
 from nightshift.schema.errors import ModelError
 from nightshift.schema.models import ModelFacts
 from nightshift.scoring.mixing import mix_item, mix_query, normalise, pool
@@ -45,8 +46,12 @@ class Towers(Protocol[_P]):
         """Tokenise at least one text; nothing in it is read as a special token."""
         ...
 
-    def prepare_images(self, images: Sequence[Image.Image]) -> _P:
-        """Resize and normalise at least one RGB picture."""
+    def prepare_image(self, image: Image.Image) -> _P:
+        """Resize and normalise one RGB picture."""
+        ...
+
+    def join_images(self, images: Sequence[_P]) -> _P:
+        """Put at least one prepared picture into a batch."""
         ...
 
     def encode_texts(self, inputs: _P) -> Tensor:
@@ -56,6 +61,11 @@ class Towers(Protocol[_P]):
     def encode_images(self, inputs: _P) -> Tensor:
         """Features (n, dim), not normalised."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Image(PreparedImage, Generic[_P]):
+    inputs: _P
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,17 +94,21 @@ class DualEncoder(Generic[_P]):
         self._context_length = int(facts.card["context_length"])
         self._spec = facts.spec
 
+    def prepare_image(self, image: Image.Image) -> PreparedImage:
+        """See `Embedder.prepare_image`."""
+        return _Image(inputs=self._towers.prepare_image(rgb(image)))
+
     def prepare(self, contents: Sequence[ItemContent], role: Role) -> Prepared:
         """See `Embedder.prepare`."""
         refuse_empty(contents)
         texts = [(i, text) for i, content in enumerate(contents) for text in content.texts]
         images = [(i, image) for i, content in enumerate(contents) for image in content.images]
-        rgb = [image.convert("RGB") for _, image in images]
+        shown = [self._inputs(image) for _, image in images]
         return _Batch(
             n_contents=len(contents),
             role=role,
             texts=self._towers.prepare_texts([text for _, text in texts]) if texts else None,
-            images=self._towers.prepare_images(rgb) if rgb else None,
+            images=self._towers.join_images(shown) if shown else None,
             text_owners=tuple(i for i, _ in texts),
             image_owners=tuple(i for i, _ in images),
         )
@@ -117,6 +131,12 @@ class DualEncoder(Generic[_P]):
             vectors[position] = _combine(of_image, of_text, batch.role)
         refuse_broken(vectors)
         return Embedded(vectors=vectors, notices=self._notices(batch))
+
+    def _inputs(self, image: Image.Image | PreparedImage) -> _P:
+        prepared = self.prepare_image(image) if isinstance(image, Image.Image) else image
+        assert isinstance(prepared, _Image)
+        inputs: _P = prepared.inputs
+        return inputs
 
     def _features(self, features: Tensor | None) -> Features:
         if features is None:

@@ -4,15 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from PIL import Image
 
 from nightshift.models.codecs.codec import Codec
 from nightshift.models.content import ItemContent
 from nightshift.models.embedder import Embedded, Prepared, Role, refuse_broken, refuse_empty
-from nightshift.models.engine.family import Family, PixelLimits
+from nightshift.models.engine.family import Family, Picture, PixelLimits
 from nightshift.models.engine.hidden import HiddenStates
 from nightshift.models.engine.prompts import Prepared as Prompts
 from nightshift.models.engine.prompts import prepare
-from nightshift.models.engine.visual import see
+from nightshift.models.engine.visual import prepare_picture, see
 from nightshift.models.rendering import shown
 from nightshift.models.scorer import Group, Piece
 from nightshift.schema.errors import InputError, ModelError
@@ -67,6 +68,10 @@ class FreeRetEmbedder:
         self._codec = codec
         self._limits = PixelLimits(min_pixels=params.min_pixels, max_pixels=params.max_pixels)
         self._states = HiddenStates(family, params.site, params.norm)
+
+    def prepare_image(self, image: Image.Image) -> Picture:
+        """See `Embedder.prepare_image`."""
+        return prepare_picture(self._family, image, self._limits)
 
     def prepare(self, contents: Sequence[ItemContent], role: Role) -> Prepared:
         """See `Embedder.prepare`."""

@@ -77,8 +77,11 @@ class _TransformersTowers:
             )
         return Tokens(inputs=dict(cut), lengths=tuple(len(ids) for ids in whole))
 
-    def prepare_images(self, images: Sequence[Image.Image]) -> Inputs:
-        return dict(self._image_processor(images=list(images), return_tensors="pt"))
+    def prepare_image(self, image: Image.Image) -> Inputs:
+        return dict(self._image_processor(images=[image], return_tensors="pt"))
+
+    def join_images(self, images: Sequence[Inputs]) -> Inputs:
+        return {name: torch.cat([one[name] for one in images]) for name in images[0]}
 
     def encode_texts(self, inputs: Inputs) -> Tensor:
         return self._pooled("get_text_features", inputs)

@@ -87,8 +87,12 @@ class _OpenClip:
             lengths = tuple(self._length(text) for text in plain)
             return Tokens(inputs=self._tokenizer(plain), lengths=lengths)
 
-    def prepare_images(self, images: Sequence[Image.Image]) -> Tensor:
-        return torch.stack([self._preprocess(image) for image in images])
+    def prepare_image(self, image: Image.Image) -> Tensor:
+        pixels: Tensor = self._preprocess(image)
+        return pixels
+
+    def join_images(self, images: Sequence[Tensor]) -> Tensor:
+        return torch.stack([*images])
 
     def encode_texts(self, inputs: Tensor) -> Tensor:
         features: Tensor = self._model.encode_text(inputs.to(self._device))

@@ -1,6 +1,6 @@
 """What the engine needs of a model family; each family is one file that says how it is met."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -13,6 +13,7 @@ from nightshift.models.engine.recent import Recent
 from nightshift.models.engine.report import LoadReport
 from nightshift.models.engine.text import TextEncoder, Turn, Written
 from nightshift.models.engine.work import Work
+from nightshift.models.images import PreparedImage
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",
@@ -46,7 +47,7 @@ class PixelLimits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
+class Picture(PreparedImage):
     """One preprocessed picture, in host memory."""
 
     #: float32; the shape is the family's affair.
@@ -64,7 +65,7 @@ class Picture:
     #: Places, ascending, of the visual tokens that a prompt shows; None where it shows all.
     kept: Tensor | None = None
     #: Tells pictures apart by what prompts show of them; None where nobody asked.
-    key: Hashable | None = None
+    key: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,11 +203,11 @@ class Family(Protocol):
         """
         ...
 
-    def prepare_pictures(self, images: Sequence[Image.Image], limits: PixelLimits) -> list[Picture]:
-        """Resize and normalise RGB pictures, on the CPU; any thread may call it.
+    def prepare_picture(self, image: Image.Image, limits: PixelLimits) -> Picture:
+        """Resize and normalise an RGB picture, on the CPU; any thread may call it.
 
         Raises:
-            InputError: A picture cannot be resized within the limits; `subject_id` is its place.
+            InputError: It cannot be resized within the limits.
         """
         ...
 

@@ -10,16 +10,17 @@ import logging
 from collections.abc import Sequence
 
 import torch
+from PIL import Image
 
 from nightshift.models.engine.enhancement import effective
-from nightshift.models.engine.family import Family, PixelLimits, Steps, VisualTokens
+from nightshift.models.engine.family import Family, Picture, PixelLimits, Steps, VisualTokens
 from nightshift.models.engine.lockstep import Lockstep
 from nightshift.models.engine.memory import TokenBudget
 from nightshift.models.engine.packing import alone, batches, most_variants, why_whole
 from nightshift.models.engine.plain import PlainEngine
 from nightshift.models.engine.prompts import Prepared, PromptGroup, prepare
 from nightshift.models.engine.reading import read, readings_of
-from nightshift.models.engine.visual import see
+from nightshift.models.engine.visual import prepare_picture, see
 from nightshift.models.scorer import Group, PreparedGroups, Reading
 from nightshift.schema.runs import EnhancementParams
 from nightshift.scoring.prompts import Labels, Numbers
@@ -48,6 +49,10 @@ class PackedEngine:
         self._budget = TokenBudget(_TOKENS_PER_BATCH)
         self._plain = PlainEngine(family, limits)
         self._told: set[str] = set()
+
+    def prepare_image(self, image: Image.Image) -> Picture:
+        """See `Engine.prepare_image`."""
+        return prepare_picture(self._family, image, self._limits)
 
     def prepare(self, groups: Sequence[Group]) -> PreparedGroups:
         """See `Engine.prepare`."""

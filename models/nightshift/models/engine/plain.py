@@ -3,14 +3,15 @@
 from collections.abc import Iterator, Sequence
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from nightshift.models.engine.enhancement import enhanced
-from nightshift.models.engine.family import Family, PixelLimits, VisualTokens
+from nightshift.models.engine.family import Family, Picture, PixelLimits, VisualTokens
 from nightshift.models.engine.memory import TokenBudget
 from nightshift.models.engine.prompts import Prepared, Prompt, embed, prepare
 from nightshift.models.engine.reading import read, readings_of
-from nightshift.models.engine.visual import see
+from nightshift.models.engine.visual import prepare_picture, see
 from nightshift.models.scorer import Group, PreparedGroups, Reading
 from nightshift.schema.runs import EnhancementParams
 from nightshift.scoring.prompts import Labels, Numbers
@@ -34,6 +35,10 @@ class PlainEngine:
         self._family = family
         self._limits = limits
         self._budget = TokenBudget(_TOKENS_PER_BATCH)
+
+    def prepare_image(self, image: Image.Image) -> Picture:
+        """See `Engine.prepare_image`."""
+        return prepare_picture(self._family, image, self._limits)
 
     def prepare(self, groups: Sequence[Group]) -> PreparedGroups:
         """See `Engine.prepare`."""

@@ -112,19 +112,15 @@ class Pretrained:
         found.turn = replace(self.turn, tail=(*self.turn.tail, *ends_with), answer_lead="")
         return found
 
-    def prepare_pictures(self, images: Sequence[Image.Image], limits: PixelLimits) -> list[Picture]:
+    def prepare_picture(self, image: Image.Image, limits: PixelLimits) -> Picture:
         """See `Family`."""
-        pictures = []
-        for place, image in enumerate(images):
-            try:
-                pictures.append(self._prepare(image, limits))
-            except ValueError as error:
-                raise InputError(
-                    f"picture {place} of {image.width} × {image.height} cannot be resized: {error}",
-                    "image_shape",
-                    str(place),
-                ) from error
-        return pictures
+        try:
+            return self._prepare(image, limits)
+        except ValueError as error:
+            raise InputError(
+                f"a picture of {image.width} × {image.height} cannot be resized: {error}",
+                "image_shape",
+            ) from error
 
     def see(self, pictures: Sequence[Picture]) -> list[VisualTokens]:
         """See `Family`."""

@@ -1,7 +1,7 @@
 """Groups of prompts, tokenised: what every engine prepares and reads."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -16,7 +16,7 @@ from nightshift.models.engine.family import (
     VisualTokens,
 )
 from nightshift.models.engine.text import Written
-from nightshift.models.engine.visual import PicturePiece, digest, prepare_pictures
+from nightshift.models.engine.visual import PicturePiece, prepare_picture
 from nightshift.models.scorer import Group, Piece, Reading
 from nightshift.schema.errors import InputError, ModelError
 
@@ -121,20 +121,14 @@ def prepare(family: Family, limits: PixelLimits, groups: Sequence[Group]) -> Pre
     Raises:
         InputError: A prompt is longer than the model reads, or a picture cannot be resized.
     """
-    album = _Album()
+    album = _Album(family, limits)
     for group in groups:
         for piece in (*group.prefix, *(p for suffix in group.suffixes for p in suffix)):
             if not isinstance(piece, str):
                 album.add(piece)
-    pictures = [
-        replace(picture, key=(key, limits))
-        for key, picture in zip(
-            album.digests, prepare_pictures(family, album.distinct, limits), strict=True
-        )
-    ]
-    writer = _Writer(family, album, pictures)
+    writer = _Writer(family, album)
     return Prepared(
-        pictures=pictures, groups=[writer.group(i, group) for i, group in enumerate(groups)]
+        pictures=album.pictures, groups=[writer.group(i, group) for i, group in enumerate(groups)]
     )
 
 
@@ -172,10 +166,10 @@ def embed(family: Family, parts: Sequence[Part | Prompt], seen: Sequence[VisualT
 class _Writer:
     """Writes pieces as token ids, inside the family's chat template."""
 
-    def __init__(self, family: Family, album: "_Album", pictures: Sequence[Picture]) -> None:
+    def __init__(self, family: Family, album: "_Album") -> None:
         self._family = family
         self._album = album
-        self._pictures = pictures
+        self._pictures = album.pictures
 
     def group(self, number: int, group: Group) -> PromptGroup:
         turn = self._family.turn
@@ -245,29 +239,25 @@ class _Writer:
 
 
 class _Album:
-    """The distinct pictures of a call, by content."""
+    """The distinct pictures of a call, by content, in the order in which they were added."""
 
-    def __init__(self) -> None:
-        self.distinct: list[PicturePiece] = []
+    def __init__(self, family: Family, limits: PixelLimits) -> None:
+        self._family = family
+        self._limits = limits
+        self.pictures: list[Picture] = []
         self._places: dict[bytes, int] = {}
-        self._digests: dict[int, bytes] = {}
-
-    @property
-    def digests(self) -> Iterable[bytes]:
-        """Of the distinct ones, in their order."""
-        return self._places.keys()
+        self._keys: dict[int, bytes] = {}
 
     def add(self, piece: PicturePiece) -> None:
-        found = self._digest(piece)
-        if found not in self._places:
-            self._places[found] = len(self.distinct)
-            self.distinct.append(piece)
+        # The same object is most often meant by the same picture: look at its bytes once.
+        if id(piece) in self._keys:
+            return
+        picture = prepare_picture(self._family, piece, self._limits)
+        assert picture.key is not None
+        self._keys[id(piece)] = picture.key
+        if picture.key not in self._places:
+            self._places[picture.key] = len(self.pictures)
+            self.pictures.append(picture)
 
     def place(self, piece: PicturePiece) -> int:
-        return self._places[self._digest(piece)]
-
-    def _digest(self, piece: PicturePiece) -> bytes:
-        # The same object is most often meant by the same picture: hash its bytes once.
-        if id(piece) not in self._digests:
-            self._digests[id(piece)] = digest(piece)
-        return self._digests[id(piece)]
+        return self._places[self._keys[id(piece)]]

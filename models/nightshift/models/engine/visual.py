@@ -13,12 +13,13 @@ from nightshift.models.codecs.codec import Codec
 from nightshift.models.codecs.tokens import CodedImage, SeenPicture
 from nightshift.models.engine.family import Family, Picture, PixelLimits, VisualTokens
 from nightshift.models.engine.memory import TokenBudget
+from nightshift.models.images import PreparedImage, rgb
 from nightshift.scoring.codecs import Grid
 
-__all__ = ["PicturePiece", "digest", "freeze", "prepare_pictures", "see", "token_grid"]
+__all__ = ["PicturePiece", "freeze", "prepare_picture", "see", "token_grid"]
 
 #: What stands for a picture where prompts are put together.
-PicturePiece = Image.Image | SeenPicture | CodedImage
+PicturePiece = Image.Image | PreparedImage | SeenPicture | CodedImage
 
 # Visual tokens that one pass of the vision tower makes: few stay in a CPU's cache.
 _VISUAL_TOKENS_PER_PASS = {"cpu": 512, "cuda": 16_384}
@@ -27,30 +28,28 @@ _VISUAL_TOKENS_PER_PASS = {"cpu": 512, "cuda": 16_384}
 _ALONE_BELOW = 16
 
 
-def prepare_pictures(
-    family: Family, pieces: Sequence[PicturePiece], limits: PixelLimits
-) -> list[Picture]:
-    """Resize and normalise those that come with pixels, on the CPU; any thread may call it.
+def prepare_picture(family: Family, piece: PicturePiece, limits: PixelLimits) -> Picture:
+    """What a prompt shows of a picture, with its key; on the CPU, and any thread may call it.
+
+    What comes with pixels is resized and normalised, unless that was done before.
 
     Raises:
-        InputError: A picture cannot be resized within the limits.
+        InputError: It cannot be resized within the limits.
         ModelError: A codec needs a grid of tokens that the family has not.
     """
-    images = [
-        piece.image if isinstance(piece, CodedImage) else piece
-        for piece in pieces
-        if not isinstance(piece, SeenPicture)
-    ]
-    fresh = iter(family.prepare_pictures([image.convert("RGB") for image in images], limits))
-    pictures = []
-    for piece in pieces:
-        if isinstance(piece, SeenPicture):
-            pictures.append(_of_seen(piece))
-        elif isinstance(piece, CodedImage):
-            pictures.append(_coded(next(fresh), piece.codec))
-        else:
-            pictures.append(next(fresh))
-    return pictures
+    match piece:
+        case Picture():
+            return piece
+        case SeenPicture():
+            return _of_seen(piece)
+        case CodedImage():
+            return _coded(prepare_picture(family, piece.image, limits), piece.codec)
+        case Image.Image():
+            image = rgb(piece)
+            key = _digest(repr((image.size, limits)), image.tobytes())
+            return replace(family.prepare_picture(image, limits), key=key)
+        case _:
+            raise TypeError(f"{type(piece).__name__} was prepared for another kind of model")
 
 
 def see(family: Family, pictures: Sequence[Picture]) -> list[VisualTokens]:
@@ -88,23 +87,6 @@ def freeze(picture: Picture, seen: VisualTokens) -> SeenPicture:
         tokens=token_grid(picture),
         written=picture.written,
     )
-
-
-def digest(piece: PicturePiece) -> bytes:
-    """16 bytes that tell pictures apart by what prompts show of them."""
-    found = hashlib.blake2b(digest_size=16)
-    match piece:
-        case SeenPicture():
-            kept = None if piece.kept is None else piece.kept.tolist()
-            found.update(repr((piece.grid, piece.tokens, piece.written, kept)).encode())
-            found.update(np.ascontiguousarray(piece.values).tobytes())
-        case CodedImage():
-            found.update(str(piece.codec.spec).encode() + digest(piece.image))
-        case _:
-            rgb = piece.convert("RGB")
-            found.update(repr(rgb.size).encode())
-            found.update(rgb.tobytes())
-    return found.digest()
 
 
 def token_grid(picture: Picture) -> Grid:
@@ -177,6 +159,8 @@ def _coded_tokens(family: Family, picture: Picture, seen: VisualTokens) -> Visua
 
 
 def _of_seen(piece: SeenPicture) -> Picture:
+    kept = None if piece.kept is None else piece.kept.tolist()
+    said = repr((piece.grid, piece.tokens, piece.written, kept))
     return Picture(
         pixels=torch.empty(0),
         grid=piece.grid,
@@ -184,12 +168,25 @@ def _of_seen(piece: SeenPicture) -> Picture:
         written=piece.written,
         seen=piece,
         kept=None if piece.kept is None else torch.from_numpy(piece.kept),
+        key=_digest(said, np.ascontiguousarray(piece.values).tobytes()),
     )
 
 
 def _coded(picture: Picture, codec: Codec) -> Picture:
     kept = codec.kept(token_grid(picture))
-    return replace(picture, codec=codec, kept=None if kept is None else torch.from_numpy(kept))
+    return replace(
+        picture,
+        codec=codec,
+        kept=None if kept is None else torch.from_numpy(kept),
+        key=_digest(str(codec.spec), picture.key or b""),
+    )
+
+
+def _digest(said: str, data: bytes) -> bytes:
+    """16 bytes that tell pictures apart by what prompts show of them."""
+    found = hashlib.blake2b(said.encode(), digest_size=16)
+    found.update(data)
+    return found.digest()
 
 
 def _taken_apart(values: np.ndarray, n_deep: int, like: torch.Tensor) -> VisualTokens:

@@ -1,0 +1,174 @@
+"""Groups of pairs on their way to the scorer: cut into micro-batches, then read and prepared."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+
+from nightshift.models.content import ItemContent
+from nightshift.models.scorer import PairGroup, PreparedGroups, Scorer
+from nightshift.schema.errors import InputError
+from nightshift.schema.runs import Kinds
+from nightshift.scoring.prompts import Side
+from nightshift.stores.contents import StoredRecord
+from nightshift.workers.contents import chunks, read_contents
+from nightshift.workers.failures import Outcome
+from nightshift.workers.stored_tokens import StoredTokens
+
+__all__ = ["GroupReader", "Groups", "Pair", "ReadGroups", "micro_batches", "name", "narrow"]
+
+# Pairs that are read and scored at a time, unless one group has more.
+_MICRO_BATCH = 64
+# Pairs of one group that are: as many pictures may lie in memory, and as many again, read ahead.
+_MOST_OF_GROUP = 128
+
+#: (id on the shared side, ids on the other side).
+Groups = Sequence[tuple[int, tuple[int, ...]]]
+#: Query and item.
+Pair = tuple[StoredRecord, StoredRecord]
+
+
+def micro_batches(
+    groups: Groups, size: int = _MICRO_BATCH, most: int = _MOST_OF_GROUP
+) -> Iterator[Groups]:
+    """Put groups together into batches; a pure function of the job.
+
+    Args:
+        groups: Of the job.
+        size: Pairs of a batch at the most, if it holds more than one group.
+        most: Pairs of a group that stay together: what they share is then computed once.
+
+    Yields:
+        At least one pair each.
+    """
+    batch: list[tuple[int, tuple[int, ...]]] = []
+    n_pairs = 0
+    for shared, others in groups:
+        for part in chunks(others, most):
+            if batch and n_pairs + len(part) > size:
+                yield batch
+                batch, n_pairs = [], 0
+            batch.append((shared, tuple(part)))
+            n_pairs += len(part)
+    if batch:
+        yield batch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadGroups:
+    """A micro-batch, read; bad pairs are already left out."""
+
+    #: Each group's pairs, in the scorer's order.
+    pairs: list[list[Pair]]
+    #: All of them, for the scorer; why they cannot be prepared together; None of no pairs.
+    prepared: PreparedGroups | InputError | None
+    #: Of those pairs alone that may be scored without the enhancement too.
+    compared: list[tuple[list[Pair], PairGroup]]
+    failed: list[Outcome]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupReader:
+    """Reads the pairs of one job."""
+
+    scorer: Scorer
+    stored: StoredTokens
+    shared_side: Side
+    queries: Mapping[int, StoredRecord]
+    items: Mapping[int, StoredRecord]
+    query_kinds: Kinds
+    item_kinds: Kinds
+    #: Queries whose pairs are scored without the enhancement too.
+    compared: frozenset[int]
+
+    def read(self, batch: Groups, pool: ThreadPoolExecutor) -> ReadGroups:
+        """Fetch, decode and tokenise a micro-batch; runs ahead of the model, in a thread."""
+        shared = self._contents(self.shared_side, [one for one, _ in batch], pool)
+        other_side: Side = "candidate" if self.shared_side == "query" else "query"
+        others = self._contents(other_side, [i for _, ids in batch for i in ids], pool)
+        pairs: list[list[Pair]] = []
+        groups: list[PairGroup] = []
+        failed: list[Outcome] = []
+        for shared_id, ids in batch:
+            first = shared.get(shared_id)
+            kept: list[ItemContent] = []
+            kept_pairs: list[Pair] = []
+            for other_id in ids:
+                second = others.get(other_id)
+                if first is None or second is None:
+                    continue  # deleted since it was planned: nothing to score
+                pair = self._pair(shared_id, other_id)
+                error = next((c for c in (first, second) if isinstance(c, InputError)), None)
+                if error is not None:
+                    failed.append(Outcome.of_error(name(pair), error))
+                elif isinstance(second, ItemContent):
+                    kept.append(second)
+                    kept_pairs.append(pair)
+            if kept and isinstance(first, ItemContent):
+                groups.append(
+                    PairGroup(shared_side=self.shared_side, shared=first, others=tuple(kept))
+                )
+                pairs.append(kept_pairs)
+        compared = [
+            narrow(of_group, group, lambda pair: pair[0].id in self.compared)
+            for of_group, group in zip(pairs, groups, strict=True)
+        ]
+        return ReadGroups(
+            pairs=pairs,
+            prepared=self._prepared(groups),
+            compared=[one for one in compared if one[0]],
+            failed=failed,
+        )
+
+    def read_alone(self, pairs: Sequence[Pair]) -> ReadGroups:
+        """Read some pairs of one group anew, by themselves.
+
+        Args:
+            pairs: At least one.
+        """
+        ids = [(query.id, item.id) for query, item in pairs]
+        if self.shared_side == "query":
+            group = (ids[0][0], tuple(item_id for _, item_id in ids))
+        else:
+            group = (ids[0][1], tuple(query_id for query_id, _ in ids))
+        with ThreadPoolExecutor(1) as pool:
+            return self.read([group], pool)
+
+    def _contents(
+        self, side: Side, ids: Sequence[int], pool: ThreadPoolExecutor
+    ) -> dict[int, ItemContent | InputError]:
+        records, kinds = (
+            (self.queries, self.query_kinds) if side == "query" else (self.items, self.item_kinds)
+        )
+        present = [records[one] for one in dict.fromkeys(ids) if one in records]
+        contents = read_contents(
+            present, kinds, pool, self.scorer.prepare_image, partial(self.stored.read, side)
+        )
+        return {record.id: content for record, content in zip(present, contents, strict=True)}
+
+    def _pair(self, shared_id: int, other_id: int) -> Pair:
+        by_query = self.shared_side == "query"
+        query_id, item_id = (shared_id, other_id) if by_query else (other_id, shared_id)
+        return self.queries[query_id], self.items[item_id]
+
+    def _prepared(self, groups: Sequence[PairGroup]) -> PreparedGroups | InputError | None:
+        if not groups:
+            return None
+        try:
+            return self.scorer.prepare(groups)
+        except InputError as error:
+            return error
+
+
+def narrow(
+    pairs: Sequence[Pair], group: PairGroup, wanted: Callable[[Pair], bool]
+) -> tuple[list[Pair], PairGroup]:
+    """A group of the wanted pairs alone, which may be none."""
+    found = [(p, other) for p, other in zip(pairs, group.others, strict=True) if wanted(p)]
+    return [p for p, _ in found], replace(group, others=tuple(other for _, other in found))
+
+
+def name(pair: Pair) -> str:
+    """What failures and notices call a pair."""
+    query, item = pair
+    return f"{query.external_id} → {item.external_id}"
