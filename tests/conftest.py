@@ -31,8 +31,17 @@ os.environ["NIGHTSHIFT_IMAGE_ROOTS"] = tempfile.gettempdir()
 # for each other at every barrier, and tests of models took ten times as long.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+# Long modules: begun last, one would keep a process busy while the other has nothing left to do.
+_FIRST = ("workers", "benchmarks", "stores")
+
 _numbers = count(1)
 _redis_numbers = cycle(range(1, 16))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the rooms whose tests take longest."""
+    here = Path(__file__).parent
+    items.sort(key=lambda item: item.path.relative_to(here).parts[0] not in _FIRST)
 
 
 @pytest.fixture
