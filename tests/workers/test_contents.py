@@ -48,10 +48,10 @@ def test_while_the_model_is_busy_with_a_batch_the_next_two_are_read_and_no_more(
     next(batches)  # with the model now
 
     assert all(reader.done.acquire(timeout=10) for _ in range(3))
-    assert reader.begun == [0, 1, 2]
+    assert sorted(reader.begun) == [0, 1, 2]
     next(batches)
     assert reader.done.acquire(timeout=10)
-    assert reader.begun == [0, 1, 2, 3]
+    assert sorted(reader.begun) == [0, 1, 2, 3]
 
 
 def test_an_error_comes_in_its_batchs_turn_and_ends_the_reading() -> None:
@@ -61,7 +61,7 @@ def test_an_error_comes_in_its_batchs_turn_and_ends_the_reading() -> None:
     assert [next(batches), next(batches)] == ["prepared 0", "prepared 1"]
     with pytest.raises(ValueError, match="batch -1 is broken"):
         next(batches)
-    assert reader.begun[:3] == [0, 1, -1]
+    assert {0, 1, -1} <= set(reader.begun)
     assert len(reader.begun) <= 5
 
 

@@ -5,6 +5,7 @@ import io
 import struct
 import warnings
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -125,10 +126,10 @@ def _too_large(name: str, found: str, max_pixels: int) -> InputError:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except _DAMAGE:  # the picture is there; only its camera's notes are damaged
-        return image
+    # In place: most pictures stand upright, and would be copied all the same.
+    with suppress(*_DAMAGE):  # the picture is there; only its camera's notes are damaged
+        ImageOps.exif_transpose(image, in_place=True)
+    return image
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -138,7 +139,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, layer).convert("RGB")
-    return image.convert("RGB") if image.mode != "RGB" else image.copy()
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _from_wide(image: Image.Image) -> Image.Image:

@@ -97,10 +97,11 @@ def ahead(
 
     Args:
         batches: What to prepare.
-        prepare: Runs in a thread of its own; gets a pool for its inner fetches.
+        prepare: Runs in a thread, beside that of another batch, so that no core waits for the last
+            image of one; gets a pool for its inner fetches.
         depth: How many prepared batches may wait.
     """
-    with ThreadPoolExecutor(1) as runner, ThreadPoolExecutor(_FETCHING) as pool:
+    with ThreadPoolExecutor(depth) as runner, ThreadPoolExecutor(_FETCHING) as pool:
         waiting: deque[Future[_Out]] = deque()
         try:
             for batch in batches:
