@@ -19,7 +19,7 @@ from nightshift.schema.errors import ConfigurationError
 from nightshift.schema.runs import BlockPayload, EnhancementParams, RunParams, queue_name
 from nightshift.schema.states import Stage
 from nightshift.scoring.methods.retllm import ENHANCEMENTS
-from nightshift.stores import runs
+from nightshift.stores.jobs import NewJob, add_jobs
 from nightshift.stores.results_write import write_embeddings
 from tests.query.ranked import EMBEDDER, add_reference_run
 
@@ -177,8 +177,8 @@ def _add_done_jobs(connection, run_id, units_per_s):
     ).one()
     for stage, model in ((Stage.SEARCH, EMBEDDER), (Stage.SCORE, scorer)):
         payload = BlockPayload(ids=(1,)).model_dump(mode="json")
-        job = runs.NewJob(payload=payload, n_units=10)
-        runs.add_jobs(connection, run_id, stage, queue_name(stage, model), [job])
+        job = NewJob(payload=payload, n_units=10)
+        add_jobs(connection, run_id, stage, queue_name(stage, model), [job])
         connection.execute(
             text(
                 "UPDATE job SET state = 'done', worker_id = 'w', started_at = now(), "

@@ -9,6 +9,7 @@ from nightshift.query.verify import verify
 from nightshift.schema.errors import ConflictError
 from nightshift.schema.states import RunState, Stage, SubjectKind
 from nightshift.stores import failing, runs
+from nightshift.stores.jobs import NewJob, add_jobs
 from nightshift.stores.ledger import Ledger
 from nightshift.stores.results_write import write_embeddings
 from nightshift.stores.retries import record_failure, record_notice_of_run
@@ -165,8 +166,8 @@ def test_a_query_that_failed_is_searched_anew_and_scoring_is_planned_from_there(
     run_id = add_reference_run(database)
     with database.begin() as connection:
         ids = connection.execute(text("SELECT array_agg(id ORDER BY id) FROM query")).scalar_one()
-        job = runs.NewJob(payload={"ids": ids}, n_units=len(ids))
-        runs.add_jobs(connection, run_id, Stage.SEARCH, "search.x", [job])
+        job = NewJob(payload={"ids": ids}, n_units=len(ids))
+        add_jobs(connection, run_id, Stage.SEARCH, "search.x", [job])
         connection.execute(
             text(
                 "UPDATE job SET state = 'done', finished_at = now(), n_failed = 1 "

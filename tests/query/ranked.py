@@ -18,6 +18,7 @@ from nightshift.scoring.tie_break import break_ties
 from nightshift.stores import runs
 from nightshift.stores.contents import parts_to_json
 from nightshift.stores.database import Database
+from nightshift.stores.jobs import NewJob, add_jobs
 from nightshift.stores.ledger import Ledger
 from nightshift.stores.results_write import RankingRow, write_calibration, write_rankings
 
@@ -53,13 +54,13 @@ def add_reference_run(database: Database, pictures: Path | None = None) -> int:
     with database.begin() as connection:
         run_id, queries, items = _add_run(connection, [*LISTS, "q5"], _items(), pictures)
         jobs = [tuple(queries[name] for name in names) for names in (["q1", "q2"], list(LISTS)[2:])]
-        runs.add_jobs(
+        add_jobs(
             connection,
             run_id,
             Stage.RANK,
             "rank",
             [
-                runs.NewJob(payload=BlockPayload(ids=ids).model_dump(mode="json"), n_units=len(ids))
+                NewJob(payload=BlockPayload(ids=ids).model_dump(mode="json"), n_units=len(ids))
                 for ids in jobs
             ],
         )

@@ -8,7 +8,7 @@ from nightshift.schema.runs import BlockPayload, RunParams
 from nightshift.schema.states import RunKind, Stage
 from nightshift.stores import runs
 from nightshift.stores.database import Database, copy_rows
-from nightshift.stores.runs import NewJob
+from nightshift.stores.jobs import NewJob, add_jobs
 
 FINGERPRINT = "0123456789abcdef"
 
@@ -87,7 +87,7 @@ def add_index_run(database: Database, *, n_jobs: int = 3, per_job: int = 4) -> i
             )
             for start in range(0, len(items), per_job)
         ]
-        runs.add_jobs(connection, run_id, Stage.EMBED, f"embed.{FINGERPRINT}", jobs)
+        add_jobs(connection, run_id, Stage.EMBED, f"embed.{FINGERPRINT}", jobs)
     return run_id
 
 

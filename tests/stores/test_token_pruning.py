@@ -14,6 +14,7 @@ from nightshift.schema.errors import NotFoundError
 from nightshift.schema.states import RunKind, RunState, Stage
 from nightshift.stores import receipts, runs, token_sets
 from nightshift.stores.database import Database
+from nightshift.stores.jobs import NewJob, add_jobs
 from nightshift.stores.ledger import Ledger
 from nightshift.stores.shard_files import list_shards, shard_name
 from nightshift.stores.shards import writing_shard
@@ -109,8 +110,8 @@ def kept_in(database: Database, address: str, name: str = "things") -> Kept:
             token_set_id=token_set.id, params={"codec": "int8"}, plan={},
         )  # fmt: skip
         ids = token_sets.items_to_see(connection, token_set)
-        jobs = [runs.NewJob(payload={"ids": ids}, n_units=len(ids))]
-        runs.add_jobs(connection, run_id, Stage.TOKENS, "tokens", jobs)
+        jobs = [NewJob(payload={"ids": ids}, n_units=len(ids))]
+        add_jobs(connection, run_id, Stage.TOKENS, "tokens", jobs)
         runs.set_run_state(connection, run_id, RunState.DONE)
     return Kept(database, token_set, run_id)
 

@@ -9,6 +9,7 @@ from nightshift.schema.errors import ConflictError, LeaseLostError
 from nightshift.schema.states import RunKind, RunState, Stage
 from nightshift.stores import receipts, runs, token_sets
 from nightshift.stores.database import Database
+from nightshift.stores.jobs import NewJob, add_jobs
 from nightshift.stores.ledger import Claim, Ledger
 from nightshift.stores.shards import read_records, writing_shard
 from nightshift.stores.token_reports import list_sets
@@ -176,8 +177,8 @@ def token_run(database: Database, token_set: TokenSetRow) -> int:
             plan={},
         )
         ids = token_sets.items_to_see(connection, token_set)
-        jobs = [runs.NewJob(payload={"ids": ids}, n_units=len(ids))]
-        runs.add_jobs(connection, run_id, Stage.TOKENS, f"tokens.{FINGERPRINT}", jobs)
+        jobs = [NewJob(payload={"ids": ids}, n_units=len(ids))]
+        add_jobs(connection, run_id, Stage.TOKENS, f"tokens.{FINGERPRINT}", jobs)
     return run_id
 
 

@@ -22,10 +22,11 @@ from nightshift.stores import (
     token_sets,
 )
 from nightshift.stores.database import Database
+from nightshift.stores.jobs import NewJob, add_jobs, stage_rate, unfinished_jobs
 from nightshift.stores.leases import hold_writer
 from nightshift.stores.milvus import VectorStore
 from nightshift.stores.pairs import KindPair
-from nightshift.stores.runs import NewJob, RunRow
+from nightshift.stores.runs import RunRow
 
 __all__ = ["Fence", "advance"]
 
@@ -54,7 +55,7 @@ def advance(database: Database, vectors: VectorStore, run_id: int, fence: Fence)
     lost = lost_around_search(database, vectors, run_id)
     with database.begin() as connection:
         run = runs.lock_run(connection, run_id)
-        if run is None or runs.unfinished_jobs(connection, run.id, run.stage):
+        if run is None or unfinished_jobs(connection, run.id, run.stage):
             return None
         if lost is None and is_around_search(run):
             return None
@@ -108,9 +109,9 @@ def _search(connection: Connection, run: RunRow) -> Stage:
 def _add_blocks(
     connection: Connection, run: RunRow, stage: Stage, model: str | None, ids: list[int]
 ) -> None:
-    rate = runs.stage_rate(connection, stage, model)
+    rate = stage_rate(connection, stage, model)
     jobs = block_jobs(ids, job_size(len(ids), rate))
-    runs.add_jobs(connection, run.id, stage, queue_name(stage, model), jobs)
+    add_jobs(connection, run.id, stage, queue_name(stage, model), jobs)
 
 
 def _alias(run: RunRow) -> str:
@@ -141,10 +142,10 @@ def _after_search(connection: Connection, run: RunRow) -> Stage:
     )
     asked = _record_unasked(connection, run, params)
     counts = pairs.count_pairs(connection, run.id)
-    rate = runs.stage_rate(connection, Stage.SCORE, run.scorer_fingerprint)
+    rate = stage_rate(connection, Stage.SCORE, run.scorer_fingerprint)
     size = job_size(counts.unscored, rate)
     counted = _Counted()
-    runs.add_jobs(
+    add_jobs(
         connection,
         run.id,
         Stage.SCORE,
@@ -181,10 +182,10 @@ def _ask_about_ties(connection: Connection, run: RunRow) -> bool:
         return False
     found = list(pairs.tied_pairs(connection, run.id, quantum=params.quantum, fusion=params.fusion))
     n_tied = sum(len(items) for _, items in found)
-    rate = runs.stage_rate(connection, Stage.SCORE, run.scorer_fingerprint)
+    rate = stage_rate(connection, Stage.SCORE, run.scorer_fingerprint)
     jobs = score_jobs(found, job_size(n_tied, rate), "query", asks="ties")
     queue = queue_name(Stage.SCORE, run.scorer_fingerprint)
-    runs.add_jobs(connection, run.id, Stage.SCORE, queue, jobs)
+    add_jobs(connection, run.id, Stage.SCORE, queue, jobs)
     runs.move_to_stage(connection, run.id, Stage.SCORE, {"tied": n_tied})
     return bool(found)
 
@@ -216,7 +217,7 @@ def _after_codebook(connection: Connection, run: RunRow) -> Stage:
         connection, run.scorer_fingerprint, token_sets.items_to_see(connection, token_set)
     )
     queue = queue_name(Stage.TOKENS, run.scorer_fingerprint)
-    runs.add_jobs(connection, run.id, Stage.TOKENS, queue, jobs)
+    add_jobs(connection, run.id, Stage.TOKENS, queue, jobs)
     runs.move_to_stage(connection, run.id, Stage.TOKENS, {})
     return Stage.TOKENS
 

@@ -6,6 +6,7 @@ It may forget in a crash what it has acknowledged, and a search that ran then ha
 from nightshift.schema.states import RunKind, Stage
 from nightshift.stores import reconcile, runs
 from nightshift.stores.database import Database
+from nightshift.stores.jobs import unfinished_jobs
 from nightshift.stores.leases import hold_writer
 from nightshift.stores.milvus import VectorStore
 from nightshift.stores.runs import RunRow
@@ -29,7 +30,7 @@ def lost_around_search(database: Database, vectors: VectorStore, run_id: int) ->
     """
     with database.begin() as connection:
         run = runs.get_run(connection, run_id)
-        if not is_around_search(run) or runs.unfinished_jobs(connection, run.id, run.stage):
+        if not is_around_search(run) or unfinished_jobs(connection, run.id, run.stage):
             return None
         if reconcile.is_being_mended(connection, run):
             return None

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from nightshift.schema.runs import BlockPayload, ScorePayload
-from nightshift.stores.runs import NewJob
+from nightshift.stores.jobs import NewJob
 
 __all__ = ["block_jobs", "job_size", "score_jobs"]
 

@@ -4,8 +4,9 @@ from dataclasses import dataclass, replace
 
 from nightshift.producers.job_sizes import block_jobs
 from nightshift.schema.states import RunState, Stage
-from nightshift.stores import answers, reopening, runs
+from nightshift.stores import answers, reopening
 from nightshift.stores.database import Database
+from nightshift.stores.jobs import add_jobs
 from nightshift.stores.results_read import find_query
 
 __all__ = ["PlannedAnswers", "plan_answers"]
@@ -43,7 +44,7 @@ def plan_answers(database: Database, run_id: int, query: str | None = None) -> P
         if waiting:
             queue = replace(run, stage=Stage.ANSWER).queue()
             jobs = block_jobs(waiting, _QUERIES_PER_JOB)
-            runs.add_jobs(connection, run_id, Stage.ANSWER, queue, jobs)
+            add_jobs(connection, run_id, Stage.ANSWER, queue, jobs)
             if run.state is not RunState.RUNNING:
                 reopening.reopen(connection, run_id, Stage.ANSWER)
     return PlannedAnswers(run_id=run_id, n_queries=len(waiting))

@@ -12,6 +12,7 @@ from nightshift.schema.runs import queue_name
 from nightshift.schema.states import IndexState, RunKind, Stage
 from nightshift.stores import indexes, planning, runs
 from nightshift.stores.database import Database
+from nightshift.stores.jobs import add_jobs, stage_rate
 from nightshift.stores.leases import hold_writer
 from nightshift.stores.milvus import VectorStore
 
@@ -91,7 +92,7 @@ def plan_index(
                 f"no item of catalogue {catalog!r} has {parts} for the embedder to see; "
                 "choose others with --parts, or import items first"
             )
-        rate = runs.stage_rate(connection, Stage.EMBED, embedder.fingerprint)
+        rate = stage_rate(connection, Stage.EMBED, embedder.fingerprint)
         run_id = runs.create_run(
             connection,
             kind=RunKind.INDEX,
@@ -102,7 +103,7 @@ def plan_index(
             plan={"items": len(ids), "gone": n_gone},
             priority=priority,
         )
-        n_jobs = runs.add_jobs(
+        n_jobs = add_jobs(
             connection,
             run_id,
             Stage.EMBED,

@@ -13,6 +13,7 @@ from nightshift.schema.states import RunKind, Stage
 from nightshift.scoring.prompts import MOST_LISTED
 from nightshift.stores import indexes, pairs, planning, runs
 from nightshift.stores.database import Database
+from nightshift.stores.jobs import stage_rate
 
 __all__ = ["RerankEstimate", "estimate_rerank", "plan_rerank"]
 
@@ -131,8 +132,8 @@ def estimate_rerank(
         query_parts=params.query_parts,
         top_k=params.top_k,
     )
-    search = runs.stage_rate(connection, Stage.SEARCH, index.embedder_fingerprint)
-    score = runs.stage_rate(connection, Stage.SCORE, scorer.fingerprint)
+    search = stage_rate(connection, Stage.SEARCH, index.embedder_fingerprint)
+    score = stage_rate(connection, Stage.SCORE, scorer.fingerprint)
     seconds = queries / search + (n_pairs - reused) / score if search and score else None
     return RerankEstimate(
         items=items,

@@ -16,7 +16,7 @@ from nightshift.scoring.codecs import CodecSpec, parse_codec
 from nightshift.stores import indexes, runs, token_sets
 from nightshift.stores.addresses import resolve_beside
 from nightshift.stores.database import Database
-from nightshift.stores.runs import NewJob
+from nightshift.stores.jobs import NewJob, add_jobs, stage_rate
 from nightshift.stores.token_sets import TokenSetRow
 
 __all__ = [
@@ -109,7 +109,7 @@ def plan_tokens(
         else:
             jobs = token_jobs(connection, vision.fingerprint, ids)
         queue = queue_name(begin, vision.fingerprint)
-        n_jobs = runs.add_jobs(connection, run_id, begin, queue, jobs)
+        n_jobs = add_jobs(connection, run_id, begin, queue, jobs)
     return PlannedTokens(
         run_id=run_id, codec=codec, address=token_set.address, items=len(ids), n_jobs=n_jobs
     )
@@ -117,7 +117,7 @@ def plan_tokens(
 
 def token_jobs(connection: Connection, fingerprint: str, ids: list[int]) -> list[NewJob]:
     """Jobs that see these items, sized by the measured rate of this vision tower."""
-    rate = runs.stage_rate(connection, Stage.TOKENS, fingerprint)
+    rate = stage_rate(connection, Stage.TOKENS, fingerprint)
     return list(block_jobs(ids, job_size(len(ids), rate)))
 
 

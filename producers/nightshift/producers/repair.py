@@ -11,6 +11,7 @@ from nightshift.schema.states import RunKind, RunState, Stage
 from nightshift.stores import indexes, receipts, reconcile, runs
 from nightshift.stores.database import Database
 from nightshift.stores.indexes import IndexRow
+from nightshift.stores.jobs import add_jobs
 from nightshift.stores.leases import hold_writer
 from nightshift.stores.milvus import VectorStore
 
@@ -92,7 +93,7 @@ def _embed(connection: Connection, index: IndexRow) -> tuple[int, int]:
         params={"parts": index.parts},
         plan={"items": len(ids), "gone": 0},
     )
-    runs.add_jobs(
+    add_jobs(
         connection,
         run_id,
         Stage.EMBED,

@@ -6,9 +6,10 @@ from sqlalchemy import Connection
 
 from nightshift.producers.job_sizes import block_jobs, job_size
 from nightshift.schema.states import RunKind, RunState, Stage
-from nightshift.stores import planning, reopening, runs
+from nightshift.stores import planning, reopening
 from nightshift.stores.database import Database
-from nightshift.stores.runs import NewJob, RunRow
+from nightshift.stores.jobs import NewJob, add_jobs
+from nightshift.stores.runs import RunRow
 
 __all__ = ["Retried", "redo_incomplete", "retry_failed"]
 
@@ -52,7 +53,7 @@ def retry_failed(database: Database, run_id: int) -> Retried:
         if waiting:
             units[first] = units.get(first, 0) + waiting
         queue = replace(run, stage=first).queue()
-        runs.add_jobs(connection, run.id, first, queue, again.get(first, []))
+        add_jobs(connection, run.id, first, queue, again.get(first, []))
         reopening.reopen(connection, run.id, first)
     return Retried(run_id=run.id, stage=first, units=units)
 
@@ -71,7 +72,7 @@ def redo_incomplete(database: Database, run_id: int) -> None:
         queries = planning.queries_to_search(connection, run.id, run.query_set_id)
         queue = replace(run, stage=Stage.SEARCH).queue()
         jobs = block_jobs(queries, job_size(len(queries), None))
-        runs.add_jobs(connection, run.id, Stage.SEARCH, queue, jobs)
+        add_jobs(connection, run.id, Stage.SEARCH, queue, jobs)
         reopening.reopen(connection, run.id, Stage.SEARCH)
 
 

@@ -8,8 +8,9 @@ from sqlalchemy import Connection, text
 from nightshift.schema.states import RunKind, Stage
 from nightshift.stores.database import copy_rows
 from nightshift.stores.indexes import IndexRow
+from nightshift.stores.jobs import unfinished_jobs
 from nightshift.stores.planning import items_to_embed
-from nightshift.stores.runs import RunRow, active_runs, unfinished_jobs
+from nightshift.stores.runs import RunRow, active_runs
 
 __all__ = [
     "find_missing",

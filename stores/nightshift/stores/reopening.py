@@ -9,7 +9,8 @@ from nightshift.schema.errors import ConflictError
 from nightshift.schema.runs import BlockPayload, ScorePayload
 from nightshift.schema.states import RunState, Stage
 from nightshift.stores import loads
-from nightshift.stores.runs import NewJob, RunRow, get_run
+from nightshift.stores.jobs import NewJob
+from nightshift.stores.runs import RunRow, get_run
 
 __all__ = [
     "clear_ranking",

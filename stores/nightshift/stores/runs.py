@@ -1,7 +1,7 @@
 """Runs: created with their partitions, advanced by the dispatcher, paused by people."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,13 +12,10 @@ from nightshift.schema.errors import ConflictError, NotFoundError
 from nightshift.schema.result_tables import PARTITIONED_TABLES
 from nightshift.schema.runs import queue_name
 from nightshift.schema.states import RunKind, RunState, Stage
-from nightshift.stores.database import copy_rows
 
 __all__ = [
-    "NewJob",
     "RunRow",
     "active_runs",
-    "add_jobs",
     "create_run",
     "get_run",
     "list_runs",
@@ -26,8 +23,6 @@ __all__ = [
     "move_to_stage",
     "refresh_statistics",
     "set_run_state",
-    "stage_rate",
-    "unfinished_jobs",
     "unfinished_runs",
     "upsert_model",
 ]
@@ -80,14 +75,6 @@ class RunRow:
         }[self.stage]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewJob:
-    """A job to plan."""
-
-    payload: dict[str, Any]
-    n_units: int
-
-
 def create_run(
     connection: Connection,
     *,
@@ -134,33 +121,6 @@ def create_run(
     )
     connection.execute(text("SELECT make_run_partitions(:run)"), {"run": run_id})
     return run_id
-
-
-def add_jobs(
-    connection: Connection, run_id: int, stage: Stage, queue: str, jobs: Iterable[NewJob]
-) -> int:
-    """COPY queued jobs into the ledger, numbered on from the run's last.
-
-    Returns:
-        How many.
-    """
-    first = 1 + int(
-        connection.execute(
-            text("SELECT coalesce(max(id), 0) FROM job WHERE run_id = :run"), {"run": run_id}
-        ).scalar_one()
-    )
-    columns = ("run_id", "id", "stage", "queue", "payload", "n_units", "state", "attempt", "token",
-               "n_failed", "not_before")  # fmt: skip
-    return copy_rows(
-        connection,
-        "job",
-        columns,
-        (
-            (run_id, number, stage.value, queue, json.dumps(job.payload), job.n_units, "queued",
-             0, 0, 0, "-infinity")
-            for number, job in enumerate(jobs, first)
-        ),
-    )  # fmt: skip
 
 
 _SELECT = """
@@ -240,19 +200,6 @@ def lock_run(connection: Connection, run_id: int) -> RunRow | None:
     return None if locked is None else get_run(connection, run_id)
 
 
-def unfinished_jobs(connection: Connection, run_id: int, stage: Stage) -> int:
-    """Jobs of a stage that are still queued or running."""
-    return int(
-        connection.execute(
-            text(
-                "SELECT count(*) FROM (SELECT FROM job WHERE run_id = :run AND stage = :stage "
-                "AND state IN ('queued', 'running') LIMIT 1) AS unfinished"
-            ),
-            {"run": run_id, "stage": stage.value},
-        ).scalar_one()
-    )
-
-
 def move_to_stage(
     connection: Connection, run_id: int, stage: Stage, plan: Mapping[str, Any]
 ) -> None:
@@ -298,44 +245,6 @@ def set_run_state(connection: Connection, run_id: int, state: RunState) -> None:
             text("UPDATE job SET sent_at = NULL WHERE run_id = :run AND state = 'queued'"),
             {"run": run_id},
         )
-
-
-def stage_rate(connection: Connection, stage: Stage, model_fingerprint: str | None) -> float | None:
-    """Units a second of one worker, in the last three runs that did this with this model.
-
-    None where none of the last ten runs with the model had such work.
-    """
-    last = connection.execute(
-        text(
-            """
-            SELECT run.id FROM run LEFT JOIN "index" ON "index".id = run.index_id
-            WHERE CAST(:model AS text) IS NULL
-                OR :model IN (run.scorer_fingerprint, "index".embedder_fingerprint)
-            ORDER BY run.id DESC LIMIT 10
-            """
-        ),
-        {"model": model_fingerprint},
-    )
-    rate = connection.execute(
-        # With the runs named, Postgres plans over their partitions and over no others.
-        text(
-            """
-            SELECT sum(units) / nullif(sum(seconds), 0) FROM (
-                SELECT sum(n_units) AS units,
-                    sum(extract(epoch FROM finished_at - started_at)) AS seconds
-                FROM job WHERE run_id = ANY(:runs) AND stage = :stage AND queue = :queue
-                    AND state = 'done' AND n_units > n_failed
-                GROUP BY run_id ORDER BY run_id DESC LIMIT 3
-            ) AS each
-            """
-        ),
-        {
-            "runs": [row.id for row in last],
-            "stage": stage.value,
-            "queue": queue_name(stage, model_fingerprint),
-        },
-    ).scalar()
-    return None if rate is None else float(rate)
 
 
 def upsert_model(
