@@ -123,6 +123,28 @@ def test_an_open_clip_model_cannot_say_itself_that_its_code_may_run(
     assert not (tmp_path / "touched").exists()
 
 
+def test_a_text_tower_of_open_clip_brings_no_code_and_nobody_is_asked(
+    open_clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(open_clip_folder, tmp_path / "model")
+    tower = tmp_path / "tower"
+    tower.mkdir()
+    (tower / "own.py").write_text(f"open({str(tmp_path / 'touched')!r}, 'w')\nclass Own: ...\n")
+    named = {"model_type": "own", "auto_map": {"AutoConfig": "own.Own"}}
+    (tower / "config.json").write_text(json.dumps(named))
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    config["model_cfg"]["text_cfg"] |= {"hf_model_name": str(tower), "hf_model_pretrained": False}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    asked: list[object] = []
+    monkeypatch.setattr("builtins.input", lambda *prompt: asked.append(prompt) or "y")
+
+    with pytest.raises(ModelError, match="needs code that lies beside its weights"):
+        load_embedder(f"open_clip:{folder}", device="cpu")
+
+    assert not asked
+    assert not (tmp_path / "touched").exists()
+
+
 def test_code_of_a_model_that_the_operator_names_runs(
     clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

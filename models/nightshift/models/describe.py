@@ -4,18 +4,18 @@ The same functions name the model when a worker loads it, so both get one finger
 difference is real.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import lru_cache
-from importlib import import_module, util
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HFValidationError
-
+from nightshift.models.files import (
+    digests,
+    file_digest,
+    hf_config,
+    open_clip_checkpoint,
+    open_clip_config,
+)
 from nightshift.models.spec import Builtin, Directory, Hub, ModelSpec, parse_spec
 from nightshift.schema.errors import ConfigurationError, ModelError
 from nightshift.schema.identity import fingerprint
@@ -31,9 +31,6 @@ __all__ = [
     "describe_embedder_vision",
     "describe_scorer",
     "describe_vision",
-    "open_clip_checkpoint",
-    "open_clip_config",
-    "revision",
 ]
 
 #: transformers' `model_type` → our module that reads it: each is named by what it reads.
@@ -47,7 +44,6 @@ _EMBEDDER_VERSION = 1
 _SCORER_VERSION = 1
 _VISION_VERSION = 1
 
-_FILES = (".json", ".safetensors", ".jinja", ".txt", ".model", ".py")
 _TRUNCATION = "each text to the model's context, with a notice"
 
 
@@ -198,7 +194,7 @@ def _multimodal(parsed: ModelSpec) -> tuple[ModelSpec, dict[str, Any], dict[str,
     Whatever has the same `weights` in its card can share one copy of them.
     """
     precision = parsed.precision or ("bfloat16" if _has_gpu() else "float32")
-    config, identity = _hf_files(parsed)
+    config, identity = hf_config(parsed)
     model_type = config.get("model_type")
     if model_type not in FAMILIES:
         known = ", ".join(sorted(FAMILIES))
@@ -208,111 +204,26 @@ def _multimodal(parsed: ModelSpec) -> tuple[ModelSpec, dict[str, Any], dict[str,
     return replace(parsed, precision=precision), config, {**facts, "weights": fingerprint(facts)}
 
 
-def revision(hub: Hub) -> str:
-    """The commit that the hub's default branch points to, or the newest one in the local cache.
-
-    Raises:
-        ModelError: Neither the hub nor the cache has it.
-    """
-    return _hub_file(hub, "config.json").parent.name
-
-
-def open_clip_checkpoint(source: Builtin | Directory | Hub) -> Path:
-    """The safetensors file with the weights, downloaded if need be.
-
-    Raises:
-        ModelError: There is none; other formats can carry code and are not read.
-    """
-    match source:
-        case Directory(path=path):
-            found = sorted(path.glob("*.safetensors"))
-            named = [one for one in found if one.name.startswith("open_clip")]
-            candidates = named or found
-            if len(candidates) != 1:
-                names = [one.name for one in candidates]
-                raise ModelError(
-                    f"{path} must hold one .safetensors checkpoint, found {names}", str(path)
-                )
-            return candidates[0]
-        case Hub():
-            return _hub_file(source, "open_clip_model.safetensors")
-        case Builtin(architecture=architecture, weights=weights):
-            path = Path(weights) if Path(weights).is_file() else _tagged(architecture, weights)
-            if path.suffix != ".safetensors":
-                raise ModelError(
-                    f"the weights {weights!r} of {architecture} come as {path.suffix}; only "
-                    "safetensors are read: convert them, and give the file's path",
-                    architecture,
-                )
-            return path
-
-
 def _open_clip(spec: ModelSpec) -> tuple[dict[str, Any], int, int]:
     config = open_clip_config(spec.source)
     identity: dict[str, Any] = {"config": config}
     match spec.source:
         case Directory(path=path):
-            identity["files"] = _digests(path)
+            identity["files"] = digests(path)
         case Builtin(weights=weights) as source:
             if not Path(weights).is_file():
                 # A tag brings its own preprocessing along.
                 identity["tag"] = weights
-            identity["weights"] = _file_digest(open_clip_checkpoint(source))
+            identity["weights"] = file_digest(open_clip_checkpoint(source))
         case Hub() as source:
-            identity["weights"] = _file_digest(open_clip_checkpoint(source))
+            identity["weights"] = file_digest(open_clip_checkpoint(source))
     model = config.get("model_cfg", config)
     context = model["text_cfg"].get("context_length", 77)
     return identity, int(model["embed_dim"]), int(context)
 
 
-def open_clip_config(source: Builtin | Directory | Hub) -> dict[str, Any]:
-    """What open_clip's configuration of a model says.
-
-    Raises:
-        ModelError: There is none.
-    """
-    match source:
-        case Directory(path=path):
-            return _read_json(path / "open_clip_config.json")
-        case Hub():
-            return _read_json(_hub_file(source, "open_clip_config.json"))
-        case Builtin(architecture=architecture):
-            # The package's own file, found without importing it: that would import torch.
-            found = util.find_spec("open_clip")
-            assert found is not None
-            assert found.submodule_search_locations
-            folder = Path(found.submodule_search_locations[0]) / "model_configs"
-            file = folder / f"{architecture}.json"
-            if not file.is_file():
-                raise ModelError(
-                    f"open_clip knows no architecture {architecture!r}; "
-                    "its `list_models()` prints those it does",
-                    architecture,
-                )
-            return _read_json(file)
-
-
-def _tagged(architecture: str, tag: str) -> Path:
-    pretrained = import_module("open_clip.pretrained")
-    config = pretrained.get_pretrained_cfg(architecture, tag)
-    if not config:
-        tags = ", ".join(pretrained.list_pretrained_tags_by_model(architecture)) or "none"
-        raise ModelError(
-            f"{architecture} has no weights tagged {tag!r} and there is no such file; "
-            f"known tags: {tags}",
-            f"{architecture}/{tag}",
-        )
-    try:
-        return Path(pretrained.download_pretrained(config))
-    except (OSError, RuntimeError) as error:
-        raise ModelError(
-            f"the weights {architecture}/{tag} cannot be downloaded: {error}",
-            f"{architecture}/{tag}",
-        ) from error
-
-
 def _hf_embedder(spec: ModelSpec) -> tuple[dict[str, Any], int, int]:
-    config, identity = _hf_files(spec)
+    config, identity = hf_config(spec)
     text = config.get("text_config", {})
     match config.get("model_type"):
         case "siglip" | "siglip2":
@@ -324,53 +235,6 @@ def _hf_embedder(spec: ModelSpec) -> tuple[dict[str, Any], int, int]:
         case other:
             raise ModelError(f"{spec} is of type {other!r}: no text–image embedder", str(spec))
     return identity, int(dim), int(context)
-
-
-def _hf_files(spec: ModelSpec) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The configuration, and what tells these weights from all others."""
-    match spec.source:
-        case Directory(path=path):
-            return _read_json(path / "config.json"), {"files": _digests(path)}
-        case Hub(name=name) as hub:
-            file = _hub_file(hub, "config.json")
-            return _read_json(file), {"hub": name, "revision": file.parent.name}
-        case Builtin():
-            raise ModelError(f"{spec} is no model of transformers", str(spec))
-
-
-def _hub_file(hub: Hub, name: str) -> Path:
-    try:
-        return Path(hf_hub_download(hub.name, name))
-    except (OSError, HFValidationError) as error:
-        raise ModelError(
-            f"{hub.name}: {name} is neither on the hub nor in the local cache: {error}", hub.name
-        ) from error
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        value: dict[str, Any] = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{file} cannot be read: {error}", str(file)) from error
-    return value
-
-
-def _digests(directory: Path) -> dict[str, str]:
-    files = sorted(file for file in directory.iterdir() if file.suffix in _FILES)
-    if not any(file.suffix == ".safetensors" for file in files):
-        raise ModelError(f"{directory} holds no .safetensors weights", str(directory))
-    return {file.name: _file_digest(file) for file in files}
-
-
-def _file_digest(file: Path) -> str:
-    stat = file.stat()
-    return _digest_of_version(file, stat.st_size, stat.st_mtime_ns)
-
-
-@lru_cache(maxsize=256)
-def _digest_of_version(file: Path, _size: int, _mtime_ns: int) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _has_gpu() -> bool:

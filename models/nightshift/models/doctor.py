@@ -13,8 +13,8 @@ from nightshift.models.describe import (
     describe_embedder,
     describe_scorer,
     describe_vision,
-    open_clip_checkpoint,
 )
+from nightshift.models.files import open_clip_checkpoint
 from nightshift.models.load import bind_scorer, load_family
 from nightshift.models.spec import Hub, ModelSpec, parse_spec
 from nightshift.schema.errors import ModelError, NightshiftError

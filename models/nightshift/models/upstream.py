@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from nightshift.models.describe import revision
+from nightshift.models.files import revision
 from nightshift.models.spec import Builtin, Directory, Hub
 from nightshift.schema.settings import Settings
 

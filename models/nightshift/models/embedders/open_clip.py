@@ -12,10 +12,12 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
+from transformers import dynamic_module_utils
 
-from nightshift.models.describe import describe_embedder, open_clip_checkpoint, open_clip_config
+from nightshift.models.describe import describe_embedder
 from nightshift.models.embedders.dual_encoder import DualEncoder, Tokens
 from nightshift.models.embedders.plain_text import PlainText
+from nightshift.models.files import open_clip_checkpoint, open_clip_config
 from nightshift.models.refusal import not_loaded
 from nightshift.models.spec import Builtin, Directory, ModelSpec, Precision, parse_spec
 
@@ -31,6 +33,9 @@ _PRECISIONS: dict[Precision | None, str] = {
 _DAMAGE = (
     RuntimeError, ValueError, LookupError, TypeError, OSError, AssertionError, SafetensorError,
 )  # fmt: skip
+# Its text towers may be models of transformers, which would ask on the terminal whether code beside
+# the weights may run: it may not, and nobody is asked.
+dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
 # open_clip's own tokenizer reads these, in any case, out of a caption.
 _CONTROL = re.compile(r"<(start_of_text|end_of_text)>", re.IGNORECASE)
 
