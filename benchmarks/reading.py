@@ -4,7 +4,6 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -20,11 +19,12 @@ from nightshift.demo.paths import coarse_dir
 from nightshift.models.content import ItemContent
 from nightshift.models.embedder import Embedder
 from nightshift.models.load import load_embedder
+from nightshift.schema.errors import InputError
 from nightshift.schema.identity import ContentHashes
 from nightshift.schema.records import ImagePart
 from nightshift.schema.runs import Kinds
 from nightshift.stores.contents import StoredRecord
-from nightshift.workers.contents import ahead, chunks, read_contents
+from nightshift.workers.contents import Readers, ahead, chunks, read_contents
 
 _MICRO_BATCH = 32
 _IMAGE: Kinds = frozenset({"image"})
@@ -97,11 +97,17 @@ def _by_worker(paths: Sequence[Path], embedder: Embedder) -> Iterator[object]:
         for n, path in enumerate(paths)
     ]
 
-    def prepare(batch: Sequence[StoredRecord], pool: ThreadPoolExecutor) -> object:
-        contents = read_contents(batch, _IMAGE, pool, embedder.prepare_image)
-        return embedder.prepare([one for one in contents if isinstance(one, ItemContent)], "item")
+    def prepare(batch: Sequence[StoredRecord], readers: Readers) -> object:
+        contents = read_contents(batch, _IMAGE, readers, embedder.prepare_image)
+        return embedder.prepare([_good(one) for one in contents], "item")
 
     return ahead(chunks(records, _MICRO_BATCH), prepare)
+
+
+def _good(content: ItemContent | InputError) -> ItemContent:
+    if isinstance(content, InputError):
+        raise content
+    return content
 
 
 def _seconds(batches: Iterator[object]) -> float:

@@ -1,22 +1,22 @@
 """Reading ahead of the model: in order, so far and no further, and never past an error."""
 
-import os
 import weakref
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from threading import Semaphore
 from time import sleep
 
 import pytest
+import torch
 from PIL import Image
 
 from nightshift.models.images import PreparedImage
+from nightshift.models.threads import cores
 from nightshift.schema.errors import InputError
 from nightshift.schema.identity import ContentHashes
 from nightshift.schema.records import ImagePart
 from nightshift.stores.contents import StoredRecord
-from nightshift.workers.contents import ahead, read_contents
+from nightshift.workers.contents import Readers, ahead, open_readers, read_contents
 
 
 class Reader:
@@ -26,7 +26,7 @@ class Reader:
         self.begun: list[int] = []
         self.done = Semaphore(0)
 
-    def prepare(self, batch: int, _pool: ThreadPoolExecutor) -> str:
+    def prepare(self, batch: int, _readers: Readers) -> str:
         self.begun.append(batch)
         if batch < 0:
             raise ValueError(f"batch {batch} is broken")
@@ -105,18 +105,41 @@ def test_as_many_decoded_images_are_in_memory_as_there_are_cores_and_none_after(
 ) -> None:
     prepare = Preparer()
 
-    with ThreadPoolExecutor(16) as pool:
-        contents = read_contents(records(tmp_path, [8] * 24), frozenset({"image"}), pool, prepare)
+    with open_readers() as readers:
+        contents = read_contents(
+            records(tmp_path, [8] * 24), frozenset({"image"}), readers, prepare
+        )
 
     assert len(contents) == len(prepare.decoded) == 24
-    assert 1 <= prepare.most <= len(os.sched_getaffinity(0))
+    assert 1 <= prepare.most <= cores()
     assert prepare.in_memory() == 0
 
 
-def test_an_image_that_cannot_be_prepared_costs_no_other(tmp_path: Path) -> None:
-    with ThreadPoolExecutor(4) as pool:
-        contents = read_contents(
-            records(tmp_path, [8, 1, 8]), frozenset({"image"}), pool, Preparer()
-        )
+def test_an_image_that_cannot_be_prepared_is_named_and_costs_no_other(tmp_path: Path) -> None:
+    prepare = Preparer()
 
-    assert [isinstance(one, InputError) for one in contents] == [False, True, False]
+    with open_readers() as readers:
+        found = read_contents(records(tmp_path, [8, 1, 8]), frozenset({"image"}), readers, prepare)
+
+    (good, bad, also_good) = found
+    assert isinstance(bad, InputError)
+    assert (bad.message, bad.reason) == (f"{tmp_path / '1.png'}: too narrow", "image_shape")
+    assert not isinstance(good, InputError)
+    assert not isinstance(also_good, InputError)
+    assert prepare.in_memory() == 0, "the error holds on to what it was about"
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_a_decoder_computes_on_one_core_and_the_model_on_as_many_as_before() -> None:
+    with open_readers() as readers:
+        of_decoder = readers.decoding.submit(cores).result()
+
+    assert (of_decoder, cores()) == (1, 2)

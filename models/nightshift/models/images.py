@@ -2,7 +2,9 @@
 
 from PIL import Image
 
-__all__ = ["PreparedImage", "rgb"]
+from nightshift.schema.errors import InputError
+
+__all__ = ["PreparedImage", "not_resized", "rgb"]
 
 
 class PreparedImage:
@@ -17,3 +19,10 @@ class PreparedImage:
 def rgb(image: Image.Image) -> Image.Image:
     """The image in RGB; itself where it is so already, for Pillow would copy all its pixels."""
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def not_resized(image: Image.Image, error: ValueError) -> InputError:
+    """What to raise where a library cannot make of an image what its model takes."""
+    return InputError(
+        f"a picture of {image.width} × {image.height} cannot be resized: {error}", "image_shape"
+    )

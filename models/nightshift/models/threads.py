@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import torch
 
-__all__ = ["share_cores"]
+__all__ = ["cores", "share_cores", "use_one_core"]
 
 
 def share_cores(n_workers: int) -> int:
@@ -25,6 +25,16 @@ def share_cores(n_workers: int) -> int:
     if wanted != torch.get_num_threads():
         torch.set_num_threads(wanted)
     return wanted
+
+
+def cores() -> int:
+    """This worker's share of the machine's cores, as `share_cores` said last in this thread."""
+    return torch.get_num_threads()
+
+
+def use_one_core() -> None:
+    """Compute without helpers from now on, in this thread and those that begin later."""
+    torch.set_num_threads(1)
 
 
 @lru_cache(maxsize=1)

@@ -1,7 +1,6 @@
 """Answer queries from their best results: both read ahead, a few answers generated at once."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,7 +13,7 @@ from nightshift.stores.answers import AnswerRow, best_items, write_answers
 from nightshift.stores.contents import StoredRecord, load_records
 from nightshift.stores.ledger import Claim
 from nightshift.stores.runs import RunRow
-from nightshift.workers.contents import ahead, chunks, read_content
+from nightshift.workers.contents import Readers, ahead, chunks, read_content
 from nightshift.workers.failures import Outcome, record_outcomes
 from nightshift.workers.progress import Progress
 from nightshift.workers.session import WorkerSession
@@ -48,15 +47,15 @@ def do_answer(session: WorkerSession, run: RunRow, claim: Claim, progress: Progr
         items = load_records(connection, "item", sorted({i for of in best.values() for i in of}))
     stored.locate({"query": queries.values(), "candidate": items.values()})
 
-    def read_one(query_id: int) -> _Asked | Outcome:
-        record = queries[query_id]
-        try:
-            return _read(record, best[query_id], items, params, answerer, stored)
-        except InputError as error:
-            return Outcome.of_error(record.external_id, error)
+    def read(some: Sequence[int], readers: Readers) -> list[_Asked | Outcome]:
+        def read_one(query_id: int) -> _Asked | Outcome:
+            record = queries[query_id]
+            try:
+                return _read(record, best[query_id], items, params, readers, answerer, stored)
+            except InputError as error:
+                return Outcome.of_error(record.external_id, error)
 
-    def read(some: Sequence[int], pool: ThreadPoolExecutor) -> list[_Asked | Outcome]:
-        return list(pool.map(read_one, some))
+        return list(readers.fetching.map(read_one, some))
 
     rows: list[AnswerRow] = []
     outcomes: list[Outcome] = []
@@ -81,6 +80,7 @@ def _read(
     best: tuple[int, ...],
     items: Mapping[int, StoredRecord],
     params: RunParams,
+    readers: Readers,
     answerer: Answerer,
     stored: StoredTokens,
 ) -> _Asked:
@@ -94,6 +94,7 @@ def _read(
             query=read_content(
                 record,
                 kinds_from_text(params.query_parts),
+                readers,
                 answerer.prepare_image,
                 partial(stored.read, "query"),
             ),
@@ -101,6 +102,7 @@ def _read(
                 read_content(
                     items[one],
                     item_kinds,
+                    readers,
                     answerer.prepare_image,
                     partial(stored.read, "candidate"),
                 )

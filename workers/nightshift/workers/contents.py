@@ -1,9 +1,10 @@
 """From stored records to what a model sees: images fetched and prepared ahead of the model."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TypeVar
 
 from PIL import Image
@@ -11,33 +12,53 @@ from PIL import Image
 from nightshift.models.codecs.tokens import SeenPicture
 from nightshift.models.content import ItemContent
 from nightshift.models.images import PreparedImage
+from nightshift.models.threads import cores, use_one_core
 from nightshift.schema.errors import InputError
 from nightshift.schema.records import ImagePart, TextPart, select_parts
 from nightshift.schema.runs import Kinds
 from nightshift.stores.contents import StoredRecord
 from nightshift.stores.images import decode_image, fetch_image
 
-__all__ = ["PrepareImage", "Stored", "ahead", "chunks", "read_content", "read_contents"]
+__all__ = ["Readers", "Stored", "ahead", "chunks", "open_readers", "read_content", "read_contents"]
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
-# Fetching waits for disks and networks.
+# Beside those that wait for a decoder.
 _FETCHING = 16
-# Decoding does not; and a decoded photograph is far larger than what a model takes of it.
-_DECODERS = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="decode")
-
 
 #: What a model makes of a decoded image, before it is shown it.
-PrepareImage = Callable[[Image.Image], PreparedImage]
+_PrepareImage = Callable[[Image.Image], PreparedImage]
 #: Visual tokens of a record's pictures from an earlier night; none where there are none.
 Stored = Callable[[StoredRecord], tuple[SeenPicture, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Readers:
+    """The threads that read for one job."""
+
+    #: Wait for disks and networks.
+    fetching: ThreadPoolExecutor
+    #: Compute, on a core each: a decoded photograph is far larger than what a model takes of it.
+    decoding: ThreadPoolExecutor
+
+
+@contextmanager
+def open_readers() -> Iterator[Readers]:
+    """Threads that are gone at the end, as many as this worker's share of the cores is worth."""
+    n = cores()
+    with (
+        ThreadPoolExecutor(n, "decode", initializer=use_one_core) as decoding,
+        ThreadPoolExecutor(_FETCHING + n, "fetch") as fetching,
+    ):
+        yield Readers(fetching, decoding)
 
 
 def read_content(
     record: StoredRecord,
     kinds: Kinds,
-    prepare_image: PrepareImage,
+    readers: Readers,
+    prepare_image: _PrepareImage,
     stored: Stored | None = None,
 ) -> ItemContent:
     """The selected parts of a record; nothing else of it is ever looked at.
@@ -45,6 +66,7 @@ def read_content(
     Args:
         record: An item or a query.
         kinds: The parts.
+        readers: Whose decoders to use.
         prepare_image: Of the model that will be shown them.
         stored: Gives visual tokens in place of images where it has any.
 
@@ -64,7 +86,9 @@ def read_content(
     return ItemContent(
         texts=texts,
         images=tuple(
-            _prepared(part, prepare_image) for part in parts if not isinstance(part, TextPart)
+            _prepared(part, readers, prepare_image)
+            for part in parts
+            if not isinstance(part, TextPart)
         ),
     )
 
@@ -72,24 +96,25 @@ def read_content(
 def read_contents(
     records: Sequence[StoredRecord],
     kinds: Kinds,
-    pool: ThreadPoolExecutor,
-    prepare_image: PrepareImage,
+    readers: Readers,
+    prepare_image: _PrepareImage,
     stored: Stored | None = None,
 ) -> list[ItemContent | InputError]:
     """Contents in order; a bad record yields its error, and its neighbours go on."""
 
     def read(record: StoredRecord) -> ItemContent | InputError:
         try:
-            return read_content(record, kinds, prepare_image, stored)
+            return read_content(record, kinds, readers, prepare_image, stored)
         except InputError as error:
-            return error
+            # Anew: what was raised holds on to the decoded image by way of its traceback.
+            return InputError(error.message, error.reason, error.subject_id)
 
-    return list(pool.map(read, records))
+    return list(readers.fetching.map(read, records))
 
 
 def ahead(
     batches: Iterable[_In],
-    prepare: Callable[[_In, ThreadPoolExecutor], _Out],
+    prepare: Callable[[_In, Readers], _Out],
     *,
     depth: int = 2,
 ) -> Iterator[_Out]:
@@ -98,14 +123,14 @@ def ahead(
     Args:
         batches: What to prepare.
         prepare: Runs in a thread, beside that of another batch, so that no core waits for the last
-            image of one; gets a pool for its inner fetches.
+            image of one; gets the threads that read.
         depth: How many prepared batches may wait.
     """
-    with ThreadPoolExecutor(depth) as runner, ThreadPoolExecutor(_FETCHING) as pool:
+    with open_readers() as readers, ThreadPoolExecutor(depth, "ahead") as runner:
         waiting: deque[Future[_Out]] = deque()
         try:
             for batch in batches:
-                waiting.append(runner.submit(prepare, batch, pool))
+                waiting.append(runner.submit(prepare, batch, readers))
                 if len(waiting) > depth:
                     yield waiting.popleft().result()
             while waiting:
@@ -120,6 +145,14 @@ def chunks(values: Sequence[_In], size: int) -> list[Sequence[_In]]:
     return [values[start : start + size] for start in range(0, len(values), size)]
 
 
-def _prepared(part: ImagePart, prepare_image: PrepareImage) -> PreparedImage:
+def _prepared(part: ImagePart, readers: Readers, prepare_image: _PrepareImage) -> PreparedImage:
     data = fetch_image(part.uri, sha256=part.sha256)
-    return _DECODERS.submit(lambda: prepare_image(decode_image(data, part.uri))).result()
+
+    def prepare() -> PreparedImage:
+        image = decode_image(data, part.uri)
+        try:
+            return prepare_image(image)
+        except InputError as error:
+            raise InputError(f"{part.uri}: {error.message}", error.reason) from error
+
+    return readers.decoding.submit(prepare).result()

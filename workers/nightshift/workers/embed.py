@@ -1,7 +1,6 @@
 """Embed a block of items: fetch and decode ahead, embed, upsert, then make the keys live."""
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -22,7 +21,7 @@ from nightshift.stores.ledger import Claim
 from nightshift.stores.results_write import write_embeddings
 from nightshift.stores.runs import RunRow
 from nightshift.stores.tallies import write_tallies
-from nightshift.workers.contents import ahead, chunks, read_contents
+from nightshift.workers.contents import Readers, ahead, chunks, read_contents
 from nightshift.workers.failures import Outcome, record_outcomes
 from nightshift.workers.progress import Progress
 from nightshift.workers.session import WorkerSession
@@ -102,14 +101,14 @@ def embed_records(
     if "image" in kinds:
         stored.locate({side: records})
 
-    def prepare(batch: Sequence[StoredRecord], pool: ThreadPoolExecutor) -> _Read:
+    def prepare(batch: Sequence[StoredRecord], readers: Readers) -> _Read:
         contents = read_contents(
-            batch, kinds, pool, embedder.prepare_image, partial(stored.read, side)
+            batch, kinds, readers, embedder.prepare_image, partial(stored.read, side)
         )
         pairs = list(zip(batch, contents, strict=True))
         good = [(record, one) for record, one in pairs if isinstance(one, ItemContent)]
         return _Read(
-            records=[record for record, _ in good],
+            records=good,
             prepared=_prepare(embedder, [content for _, content in good], role),
             failed=[
                 Outcome.of_error(record.external_id, one)
@@ -118,7 +117,7 @@ def embed_records(
             ],
         )
 
-    done = _Done(embedder=embedder, prepare=prepare)
+    done = _Done(embedder=embedder, role=role, progress=progress)
     for batch in ahead(chunks(records, _MICRO_BATCH), prepare):
         done.embed(batch)
         progress.step()
@@ -134,8 +133,8 @@ def embed_records(
 class _Read:
     """A micro-batch, read; bad records are already left out."""
 
-    records: list[StoredRecord]
-    #: All of them; why they cannot be prepared together; None of no records.
+    records: list[tuple[StoredRecord, ItemContent]]
+    #: All of them; why they cannot be prepared together; None where no record is left.
     prepared: Prepared | InputError | None
     failed: list[Outcome]
 
@@ -145,7 +144,8 @@ class _Done:
     """What the micro-batches yielded so far."""
 
     embedder: Embedder
-    prepare: Callable[[Sequence[StoredRecord], ThreadPoolExecutor], _Read]
+    role: Role
+    progress: Progress
     records: list[StoredRecord] = field(default_factory=list)
     vectors: list[NDArray[np.float32]] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
@@ -161,16 +161,19 @@ class _Done:
             embedded = self.embedder.embed(batch.prepared)
         except InputError as error:
             if len(batch.records) == 1:
-                self.outcomes.append(Outcome.of_error(batch.records[0].external_id, error))
+                ((record, _),) = batch.records
+                self.outcomes.append(Outcome.of_error(record.external_id, error))
                 return
-            with ThreadPoolExecutor(1) as pool:
-                for record in batch.records:
-                    self.embed(self.prepare([record], pool))
+            for one in batch.records:
+                prepared = _prepare(self.embedder, [one[1]], self.role)
+                self.embed(_Read(records=[one], prepared=prepared, failed=[]))
+                self.progress.step()
             return
-        self.records += batch.records
+        records = [record for record, _ in batch.records]
+        self.records += records
         self.vectors.append(embedded.vectors)
         self.outcomes += [
-            Outcome.notice(batch.records[notice.position].external_id, notice.reason, notice.detail)
+            Outcome.notice(records[notice.position].external_id, notice.reason, notice.detail)
             for notice in embedded.notices
         ]
 

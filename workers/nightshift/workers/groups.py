@@ -1,7 +1,6 @@
 """Groups of pairs on their way to the scorer: cut into micro-batches, then read and prepared."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -11,15 +10,25 @@ from nightshift.schema.errors import InputError
 from nightshift.schema.runs import Kinds
 from nightshift.scoring.prompts import Side
 from nightshift.stores.contents import StoredRecord
-from nightshift.workers.contents import chunks, read_contents
+from nightshift.workers.contents import Readers, chunks, read_contents
 from nightshift.workers.failures import Outcome
 from nightshift.workers.stored_tokens import StoredTokens
 
-__all__ = ["GroupReader", "Groups", "Pair", "ReadGroups", "micro_batches", "name", "narrow"]
+__all__ = [
+    "GroupReader",
+    "Groups",
+    "Pair",
+    "ReadGroups",
+    "micro_batches",
+    "narrow",
+    "pair_name",
+    "prepared",
+]
 
 # Pairs that are read and scored at a time, unless one group has more.
 _MICRO_BATCH = 64
-# Pairs of one group that are: as many pictures may lie in memory, and as many again, read ahead.
+# Pairs of one group that are: as many pictures lie in memory as the model takes them, and two
+# batches are read ahead.
 _MOST_OF_GROUP = 128
 
 #: (id on the shared side, ids on the other side).
@@ -60,10 +69,9 @@ class ReadGroups:
 
     #: Each group's pairs, in the scorer's order.
     pairs: list[list[Pair]]
-    #: All of them, for the scorer; why they cannot be prepared together; None of no pairs.
+    groups: list[PairGroup]
+    #: All of them, for the scorer; why they cannot be prepared together; None where none is left.
     prepared: PreparedGroups | InputError | None
-    #: Of those pairs alone that may be scored without the enhancement too.
-    compared: list[tuple[list[Pair], PairGroup]]
     failed: list[Outcome]
 
 
@@ -78,14 +86,12 @@ class GroupReader:
     items: Mapping[int, StoredRecord]
     query_kinds: Kinds
     item_kinds: Kinds
-    #: Queries whose pairs are scored without the enhancement too.
-    compared: frozenset[int]
 
-    def read(self, batch: Groups, pool: ThreadPoolExecutor) -> ReadGroups:
+    def read(self, batch: Groups, readers: Readers) -> ReadGroups:
         """Fetch, decode and tokenise a micro-batch; runs ahead of the model, in a thread."""
-        shared = self._contents(self.shared_side, [one for one, _ in batch], pool)
+        shared = self._contents(self.shared_side, [one for one, _ in batch], readers)
         other_side: Side = "candidate" if self.shared_side == "query" else "query"
-        others = self._contents(other_side, [i for _, ids in batch for i in ids], pool)
+        others = self._contents(other_side, [i for _, ids in batch for i in ids], readers)
         pairs: list[list[Pair]] = []
         groups: list[PairGroup] = []
         failed: list[Outcome] = []
@@ -100,7 +106,7 @@ class GroupReader:
                 pair = self._pair(shared_id, other_id)
                 error = next((c for c in (first, second) if isinstance(c, InputError)), None)
                 if error is not None:
-                    failed.append(Outcome.of_error(name(pair), error))
+                    failed.append(Outcome.of_error(pair_name(pair), error))
                 elif isinstance(second, ItemContent):
                     kept.append(second)
                     kept_pairs.append(pair)
@@ -109,40 +115,19 @@ class GroupReader:
                     PairGroup(shared_side=self.shared_side, shared=first, others=tuple(kept))
                 )
                 pairs.append(kept_pairs)
-        compared = [
-            narrow(of_group, group, lambda pair: pair[0].id in self.compared)
-            for of_group, group in zip(pairs, groups, strict=True)
-        ]
         return ReadGroups(
-            pairs=pairs,
-            prepared=self._prepared(groups),
-            compared=[one for one in compared if one[0]],
-            failed=failed,
+            pairs=pairs, groups=groups, prepared=prepared(self.scorer, groups), failed=failed
         )
 
-    def read_alone(self, pairs: Sequence[Pair]) -> ReadGroups:
-        """Read some pairs of one group anew, by themselves.
-
-        Args:
-            pairs: At least one.
-        """
-        ids = [(query.id, item.id) for query, item in pairs]
-        if self.shared_side == "query":
-            group = (ids[0][0], tuple(item_id for _, item_id in ids))
-        else:
-            group = (ids[0][1], tuple(query_id for query_id, _ in ids))
-        with ThreadPoolExecutor(1) as pool:
-            return self.read([group], pool)
-
     def _contents(
-        self, side: Side, ids: Sequence[int], pool: ThreadPoolExecutor
+        self, side: Side, ids: Sequence[int], readers: Readers
     ) -> dict[int, ItemContent | InputError]:
         records, kinds = (
             (self.queries, self.query_kinds) if side == "query" else (self.items, self.item_kinds)
         )
         present = [records[one] for one in dict.fromkeys(ids) if one in records]
         contents = read_contents(
-            present, kinds, pool, self.scorer.prepare_image, partial(self.stored.read, side)
+            present, kinds, readers, self.scorer.prepare_image, partial(self.stored.read, side)
         )
         return {record.id: content for record, content in zip(present, contents, strict=True)}
 
@@ -151,13 +136,15 @@ class GroupReader:
         query_id, item_id = (shared_id, other_id) if by_query else (other_id, shared_id)
         return self.queries[query_id], self.items[item_id]
 
-    def _prepared(self, groups: Sequence[PairGroup]) -> PreparedGroups | InputError | None:
-        if not groups:
-            return None
-        try:
-            return self.scorer.prepare(groups)
-        except InputError as error:
-            return error
+
+def prepared(scorer: Scorer, groups: Sequence[PairGroup]) -> PreparedGroups | InputError | None:
+    """Groups for the scorer, or why they cannot be prepared together; None of none."""
+    if not groups:
+        return None
+    try:
+        return scorer.prepare(groups)
+    except InputError as error:
+        return error
 
 
 def narrow(
@@ -168,7 +155,7 @@ def narrow(
     return [p for p, _ in found], replace(group, others=tuple(other for _, other in found))
 
 
-def name(pair: Pair) -> str:
+def pair_name(pair: Pair) -> str:
     """What failures and notices call a pair."""
     query, item = pair
     return f"{query.external_id} → {item.external_id}"

@@ -1,9 +1,9 @@
 """Score groups of pairs: read both sides ahead, one forward a micro-batch, keep raw log-odds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from nightshift.models.scorer import PairReading, Scorer
+from nightshift.models.scorer import PairGroup, PairReading, Scorer
 from nightshift.schema.errors import InputError
 from nightshift.schema.identity import list_hash, pair_key
 from nightshift.schema.runs import Kinds, RunParams, ScorePayload, kinds_from_text
@@ -15,15 +15,23 @@ from nightshift.stores.results_write import PairScoreRow, write_scores, write_ti
 from nightshift.stores.retries import record_notice_of_run
 from nightshift.stores.runs import RunRow
 from nightshift.stores.tallies import write_tallies
-from nightshift.workers.contents import ahead, chunks
+from nightshift.workers.contents import ahead
 from nightshift.workers.failures import Outcome, record_outcomes
-from nightshift.workers.groups import GroupReader, Pair, ReadGroups, micro_batches, name, narrow
+from nightshift.workers.groups import (
+    GroupReader,
+    Pair,
+    ReadGroups,
+    micro_batches,
+    narrow,
+    pair_name,
+    prepared,
+)
 from nightshift.workers.progress import Progress
 from nightshift.workers.session import WorkerSession
 from nightshift.workers.stored_tokens import StoredTokens, codec_of_run
 from nightshift.workers.suspicion import refuse_equal_scores
 
-__all__ = ["do_score", "is_compared"]
+__all__ = ["Scores", "do_score", "is_compared"]
 
 _Ids = tuple[int, int]
 
@@ -53,30 +61,34 @@ def do_score(session: WorkerSession, run: RunRow, claim: Claim, progress: Progre
         items=items,
         query_kinds=kinds_from_text(params.query_parts),
         item_kinds=kinds_from_text(params.item_parts),
-        compared=frozenset(
-            query.id
-            for query in queries.values()
-            if not ties and is_compared(query, params.compare)
-        ),
     )
-    work = _Work(run=run, scorer=scorer, reader=reader, lists=payload.lists)
+    compared = [one for one in queries.values() if not ties and is_compared(one, params.compare)]
+    scores = Scores(
+        run=run,
+        scorer=scorer,
+        query_kinds=reader.query_kinds,
+        item_kinds=reader.item_kinds,
+        compared=frozenset(one.id for one in compared),
+        lists=payload.lists,
+        progress=progress,
+    )
     before = session.models.work
     for batch in ahead(micro_batches(payload.groups), reader.read):
-        work.score(batch)
+        scores.add(batch)
         progress.step()
     done = session.models.work.since(before)
-    refuse_equal_scores(work.rows)
-    outcomes = work.outcomes
+    refuse_equal_scores(scores.rows)
+    outcomes = scores.outcomes
     if ties:
         # The pairs have their scores: one whose tie stays open loses nothing else.
         outcomes = [replace(outcome, fatal=False) for outcome in outcomes]
     with session.ledger.finish(claim, n_failed=sum(one.fatal for one in outcomes)) as connection:
         if ties:
-            write_tie_entropies(connection, run.id, work.rows)
+            write_tie_entropies(connection, run.id, scores.rows)
         else:
-            write_scores(connection, work.rows)
+            write_scores(connection, scores.rows)
         told = {
-            TallyName.PAIRS: len(work.rows),
+            TallyName.PAIRS: len(scores.rows),
             TallyName.PREFIXES: done.prefixes,
             TallyName.PICTURES: done.pictures,
         }
@@ -95,18 +107,22 @@ def is_compared(query: StoredRecord, share: float) -> bool:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Work:
-    """One job's scoring: what it needs and what it found."""
+class Scores:
+    """What one job's pairs got so far: a row or a failure each."""
 
     run: RunRow
     scorer: Scorer
-    reader: GroupReader
+    query_kinds: Kinds
+    item_kinds: Kinds
+    #: Queries whose pairs are scored without the enhancement too.
+    compared: frozenset[int]
     #: Whether groups are lists, scored as a whole.
     lists: bool
+    progress: Progress
     rows: list[PairScoreRow] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
 
-    def score(self, batch: ReadGroups) -> None:
+    def add(self, batch: ReadGroups) -> None:
         """Run the model over a micro-batch; where a pair or list spoils it, score them singly."""
         self.outcomes += batch.failed
         if batch.prepared is None:
@@ -114,7 +130,25 @@ class _Work:
         try:
             self._score(batch)
         except InputError:
-            self._score_singly(batch)
+            for pairs, group in self._singly(batch):
+                self._add_alone(pairs, group)
+                self.progress.step()
+
+    def _add_alone(self, pairs: list[Pair], group: PairGroup) -> None:
+        found = prepared(self.scorer, [group])
+        try:
+            self._score(ReadGroups(pairs=[pairs], groups=[group], prepared=found, failed=[]))
+        except InputError as error:
+            self.outcomes += [Outcome.of_error(pair_name(pair), error) for pair in pairs]
+
+    def _singly(self, batch: ReadGroups) -> Iterator[tuple[list[Pair], PairGroup]]:
+        """What a group can be scored in on its own: its pairs, or itself if it is a list."""
+        for pairs, group in zip(batch.pairs, batch.groups, strict=True):
+            if self.lists:
+                yield pairs, group
+                continue
+            for pair, other in zip(pairs, group.others, strict=True):
+                yield [pair], replace(group, others=(other,))
 
     def _score(self, batch: ReadGroups) -> None:
         """Raises InputError, with nothing kept, where the pairs cannot all be scored."""
@@ -126,40 +160,28 @@ class _Work:
         for pairs, of_group in zip(batch.pairs, readings, strict=True):
             self._keep(pairs, of_group, plain)
 
-    def _score_singly(self, batch: ReadGroups) -> None:
-        for pairs in batch.pairs:
-            for some in [pairs] if self.lists else chunks(pairs, 1):
-                alone = self.reader.read_alone(some)
-                self.outcomes += alone.failed
-                if alone.prepared is None:
-                    continue
-                try:
-                    self._score(alone)
-                except InputError as error:
-                    self.outcomes += [Outcome.of_error(name(pair), error) for pair in some]
-
     def _plain_margins(
         self, batch: ReadGroups, readings: Sequence[Sequence[PairReading]]
     ) -> dict[_Ids, float]:
         """Margins without the enhancement of fired and compared pairs."""
-        fired = {
+        wanted = {
             _ids(pair)
             for pairs, of_group in zip(batch.pairs, readings, strict=True)
             for pair, reading in zip(pairs, of_group, strict=True)
-            if reading.trace.fired
+            if reading.trace.fired and pair[0].id in self.compared
         }
-        narrowed = [
-            narrow(pairs, group, lambda pair: _ids(pair) in fired)
-            for pairs, group in batch.compared
-        ]
-        wanted = [one for one in narrowed if one[0]]
         if not wanted:
             return {}
+        narrowed = [
+            narrow(pairs, group, lambda pair: _ids(pair) in wanted)
+            for pairs, group in zip(batch.pairs, batch.groups, strict=True)
+        ]
+        some = [(pairs, group) for pairs, group in narrowed if pairs]
         scorer = self.scorer.plain()
-        readings = scorer.score(scorer.prepare([group for _, group in wanted]))
+        plain = scorer.score(scorer.prepare([group for _, group in some]))
         return {
             _ids(pair): reading.margin
-            for (pairs, _), of_group in zip(wanted, readings, strict=True)
+            for (pairs, _), of_group in zip(some, plain, strict=True)
             for pair, reading in zip(pairs, of_group, strict=True)
         }
 
@@ -170,21 +192,20 @@ class _Work:
         plain: Mapping[_Ids, float],
     ) -> None:
         assert self.run.scorer_fingerprint is not None
-        item_kinds = self.reader.item_kinds
         list_content = b""
         if self.lists:
-            list_content = list_hash(_seen(item, item_kinds) for _, item in pairs)
+            list_content = list_hash(_seen(item, self.item_kinds) for _, item in pairs)
         for (query, item), reading in zip(pairs, readings, strict=True):
             key = pair_key(
                 self.run.scorer_fingerprint,
-                _seen(query, self.reader.query_kinds),
-                _seen(item, item_kinds),
+                _seen(query, self.query_kinds),
+                _seen(item, self.item_kinds),
                 list_content,
             )
             if reading.written is not None and parse_number(reading.written) is None:
                 self.outcomes.append(
                     Outcome.notice(
-                        name((query, item)),
+                        pair_name((query, item)),
                         "answer_unreadable",
                         f"the model wrote {reading.written!r} where a number from 0 to 1 was asked "
                         "for; it counts as 0",

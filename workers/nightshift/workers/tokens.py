@@ -1,7 +1,6 @@
 """Make visual tokens: train a codebook on a sample, then see, code and store a block of items."""
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -26,7 +25,7 @@ from nightshift.stores.runs import RunRow
 from nightshift.stores.shard_files import shard_name
 from nightshift.stores.shards import ShardWriter, writing_shard
 from nightshift.stores.token_sets import NewRecord, TokenSetRow
-from nightshift.workers.contents import ahead, chunks, read_contents
+from nightshift.workers.contents import Readers, ahead, chunks, read_contents
 from nightshift.workers.failures import Outcome, record_outcomes
 from nightshift.workers.progress import Progress
 from nightshift.workers.session import WorkerSession
@@ -158,12 +157,12 @@ def _see(
     """Visual tokens of records in micro-batches, read ahead; bad records become outcomes."""
 
     def prepare(
-        batch: Sequence[StoredRecord], pool: ThreadPoolExecutor
+        batch: Sequence[StoredRecord], readers: Readers
     ) -> tuple[list[StoredRecord], PreparedPictures, list[Outcome]]:
         good: list[StoredRecord] = []
         contents: list[ItemContent] = []
         failed: list[Outcome] = []
-        read = read_contents(batch, _IMAGE, pool, tower.prepare_image)
+        read = read_contents(batch, _IMAGE, readers, tower.prepare_image)
         for record, content in zip(batch, read, strict=True):
             if isinstance(content, InputError):
                 failed.append(Outcome.of_error(record.external_id, content))

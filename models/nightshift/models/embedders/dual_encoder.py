@@ -19,7 +19,7 @@ from nightshift.models.embedder import (
     refuse_broken,
     refuse_empty,
 )
-from nightshift.models.images import PreparedImage, rgb
+from nightshift.models.images import PreparedImage, not_resized, rgb
 from nightshift.schema.errors import ModelError
 from nightshift.schema.models import ModelFacts
 from nightshift.scoring.mixing import mix_item, mix_query, normalise, pool
@@ -96,7 +96,10 @@ class DualEncoder(Generic[_P]):
 
     def prepare_image(self, image: Image.Image) -> PreparedImage:
         """See `Embedder.prepare_image`."""
-        return _Image(inputs=self._towers.prepare_image(rgb(image)))
+        try:
+            return _Image(inputs=self._towers.prepare_image(rgb(image)))
+        except ValueError as error:
+            raise not_resized(image, error) from error
 
     def prepare(self, contents: Sequence[ItemContent], role: Role) -> Prepared:
         """See `Embedder.prepare`."""

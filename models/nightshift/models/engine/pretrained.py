@@ -22,7 +22,8 @@ from nightshift.models.engine.report import LoadReport
 from nightshift.models.engine.steps import LlamaSteps, why_not_apart
 from nightshift.models.engine.text import TextEncoder, Written, read_turn
 from nightshift.models.engine.work import Work
-from nightshift.schema.errors import InputError, ModelError
+from nightshift.models.images import not_resized
+from nightshift.schema.errors import ModelError
 
 __all__ = ["Pretrained", "most_tiles"]
 
@@ -117,10 +118,7 @@ class Pretrained:
         try:
             return self._prepare(image, limits)
         except ValueError as error:
-            raise InputError(
-                f"a picture of {image.width} × {image.height} cannot be resized: {error}",
-                "image_shape",
-            ) from error
+            raise not_resized(image, error) from error
 
     def see(self, pictures: Sequence[Picture]) -> list[VisualTokens]:
         """See `Family`."""

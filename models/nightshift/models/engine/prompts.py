@@ -169,7 +169,6 @@ class _Writer:
     def __init__(self, family: Family, album: "_Album") -> None:
         self._family = family
         self._album = album
-        self._pictures = album.pictures
 
     def group(self, number: int, group: Group) -> PromptGroup:
         turn = self._family.turn
@@ -198,7 +197,7 @@ class _Writer:
         ids = torch.tensor(self._family.text.join(written), dtype=torch.int64)
         shown = tuple(self._album.place(one) for one in pieces if not isinstance(one, str))
         # A part's positions only depend on what precedes it by where that ends.
-        positions = self._family.positions(ids, [self._pictures[i] for i in shown]) + start
+        positions = self._family.positions(ids, [self._album.pictures[i] for i in shown]) + start
         left = self._left(ids, shown)
         if len(positions) == 1:
             # In reading order: what was dropped leaves no gap.
@@ -212,12 +211,12 @@ class _Writer:
     def _left(self, ids: Tensor, shown: Sequence[int]) -> Tensor:
         """Bool (length,): all but the visual tokens that a reduction dropped."""
         left = torch.ones(len(ids), dtype=torch.bool)
-        if all(self._pictures[i].kept is None for i in shown):
+        if all(self._album.pictures[i].kept is None for i in shown):
             return left
         places = self._family.is_visual(ids).nonzero()[:, 0]
-        of_pictures = places.split([self._pictures[i].n_tokens for i in shown])
+        of_pictures = places.split([self._album.pictures[i].n_tokens for i in shown])
         for i, of_picture in zip(shown, of_pictures, strict=True):
-            if (kept := self._pictures[i].kept) is not None:
+            if (kept := self._album.pictures[i].kept) is not None:
                 left[of_picture] = False
                 left[of_picture[kept]] = True
         return left
@@ -226,7 +225,7 @@ class _Writer:
         if isinstance(piece, str):
             return (piece,)
         turn = self._family.turn
-        return (*turn.before, *self._pictures[self._album.place(piece)].written, *turn.after)
+        return (*turn.before, *self._album.pictures[self._album.place(piece)].written, *turn.after)
 
     def _refuse_long(self, length: int, place: str) -> None:
         if length > self._family.max_length:
@@ -249,7 +248,7 @@ class _Album:
         self._keys: dict[int, bytes] = {}
 
     def add(self, piece: PicturePiece) -> None:
-        # The same object is most often meant by the same picture: look at its bytes once.
+        # Prompts of a group mostly show the very same object.
         if id(piece) in self._keys:
             return
         picture = prepare_picture(self._family, piece, self._limits)

@@ -45,9 +45,9 @@ def prepare_picture(family: Family, piece: PicturePiece, limits: PixelLimits) ->
         case CodedImage():
             return _coded(prepare_picture(family, piece.image, limits), piece.codec)
         case Image.Image():
-            image = rgb(piece)
-            key = _digest(repr((image.size, limits)), image.tobytes())
-            return replace(family.prepare_picture(image, limits), key=key)
+            picture = family.prepare_picture(rgb(piece), limits)
+            shape = repr((picture.grid, picture.written))
+            return replace(picture, key=_digest(shape, picture.pixels.flatten().numpy().data))
         case _:
             raise TypeError(f"{type(piece).__name__} was prepared for another kind of model")
 
@@ -168,21 +168,22 @@ def _of_seen(piece: SeenPicture) -> Picture:
         written=piece.written,
         seen=piece,
         kept=None if piece.kept is None else torch.from_numpy(piece.kept),
-        key=_digest(said, np.ascontiguousarray(piece.values).tobytes()),
+        key=_digest(said, np.ascontiguousarray(piece.values).reshape(-1).data),
     )
 
 
 def _coded(picture: Picture, codec: Codec) -> Picture:
     kept = codec.kept(token_grid(picture))
+    assert picture.key is not None
     return replace(
         picture,
         codec=codec,
         kept=None if kept is None else torch.from_numpy(kept),
-        key=_digest(str(codec.spec), picture.key or b""),
+        key=_digest(str(codec.spec), picture.key),
     )
 
 
-def _digest(said: str, data: bytes) -> bytes:
+def _digest(said: str, data: bytes | memoryview) -> bytes:
     """16 bytes that tell pictures apart by what prompts show of them."""
     found = hashlib.blake2b(said.encode(), digest_size=16)
     found.update(data)
