@@ -52,6 +52,7 @@ def test_the_weights_are_a_few_megabytes_of_safetensors() -> None:
             assert list(weights.keys())
 
 
+@pytest.mark.night
 def test_the_coarse_model_brings_nearly_every_item_into_the_first_twenty(
     catalogue: Catalogue,
 ) -> None:
@@ -60,12 +61,14 @@ def test_the_coarse_model_brings_nearly_every_item_into_the_first_twenty(
         assert recalls(order, catalogue)[20] >= 0.9
 
 
+@pytest.mark.night
 def test_the_scorer_tells_held_out_captions_from_hard_negatives(catalogue: Catalogue) -> None:
     plain = accuracies(catalogue, scorer_dir(), rendering=Rendering.PLAIN)
 
     assert plain["RetLLM, text and picture"] >= 0.9
 
 
+@pytest.mark.night
 def test_the_scorer_answers_every_method_s_question_better_than_by_guessing(
     catalogue: Catalogue,
 ) -> None:

@@ -47,6 +47,7 @@ def test_importing_the_worker_leaves_cuda_alone():
     assert initialised == "False"
 
 
+@pytest.mark.night
 def test_every_module_can_be_imported_on_its_own():
     """None depends on another having been imported first, nor on a service being there."""
     modules = sorted(

@@ -139,7 +139,7 @@ def cluster(
 
 
 @pytest.mark.milvus_standalone
-@pytest.mark.parametrize("index_type", ["FLAT", "HNSW"])
+@pytest.mark.parametrize("index_type", ["FLAT", pytest.param("HNSW", marks=pytest.mark.night)])
 def test_the_main_job_runs_on_the_cluster(
     cluster, milvus_standalone, scenes, embedder, scorer, index_type
 ):

@@ -5,6 +5,7 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
 import redis
 
 from tests.workers.night import Night
@@ -97,6 +98,7 @@ def test_a_flushed_redis_loses_nothing(night, scenes, embedder, scorer):
     assert len(night.rows(_RESULT, run=run_id)) == 12 * _DEPTH
 
 
+@pytest.mark.night
 def test_workers_stopped_and_replaced_in_the_middle_change_nothing_in_the_result(
     night, scenes, embedder, scorer
 ):
