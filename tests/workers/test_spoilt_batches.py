@@ -71,7 +71,7 @@ class TextEmbedder:
     def prepare_image(self, image: object) -> Any:
         raise NotImplementedError
 
-    def prepare(self, contents: Sequence[ItemContent], _: Role) -> Any:
+    def prepare(self, contents: Sequence[ItemContent], role: Role) -> Any:
         refuse(TOO_LONG, contents)
         return contents
 

@@ -19,7 +19,16 @@ from nightshift.schema.runs import Kinds
 from nightshift.stores.contents import StoredRecord
 from nightshift.stores.images import decode_image, fetch_image
 
-__all__ = ["Readers", "Stored", "ahead", "chunks", "open_readers", "read_content", "read_contents"]
+__all__ = [
+    "Readers",
+    "Stored",
+    "ahead",
+    "chunks",
+    "open_readers",
+    "prepared",
+    "read_content",
+    "read_contents",
+]
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
@@ -110,6 +119,18 @@ def read_contents(
             return InputError(error.message, error.reason, error.subject_id)
 
     return list(readers.fetching.map(read, records))
+
+
+def prepared(
+    prepare: Callable[[Sequence[_In]], _Out], read: Sequence[_In]
+) -> _Out | InputError | None:
+    """What a model makes of what was read, or why it cannot take it together; None of nothing."""
+    if not read:
+        return None
+    try:
+        return prepare(read)
+    except InputError as error:
+        return error
 
 
 def ahead(

@@ -21,7 +21,7 @@ from nightshift.stores.ledger import Claim
 from nightshift.stores.results_write import write_embeddings
 from nightshift.stores.runs import RunRow
 from nightshift.stores.tallies import write_tallies
-from nightshift.workers.contents import Readers, ahead, chunks, read_contents
+from nightshift.workers.contents import Readers, ahead, chunks, prepared, read_contents
 from nightshift.workers.failures import Outcome, record_outcomes
 from nightshift.workers.progress import Progress
 from nightshift.workers.session import WorkerSession
@@ -109,7 +109,7 @@ def embed_records(
         good = [(record, one) for record, one in pairs if isinstance(one, ItemContent)]
         return _Read(
             records=good,
-            prepared=_prepare(embedder, [content for _, content in good], role),
+            prepared=prepared(partial(embedder.prepare, role=role), [one for _, one in good]),
             failed=[
                 Outcome.of_error(record.external_id, one)
                 for record, one in pairs
@@ -165,8 +165,8 @@ class _Done:
                 self.outcomes.append(Outcome.of_error(record.external_id, error))
                 return
             for one in batch.records:
-                prepared = _prepare(self.embedder, [one[1]], self.role)
-                self.embed(_Read(records=[one], prepared=prepared, failed=[]))
+                alone = prepared(partial(self.embedder.prepare, role=self.role), [one[1]])
+                self.embed(_Read(records=[one], prepared=alone, failed=[]))
                 self.progress.step()
             return
         records = [record for record, _ in batch.records]
@@ -176,17 +176,6 @@ class _Done:
             Outcome.notice(records[notice.position].external_id, notice.reason, notice.detail)
             for notice in embedded.notices
         ]
-
-
-def _prepare(
-    embedder: Embedder, contents: list[ItemContent], role: Role
-) -> Prepared | InputError | None:
-    if not contents:
-        return None
-    try:
-        return embedder.prepare(contents, role)
-    except InputError as error:
-        return error
 
 
 def _key(record: StoredRecord, kinds: Kinds, fingerprint: str) -> str:

@@ -10,7 +10,7 @@ from nightshift.schema.errors import InputError
 from nightshift.schema.runs import Kinds
 from nightshift.scoring.prompts import Side
 from nightshift.stores.contents import StoredRecord
-from nightshift.workers.contents import Readers, chunks, read_contents
+from nightshift.workers.contents import Readers, chunks, prepared, read_contents
 from nightshift.workers.failures import Outcome
 from nightshift.workers.stored_tokens import StoredTokens
 
@@ -22,7 +22,6 @@ __all__ = [
     "micro_batches",
     "narrow",
     "pair_name",
-    "prepared",
 ]
 
 # Pairs that are read and scored at a time, unless one group has more.
@@ -116,7 +115,10 @@ class GroupReader:
                 )
                 pairs.append(kept_pairs)
         return ReadGroups(
-            pairs=pairs, groups=groups, prepared=prepared(self.scorer, groups), failed=failed
+            pairs=pairs,
+            groups=groups,
+            prepared=prepared(self.scorer.prepare, groups),
+            failed=failed,
         )
 
     def _contents(
@@ -135,16 +137,6 @@ class GroupReader:
         by_query = self.shared_side == "query"
         query_id, item_id = (shared_id, other_id) if by_query else (other_id, shared_id)
         return self.queries[query_id], self.items[item_id]
-
-
-def prepared(scorer: Scorer, groups: Sequence[PairGroup]) -> PreparedGroups | InputError | None:
-    """Groups for the scorer, or why they cannot be prepared together; None of none."""
-    if not groups:
-        return None
-    try:
-        return scorer.prepare(groups)
-    except InputError as error:
-        return error
 
 
 def narrow(

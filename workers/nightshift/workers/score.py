@@ -15,7 +15,7 @@ from nightshift.stores.results_write import PairScoreRow, write_scores, write_ti
 from nightshift.stores.retries import record_notice_of_run
 from nightshift.stores.runs import RunRow
 from nightshift.stores.tallies import write_tallies
-from nightshift.workers.contents import ahead
+from nightshift.workers.contents import ahead, prepared
 from nightshift.workers.failures import Outcome, record_outcomes
 from nightshift.workers.groups import (
     GroupReader,
@@ -24,7 +24,6 @@ from nightshift.workers.groups import (
     micro_batches,
     narrow,
     pair_name,
-    prepared,
 )
 from nightshift.workers.progress import Progress
 from nightshift.workers.session import WorkerSession
@@ -135,7 +134,7 @@ class Scores:
                 self.progress.step()
 
     def _add_alone(self, pairs: list[Pair], group: PairGroup) -> None:
-        found = prepared(self.scorer, [group])
+        found = prepared(self.scorer.prepare, [group])
         try:
             self._score(ReadGroups(pairs=[pairs], groups=[group], prepared=found, failed=[]))
         except InputError as error:
