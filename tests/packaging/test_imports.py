@@ -39,12 +39,15 @@ def test_nothing_heavy_is_imported_before_it_is_needed(statement):
 
 def test_importing_the_worker_leaves_cuda_alone():
     """CUDA that was initialised before a fork is broken in the child."""
-    initialised = run_in_a_fresh_process(
-        "import sys, nightshift.workers.app\n"
-        "torch = sys.modules.get('torch'); print(bool(torch and torch.cuda.is_initialized()))"
+    begun = run_in_a_fresh_process(
+        # A machine without a GPU would not tell: it is never initialised there.
+        "import torch; begun = []; torch.cuda._lazy_init = lambda: begun.append('begun')\n"
+        "import nightshift.workers.app\n"
+        "print(begun)\n"
+        "torch.cuda.init(); print(begun)"
     )
 
-    assert initialised == "False"
+    assert begun.splitlines() == ["[]", "['begun']"]
 
 
 @pytest.mark.night
