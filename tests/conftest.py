@@ -27,11 +27,11 @@ for _name in [name for name in os.environ if name.startswith("NIGHTSHIFT_")]:
     del os.environ[_name]
 # Sources of the tests name images in other folders of theirs.
 os.environ["NIGHTSHIFT_IMAGE_ROOTS"] = tempfile.gettempdir()
-# Two processes run tests, and each has services beside it: threads of torch that share a core wait
+# Several processes run tests, each with services beside it: threads of torch that share a core wait
 # for each other at every barrier, and tests of models took ten times as long.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-# Long modules: begun last, one would keep a process busy while the other has nothing left to do.
+# Long modules: begun last, one would keep a process busy while the others have nothing left to do.
 _FIRST = ("workers", "benchmarks", "stores")
 
 _numbers = count(1)
