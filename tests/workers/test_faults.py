@@ -66,6 +66,7 @@ def test_a_second_worker_takes_part_at_once_and_a_killed_one_loses_nothing(
     assert night.rows("SELECT count(*) FROM failure") == [(0,)]
 
 
+@pytest.mark.night
 def test_a_frozen_worker_that_wakes_late_overwrites_nothing(night, scenes, embedder, scorer):
     zombie = night.worker()
     _index(night, scenes, embedder)
@@ -83,6 +84,7 @@ def test_a_frozen_worker_that_wakes_late_overwrites_nothing(night, scenes, embed
     assert night.rows("SELECT max(attempt) FROM job WHERE run_id = :r", r=run_id) == [(2,)]
 
 
+@pytest.mark.night
 def test_a_flushed_redis_loses_nothing(night, scenes, embedder, scorer):
     worker = night.worker()
     _index(night, scenes, embedder)
