@@ -7,7 +7,6 @@ from hashlib import sha256
 
 import numpy as np
 import pytest
-from _pytest.mark.structures import ParameterSet
 from numpy.typing import NDArray
 
 from nightshift.schema.errors import (
@@ -26,6 +25,7 @@ from tests.standalone_milvus import MilvusServer
 from tests.stores.damage import tear_index
 
 DIM = 24
+_IVF_AT_NIGHT = [pytest.param(k, marks=pytest.mark.night) for k in ("IVF_FLAT", "IVF_SQ8")]
 
 
 @pytest.fixture(
@@ -57,10 +57,6 @@ def share_of_own_found(store: VectorStore, index_type: str) -> float:
     keys = filled(store, name, 1200, index_type)
     found = store.search(name, unit(1200)[:100], 5)
     return sum(keys[n] in {hit.key for hit in hits} for n, hits in enumerate(found)) / 100
-
-
-def nights(*kinds: str) -> list[ParameterSet]:
-    return [pytest.param(kind, marks=pytest.mark.night) for kind in kinds]
 
 
 def filled(store: VectorStore, name: str, count: int, index_type: str = "FLAT") -> list[str]:
@@ -243,13 +239,14 @@ def test_a_missing_collection_is_named(store: VectorStore):
             attempt()
 
 
-@pytest.mark.parametrize("kind", ["HNSW", *nights("IVF_FLAT", "IVF_SQ8")])
+@pytest.mark.parametrize("kind", ["HNSW", *_IVF_AT_NIGHT])
 def test_an_approximate_index_finds_its_own_vectors(store: VectorStore, kind: str):
     assert share_of_own_found(store, kind) >= 0.95
 
 
+@pytest.mark.night
 @pytest.mark.milvus_standalone
-@pytest.mark.parametrize("kind", nights("IVF_PQ", "SCANN"))
+@pytest.mark.parametrize("kind", ["IVF_PQ", "SCANN"])
 def test_an_approximate_index_that_lite_has_not_finds_its_own_vectors(
     milvus_standalone: MilvusServer, kind: str
 ):
@@ -394,7 +391,7 @@ def test_a_server_that_stays_away_is_an_outage(stack: Stack):
     assert pickle.loads(pickle.dumps(caught.value)).service == "milvus"
 
 
-@pytest.mark.parametrize("kind", ["FLAT", "HNSW", *nights("IVF_FLAT", "IVF_SQ8")])
+@pytest.mark.parametrize("kind", ["FLAT", "HNSW", *_IVF_AT_NIGHT])
 def test_a_torn_index_is_mended_by_load_and_nothing_is_lost(
     stack: Stack, vector_store: VectorStore, kind: str
 ):
