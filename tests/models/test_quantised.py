@@ -1,13 +1,18 @@
 """Quantised checkpoints: loaded where their packages are, and read like any other."""
 
 import json
+from copy import deepcopy
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 from transformers import AutoProcessor, BitsAndBytesConfig, Qwen2_5_VLForConditionalGeneration
+from transformers.quantizers.quantizer_bnb_4bit import Bnb4BitHfQuantizer
 
 from nightshift.models.binding import engine_for
 from nightshift.models.describe import describe_scorer
@@ -29,6 +34,15 @@ GROUPS = [
 ]
 # Rows and columns that share a scale.
 _BLOCK = 32
+# Where AWQ keeps eight outputs in one number, lowest bits first.
+_AWQ_ORDER = [0, 2, 4, 6, 1, 3, 5, 7]
+_HAS_AWQ = find_spec("gptqmodel") is not None
+
+FEWER_BITS = [
+    "four_bits",
+    "eight_bits",
+    pytest.param("awq", marks=pytest.mark.skipif(not _HAS_AWQ, reason="needs nightshift[awq]")),
+]
 
 
 def load(folder: Path) -> Family:
@@ -55,9 +69,7 @@ def four_bits(qwen_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.fixture(scope="module")
 def eight_bits(qwen_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of the tiny model, the layers of its decoder in eight-bit floats with scales."""
-    folder = tmp_path_factory.mktemp("eight-bits")
-    for file in qwen_folder.iterdir():
-        (folder / file.name).write_bytes(file.read_bytes())
+    folder = copied(qwen_folder, tmp_path_factory.mktemp("eight-bits"))
     weights = {}
     for name, weight in load_file(qwen_folder / "model.safetensors").items():
         weights[name] = weight
@@ -81,6 +93,51 @@ def _in_blocks(weight: Tensor) -> tuple[Tensor, Tensor]:
     return stored.reshape(weight.shape), scales
 
 
+@pytest.fixture(scope="module")
+def awq(qwen_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the tiny model, the layers of its decoder in AWQ's four bits."""
+    folder = copied(qwen_folder, tmp_path_factory.mktemp("awq"))
+    weights = {}
+    for name, weight in load_file(qwen_folder / "model.safetensors").items():
+        if ".layers." in name and weight.ndim == 2:
+            stem = name.removesuffix("weight")
+            weights |= {f"{stem}{part}": stored for part, stored in _in_groups(weight).items()}
+        else:
+            weights[name] = weight
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    how = {
+        "quant_method": "awq",
+        "bits": 4,
+        "group_size": _BLOCK,
+        "zero_point": True,
+        "version": "gemm",
+        "modules_to_not_convert": ["lm_head", "model.visual"],
+    }
+    with_config(folder, quantization_config=how)
+    return folder
+
+
+def _in_groups(weight: Tensor) -> dict[str, Tensor]:
+    groups = weight.float().T.unflatten(0, (-1, _BLOCK))
+    low, high = groups.amin(1).clamp(max=0), groups.amax(1).clamp(min=0)
+    scales = (high - low) / 15
+    zeros = (-low / scales).round()
+    numbers = (groups / scales[:, None] + zeros[:, None]).round().clamp(0, 15).flatten(0, 1)
+    return {"qweight": _eights(numbers), "qzeros": _eights(zeros), "scales": scales.half()}
+
+
+def _eights(numbers: Tensor) -> Tensor:
+    eights = numbers.long().unflatten(1, (-1, 8))[:, :, _AWQ_ORDER]
+    whole = (eights << 4 * torch.arange(8)).sum(2)
+    return torch.where(whole < 2**31, whole, whole - 2**32).int()
+
+
+def copied(source: Path, folder: Path) -> Path:
+    for file in source.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    return folder
+
+
 def with_config(folder: Path, **changes: object) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, **changes}))
@@ -90,7 +147,7 @@ def test_four_bits_are_kept_in_memory(four_bits: Path) -> None:
     assert "Linear4bit" in repr(load(four_bits).decoder.feed_forwards[0])
 
 
-@pytest.mark.parametrize("bits", ["four_bits", "eight_bits"])
+@pytest.mark.parametrize("bits", FEWER_BITS)
 def test_fewer_bits_read_packed_what_they_read_whole_and_nearly_what_all_bits_read(
     bits: str, qwen: Family, request: pytest.FixtureRequest
 ) -> None:
@@ -103,7 +160,7 @@ def test_fewer_bits_read_packed_what_they_read_whole_and_nearly_what_all_bits_re
     assert 0 < abs(numbers(found) - exact).max() < 0.5
 
 
-@pytest.mark.parametrize("bits", ["four_bits", "eight_bits"])
+@pytest.mark.parametrize("bits", FEWER_BITS)
 def test_gates_are_measured_by_their_weights_not_by_what_is_stored_of_them(
     bits: str, qwen: Family, request: pytest.FixtureRequest
 ) -> None:
@@ -124,10 +181,51 @@ def test_a_quantised_head_is_refused(qwen_folder: Path, tmp_path: Path) -> None:
         load(tmp_path)
 
 
+def test_kernels_that_compute_in_another_precision_than_planned_are_refused(
+    four_bits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What AWQ does on a GPU, which bitsandbytes stands in for.
+    monkeypatch.setattr(Bnb4BitHfQuantizer, "update_dtype", lambda *_: torch.float16)
+
+    with pytest.raises(ModelError, match=r"in float16 here, not in float32 .* append @float16"):
+        load(four_bits)
+
+
+class _NoWeight(nn.Module):
+    """As layers of AWQ and GPTQ are: what is stored goes by other names."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.in_features = linear.in_features
+        self.qweight = linear.weight
+
+    def forward(self, states: Tensor) -> Tensor:
+        return functional.linear(states, self.qweight)
+
+
+def test_gates_without_a_weight_are_measured_all_the_same(qwen: Any) -> None:
+    model = deepcopy(qwen._model)
+    for layer in model.model.language_model.layers:
+        layer.mlp.gate_proj = _NoWeight(layer.mlp.gate_proj)
+
+    found = type(qwen)(model, qwen._processor, "some/model").decoder.gate_sizes
+
+    assert found == pytest.approx(qwen.decoder.gate_sizes)
+
+
+def test_a_head_without_a_weight_is_refused(qwen: Any) -> None:
+    model = deepcopy(qwen._model)
+    model.lm_head = _NoWeight(model.lm_head)
+
+    with pytest.raises(ModelError, match=r"some/model: its output head is quantised"):
+        type(qwen)(model, qwen._processor, "some/model")
+
+
+@pytest.mark.skipif(_HAS_AWQ, reason="the package is installed")
 def test_a_missing_package_is_named(qwen_folder: Path, tmp_path: Path) -> None:
-    for file in qwen_folder.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    with_config(tmp_path, quantization_config={"quant_method": "awq", "bits": 4})
+    with_config(
+        copied(qwen_folder, tmp_path), quantization_config={"quant_method": "awq", "bits": 4}
+    )
 
     with pytest.raises(ModelError, match=r"cannot be loaded: .*gptqmodel"):
         load(tmp_path)

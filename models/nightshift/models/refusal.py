@@ -1,15 +1,18 @@
 """How a model that cannot be loaded is told."""
 
+from collections.abc import Collection, Mapping
+from typing import Any
+
 from safetensors import SafetensorError
 
 from nightshift.schema.errors import ModelError
 
-__all__ = ["LOAD_ERRORS", "not_loaded"]
+__all__ = ["LOAD_ERRORS", "not_loaded", "refuse_gaps"]
 
 #: What transformers raises where files are missing, damaged or not its own.
 LOAD_ERRORS = (OSError, ValueError, KeyError, ImportError, SafetensorError)
 
-
+_NAMED = 3
 _OURS = "transformers"
 _OR_TRUST = ", or name it in NIGHTSHIFT_TRUSTED_MODELS if you trust its authors"
 
@@ -30,3 +33,26 @@ def not_loaded(spec: str, error: Exception, library: str = _OURS) -> ModelError:
             spec,
         )
     return ModelError(f"{spec} cannot be loaded: {error}", spec)
+
+
+def refuse_gaps(spec: str, told: Mapping[str, Collection[Any]]) -> None:
+    """Refuse a model of which some weights are not from its files: they would be random numbers.
+
+    Args:
+        spec: Of the model.
+        told: What `from_pretrained` returns with `output_loading_info`.
+
+    Raises:
+        ModelError: There are some.
+    """
+    gaps = [(name, "missing") for name in told["missing_keys"]]
+    gaps += [(name, "of another shape") for name, *_ in told["mismatched_keys"]]
+    if not gaps:
+        return
+    named = ", ".join(f"{name} is {why}" for name, why in sorted(gaps)[:_NAMED])
+    raise ModelError(
+        f"{spec} cannot be loaded: {len(gaps)} of its weights are not in its files as its "
+        f"configuration says ({named}{', …' if len(gaps) > _NAMED else ''}): fetch it again, or "
+        "choose a checkpoint that was saved as this class of model",
+        spec,
+    )

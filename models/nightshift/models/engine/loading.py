@@ -7,9 +7,10 @@ from transformers import AutoConfig, AutoProcessor, PreTrainedModel
 from transformers.utils.import_utils import is_flash_attn_2_available
 from transformers.utils.logging import disable_progress_bar
 
-from nightshift.models.refusal import LOAD_ERRORS, not_loaded
+from nightshift.models.refusal import LOAD_ERRORS, not_loaded, refuse_gaps
 from nightshift.models.spec import parse_spec
 from nightshift.models.upstream import pinned
+from nightshift.schema.errors import ModelError
 from nightshift.schema.models import ModelFacts
 
 __all__ = ["attention_for", "load_pretrained"]
@@ -36,7 +37,7 @@ def load_pretrained(
         The model in evaluation mode on its device, its processor, and its name for messages.
 
     Raises:
-        ModelError: It cannot be loaded.
+        ModelError: It cannot be loaded, or computes in another precision than was planned.
     """
     where = pinned(parse_spec(facts.spec).source)
     dtype = getattr(torch, facts.card["precision"])
@@ -49,13 +50,20 @@ def load_pretrained(
             with device:
                 model: Any = model_class(config)
         else:
-            model = model_class.from_pretrained(
+            # transformers only says that weights do not fit; they are refused by name instead.
+            loaded: Any = model_class.from_pretrained(
                 **where,
                 dtype=dtype,
                 attn_implementation=attention_for(model_class, device, dtype, causal=causal),
                 use_safetensors=True,
                 device_map={"": device} if quantised else None,
-            ).eval()
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
+            model, told = loaded
+            refuse_gaps(facts.spec, told)
+            _refuse_other_precision(facts.spec, model.config.dtype, dtype)
+            model.eval()
         processor = processor_class.from_pretrained(**where)
     except LOAD_ERRORS as error:
         raise not_loaded(facts.spec, error) from error
@@ -79,3 +87,14 @@ def attention_for(
     fits = device.type == "cuda" and dtype in {torch.bfloat16, torch.float16} and causal
     known = getattr(model_class, "_supports_flash_attn", False)
     return "flash_attention_2" if fits and known and is_flash_attn_2_available() else "sdpa"
+
+
+def _refuse_other_precision(spec: str, computed: torch.dtype, planned: torch.dtype) -> None:
+    """Some kernels do not heed what is asked for: AWQ's compute in float16 on a GPU."""
+    if computed != planned:
+        names = [str(dtype).removeprefix("torch.") for dtype in (computed, planned)]
+        raise ModelError(
+            f"{spec} would compute in {names[0]} here, not in {names[1]} as planned: append "
+            f"@{names[0]} to its specification",
+            spec,
+        )

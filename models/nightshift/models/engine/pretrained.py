@@ -208,14 +208,14 @@ def _feed_forward_norms(layers: Any) -> list[nn.Module] | None:  # noqa: ANN401 
 
 
 def _head(model: Any, name: str) -> Tensor:  # noqa: ANN401 - as above
-    weight: Tensor = model.get_output_embeddings().weight.detach()
-    if not _is_plain(weight):
+    weight = _plain_weight(model.get_output_embeddings())
+    if weight is None:
         raise ModelError(
             f"{name}: its output head is quantised, and logits are read in full precision: take a "
             "checkpoint that leaves the head out of the quantisation, as most do",
             name,
         )
-    return weight
+    return weight.detach()
 
 
 @torch.inference_mode()
@@ -225,8 +225,10 @@ def _gate_size(feed_forward: Any, like: Tensor) -> float:  # noqa: ANN401 - as a
         return 0.0
     if hasattr(feed_forward, "gate_proj"):
         gate = feed_forward.gate_proj
-        # What a quantised layer stores is no weight: what it makes of unit vectors is.
-        weight = gate.weight if _is_plain(gate.weight) else _applied(gate, like)
+        weight = _plain_weight(gate)
+        if weight is None:
+            # What a quantised layer stores is no weight: what it makes of unit vectors is.
+            weight = _applied(gate, like)
     else:
         # (experts, gate above up, width)
         weight = feed_forward.experts.gate_up_proj.chunk(2, dim=1)[0]
@@ -238,5 +240,8 @@ def _applied(linear: Any, like: Tensor) -> Tensor:  # noqa: ANN401 - as above
     return torch.cat([linear(some) for some in units.split(_UNITS)])
 
 
-def _is_plain(weight: Tensor) -> bool:
-    return type(weight) in {Tensor, nn.Parameter} and weight.dtype in _PLAIN
+def _plain_weight(linear: Any) -> Tensor | None:  # noqa: ANN401 - as above
+    """Of a layer that is not quantised; AWQ's and GPTQ's have no weight at all."""
+    weight: Tensor | None = getattr(linear, "weight", None)
+    plain = type(weight) in {Tensor, nn.Parameter}
+    return weight if plain and weight is not None and weight.dtype in _PLAIN else None
