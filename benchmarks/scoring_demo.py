@@ -19,8 +19,6 @@ from nightshift.stores.images import read_image
 
 __all__ = ["demo_case"]
 
-# Every so many groups, evenly spread: 1,000 pairs of the night's 8,000.
-_SPARED = 8
 _EMBEDDED_AT_A_TIME = 64
 
 
@@ -61,13 +59,13 @@ def demo_case(folder: Path, device: torch.device) -> Case:
         Asked(shared_side="query", shared=picture, others=tuple(captions[i] for i in found))
         for picture, found in zip(queried, best, strict=True)
     ]
-    asked = (*by_text[::_SPARED], *by_picture[::_SPARED])
+    asked = (*by_text, *by_picture)
     return Case(
         name="demo",
         queries_per_image=round(sum(len(one.others) for one in asked) / len(asked), 1),
         asked=asked,
         end_to_end=True,
-        n_loop=32,
+        n_loop=256,
     )
 
 
