@@ -92,7 +92,10 @@ def measure(
     work: list[Callable[[], object]] = [columns.loop, columns.batched, columns.ours]
     if cross_encoder is not None:
         margins = packed[:, 0] - packed[:, 1]
-        assert np.abs(cross_encoder() - margins).max() < 1e-3, "a fourth column of other prompts"
+        apart = np.abs(cross_encoder() - margins).max()
+        # It subtracts logits in the model's precision: only in float32 are they the same numbers.
+        exact = model.library.dtype == torch.float32
+        assert not exact or apart < 1e-3, f"a fourth column of other prompts: {apart:.3g} apart"
         work.append(cross_encoder)
     product, product_flops = _matrix_product(model)
     work.append(product)
@@ -256,6 +259,10 @@ def main(device: str, preset: str, rounds: int, as_json: bool, keep: Path | None
     def add(found: Iterator[Row]) -> None:
         for row in found:
             rows.append(row)
+            if keep is not None:
+                # Row by row: a run that is cut off keeps what it has measured.
+                kept[preset] = {**_provenance(model), "rounds": rounds, "rows": rows}
+                keep.write_text(json.dumps(kept, indent=1) + "\n")
             if not as_json:
                 print("  ".join(f"{name}={_short(value)}" for name, value in row.items()))
 
@@ -267,9 +274,6 @@ def main(device: str, preset: str, rounds: int, as_json: bool, keep: Path | None
             add(_rows(demo_scorer(chosen), [demo], rounds, Path(folder) / "demo"))
     if as_json:
         print(json.dumps(rows, indent=1))
-    if keep is not None:
-        kept[preset] = {**_provenance(model), "rounds": rounds, "rows": rows}
-        keep.write_text(json.dumps(kept, indent=1) + "\n")
     broken = broken_promises(rows, preset, on_cpu=chosen.type == "cpu")
     for line in broken:
         print(line, file=sys.stderr)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from transformers import (
+    AutoModelForImageTextToText,
     AutoProcessor,
     ProcessorMixin,
     Qwen2_5_VLConfig,
@@ -58,7 +59,8 @@ def build(preset: str, device: torch.device) -> Model:
         processor.image_processor.patch_size = _PUBLISHED_PATCH
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     with device:
-        model = Qwen2_5_VLForConditionalGeneration(config).eval().to(dtype)
+        # Not moved there afterwards: rotary frequencies stay in float32, as in a loaded model.
+        model = AutoModelForImageTextToText.from_config(config, dtype=dtype).eval()
     vision = config.vision_config
     side = TOKENS_PER_SIDE * vision.spatial_merge_size * vision.patch_size
     size = {"shortest_edge": side**2, "longest_edge": side**2}

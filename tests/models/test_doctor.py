@@ -181,6 +181,23 @@ def test_without_a_gpu_it_is_said_that_workers_use_the_cpu() -> None:
     assert (found.check, "workers use the CPU" in found.message) == ("gpu", True)
 
 
+def test_a_gpu_that_is_full_is_told_and_does_not_end_the_examination(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(_number: int) -> tuple[int, int]:
+        raise torch.AcceleratorError("CUDA error: out of memory")
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda _: "H100")
+    monkeypatch.setattr("torch.cuda.mem_get_info", full)
+
+    (found,) = examine_devices()
+
+    assert (found.check, found.level) == ("gpu", "warning")
+    assert "cuda:0 H100 cannot be asked for its memory" in found.message
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 def test_each_gpu_is_named_with_its_memory() -> None:

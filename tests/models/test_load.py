@@ -1,5 +1,6 @@
 """Choosing a device and loading onto it; what is not whole is refused."""
 
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -8,15 +9,22 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoConfig
 
+from nightshift.models import cache
+from nightshift.models.cache import ModelCache
+from nightshift.models.describe import describe_scorer, describe_vision
 from nightshift.models.load import (
     load_embedder,
+    load_family,
     load_scorer,
     pick_device,
     release_device_memory,
 )
+from nightshift.models.scorer import Scorer
 from nightshift.schema.errors import ConfigurationError, ModelError
 from nightshift.schema.runs import ScorerParams
+from tests.models.tiny_families import save_family
 
 
 def test_the_device_is_the_gpu_where_there_is_one() -> None:
@@ -36,6 +44,28 @@ def test_releasing_memory_does_not_initialise_cuda() -> None:
     release_device_memory()
 
     assert torch.cuda.is_initialized() == before
+
+
+def test_what_a_load_that_fails_leaves_behind_is_cleared_away_before_the_next(
+    qwen_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = describe_scorer(f"hf:{qwen_folder}@float32", ScorerParams())
+    models = ModelCache(device="cpu")
+    cleared = []
+    monkeypatch.setattr(cache, "release_device_memory", lambda: cleared.append(True))
+
+    def full(*_: object, **__: object) -> object:
+        raise torch.OutOfMemoryError("no room")
+
+    def load() -> Scorer:
+        return models.scorer(facts.spec, ScorerParams(), facts.fingerprint)
+
+    with monkeypatch.context() as patch, pytest.raises(torch.OutOfMemoryError):
+        patch.setattr(cache, "load_family", full)
+        load()
+    assert load() is load()
+
+    assert len(cleared) == 2
 
 
 @pytest.fixture(params=["embedder", "scorer"])
@@ -74,3 +104,43 @@ def test_a_model_whose_weights_have_other_shapes_than_configured_is_refused(
 
     with pytest.raises(ModelError, match=rf"{folder}.* is of another shape.*fetch it again"):
         load()
+
+
+def test_a_head_that_shares_its_weights_with_the_embedding_is_not_missed(
+    qwen_folder: Path, tmp_path: Path
+) -> None:
+    """Smaller published models leave it out of their files."""
+    folder = shutil.copytree(qwen_folder, tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    del weights["lm_head.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config["tie_word_embeddings"] = True
+    (folder / "config.json").write_text(json.dumps(config))
+
+    family = load_family(describe_scorer(f"hf:{folder}@float32", ScorerParams()), device="cpu")
+
+    assert torch.equal(family.decoder.head_weight, weights["model.embed_tokens.weight"])
+
+
+@pytest.mark.parametrize(
+    ("family", "part", "name"),
+    [
+        ("idefics3", "text_config", "hidden_size"),
+        ("qwen3_vl", "vision_config", "deepstack_visual_indexes"),
+    ],
+)
+def test_a_configuration_that_leaves_out_the_default_of_its_class_is_completed(
+    family: str, part: str, name: str, tmp_path: Path
+) -> None:
+    folder = save_family(family, tmp_path / family)
+    config = json.loads((folder / "config.json").read_text())
+    written = config[part].pop(name)
+    (folder / "config.json").write_text(json.dumps(config))
+    default = getattr(getattr(AutoConfig.for_model(**config), part), name)
+    assert written != default
+
+    dim = describe_vision(f"hf:{folder}", min_pixels=None, max_pixels=None).dim
+
+    width = config["text_config"].get("hidden_size", default)
+    assert dim == width * (1 + (len(default) if part == "vision_config" else 0))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoProcessor, BitsAndBytesConfig, Qwen2_5_VLForConditionalGeneration
 from transformers.quantizers.quantizer_bnb_4bit import Bnb4BitHfQuantizer
+from transformers.quantizers.quantizer_finegrained_fp8 import FineGrainedFP8HfQuantizer
 
 from nightshift.models.binding import engine_for
 from nightshift.models.describe import describe_scorer
@@ -111,7 +112,8 @@ def awq(qwen_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "group_size": _BLOCK,
         "zero_point": True,
         "version": "gemm",
-        "modules_to_not_convert": ["lm_head", "model.visual"],
+        # Published ones name it as it was called before transformers 5.
+        "modules_to_not_convert": ["visual"],
     }
     with_config(folder, quantization_config=how)
     return folder
@@ -167,6 +169,18 @@ def test_gates_are_measured_by_their_weights_not_by_what_is_stored_of_them(
     assert load(request.getfixturevalue(bits)).decoder.gate_sizes == pytest.approx(
         qwen.decoder.gate_sizes, rel=0.05
     )
+
+
+def test_eight_bit_floats_are_unpacked_for_their_kernels_would_be_fetched_as_code(
+    eight_bits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of its own accord transformers unpacks them where no GPU has such numbers.
+    monkeypatch.setattr(FineGrainedFP8HfQuantizer, "validate_environment", lambda *_, **__: None)
+
+    family = load(eight_bits)
+
+    assert "FP8" not in repr(family.decoder.feed_forwards[0])
+    assert {one.dtype for one in family.decoder.layers[0].parameters()} == {torch.float32}
 
 
 def test_a_quantised_head_is_refused(qwen_folder: Path, tmp_path: Path) -> None:
@@ -232,18 +246,20 @@ def test_a_missing_package_is_named(qwen_folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "dtype", "causal", "installed", "chosen"),
+    ("device", "capability", "dtype", "causal", "installed", "chosen"),
     [
-        ("cuda", torch.bfloat16, True, True, "flash_attention_2"),
-        ("cuda", torch.float16, True, True, "flash_attention_2"),
-        ("cuda", torch.bfloat16, True, False, "sdpa"),
-        ("cuda", torch.bfloat16, False, True, "sdpa"),
-        ("cuda", torch.float32, True, True, "sdpa"),
-        ("cpu", torch.bfloat16, True, True, "sdpa"),
+        ("cuda", (8, 0), torch.bfloat16, True, True, "flash_attention_2"),
+        ("cuda", (9, 0), torch.float16, True, True, "flash_attention_2"),
+        ("cuda", (8, 0), torch.bfloat16, True, False, "sdpa"),
+        ("cuda", (8, 0), torch.bfloat16, False, True, "sdpa"),
+        ("cuda", (8, 0), torch.float32, True, True, "sdpa"),
+        ("cuda", (7, 5), torch.float16, True, True, "sdpa"),
+        ("cpu", (8, 0), torch.bfloat16, True, True, "sdpa"),
     ],
 )
 def test_flash_attention_runs_where_it_is_installed_and_device_type_and_mask_allow(
     device: str,
+    capability: tuple[int, int],
     dtype: torch.dtype,
     causal: bool,
     installed: bool,
@@ -252,6 +268,7 @@ def test_flash_attention_runs_where_it_is_installed_and_device_type_and_mask_all
 ) -> None:
     module = "nightshift.models.engine.loading.is_flash_attn_2_available"
     monkeypatch.setattr(module, lambda: installed)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: capability)
 
     found = attention_for(
         Qwen2_5_VLForConditionalGeneration, torch.device(device), dtype, causal=causal

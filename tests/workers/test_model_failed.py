@@ -9,7 +9,8 @@ from nightshift.schema.errors import ModelError
 from nightshift.schema.states import RunState
 from nightshift.stores import runs
 from nightshift.stores.ledger import Ledger
-from nightshift.workers.do_job import _do_claimed
+from nightshift.workers import do_job
+from nightshift.workers.do_job import _do_claimed, _use_model
 from tests.stores.ledger_helpers import add_index_run, job_row, make_due
 
 _MISSING = ModelError("hf:/gone cannot be loaded: no such directory")
@@ -100,3 +101,32 @@ def test_a_zombie_ends_no_run(database, session):
 
     assert (_state(database, run_id), _failures(database)) == (RunState.RUNNING, [])
     assert job_row(database, run_id, 1).worker_id == "other"
+
+
+@pytest.mark.parametrize(
+    ("said", "ended"),
+    [
+        ("CUDA error: device-side assert triggered", [70]),
+        # Nothing is broken: a smaller batch, or another worker's end, makes room.
+        ("CUDA error: out of memory", []),
+        ("CUDA out of memory. Tried to allocate 2.00 GiB", []),
+        ("no such file", []),
+    ],
+)
+def test_a_load_that_breaks_the_gpu_s_context_ends_the_worker(
+    said, ended, database, session, monkeypatch
+):
+    def load(*_):
+        raise RuntimeError(said)
+
+    exits = []
+    monkeypatch.setattr(do_job.os, "_exit", exits.append)
+    session.models = SimpleNamespace(embedder=load)
+    run_id = add_index_run(database, n_jobs=1)
+    with database.begin() as connection:
+        run = runs.get_run(connection, run_id)
+
+    error = _use_model(session, run)
+
+    assert exits == ended
+    assert said in str(error)

@@ -127,15 +127,16 @@ class ModelCache:
                     "between this worker and the planner; make them the same or plan the run anew",
                     facts.spec,
                 )
-            self._make_room(facts)
+            weights = str(facts.card.get("weights", facts.fingerprint))
+            if weights != self._weights:
+                self._make_room()
             self._bound[bound] = load(facts)
+            # Only now: what a load that fails leaves behind is cleared away before the next one.
+            self._weights = weights
         self.loaded = fingerprint
         return cast("_M", self._bound[bound])
 
-    def _make_room(self, facts: ModelFacts) -> None:
-        weights = str(facts.card.get("weights", facts.fingerprint))
-        if weights == self._weights:
-            return
+    def _make_room(self) -> None:
         # First out, then in: two models of 7 B parameters do not fit one GPU.
         self.loaded, self._weights, self._family = None, None, None
         self._bound.clear()
@@ -143,7 +144,6 @@ class ModelCache:
         release_device_memory()
         # Only now: finding a GPU initialises CUDA.
         self.device = str(pick_device(self.device))
-        self._weights = weights
 
     def _shared(self, facts: ModelFacts) -> "Family":
         if self._family is None:

@@ -44,6 +44,8 @@ _EMBEDDER_VERSION = 1
 _SCORER_VERSION = 1
 _VISION_VERSION = 1
 
+# Families whose pictures have features for several layers.
+_DEEP = {"qwen3_vl", "qwen3_vl_moe"}
 _TRUNCATION = "each text to the model's context, with a notice"
 
 
@@ -154,21 +156,18 @@ def _describe_vision(
         "min_pixels": min_pixels,
         "max_pixels": max_pixels,
     }
-    text = config.get("text_config") or config
-    # Features for deeper layers stand behind the first ones.
-    n_deep = len(config.get("vision_config", {}).get("deepstack_visual_indexes", ()))
     return ModelFacts(
         kind="vision",
         spec=str(canonical),
         fingerprint=fingerprint(card),
         card=card,
-        dim=int(text["hidden_size"]) * (1 + n_deep),
+        # Features for deeper layers stand behind the first ones.
+        dim=_width(config) * (1 + _n_deep(config)),
     )
 
 
 def _describe_freeret(parsed: ModelSpec, params: EmbedderParams) -> ModelFacts:
     canonical, config, weights = _multimodal(parsed)
-    text = config.get("text_config") or config
     card = {
         "kind": "embedder",
         "library": "freeret",
@@ -184,7 +183,7 @@ def _describe_freeret(parsed: ModelSpec, params: EmbedderParams) -> ModelFacts:
         spec=str(canonical),
         fingerprint=fingerprint(card),
         card=card,
-        dim=int(text["hidden_size"]),
+        dim=_width(config),
     )
 
 
@@ -202,6 +201,29 @@ def _multimodal(parsed: ModelSpec) -> tuple[ModelSpec, dict[str, Any], dict[str,
         raise ModelError(f"{spec!r} is of family {model_type!r}; known scorers: {known}", spec)
     facts = {"family": model_type, **identity, "precision": precision}
     return replace(parsed, precision=precision), config, {**facts, "weights": fingerprint(facts)}
+
+
+def _width(config: dict[str, Any]) -> int:
+    text = config.get("text_config") or config
+    if "hidden_size" in text:
+        return int(text["hidden_size"])
+    return int(_whole(config).get_text_config().hidden_size)
+
+
+def _n_deep(config: dict[str, Any]) -> int:
+    """How many layers get visual features of their own (DeepStack)."""
+    if config["model_type"] not in _DEEP:
+        return 0
+    name = "deepstack_visual_indexes"
+    vision = config.get("vision_config", {})
+    return len(vision[name] if name in vision else getattr(_whole(config).vision_config, name))
+
+
+def _whole(config: dict[str, Any]) -> Any:  # noqa: ANN401 - transformers types it loosely
+    """With what files leave out because it is the default of their class."""
+    from transformers import AutoConfig  # noqa: PLC0415 - takes a second, and is rarely needed
+
+    return AutoConfig.for_model(**config)
 
 
 def _open_clip(spec: ModelSpec) -> tuple[dict[str, Any], int, int]:

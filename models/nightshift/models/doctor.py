@@ -44,13 +44,16 @@ def examine_devices() -> Iterator[Finding]:
                 message=f"none: workers use the CPU (PyTorch {torch.__version__})",
             )
     for number in range(torch.cuda.device_count()):
-        free, total = torch.cuda.mem_get_info(number)
-        yield Finding(
-            check="gpu",
-            level="ok",
-            message=f"cuda:{number} {torch.cuda.get_device_name(number)}, "
-            f"{free / 2**30:.0f} of {total / 2**30:.0f} GiB free",
-        )
+        name = f"cuda:{number} {torch.cuda.get_device_name(number)}"
+        try:
+            free, total = torch.cuda.mem_get_info(number)
+        except RuntimeError as error:
+            # Asking takes memory itself, and a device that one process has to itself.
+            message = f"{name} cannot be asked for its memory (is it full, or taken?): {error}"
+            yield Finding(check="gpu", level="warning", message=message)
+        else:
+            message = f"{name}, {free / 2**30:.0f} of {total / 2**30:.0f} GiB free"
+            yield Finding(check="gpu", level="ok", message=message)
 
 
 def examine_models(wanted: Iterable[ModelInUse]) -> Iterator[Finding]:

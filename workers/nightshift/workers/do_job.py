@@ -104,6 +104,7 @@ def _use_model(session: WorkerSession, run: RunRow) -> ModelError | None:
         raise
     except Exception as error:  # noqa: BLE001 - else the job would be offered again for ever
         _log.exception("run %d: its model did not load", run.id)
+        _end_if_broken(error)
         return ModelError(f"the model did not load: {type(error).__name__}: {error}")
     return None
 
@@ -144,12 +145,16 @@ def _do_claimed(
     except Exception as error:  # noqa: BLE001 - whatever it was, it is this job's and is recorded
         _log.exception("job %d of run %d failed", claim.job_id, claim.run_id)
         session.ledger.fail_attempt(claim, type(error).__name__, str(error))
-        if "CUDA error" in str(error):
-            # Such an error sticks to the process: every later forward would fail as well.
-            _log.critical("the GPU's context is broken; ending")
-            os._exit(70)
+        _end_if_broken(error)
     finally:
         session.in_hand = None
+
+
+def _end_if_broken(error: Exception) -> None:
+    """Such an error sticks to the process: every later load and forward would fail as well."""
+    if "CUDA error" in str(error) and "out of memory" not in str(error):
+        _log.critical("the GPU's context is broken; ending")
+        os._exit(70)
 
 
 def _hand_back(session: WorkerSession, claim: Claim, reason: str) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from nightshift.models.engine.family import Family, Rotary, Steps, VisualTokens
 from nightshift.models.engine.prompts import Part, PromptGroup, embed
 
-__all__ = ["Block", "Prefixes", "fold", "prefixes", "suffix_blocks", "take", "visibility"]
+__all__ = ["Block", "Prefixes", "prefixes", "suffix_blocks", "take", "visibility"]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -145,20 +145,6 @@ def visibility(prefixes: Sequence[int], prefix_length: int, length: int) -> Tens
         ],
         dim=3,
     )
-
-
-def fold(heads: Tensor, n_shared: int) -> Tensor:
-    """Put heads that ask the same keys one behind the other.
-
-    Args:
-        heads: (batch, heads, length, head width).
-        n_shared: Heads that answer.
-
-    Returns:
-        (batch, n_shared, heads / n_shared · length, head width).
-    """
-    folded: Tensor = heads.unflatten(1, (n_shared, -1)).flatten(2, 3)
-    return folded
 
 
 def take(rows: Tensor, places: Tensor) -> Tensor:

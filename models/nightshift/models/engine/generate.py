@@ -9,9 +9,10 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad, scaled_dot_product_attention
+from torch.nn.functional import pad
 
 from nightshift.models.engine.again import Again
+from nightshift.models.engine.attention import attend_causally, attend_masked
 from nightshift.models.engine.family import Embedded, Family, Steps, VisualTokens
 from nightshift.models.engine.prompts import Prompt, embed
 from nightshift.models.engine.reading import head_logits
@@ -176,13 +177,8 @@ class _Kept:
         self._keys[layer][:, :, self._end - 1 : self._end] = keys
         self._values[layer][:, :, self._end - 1 : self._end] = values
         holds = None if self._holds is None else self._holds[:, None, None, : self._end]
-        return scaled_dot_product_attention(
-            queries,
-            self._keys[layer][:, :, : self._end],
-            self._values[layer][:, :, : self._end],
-            attn_mask=holds,
-            enable_gqa=True,
-        )
+        keys, values = (kept[layer][:, :, : self._end] for kept in (self._keys, self._values))
+        return attend_masked(queries, keys, values, holds)
 
     def _beside(self, of_prompts: list[list[Tensor]]) -> list[Tensor]:
         """Layer by layer the prompts' keys, or values, beside each other, with room for more."""
@@ -205,9 +201,7 @@ def _into(keys: list[Tensor], values: list[Tensor]) -> _Attend:
     def attend(_layer: int, queries: Tensor, new_keys: Tensor, new_values: Tensor) -> Tensor:
         keys.append(new_keys)
         values.append(new_values)
-        return scaled_dot_product_attention(
-            queries, new_keys, new_values, is_causal=True, enable_gqa=True
-        )
+        return attend_causally(queries, new_keys, new_values)
 
     return attend
 

@@ -44,19 +44,25 @@ def load_pretrained(
     disable_progress_bar()
     try:
         config = AutoConfig.from_pretrained(**where)
-        # What is quantised is put together where it will stay; it moves no more.
-        quantised = getattr(config, "quantization_config", None) is not None
+        stored: dict[str, Any] | None = getattr(config, "quantization_config", None)
         if device.type == "meta":
             with device:
                 model: Any = model_class(config)
         else:
+            if stored:
+                _leave_out_at_any_depth(stored)
+                if stored.get("quant_method") == "fp8":
+                    # Kernels that keep it small are code, fetched from the hub as they run.
+                    stored["dequantize"] = True
             # transformers only says that weights do not fit; they are refused by name instead.
             loaded: Any = model_class.from_pretrained(
                 **where,
+                config=config,
                 dtype=dtype,
                 attn_implementation=attention_for(model_class, device, dtype, causal=causal),
                 use_safetensors=True,
-                device_map={"": device} if quantised else None,
+                # What is quantised is put together where it will stay; it moves no more.
+                device_map={"": device} if stored else None,
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
             )
@@ -67,7 +73,7 @@ def load_pretrained(
         processor = processor_class.from_pretrained(**where)
     except LOAD_ERRORS as error:
         raise not_loaded(facts.spec, error) from error
-    return model if quantised else model.to(device=device), processor, facts.spec
+    return model if stored else model.to(device=device), processor, facts.spec
 
 
 def attention_for(
@@ -85,6 +91,8 @@ def attention_for(
         causal: Whether no token of its prompts looks ahead.
     """
     fits = device.type == "cuda" and dtype in {torch.bfloat16, torch.float16} and causal
+    # Its kernels begin with Ampere.
+    fits = fits and torch.cuda.get_device_capability(device) >= (8, 0)
     known = getattr(model_class, "_supports_flash_attn", False)
     return "flash_attention_2" if fits and known and is_flash_attn_2_available() else "sdpa"
 
@@ -98,3 +106,15 @@ def _refuse_other_precision(spec: str, computed: torch.dtype, planned: torch.dty
             f"@{names[0]} to its specification",
             spec,
         )
+
+
+def _leave_out_at_any_depth(stored: dict[str, Any]) -> None:
+    """Let names of what is not quantised mean what they meant when they were written.
+
+    Before version 5 transformers looked for them anywhere in a module's name, and modules stood
+    less deep: Qwen2.5-VL in AWQ leaves out `visual`, which is `model.visual` now. Left as it is, it
+    would be taken for quantised, and found missing.
+    """
+    for key in ("modules_to_not_convert", "llm_int8_skip_modules"):
+        if names := stored.get(key):
+            stored[key] = [*names, *(rf"(?:.*\.)?{name}" for name in names)]

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad, scaled_dot_product_attention
+from torch.nn.functional import pad
 
-from nightshift.models.engine.blocks import Block, fold, prefixes, suffix_blocks, take
+from nightshift.models.engine.attention import attend_causally, attend_masked
+from nightshift.models.engine.blocks import Block, prefixes, suffix_blocks, take
 from nightshift.models.engine.enhancement import Watch, blend, correction, trigger_layers
 from nightshift.models.engine.family import Family, Steps, VisualTokens
 from nightshift.models.engine.packing import looks
@@ -66,7 +67,7 @@ class Lockstep:
         #: `group/suffix` of each prompt, in the order of everything below.
         self.places = [suffix.place for _, _, suffix in parts]
         #: The row of each prompt's prefix: all of a group start from the same one.
-        self._owners = [group for group, _, _ in parts]
+        self._own([group for group, _, _ in parts])
         #: What each prompt would look at again: the same for those that look at the same.
         self._looks = [look for *_, look in ordered]
         if enhancement.memory == "all":
@@ -133,9 +134,7 @@ class Lockstep:
             if last:
                 continue
             queries = self._steps.queries(layer, normed, rotary)
-            heads = scaled_dot_product_attention(
-                queries, keys, values, is_causal=True, enable_gqa=True
-            )
+            heads = attend_causally(queries, keys, values)
             states = self._steps.attended(layer, states, heads)
             x = self._steps.feed_forward_input(layer, states)
             f = self._decoder.feed_forwards[layer](x)
@@ -162,15 +161,12 @@ class Lockstep:
             visible = mask[:, 0].expand(len(block.ends), -1, -1)
             mask = take(visible, block.ends)[:, None]
         queries = self._steps.queries(layer, normed, rotary)
-        owners = [self._owners[i] for i in block.prompts]
         keys, values = (
-            torch.cat([_rows(ours[:, :, : block.prefix_length], owners), theirs], dim=2)
+            torch.cat([self._owned(ours[:, :, : block.prefix_length], block), theirs], dim=2)
             for ours, theirs in zip(memory, own, strict=True)
         )
-        folded = fold(queries, keys.shape[1])
-        mask = mask.repeat(1, 1, folded.shape[2] // mask.shape[2], 1)
-        heads = scaled_dot_product_attention(folded, keys, values, attn_mask=mask)
-        states = self._steps.attended(layer, states, heads.reshape(queries.shape))
+        heads = attend_masked(queries, keys, values, mask)
+        states = self._steps.attended(layer, states, heads)
         x = self._steps.feed_forward_input(layer, states)
         f = self._decoder.feed_forwards[layer](x)
         changed = [i for i, prompt in enumerate(block.prompts) if prompt in fired]
@@ -181,6 +177,21 @@ class Lockstep:
         block.states = f.add_(states)
         if not last:
             block.deepen(layer)
+
+    def _own(self, owners: list[int]) -> None:
+        """Say which row of the prefixes each prompt reads."""
+        self._owners = owners
+        # Made once: each time would be a wait for the device.
+        self._owner_rows = torch.tensor(owners, device=self._prefixes.states.device)
+
+    def _owned(self, of: Tensor, block: Block) -> Tensor:
+        """The rows that belong to the prompts of a block."""
+        prompts = slice(block.prompts.start, block.prompts.stop)
+        owners = self._owners[prompts]
+        if len(set(owners)) == 1:
+            # Most blocks are of one group: nothing to gather.
+            return of[owners[0]].expand(len(owners), -1, -1, -1)
+        return of.index_select(0, self._owner_rows[prompts])
 
     def _forks(self, fired: Sequence[int]) -> list[_Fork]:
         """The distinct ones that some prompts make, in their order."""
@@ -203,7 +214,7 @@ class Lockstep:
         for prompt in fired:
             self._owners[prompt] = places[self._owners[prompt], self._looks[prompt]]
         kept = sorted(set(self._owners))
-        self._owners = [kept.index(row) for row in self._owners]
+        self._own([kept.index(row) for row in self._owners])
         own.states, own.groups = states[kept], [groups[row] for row in kept]
 
     def _look(self, layer: int) -> None:
@@ -214,13 +225,6 @@ class Lockstep:
         for start in range(0, len(undecided), _LENS_ROWS):
             some = undecided[start : start + _LENS_ROWS]
             self._watch.look(layer, some, ends[some])
-
-
-def _rows(of: Tensor, places: Sequence[int]) -> Tensor:
-    if len(set(places)) == 1:
-        # Most blocks are of one group: nothing to gather.
-        return of[places[0]].expand(len(places), -1, -1, -1)
-    return of.index_select(0, torch.tensor(places, device=of.device))
 
 
 def _joined(memories: Sequence[_Memory]) -> _Memory:

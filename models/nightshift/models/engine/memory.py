@@ -11,6 +11,13 @@ from nightshift.schema.errors import InputError
 __all__ = ["TokenBudget"]
 
 _T = TypeVar("_T")
+#: Of memory that ran out below PyTorch's own allocator of a GPU, where errors have no type for it.
+_SIGNS = (
+    "can't allocate memory",
+    "_ALLOC_FAILED",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_NOT_INITIALIZED",
+)
 
 
 class TokenBudget:
@@ -73,8 +80,7 @@ def _fits(forward: Callable[[list[_T]], None], batch: list[_T]) -> bool:
     except torch.OutOfMemoryError:
         return False
     except RuntimeError as error:
-        # Neither the CPU's allocator nor the libraries below CUDA have a type of their own.
-        if any(sign in str(error) for sign in ("can't allocate memory", "_ALLOC_FAILED")):
+        if any(sign in str(error) for sign in _SIGNS):
             return False
         raise
     return True

@@ -89,7 +89,7 @@ class Pretrained:
             raise ModelError(f"{name}: the feed-forwards of {config.model_type} have no gate", name)
         why_not = self.not_packed or why_not_apart(config)
         self.steps = None if why_not else LlamaSteps(language)
-        self.decoder = _decoder(language, _head(model, name))
+        self.decoder = _decoder(language, _head(model, name), name)
         self.report = LoadReport(
             family=type(model).__name__,
             decoder=config.model_type,
@@ -188,12 +188,12 @@ def _stop_ids(generation: Any, tokenizer: Any) -> frozenset[int]:  # noqa: ANN40
     return frozenset(int(one) for one in (*several, tokenizer.eos_token_id) if one is not None)
 
 
-def _decoder(language: Any, head_weight: Tensor) -> Decoder:  # noqa: ANN401 - as above
+def _decoder(language: Any, head_weight: Tensor, name: str) -> Decoder:  # noqa: ANN401 - as above
     return Decoder(
         layers=list(language.layers),
         feed_forwards=[layer.mlp for layer in language.layers],
         feed_forward_norms=_feed_forward_norms(language.layers),
-        gate_sizes=[_gate_size(layer.mlp, language.norm.weight) for layer in language.layers],
+        gate_sizes=[_gate_size(layer.mlp, language.norm.weight, name) for layer in language.layers],
         norm=language.norm,
         head_weight=head_weight,
     )
@@ -219,7 +219,7 @@ def _head(model: Any, name: str) -> Tensor:  # noqa: ANN401 - as above
 
 
 @torch.inference_mode()
-def _gate_size(feed_forward: Any, like: Tensor) -> float:  # noqa: ANN401 - as above
+def _gate_size(feed_forward: Any, like: Tensor, name: str) -> float:  # noqa: ANN401 - as above
     """Mean absolute weight of a gate projection; of a mixture of experts, of all of theirs."""
     if like.is_meta:
         return 0.0
@@ -231,7 +231,14 @@ def _gate_size(feed_forward: Any, like: Tensor) -> float:  # noqa: ANN401 - as a
             weight = _applied(gate, like)
     else:
         # (experts, gate above up, width)
-        weight = feed_forward.experts.gate_up_proj.chunk(2, dim=1)[0]
+        experts = getattr(feed_forward.experts, "gate_up_proj", None)
+        if experts is None or not _is_plain(experts):
+            raise ModelError(
+                f"{name}: its experts are quantised in a way whose gates cannot be read: take a "
+                "checkpoint in FP8 or without quantisation",
+                name,
+            )
+        weight = experts.chunk(2, dim=1)[0]
     return float(weight.abs().mean(dtype=torch.float32))
 
 
@@ -243,5 +250,8 @@ def _applied(linear: Any, like: Tensor) -> Tensor:  # noqa: ANN401 - as above
 def _plain_weight(linear: Any) -> Tensor | None:  # noqa: ANN401 - as above
     """Of a layer that is not quantised; AWQ's and GPTQ's have no weight at all."""
     weight: Tensor | None = getattr(linear, "weight", None)
-    plain = type(weight) in {Tensor, nn.Parameter}
-    return weight if plain and weight is not None and weight.dtype in _PLAIN else None
+    return weight if weight is not None and _is_plain(weight) else None
+
+
+def _is_plain(weight: Tensor) -> bool:
+    return type(weight) in {Tensor, nn.Parameter} and weight.dtype in _PLAIN
