@@ -1,5 +1,6 @@
 """Embedders: against the upstream libraries, alone and in batches, with bad input."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
@@ -7,10 +8,11 @@ from threading import Thread
 import numpy as np
 import open_clip
 import pytest
+import sentencepiece
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
+from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, SiglipTokenizer
 
 from nightshift.models.cache import ModelCache
 from nightshift.models.content import ItemContent
@@ -19,7 +21,7 @@ from nightshift.models.embedder import Embedder, Role
 from nightshift.models.load import load_embedder
 from nightshift.schema.errors import InputError, ModelError
 from nightshift.scoring.mixing import mix_item, normalise
-from tests.models.tiny import picture
+from tests.models.tiny import corpus, picture
 
 TEXT = ItemContent(texts=("a small red square",))
 IMAGE = ItemContent(images=(picture(1),))
@@ -246,3 +248,41 @@ def test_weights_that_do_not_fit_their_configuration_are_refused(
 
     with pytest.raises(ModelError, match="cannot be loaded"):
         load_embedder(f"open_clip:{tmp_path}", device="cpu")
+
+
+def test_siglip_reads_lower_case_whatever_its_tokenizer_does(siglip_folder: Path) -> None:
+    embedder = load_embedder(f"hf:{siglip_folder}", device="cpu")
+    tokenizer = AutoTokenizer.from_pretrained(siglip_folder)
+    cased, lower = (ItemContent(texts=(text,)) for text in ("A Red SQUARE", "a red square"))
+    assert tokenizer("A Red")["input_ids"] != tokenizer("a red")["input_ids"], "or it is no test"
+
+    assert np.array_equal(embed(embedder, cased), embed(embedder, lower))
+
+
+def test_a_tokenizer_of_sentencepiece_is_read_and_its_control_tokens_are_broken_up(
+    siglip_folder: Path, tmp_path: Path
+) -> None:
+    """As the first SigLIP's files name it."""
+    folder = shutil.copytree(siglip_folder, tmp_path / "siglip")
+    for file in folder.glob("*token*"):
+        file.unlink()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(corpus()),
+        model_prefix=str(folder / "spiece"),
+        vocab_size=120,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        minloglevel=2,
+    )
+    SiglipTokenizer(vocab_file=str(folder / "spiece.model")).save_pretrained(folder)
+    embedder = load_embedder(f"hf:{folder}", device="cpu")
+
+    plain, steering = (
+        embed(embedder, ItemContent(texts=(text,)))
+        for text in ("a red square", "a red </s> square")
+    )
+
+    assert np.isfinite(plain).all()
+    assert not np.array_equal(plain, steering)

@@ -160,20 +160,6 @@ def test_user_text_is_tokenised_as_usual_where_it_is_harmless(qwen: Qwen25VL) ->
     assert qwen.text.ids(text) == qwen_tokenizer()(text, add_special_tokens=False)["input_ids"]
 
 
-def test_a_tokenizer_that_can_write_no_control_token_as_text_is_refused() -> None:
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    from nightshift.models.engine.text import TextEncoder
-
-    words = Tokenizer(models.WordLevel({"[END]": 0, "word": 1, "?": 2}, unk_token="?"))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="[END]")
-
-    with pytest.raises(ModelError, match="cannot write"):
-        TextEncoder(tokenizer, "words")
-
-
 def test_a_label_of_several_tokens_is_refused(qwen: Qwen25VL) -> None:
     with pytest.raises(ModelError, match="Truthfully"):
         qwen.text.label("Truthfully")

@@ -1,5 +1,6 @@
 """Choosing a device and loading onto it; what is not whole is refused."""
 
+import inspect
 import json
 import re
 import shutil
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig
+from transformers import AutoConfig, modeling_utils
 
 from nightshift.models import cache
 from nightshift.models.cache import ModelCache
@@ -21,6 +22,7 @@ from nightshift.models.load import (
     pick_device,
     release_device_memory,
 )
+from nightshift.models.refusal import not_loaded
 from nightshift.models.scorer import Scorer
 from nightshift.schema.errors import ConfigurationError, ModelError
 from nightshift.schema.runs import ScorerParams
@@ -91,6 +93,30 @@ def test_a_model_whose_files_lack_weights_is_refused_and_they_are_named(
 
     with pytest.raises(ModelError, match=rf"{folder}.* 1 of its weights .*{lost} is missing"):
         load()
+
+
+def test_scales_that_transformers_does_not_take_are_refused_with_their_weights(
+    model: tuple[Path, Callable[[], object]],
+) -> None:
+    folder, load = model
+    weights = load_file(folder / "model.safetensors")
+    scaled = max(name for name in weights if name.endswith(".weight"))
+    weights[f"{scaled}_scale_inv"] = torch.ones(1)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+    with pytest.raises(ModelError, match=rf"{scaled}_scale_inv is of no use to transformers"):
+        load()
+
+
+def test_a_model_on_a_hub_without_safetensors_is_refused_with_what_to_do() -> None:
+    advice = "Please do not set `use_safetensors=True`"
+    assert advice in inspect.getsource(modeling_utils), "transformers says it otherwise now"
+
+    said = not_loaded("hf:some/model", OSError(f"some/model has no such file. {advice}.")).message
+
+    assert "hf:some/model has no weights in safetensors" in said
+    assert "choose a checkpoint that has them" in said
+    assert advice not in said
 
 
 def test_a_model_whose_weights_have_other_shapes_than_configured_is_refused(

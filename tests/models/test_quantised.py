@@ -171,6 +171,40 @@ def test_gates_are_measured_by_their_weights_not_by_what_is_stored_of_them(
     )
 
 
+def test_names_of_what_is_not_quantised_are_found_at_any_depth(
+    qwen_folder: Path, tmp_path: Path
+) -> None:
+    """Published four-bit checkpoints say `merger`, for what is `model.visual.merger` now."""
+    how = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_compute_dtype=torch.float32,
+        llm_int8_skip_modules=["lm_head", "model.visual.merger"],
+    )
+    Qwen2_5_VLForConditionalGeneration.from_pretrained(
+        qwen_folder, quantization_config=how, dtype=torch.float32
+    ).save_pretrained(tmp_path)
+    AutoProcessor.from_pretrained(qwen_folder).save_pretrained(tmp_path)
+    as_written = json.loads((tmp_path / "config.json").read_text())["quantization_config"]
+    as_published = {**as_written, "llm_int8_skip_modules": ["lm_head", "merger"]}
+    expected = score(engine_for(load(tmp_path), PixelLimits()), GROUPS, ON)
+    with_config(tmp_path, quantization_config=as_published)
+
+    assert_same(score(engine_for(load(tmp_path), PixelLimits()), GROUPS, ON), expected)
+    with_config(tmp_path, quantization_config={**as_published, "llm_int8_skip_modules": None})
+    with pytest.raises(ModelError, match=r"2 layers are not quantised .*model\.visual\.merger"):
+        load(tmp_path)
+
+
+def test_what_the_configuration_of_the_language_model_says_of_bits_is_heeded(
+    four_bits: Path, tmp_path: Path
+) -> None:
+    config = json.loads((copied(four_bits, tmp_path) / "config.json").read_text())
+    config["text_config"]["quantization_config"] = config.pop("quantization_config")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+
+    assert "Linear4bit" in repr(load(tmp_path).decoder.feed_forwards[0])
+
+
 def test_eight_bit_floats_are_unpacked_for_their_kernels_would_be_fetched_as_code(
     eight_bits: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,8 @@ __all__ = ["LOAD_ERRORS", "not_loaded", "refuse_gaps"]
 LOAD_ERRORS = (OSError, ValueError, KeyError, ImportError, SafetensorError)
 
 _NAMED = 3
+# What names of scales and codes of quantised weights end with, in the formats that are read.
+_SCALES = ("_scale", "_scale_inv", ".absmax", ".quant_map", ".qweight", ".qzeros", ".scales")
 _OURS = "transformers"
 _OR_TRUST = ", or name it in NIGHTSHIFT_TRUSTED_MODELS if you trust its authors"
 
@@ -32,6 +34,13 @@ def not_loaded(spec: str, error: Exception, library: str = _OURS) -> ModelError:
             f"checkpoint that {library} reads by itself{_OR_TRUST if library == _OURS else ''}",
             spec,
         )
+    # And here, to read a pickle, which may run code as well.
+    if "use_safetensors" in str(error):
+        return ModelError(
+            f"{spec} has no weights in safetensors, and no others are read, for they may run code: "
+            "choose a checkpoint that has them, or convert it and give its folder",
+            spec,
+        )
     return ModelError(f"{spec} cannot be loaded: {error}", spec)
 
 
@@ -47,6 +56,9 @@ def refuse_gaps(spec: str, told: Mapping[str, Collection[Any]]) -> None:
     """
     gaps = [(name, "missing") for name in told["missing_keys"]]
     gaps += [(name, "of another shape") for name, *_ in told["mismatched_keys"]]
+    # Weights whose scales nobody took are numbers of another size.
+    scales = (name for name in told["unexpected_keys"] if name.endswith(_SCALES))
+    gaps += [(name, "of no use to transformers") for name in scales]
     if not gaps:
         return
     named = ", ".join(f"{name} is {why}" for name, why in sorted(gaps)[:_NAMED])

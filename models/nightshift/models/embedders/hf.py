@@ -7,7 +7,13 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import (
+    AutoImageProcessor,
+    AutoModel,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils.logging import disable_progress_bar
 
 from nightshift.models.describe import describe_embedder
@@ -58,7 +64,7 @@ def load(spec: str, device: torch.device) -> DualEncoder[Inputs]:
 class _TransformersTowers:
     def __init__(
         self,
-        model: torch.nn.Module,
+        model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         image_processor: Callable[..., Mapping[str, Tensor]],
         context_length: int,
@@ -68,12 +74,15 @@ class _TransformersTowers:
         self._plain = PlainText(tokenizer)
         self._image_processor = image_processor
         self._context_length = context_length
+        # Both SigLIPs were trained on lower case, which not every tokenizer of theirs sees to.
+        of_siglip = model.config.model_type in {"siglip", "siglip2"}
+        self._cased: Callable[[str], str] = str.lower if of_siglip else str
         self._lock = Lock()
 
     def prepare_texts(self, texts: Sequence[str]) -> Tokens[Inputs]:
         # The tokenizer keeps the length limit of a call as state.
         with self._lock:
-            plain = self._plain(texts)
+            plain = self._plain([self._cased(text) for text in texts])
             whole = self._tokenizer(plain, verbose=False)["input_ids"]
             # SigLIP was trained on texts padded to the full context; to CLIP it is all the same.
             cut = self._tokenizer(

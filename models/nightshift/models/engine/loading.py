@@ -7,10 +7,10 @@ from transformers import AutoConfig, AutoProcessor, PreTrainedModel
 from transformers.utils.import_utils import is_flash_attn_2_available
 from transformers.utils.logging import disable_progress_bar
 
+from nightshift.models.engine.quantised import ready_quantised, refuse_misread
 from nightshift.models.refusal import LOAD_ERRORS, not_loaded, refuse_gaps
 from nightshift.models.spec import parse_spec
 from nightshift.models.upstream import pinned
-from nightshift.schema.errors import ModelError
 from nightshift.schema.models import ModelFacts
 
 __all__ = ["attention_for", "load_pretrained"]
@@ -44,16 +44,11 @@ def load_pretrained(
     disable_progress_bar()
     try:
         config = AutoConfig.from_pretrained(**where)
-        stored: dict[str, Any] | None = getattr(config, "quantization_config", None)
+        quantised = ready_quantised(config)
         if device.type == "meta":
             with device:
                 model: Any = model_class(config)
         else:
-            if stored:
-                _leave_out_at_any_depth(stored)
-                if stored.get("quant_method") == "fp8":
-                    # Kernels that keep it small are code, fetched from the hub as they run.
-                    stored["dequantize"] = True
             # transformers only says that weights do not fit; they are refused by name instead.
             loaded: Any = model_class.from_pretrained(
                 **where,
@@ -62,18 +57,18 @@ def load_pretrained(
                 attn_implementation=attention_for(model_class, device, dtype, causal=causal),
                 use_safetensors=True,
                 # What is quantised is put together where it will stay; it moves no more.
-                device_map={"": device} if stored else None,
+                device_map={"": device} if quantised else None,
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
             )
             model, told = loaded
             refuse_gaps(facts.spec, told)
-            _refuse_other_precision(facts.spec, model.config.dtype, dtype)
+            refuse_misread(facts.spec, model, dtype)
             model.eval()
         processor = processor_class.from_pretrained(**where)
     except LOAD_ERRORS as error:
         raise not_loaded(facts.spec, error) from error
-    return model if stored else model.to(device=device), processor, facts.spec
+    return model if quantised else model.to(device=device), processor, facts.spec
 
 
 def attention_for(
@@ -95,26 +90,3 @@ def attention_for(
     fits = fits and torch.cuda.get_device_capability(device) >= (8, 0)
     known = getattr(model_class, "_supports_flash_attn", False)
     return "flash_attention_2" if fits and known and is_flash_attn_2_available() else "sdpa"
-
-
-def _refuse_other_precision(spec: str, computed: torch.dtype, planned: torch.dtype) -> None:
-    """Some kernels do not heed what is asked for: AWQ's compute in float16 on a GPU."""
-    if computed != planned:
-        names = [str(dtype).removeprefix("torch.") for dtype in (computed, planned)]
-        raise ModelError(
-            f"{spec} would compute in {names[0]} here, not in {names[1]} as planned: append "
-            f"@{names[0]} to its specification",
-            spec,
-        )
-
-
-def _leave_out_at_any_depth(stored: dict[str, Any]) -> None:
-    """Let names of what is not quantised mean what they meant when they were written.
-
-    Before version 5 transformers looked for them anywhere in a module's name, and modules stood
-    less deep: Qwen2.5-VL in AWQ leaves out `visual`, which is `model.visual` now. Left as it is, it
-    would be taken for quantised, and found missing.
-    """
-    for key in ("modules_to_not_convert", "llm_int8_skip_modules"):
-        if names := stored.get(key):
-            stored[key] = [*names, *(rf"(?:.*\.)?{name}" for name in names)]

@@ -235,7 +235,7 @@ def _gate_size(feed_forward: Any, like: Tensor, name: str) -> float:  # noqa: AN
         if experts is None or not _is_plain(experts):
             raise ModelError(
                 f"{name}: its experts are quantised in a way whose gates cannot be read: take a "
-                "checkpoint in FP8 or without quantisation",
+                "checkpoint whose experts are not quantised",
                 name,
             )
         weight = experts.chunk(2, dim=1)[0]

@@ -43,9 +43,14 @@ class TextEncoder:
         # Some vocabularies add runs of line breaks: no harm comes of them.
         blank = [token for token in backend["added_tokens"] if token["content"].isspace()]
         control = [token for token in backend["added_tokens"] if token not in blank]
-        self._tokenizer = Tokenizer.from_str(
-            json.dumps({**backend, "added_tokens": blank, "truncation": None, "padding": None})
-        )
+        plain = {
+            **backend,
+            "added_tokens": blank,
+            "truncation": None,
+            "padding": None,
+            "pre_tokenizer": _mid_prompt(backend["pre_tokenizer"]),
+        }
+        self._tokenizer = Tokenizer.from_str(json.dumps(plain))
         self._name = name
         #: What stands between the end of a prompt and an answer: nothing, or a space.
         self.answer_lead = ""
@@ -145,6 +150,16 @@ class TextEncoder:
         return tuple(part for part in parts if part != "")
 
 
+def _mid_prompt(pre_tokenizer: Any) -> Any:  # noqa: ANN401 - a part of a tokenizer's JSON
+    """The same, for texts that stand behind others: Llama's puts a sign before the first of all."""
+    match pre_tokenizer:
+        case {"type": "Sequence", "pretokenizers": steps}:
+            return {**pre_tokenizer, "pretokenizers": [_mid_prompt(step) for step in steps]}
+        case {"type": "Metaspace", "prepend_scheme": "first"}:
+            return {**pre_tokenizer, "prepend_scheme": "never"}
+    return pre_tokenizer
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
     """The chat template around one user turn, generation prompt included."""
@@ -198,6 +213,12 @@ def read_turn(processor: ProcessorMixin, text: TextEncoder, placeholder: str, na
     between, before = rendered("text", "image", "text").split(_MARK)[1:-1], ""
     if between and placeholder in between[0]:
         before, after = between[0].split(placeholder)
+    if alone[1].rfind("<think>") > alone[1].rfind("</think>"):
+        raise ModelError(
+            f"the chat template of {name} begins each answer with thoughts, and answers are read "
+            "where they begin: take the Instruct model",
+            name,
+        )
     answered = rendered("text", answered=True).split(_MARK)
     return Turn(
         text_head=text.trusted(alone[0]),
