@@ -13,8 +13,17 @@ __all__ = ["LOAD_ERRORS", "not_loaded", "refuse_gaps"]
 LOAD_ERRORS = (OSError, ValueError, KeyError, ImportError, SafetensorError)
 
 _NAMED = 3
-# What names of scales and codes of quantised weights end with, in the formats that are read.
-_SCALES = ("_scale", "_scale_inv", ".absmax", ".quant_map", ".qweight", ".qzeros", ".scales")
+# What names of scales and codes of quantised weights end with; activations have scales too, which
+# may be left.
+_SCALES = (
+    "_scale_inv",
+    ".weight_scale",
+    ".absmax",
+    ".quant_map",
+    ".qweight",
+    ".qzeros",
+    ".scales",
+)
 _OURS = "transformers"
 _OR_TRUST = ", or name it in NIGHTSHIFT_TRUSTED_MODELS if you trust its authors"
 
