@@ -73,6 +73,35 @@ def test_a_run_keeps_every_option_of_its_method(rerank, database):
     assert (asked.scorer.framing, asked.fusion, asked.quantum) == ("freeret_yes_no", 0, 0)
 
 
+def test_what_is_asked_twice_compared_and_bounded_is_stored_too(rerank, database):
+    twice, _ = _planned(rerank, database, "--debias", "swap", "--method", "freeret")
+    turned, _ = _planned(rerank, database, "--symmetrise", "--method", "indexmllm")
+    odds, _ = _planned(rerank, database, "--subtract-prior", "--method", "freeret")
+    bounded, _ = _planned(
+        rerank, database, "--compare", "0.5", "--min-pixels", "3136", "--max-pixels", "50176"
+    )
+
+    assert twice.scorer.debias == "swap"
+    assert turned.scorer.symmetrise
+    assert odds.scorer.subtract_prior
+    assert bounded.compare == 0.5
+    assert (bounded.scorer.min_pixels, bounded.scorer.max_pixels) == (3136, 50_176)
+
+
+def test_a_run_goes_ahead_of_others_and_knows_its_judgements(rerank, database, tmp_path):
+    judgements = tmp_path / "qrels.txt"
+    judgements.write_text("a 0 item-1 3\n")
+
+    planned = json.loads(rerank("--priority", "2", "--qrels", str(judgements), "--json").stdout)
+
+    with database.begin() as connection:
+        run = {"run": planned["run_id"]}
+        priority = connection.execute(text("SELECT priority FROM run WHERE id = :run"), run)
+        assert priority.scalar_one() == 2
+        found = text("SELECT relevance FROM qrel JOIN run USING (query_set_id) WHERE run.id = :run")
+        assert connection.execute(found, run).scalars().all() == [3]
+
+
 def test_named_parameters_of_the_enhancement_are_stored_and_name_another_scorer(rerank, database):
     planned = partial(_planned, rerank, database)
 

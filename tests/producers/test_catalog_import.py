@@ -630,6 +630,29 @@ def test_fields_are_mapped_and_pictures_in_cells_kept_by_the_command(nightshift,
     assert list((tmp_path / "data" / "blobs").rglob("*"))
 
 
+def test_what_a_source_no_longer_names_is_gone_where_the_command_says_so(nightshift, tmp_path):
+    rows = [{"id": "a", "text": "x"}, {"id": "b", "text": "y"}]
+    nightshift("catalog", "import", "shop", write_jsonl(tmp_path / "t.jsonl", rows))
+    fewer = write_jsonl(tmp_path / "t.jsonl", rows[:1])
+
+    def live(*options: str) -> int:
+        assert nightshift("catalog", "import", "shop", fewer, *options).exit_code == 0
+        return json.loads(nightshift("catalog", "show", "shop", "--json").stdout)["live"]
+
+    assert live() == 2
+    assert live("--prune") == 1
+
+
+def test_pictures_are_left_for_the_worker_to_decode_where_the_command_says_so(nightshift, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    source = write_jsonl(tmp_path / "t.jsonl", [{"id": "a", "image": "broken.png"}])
+
+    looked_at = nightshift("catalog", "import", "careful", source)
+    left = nightshift("catalog", "import", "quick", source, "--no-verify")
+
+    assert (looked_at.exit_code, left.exit_code) == (7, 0)
+
+
 def test_catalogues_are_listed_with_what_they_hold(nightshift, tmp_path):
     source = write_jsonl(tmp_path / "t.jsonl", [{"id": "a", "text": "x"}])
     nightshift("catalog", "import", "a[shop]", source)
