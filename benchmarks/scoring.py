@@ -256,22 +256,24 @@ def main(device: str, preset: str, rounds: int, as_json: bool, keep: Path | None
     model = build(preset, chosen)
     rows: list[Row] = []
 
-    def add(found: Iterator[Row]) -> None:
+    def add(name: str, scored: Model, found: Iterator[Row]) -> None:
+        of_model: list[Row] = []
         for row in found:
             rows.append(row)
+            of_model.append(row)
             if keep is not None:
                 # Row by row: a run that is cut off keeps what it has measured.
-                kept[preset] = {**_provenance(model), "rounds": rounds, "rows": rows}
+                kept[name] = {**_provenance(scored), "rounds": rounds, "rows": of_model}
                 keep.write_text(json.dumps(kept, indent=1) + "\n")
             if not as_json:
                 print("  ".join(f"{name}={_short(value)}" for name, value in row.items()))
 
     with TemporaryDirectory() as folder:
         drawn = cases(model.side, lambda text: len(model.stock.text.ids(text)))
-        add(_rows(model, drawn, rounds, Path(folder) / "drawn"))
+        add(preset, model, _rows(model, drawn, rounds, Path(folder) / "drawn"))
         if preset == "tiny":
-            demo = demo_case(Path(folder) / "pictures", chosen)
-            add(_rows(demo_scorer(chosen), [demo], rounds, Path(folder) / "demo"))
+            case, scorer = demo_case(Path(folder) / "pictures", chosen), demo_scorer(chosen)
+            add("demo", scorer, _rows(scorer, [case], rounds, Path(folder) / "demo"))
     if as_json:
         print(json.dumps(rows, indent=1))
     broken = broken_promises(rows, preset, on_cpu=chosen.type == "cpu")

@@ -251,6 +251,7 @@ def _hf_embedder(spec: ModelSpec) -> tuple[dict[str, Any], int, int]:
         case "siglip" | "siglip2":
             dim = text.get("projection_size") or text.get("hidden_size", 768)
             context = text.get("max_position_embeddings", 64)
+            # Both were trained on it, and not every tokenizer of theirs sees to it.
             identity = {**identity, "case": "lower"}
         case model_type if model_type == "clip" or "projection_dim" in config:
             dim = config.get("projection_dim", 512)

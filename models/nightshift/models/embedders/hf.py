@@ -7,13 +7,7 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import (
-    AutoImageProcessor,
-    AutoModel,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
 from nightshift.models.describe import describe_embedder
@@ -56,7 +50,11 @@ def load(spec: str, device: torch.device) -> DualEncoder[Inputs]:
     if not (hasattr(model, "get_text_features") and hasattr(model, "get_image_features")):
         raise ModelError(f"{spec} gives no text and image features: it is no embedder", spec)
     towers = _TransformersTowers(
-        model.to(device).eval(), tokenizer, image_processor, int(facts.card["context_length"])
+        model.to(device).eval(),
+        tokenizer,
+        image_processor,
+        int(facts.card["context_length"]),
+        str.lower if facts.card.get("case") == "lower" else str,
     )
     return DualEncoder(towers, facts)
 
@@ -64,19 +62,18 @@ def load(spec: str, device: torch.device) -> DualEncoder[Inputs]:
 class _TransformersTowers:
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: torch.nn.Module,
         tokenizer: PreTrainedTokenizerBase,
         image_processor: Callable[..., Mapping[str, Tensor]],
         context_length: int,
+        cased: Callable[[str], str],
     ) -> None:
         self._model = model
         self._tokenizer = tokenizer
         self._plain = PlainText(tokenizer)
         self._image_processor = image_processor
         self._context_length = context_length
-        # Both SigLIPs were trained on lower case, which not every tokenizer of theirs sees to.
-        of_siglip = model.config.model_type in {"siglip", "siglip2"}
-        self._cased: Callable[[str], str] = str.lower if of_siglip else str
+        self._cased = cased
         self._lock = Lock()
 
     def prepare_texts(self, texts: Sequence[str]) -> Tokens[Inputs]:
