@@ -1,6 +1,7 @@
 """Quantised checkpoints: loaded where their packages are, and read like any other."""
 
 import json
+import shutil
 from copy import deepcopy
 from importlib.util import find_spec
 from pathlib import Path
@@ -53,24 +54,19 @@ def load(folder: Path) -> Family:
 @pytest.fixture(scope="module")
 def four_bits(qwen_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of the tiny model, its linear layers in four bits by bitsandbytes."""
-    folder = tmp_path_factory.mktemp("four-bits")
     how = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_compute_dtype=torch.float32,
         llm_int8_skip_modules=["lm_head"],
     )
-    Qwen2_5_VLForConditionalGeneration.from_pretrained(
-        qwen_folder, quantization_config=how, dtype=torch.float32
-    ).save_pretrained(folder)
-    AutoProcessor.from_pretrained(qwen_folder).save_pretrained(folder)
-    return folder
+    return saved(qwen_folder, tmp_path_factory.mktemp("four-bits"), how)
 
 
 @pytest.fixture(scope="module")
 def eight_bits(qwen_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of the tiny model, the layers of its decoder in eight-bit floats with scales."""
-    folder = copied(qwen_folder, tmp_path_factory.mktemp("eight-bits"))
+    folder = shutil.copytree(qwen_folder, tmp_path_factory.mktemp("eight-bits") / "model")
     weights = {}
     for name, weight in load_file(qwen_folder / "model.safetensors").items():
         weights[name] = weight
@@ -97,7 +93,7 @@ def _in_blocks(weight: Tensor) -> tuple[Tensor, Tensor]:
 @pytest.fixture(scope="module")
 def awq(qwen_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of the tiny model, the layers of its decoder in AWQ's four bits."""
-    folder = copied(qwen_folder, tmp_path_factory.mktemp("awq"))
+    folder = shutil.copytree(qwen_folder, tmp_path_factory.mktemp("awq") / "model")
     weights = {}
     for name, weight in load_file(qwen_folder / "model.safetensors").items():
         if ".layers." in name and weight.ndim == 2:
@@ -134,9 +130,13 @@ def _eights(numbers: Tensor) -> Tensor:
     return torch.where(whole < 2**31, whole, whole - 2**32).int()
 
 
-def copied(source: Path, folder: Path) -> Path:
-    for file in source.iterdir():
-        (folder / file.name).write_bytes(file.read_bytes())
+def saved(qwen_folder: Path, folder: Path, how: BitsAndBytesConfig) -> Path:
+    """The tiny model as bitsandbytes stores it."""
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+        qwen_folder, quantization_config=how, dtype=torch.float32
+    )
+    model.save_pretrained(folder)
+    AutoProcessor.from_pretrained(qwen_folder).save_pretrained(folder)
     return folder
 
 
@@ -180,10 +180,7 @@ def test_names_of_what_is_not_quantised_are_found_at_any_depth(
         bnb_4bit_compute_dtype=torch.float32,
         llm_int8_skip_modules=["lm_head", "model.visual.merger"],
     )
-    Qwen2_5_VLForConditionalGeneration.from_pretrained(
-        qwen_folder, quantization_config=how, dtype=torch.float32
-    ).save_pretrained(tmp_path)
-    AutoProcessor.from_pretrained(qwen_folder).save_pretrained(tmp_path)
+    saved(qwen_folder, tmp_path, how)
     as_written = json.loads((tmp_path / "config.json").read_text())["quantization_config"]
     as_published = {**as_written, "llm_int8_skip_modules": ["lm_head", "merger"]}
     expected = score(engine_for(load(tmp_path), PixelLimits()), GROUPS, ON)
@@ -198,11 +195,12 @@ def test_names_of_what_is_not_quantised_are_found_at_any_depth(
 def test_what_the_configuration_of_the_language_model_says_of_bits_is_heeded(
     four_bits: Path, tmp_path: Path
 ) -> None:
-    config = json.loads((copied(four_bits, tmp_path) / "config.json").read_text())
+    folder = shutil.copytree(four_bits, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
     config["text_config"]["quantization_config"] = config.pop("quantization_config")
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    (folder / "config.json").write_text(json.dumps(config))
 
-    assert "Linear4bit" in repr(load(tmp_path).decoder.feed_forwards[0])
+    assert "Linear4bit" in repr(load(folder).decoder.feed_forwards[0])
 
 
 def test_eight_bit_floats_are_unpacked_for_their_kernels_would_be_fetched_as_code(
@@ -219,14 +217,9 @@ def test_eight_bit_floats_are_unpacked_for_their_kernels_would_be_fetched_as_cod
 
 def test_a_quantised_head_is_refused(qwen_folder: Path, tmp_path: Path) -> None:
     how = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=["visual"])
-    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-        qwen_folder, quantization_config=how, dtype=torch.float32
-    )
-    model.save_pretrained(tmp_path)
-    AutoProcessor.from_pretrained(qwen_folder).save_pretrained(tmp_path)
 
     with pytest.raises(ModelError, match="output head is quantised"):
-        load(tmp_path)
+        load(saved(qwen_folder, tmp_path, how))
 
 
 def test_kernels_that_compute_in_another_precision_than_planned_are_refused(
@@ -271,12 +264,11 @@ def test_a_head_without_a_weight_is_refused(qwen: Any) -> None:
 
 @pytest.mark.skipif(_HAS_AWQ, reason="the package is installed")
 def test_a_missing_package_is_named(qwen_folder: Path, tmp_path: Path) -> None:
-    with_config(
-        copied(qwen_folder, tmp_path), quantization_config={"quant_method": "awq", "bits": 4}
-    )
+    folder = shutil.copytree(qwen_folder, tmp_path / "model")
+    with_config(folder, quantization_config={"quant_method": "awq", "bits": 4})
 
     with pytest.raises(ModelError, match=r"cannot be loaded: .*gptqmodel"):
-        load(tmp_path)
+        load(folder)
 
 
 @pytest.mark.parametrize(

@@ -44,8 +44,8 @@ _EMBEDDER_VERSION = 1
 _SCORER_VERSION = 1
 _VISION_VERSION = 1
 
-# Families whose pictures have features for several layers.
-_DEEP = {"qwen3_vl", "qwen3_vl_moe"}
+# Families whose pictures have features for several layers where a configuration does not say.
+_DEEP_BY_DEFAULT = {"qwen3_vl", "qwen3_vl_moe"}
 _TRUNCATION = "each text to the model's context, with a notice"
 
 
@@ -212,11 +212,11 @@ def _width(config: dict[str, Any]) -> int:
 
 def _n_deep(config: dict[str, Any]) -> int:
     """How many layers get visual features of their own (DeepStack)."""
-    if config["model_type"] not in _DEEP:
-        return 0
     name = "deepstack_visual_indexes"
     vision = config.get("vision_config", {})
-    return len(vision[name] if name in vision else getattr(_whole(config).vision_config, name))
+    if name not in vision and config["model_type"] in _DEEP_BY_DEFAULT:
+        return len(getattr(_whole(config).vision_config, name))
+    return len(vision.get(name, ()))
 
 
 def _whole(config: dict[str, Any]) -> Any:  # noqa: ANN401 - transformers types it loosely

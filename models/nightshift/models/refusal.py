@@ -1,29 +1,14 @@
 """How a model that cannot be loaded is told."""
 
-from collections.abc import Collection, Mapping
-from typing import Any
-
 from safetensors import SafetensorError
 
 from nightshift.schema.errors import ModelError
 
-__all__ = ["LOAD_ERRORS", "not_loaded", "refuse_gaps"]
+__all__ = ["LOAD_ERRORS", "not_loaded"]
 
 #: What transformers raises where files are missing, damaged or not its own.
 LOAD_ERRORS = (OSError, ValueError, KeyError, ImportError, SafetensorError)
 
-_NAMED = 3
-# What names of scales and codes of quantised weights end with; activations have scales too, which
-# may be left.
-_SCALES = (
-    "_scale_inv",
-    ".weight_scale",
-    ".absmax",
-    ".quant_map",
-    ".qweight",
-    ".qzeros",
-    ".scales",
-)
 _OURS = "transformers"
 _OR_TRUST = ", or name it in NIGHTSHIFT_TRUSTED_MODELS if you trust its authors"
 
@@ -51,29 +36,3 @@ def not_loaded(spec: str, error: Exception, library: str = _OURS) -> ModelError:
             spec,
         )
     return ModelError(f"{spec} cannot be loaded: {error}", spec)
-
-
-def refuse_gaps(spec: str, told: Mapping[str, Collection[Any]]) -> None:
-    """Refuse a model of which some weights are not from its files: they would be random numbers.
-
-    Args:
-        spec: Of the model.
-        told: What `from_pretrained` returns with `output_loading_info`.
-
-    Raises:
-        ModelError: There are some.
-    """
-    gaps = [(name, "missing") for name in told["missing_keys"]]
-    gaps += [(name, "of another shape") for name, *_ in told["mismatched_keys"]]
-    # Weights whose scales nobody took are numbers of another size.
-    scales = (name for name in told["unexpected_keys"] if name.endswith(_SCALES))
-    gaps += [(name, "of no use to transformers") for name in scales]
-    if not gaps:
-        return
-    named = ", ".join(f"{name} is {why}" for name, why in sorted(gaps)[:_NAMED])
-    raise ModelError(
-        f"{spec} cannot be loaded: {len(gaps)} of its weights are not in its files as its "
-        f"configuration says ({named}{', …' if len(gaps) > _NAMED else ''}): fetch it again, or "
-        "choose a checkpoint that was saved as this class of model",
-        spec,
-    )

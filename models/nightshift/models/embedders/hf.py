@@ -13,9 +13,9 @@ from transformers.utils.logging import disable_progress_bar
 from nightshift.models.describe import describe_embedder
 from nightshift.models.embedders.dual_encoder import DualEncoder, Tokens
 from nightshift.models.embedders.plain_text import PlainText
-from nightshift.models.refusal import LOAD_ERRORS, not_loaded, refuse_gaps
+from nightshift.models.refusal import LOAD_ERRORS, not_loaded
 from nightshift.models.spec import parse_spec
-from nightshift.models.upstream import pinned
+from nightshift.models.upstream import loaded_whole, pinned
 from nightshift.schema.errors import ModelError
 
 __all__ = ["load"]
@@ -34,15 +34,7 @@ def load(spec: str, device: torch.device) -> DualEncoder[Inputs]:
     dtype = getattr(torch, facts.card["precision"])
     disable_progress_bar()
     try:
-        # transformers only says that weights do not fit; they are refused by name instead.
-        model, told = AutoModel.from_pretrained(
-            **where,
-            dtype=dtype,
-            use_safetensors=True,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
-        refuse_gaps(spec, told)
+        model = loaded_whole(AutoModel, spec, **where, dtype=dtype)
         tokenizer = AutoTokenizer.from_pretrained(**where)
         image_processor = AutoImageProcessor.from_pretrained(**where)
     except LOAD_ERRORS as error:

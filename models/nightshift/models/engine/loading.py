@@ -8,9 +8,9 @@ from transformers.utils.import_utils import is_flash_attn_2_available
 from transformers.utils.logging import disable_progress_bar
 
 from nightshift.models.engine.quantised import ready_quantised, refuse_misread
-from nightshift.models.refusal import LOAD_ERRORS, not_loaded, refuse_gaps
+from nightshift.models.refusal import LOAD_ERRORS, not_loaded
 from nightshift.models.spec import parse_spec
-from nightshift.models.upstream import pinned
+from nightshift.models.upstream import loaded_whole, pinned
 from nightshift.schema.models import ModelFacts
 
 __all__ = ["attention_for", "load_pretrained"]
@@ -49,20 +49,16 @@ def load_pretrained(
             with device:
                 model: Any = model_class(config)
         else:
-            # transformers only says that weights do not fit; they are refused by name instead.
-            loaded: Any = model_class.from_pretrained(
+            model = loaded_whole(
+                model_class,
+                facts.spec,
                 **where,
                 config=config,
                 dtype=dtype,
                 attn_implementation=attention_for(model_class, device, dtype, causal=causal),
-                use_safetensors=True,
                 # What is quantised is put together where it will stay; it moves no more.
                 device_map={"": device} if quantised else None,
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
             )
-            model, told = loaded
-            refuse_gaps(facts.spec, told)
             refuse_misread(facts.spec, model, dtype)
             model.eval()
         processor = processor_class.from_pretrained(**where)
