@@ -10,10 +10,10 @@ CHECKS := lint format types imports
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test pytest test-demo audit nights docs clean $(CHECKS)
+.PHONY: help demo test pytest test-demo test-versions test-lowest test-highest audit nights docs clean $(CHECKS)
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
 
 demo: $(VENV)/.installed ## Install, then run the main job on the bundled catalogue
 	$(VENV)/bin/nightshift demo
@@ -45,6 +45,22 @@ pytest: $(VENV)/.installed-dev $(VENV_MILVUS)/.installed ## Run the tests alone;
 test-demo: $(VENV)/.installed-dev ## Run the demo as a newcomer does, and hold it to its promises (minutes)
 	$(RUN) pytest -n 0 -m night tests/cli/test_demo.py tests/demo/test_models.py
 
+test-versions: ## Test models and benchmarks at the lowest and highest torch and transformers (gigabytes)
+	@failed=; \
+	for end in lowest highest; do \
+	  $(MAKE) --no-print-directory test-$$end || failed="$$failed $$end"; \
+	done; \
+	test -z "$$failed" || { echo "failed at the versions:$$failed" >&2; exit 1; }
+
+# Each in an environment that is thrown away: what pip picks by itself is the highest.
+test-lowest test-highest: test-%:
+	$(call make_environment,.venv-$*)
+	@trap 'rm -rf .venv-$*' EXIT; set -e; python=.venv-$*/bin/python; \
+	lowest=$$($$python tests/versions.py); \
+	$$python $(PIP_INSTALL) -e '.[test]' $$(test $* = highest || echo "$$lowest"); \
+	$$python -m pip list --disable-pip-version-check | grep -E '^(torch|torchvision|transformers) '; \
+	$$python -m pytest $(PYTEST_ARGS) tests/models tests/benchmarks
+
 audit: $(VENV)/.installed-dev ## Look for known vulnerabilities of what is installed (pip-audit; asks the network)
 	$(VENV)/bin/python $(PIP_INSTALL) 'pip-audit>=2.9,<3'
 	$(RUN) pip_audit --skip-editable
@@ -56,7 +72,7 @@ docs: $(VENV)/.installed-dev ## Write docs/cli.md anew from the program's help
 	$(VENV)/bin/python docs/cli_reference.py
 
 clean: ## Remove environments, caches and build output; your data directory stays
-	rm -rf $(VENV) $(VENV_MILVUS) build dist demo-output \
+	rm -rf $(VENV) $(VENV_MILVUS) .venv-lowest .venv-highest build dist demo-output \
 	  .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

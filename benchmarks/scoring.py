@@ -24,11 +24,10 @@ import click
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.scoring_columns import Column, Columns, stored
 from benchmarks.scoring_demo import demo_case
-from benchmarks.scoring_flops import Lengths, batched_flops, packed_flops
+from benchmarks.scoring_flops import Lengths, batched_flops, flop_counter, packed_flops
 from benchmarks.scoring_pairs import Case, cases
 from benchmarks.scoring_promises import broken_promises
 from benchmarks.scoring_setup import PRESETS, TOKENS_PER_SIDE, Model, build, demo_scorer
@@ -163,7 +162,7 @@ def _matrix_product(model: Model) -> tuple[Callable[[], object], int]:
 
 
 def _counted(column: Column) -> tuple[NDArray[np.float32], int]:
-    with FlopCounterMode(display=False) as counter:
+    with flop_counter() as counter:
         logits = column()
     return logits, counter.get_total_flops()
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from itertools import count, cycle
 from pathlib import Path
 
+import hypothesis
 import psycopg2
 import pytest
 import redis
@@ -30,6 +31,16 @@ os.environ["NIGHTSHIFT_IMAGE_ROOTS"] = tempfile.gettempdir()
 # Several processes run tests, each with services beside it: threads of torch that share a core wait
 # for each other at every barrier, and tests of models took ten times as long.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# How fast an input is drawn or tried says how busy the machine is. A test with settings of its own
+# inherits these; one that suppresses further health checks names `too_slow` among them.
+hypothesis.settings.register_profile(
+    "patient",
+    parent=hypothesis.settings.default,
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("patient")
 
 # Long modules: begun last, one would keep a process busy while the others have nothing left to do.
 _FIRST = ("workers", "benchmarks", "stores")

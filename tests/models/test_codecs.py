@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -45,7 +45,6 @@ def reduce(name: str) -> Reduce:
 # Sizes.
 
 
-@settings(deadline=None)
 @given(
     GRIDS,
     st.sampled_from(["none", *REDUCES]),

@@ -545,7 +545,8 @@ bad = st.one_of(
 
 
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 @given(st.lists(st.lists(good | bad, max_size=30), min_size=1, max_size=3))
 def test_counts_add_up_for_any_mixture_of_rows(database, imports):

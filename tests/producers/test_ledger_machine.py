@@ -344,7 +344,6 @@ def test_no_interleaving_loses_an_item_or_does_it_twice(machine):
     machine.TestCase.settings = hypothesis.settings(
         max_examples=12,
         stateful_step_count=30,
-        deadline=None,
         suppress_health_check=list(HealthCheck),
     )
     machine.TestCase("runTest").runTest()

@@ -43,7 +43,7 @@ def test_records_come_back_in_the_order_asked_for(address: str):
     assert shard.n_bytes == sum(map(len, RECORDS))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(records=st.lists(st.binary(max_size=50), max_size=8), data=st.data())
 def test_any_records_come_back(tmp_path_factory: pytest.TempPathFactory, records, data):
     address = str(tmp_path_factory.mktemp("shards") / "x.shard")
