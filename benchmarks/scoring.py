@@ -33,6 +33,7 @@ from benchmarks.scoring_promises import broken_promises
 from benchmarks.scoring_setup import PRESETS, TOKENS_PER_SIDE, Model, build, demo_scorer
 from nightshift.models.engine.prompts import Prepared
 from nightshift.models.load import pick_device
+from nightshift.schema.distribution import installed_version
 from nightshift.scoring.methods.retllm import ENHANCEMENTS
 
 __all__ = ["Row", "measure"]
@@ -206,7 +207,7 @@ def _provenance(model: Model) -> dict[str, object]:
     name = platform.processor() or platform.machine()
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
-    packages = ["nightshift", "torch", "transformers", "numpy"]
+    packages = ["torch", "transformers", "numpy"]
     if _has_cross_encoder():
         packages.append("sentence-transformers")
     return {
@@ -215,7 +216,10 @@ def _provenance(model: Model) -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "clock": _clock(device),
         "precision": str(model.library.dtype).removeprefix("torch."),
-        "versions": {one: version(one) for one in packages},
+        "versions": {
+            "nightshift": installed_version(),
+            **{name: version(name) for name in packages},
+        },
     }
 
 

@@ -43,7 +43,7 @@ _HAS_AWQ = find_spec("gptqmodel") is not None
 FEWER_BITS = [
     "four_bits",
     "eight_bits",
-    pytest.param("awq", marks=pytest.mark.skipif(not _HAS_AWQ, reason="needs nightshift[awq]")),
+    pytest.param("awq", marks=pytest.mark.skipif(not _HAS_AWQ, reason="needs the extra awq")),
 ]
 
 

@@ -55,7 +55,7 @@ def test_every_package_that_a_room_imports_is_declared():
 
 @pytest.mark.parametrize(
     "requirement",
-    [one for one in (*RUNTIME, *EXTRAS) if one.name != "nightshift"],
+    [one for one in (*RUNTIME, *EXTRAS) if one.name != PROJECT["project"]["name"]],
     ids=lambda requirement: requirement.name,
 )
 def test_every_dependency_has_a_lower_and_an_upper_bound(requirement):

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 ROOMS = PROJECT["tool"]["hatch"]["build"]["dev-mode-dirs"]
 VERSION = PROJECT["project"]["version"]
+DIST_INFO = f"nightshift_index-{VERSION}.dist-info"
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +71,7 @@ def run(installed, tmp_path):
 def test_the_wheel_brings_one_top_level_package(names):
     assert {name.split("/")[0] for name in names} == {
         "nightshift",
-        f"nightshift-{VERSION}.dist-info",
+        DIST_INFO,
     }
 
 
@@ -104,7 +105,7 @@ def test_the_migrations_and_the_weights_of_the_demo_come_along(names):
 
 
 def test_the_licence_comes_along(names):
-    assert f"nightshift-{VERSION}.dist-info/licenses/LICENSE" in names
+    assert f"{DIST_INFO}/licenses/LICENSE" in names
 
 
 def test_the_wheel_is_small(wheel):

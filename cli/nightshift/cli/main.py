@@ -5,6 +5,7 @@ from typing import Any, NoReturn
 
 import click
 
+from nightshift.schema.distribution import DISTRIBUTION
 from nightshift.schema.errors import NightshiftError
 
 __all__ = ["LazyGroup", "main"]
@@ -70,7 +71,7 @@ class LazyGroup(click.Group):
 @click.command(
     cls=LazyGroup, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]}
 )
-@click.version_option(package_name="nightshift", prog_name="nightshift")
+@click.version_option(package_name=DISTRIBUTION, prog_name="nightshift")
 def main() -> None:
     """Re-index and re-rank large multimodal catalogues overnight.
 

@@ -1,11 +1,11 @@
 """Plan an index run: which items need a vector, in which version, in what jobs."""
 
 from dataclasses import dataclass
-from importlib.metadata import version
 
 from sqlalchemy import Connection
 
 from nightshift.producers.job_sizes import block_jobs, job_size
+from nightshift.schema.distribution import installed_version
 from nightshift.schema.errors import ConflictError
 from nightshift.schema.models import ModelFacts
 from nightshift.schema.runs import queue_name
@@ -60,7 +60,7 @@ def plan_index(
             kind=embedder.kind,
             spec=embedder.spec,
             card=embedder.card,
-            package_version=version("nightshift"),
+            package_version=installed_version(),
         )
         index = _continued(connection, catalog_id, name, embedder, parts, index_type)
         if index is None or rebuild:

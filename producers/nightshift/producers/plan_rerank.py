@@ -1,11 +1,11 @@
 """Plan a re-ranking run, or say what it would cost."""
 
 from dataclasses import dataclass
-from importlib.metadata import version
 
 from sqlalchemy import Connection
 
 from nightshift.producers.plan_index import PlannedRun
+from nightshift.schema.distribution import installed_version
 from nightshift.schema.errors import ConfigurationError
 from nightshift.schema.models import ModelFacts
 from nightshift.schema.runs import RunParams
@@ -71,7 +71,7 @@ def plan_rerank(
             kind=scorer.kind,
             spec=scorer.spec,
             card=scorer.card,
-            package_version=version("nightshift"),
+            package_version=installed_version(),
         )
         queries = planning.query_ids(connection, query_set_id)
         n_pairs = len(queries) * params.top_k

@@ -3,11 +3,11 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 
 from sqlalchemy import Connection
 
 from nightshift.producers.job_sizes import block_jobs, job_size
+from nightshift.schema.distribution import installed_version
 from nightshift.schema.errors import ConflictError, NotFoundError
 from nightshift.schema.models import ModelFacts
 from nightshift.schema.runs import TokenParams, queue_name
@@ -75,7 +75,7 @@ def plan_tokens(
             kind=vision.kind,
             spec=vision.spec,
             card=vision.card,
-            package_version=version("nightshift"),
+            package_version=installed_version(),
         )
         token_set = token_sets.ensure_set(
             connection,

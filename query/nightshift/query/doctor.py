@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nightshift.migrations import current_revision, head_revision
 from nightshift.query.verify import verify
+from nightshift.schema.distribution import installed_version
 from nightshift.schema.errors import NightshiftError
 from nightshift.schema.findings import Finding, Level
 from nightshift.schema.states import RunState
@@ -18,7 +19,7 @@ __all__ = ["examine"]
 
 #: Below this a night of a large catalogue may not fit.
 _LOW_DISK_GIB = 5.0
-_PACKAGES = ("nightshift", "celery", "sqlalchemy", "pymilvus", "torch", "transformers")
+_PACKAGES = ("celery", "sqlalchemy", "pymilvus", "torch", "transformers")
 #: The last runs whose books are counted.
 _RUNS = 5
 
@@ -47,8 +48,8 @@ def examine(
 
 
 def _versions() -> Iterator[Finding]:
-    packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
-    message = f"{packages}, Python {platform.python_version()}"
+    others = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
+    message = f"nightshift {installed_version()}, {others}, Python {platform.python_version()}"
     yield Finding(check="versions", level="ok", message=message)
 
 

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, Literal, cast
 
 import fsspec
 
+from nightshift.schema.distribution import Extra, install_hint
 from nightshift.schema.errors import (
     ConfigurationError,
     InputError,
@@ -29,6 +30,8 @@ Noun = Literal["file", "image"]
 _BUFFER_BYTES = 2**20
 #: Of an image from a web server.
 _WEB_BYTES = 256 * 2**20
+#: Extras of ours that bring what reads a protocol.
+_EXTRAS: dict[str, Extra] = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
 #: Web servers are tried so often before the address counts as bad.
 _WEB_ATTEMPTS = 3
 
@@ -172,7 +175,9 @@ def translated(error: Exception, address: str, noun: Noun) -> NightshiftError:
                 f"{noun}_unreadable",
             )
         case ImportError():
-            return ConfigurationError(f"{address} cannot be opened: {why}")
+            extra = _EXTRAS.get(address.partition(":")[0])
+            remedy = f"; {install_hint(extra)}" if extra else ""
+            return ConfigurationError(f"{address} cannot be opened: {why}{remedy}")
     told = f"{address} cannot be fetched: {why}"
     if web:
         return InputError(f"{told}; check that the server delivers it", f"{noun}_unreachable")
