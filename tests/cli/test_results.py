@@ -69,7 +69,7 @@ def test_markup_and_control_signs_of_a_catalogue_are_shown_as_they_are(cli, data
 
     table = cli("results", str(run_id)).stdout
 
-    assert "[red]x[/nonsense] [2J" in table
+    assert "[red]x[/nonsense]\\x1b[2J" in table
     assert "\x1b" not in table
 
 

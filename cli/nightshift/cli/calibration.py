@@ -99,15 +99,8 @@ def _plot(
         console.print("No query is ranked yet.")
         return
     scores = _bars("Score p", _ranges(SCORE_EDGES, 2), stats.score_histogram, stats.n_scored)
-    last = max(place for place, count in enumerate(stats.entropy_histogram) if count) + 1
-    entropies = _bars(
-        "Entropy, nats",
-        _ranges(ENTROPY_EDGES, 1)[:last],
-        stats.entropy_histogram[:last],
-        stats.n_scored,
-    )
     beside = Table.grid(padding=(0, 6))
-    beside.add_row(scores, entropies)
+    beside.add_row(scores, _entropies(stats, _ranges(ENTROPY_EDGES, 1)))
     console.print(beside, "")
     if stats.fired_by_layer:
         title = f"Enhancement fired on {_percent(stats.n_fired, stats.n_scored)} of the pairs"
@@ -117,6 +110,16 @@ def _plot(
     console.print(_bars("Places decided by", names, counts, stats.n_candidates), "")
     for line in (*_sentences(stats), *_of_enhancement(stats, moved)):
         console.print(line)
+
+
+def _entropies(stats: "CalibrationStats", ranges: Sequence[str]) -> "Table | str":
+    """A preset that reads two labels alone measures no entropy."""
+    present = [place for place, count in enumerate(stats.entropy_histogram) if count]
+    if not present:
+        return "Entropy: not measured with this score"
+    last = present[-1] + 1
+    counts = stats.entropy_histogram[:last]
+    return _bars("Entropy, nats", ranges[:last], counts, sum(counts))
 
 
 def _overview(stats: "CalibrationStats") -> str:

@@ -50,10 +50,10 @@ def drill(fault: str, run_id: int | None, data_dir: Path | None, as_json: bool) 
 
     settings = read_settings(data_dir)
     stack = Stack(settings.data_dir)
-    if settings.database_url or not stack.is_running("postgres"):
+    if settings.database_url:
         raise ConfigurationError(
             f"a drill breaks parts of the embedded stack only, and the one in {stack.data_dir} is "
-            "not in use: run `nightshift up`, and leave NIGHTSHIFT_DATABASE_URL unset"
+            "not in use: leave NIGHTSHIFT_DATABASE_URL unset"
         )
     with open_database(settings, application="nightshift drill") as database:
         if run_id is None:

@@ -122,7 +122,9 @@ def _wait_for_database(url: str) -> None:
 
 def _log_to_stderr(level: str) -> None:
     """Our own log at the level asked for; of the libraries only what is wrong."""
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    from nightshift.cli.output import VisibleFormatter
+
+    lines = logging.StreamHandler()
+    lines.setFormatter(VisibleFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[lines])
     logging.getLogger("nightshift").setLevel(level)

@@ -1,12 +1,14 @@
 """The root command. Each command's module is imported only when that command runs."""
 
+import sys
+from collections.abc import Sequence
 from importlib import import_module
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
+from nightshift.cli.boundary import report
 from nightshift.schema.distribution import DISTRIBUTION
-from nightshift.schema.errors import NightshiftError
 
 __all__ = ["LazyGroup", "main"]
 
@@ -36,8 +38,11 @@ COMMANDS = {
 }
 
 
+_WORDS = "nightshift.words"
+
+
 class LazyGroup(click.Group):
-    """A group that imports the module of a command when it is asked for, and reports our errors.
+    """A group that imports the module of a command when it is asked for.
 
     Args:
         lazy: Command name → "module:attribute" of a click command.
@@ -60,16 +65,48 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+
+class _Program(LazyGroup):
+    """The root: whatever a command raises ends as one message and an exit code."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keep the command line for the message about an error."""
+        ctx.meta[_WORDS] = list(args)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's
-        """Run, turning an error of ours into one message and its exit code."""
+        """Run the command that was asked for."""
+        words = ctx.meta[_WORDS]
         try:
-            return super().invoke(ctx)
-        except NightshiftError as error:
-            _fail(error)
+            result = super().invoke(ctx)
+            # Else a full disk or a closed pipe would be noticed by the interpreter alone.
+            sys.stdout.flush()
+        except (click.ClickException, click.exceptions.Exit, click.Abort, SystemExit):
+            raise
+        except BaseException as error:
+            raise SystemExit(report(error, self._named(ctx, words), words)) from error
+        return result
+
+    def _named(self, ctx: click.Context, words: Sequence[str]) -> str:
+        """The command without its arguments, such as `nightshift run list`."""
+        names, command = [ctx.info_name or "nightshift"], None
+        group: click.Group = self
+        for word in words:
+            try:
+                command = group.get_command(ctx, word)
+            except Exception:  # noqa: BLE001 - its import may be what failed
+                command = None
+            if command is None:
+                break
+            names.append(word)
+            if not isinstance(command, click.Group):
+                break
+            group = command
+        return " ".join(names)
 
 
 @click.command(
-    cls=LazyGroup, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]}
+    cls=_Program, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]}
 )
 @click.version_option(package_name=DISTRIBUTION, prog_name="nightshift")
 def main() -> None:
@@ -77,13 +114,9 @@ def main() -> None:
 
     \b
     Exit codes: 0 done, 1 other error, 2 wrong setting or option, 3 not found,
-    4 conflict, 5 database behind, 6 service unavailable, 7 bad input, all or some of it, 8 model.
+    4 conflict, 5 database behind, 6 service unavailable, 7 bad input, all or some of it, 8 model,
+    130 interrupted, 141 the reader of the output went away.
     """
-
-
-def _fail(error: NightshiftError) -> NoReturn:
-    click.echo(f"Error: {error}", err=True)
-    raise SystemExit(error.exit_code) from error
 
 
 if __name__ == "__main__":

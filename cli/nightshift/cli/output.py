@@ -1,6 +1,6 @@
 """Printing: JSON for programs, tables for people."""
 
-import json
+import logging
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -12,11 +12,17 @@ import click
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from nightshift.schema.display import to_json, visible
+from nightshift.stores.addresses import without_password
 
 __all__ = [
+    "VisibleFormatter",
     "add_row",
     "by_reason",
     "duration",
+    "echo",
     "echo_json",
     "figure",
     "make_console",
@@ -28,19 +34,47 @@ __all__ = [
 _PIPE_WIDTH = 160
 
 
-def echo_json(value: object) -> None:
+def echo(message: str, *, err: bool = False) -> None:
+    """Print lines of text: what a terminal would obey or hide is written out."""
+    click.echo(visible(message, keep="\n"), err=err)
+
+
+def echo_json(value: object, *, indent: int | None = 2) -> None:
     """Print a record, or a mapping or list of records, as one JSON value."""
-    click.echo(json.dumps(value, default=_to_json, ensure_ascii=False, indent=2))
+    click.echo(to_json(value, default=_to_json, indent=indent))
 
 
-def make_console(*, terminal: bool | None = None) -> Console:
+class VisibleFormatter(logging.Formatter):
+    """Log lines for a terminal: one a record but for tracebacks, without controls and secrets."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """The line of a record."""
+        record.message = visible(without_password(record.message))
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:  # noqa: ANN401, N802 - logging's name and type
+        """The traceback of a record."""
+        return visible(without_password(super().formatException(ei)), keep="\n")
+
+
+class _VisibleConsole(Console):
+    """Texts of other people are shown and not obeyed, whether they come as cells or as lines."""
+
+    def render_str(self, text: str, **options: Any) -> Text:  # noqa: ANN401 - rich's
+        return super().render_str(visible(text, keep="\n"), **options)
+
+
+def make_console(*, terminal: bool | None = None, stderr: bool = False) -> Console:
     """For standard output; what is piped is not cut to the width of a terminal that is not there.
 
     Args:
         terminal: Whether the text ends on one; None finds out.
+        stderr: For standard error instead.
     """
-    terminal = sys.stdout.isatty() if terminal is None else terminal
-    return Console(
+    stream = sys.stderr if stderr else sys.stdout
+    terminal = stream.isatty() if terminal is None else terminal
+    return _VisibleConsole(
+        stderr=stderr,
         width=None if terminal else _PIPE_WIDTH,
         force_terminal=terminal,
         # Ids and texts of catalogues are shown as they are, brackets and colons included.
@@ -67,9 +101,8 @@ def make_table(*columns: str, right: str = "", title: str | None = None) -> Tabl
 
 
 def add_row(table: Table, *cells: str, end_section: bool = False) -> None:
-    """Add a row of other people's text: what a terminal would obey becomes a blank."""
-    printable = ("".join(sign if sign.isprintable() else " " for sign in cell) for cell in cells)
-    table.add_row(*printable, end_section=end_section)
+    """Add a row of other people's text, one line a cell."""
+    table.add_row(*map(visible, cells), end_section=end_section)
 
 
 def by_reason(reasons: Mapping[str, int]) -> str:

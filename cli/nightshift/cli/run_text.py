@@ -25,16 +25,15 @@ def runs_table(found: Iterable[RunProgress]) -> Table:
     )  # fmt: skip
     for progress in found:
         run = progress.run
-        stage = next(stage for stage in progress.stages if stage.stage is run.stage)
+        # A stage without jobs, such as `embed` of a re-ranking run, has no line of its own.
+        stage = next((stage for stage in progress.stages if stage.stage is run.stage), None)
         failed = sum(each.units_failed for each in progress.stages)
         table.add_row(
             str(run.id),
             run.state,
             _what(run),
             "" if progress.ended else run.stage,
-            "" if progress.ended else f"{stage.units_done:,} / {stage.units:,}",
-            "" if progress.ended else rate(stage.units_per_s),
-            "" if progress.ended else duration(stage.left_s),
+            *(_pace(None if progress.ended else stage)),
             f"{failed:,}" if failed else "",
             _moment(run.created_at),
         )
@@ -90,6 +89,13 @@ def stages_table(stages: Sequence[StageProgress]) -> Table:
             duration(took) if took is not None else "",
         )
     return table
+
+
+def _pace(stage: StageProgress | None) -> tuple[str, str, str]:
+    if stage is None:
+        return "", "", ""
+    done = f"{stage.units_done:,} / {stage.units:,}"
+    return done, rate(stage.units_per_s), duration(stage.left_s)
 
 
 def _counts_table(failures: Sequence[FailureCount]) -> Table:

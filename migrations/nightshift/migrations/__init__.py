@@ -38,7 +38,8 @@ def require_current(database_url: str) -> None:
         DatabaseBehindError: With both revisions and the command that mends it.
         ServiceUnavailableError: When Postgres cannot be reached.
     """
-    engine = create_engine(database_url)
+    # A frozen server takes connections and says nothing.
+    engine = create_engine(database_url, connect_args={"connect_timeout": 10})
     try:
         with engine.connect() as connection:
             current = current_revision(connection)

@@ -62,6 +62,8 @@ def plan_index(
             card=embedder.card,
             package_version=installed_version(),
         )
+        # Two builds at once would each begin the same version; the second continues it instead.
+        indexes.lock_name(connection, catalog_id, name)
         index = _continued(connection, catalog_id, name, embedder, parts, index_type)
         if index is None or rebuild:
             index = indexes.create_version(

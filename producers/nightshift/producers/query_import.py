@@ -15,6 +15,7 @@ from nightshift.producers.sources import BadRow, FieldNames, open_source
 from nightshift.schema.errors import InputError
 from nightshift.schema.states import SubjectKind
 from nightshift.stores import query_sets
+from nightshift.stores.addresses import is_url
 from nightshift.stores.blobs import BlobStore
 from nightshift.stores.catalogs import NewRecord
 from nightshift.stores.database import Database
@@ -120,7 +121,9 @@ def read_queries(
         blobs=blobs,
         roots=ImageRoots([root_of(file), *image_roots]),
     )
-    name = name or PurePosixPath(file.rstrip("/")).name.partition(".")[0] or "queries"
+    # What follows the path of a URL may be a signature.
+    path = file.partition("?")[0] if is_url(file) else file
+    name = name or PurePosixPath(path.rstrip("/")).name.partition(".")[0] or "queries"
     making = _SetInMaking(connection, query_sets.begin_set(connection, name), intake)
     for batch in batches(intake.records(rows)):
         making.add(batch)

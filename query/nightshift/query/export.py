@@ -1,7 +1,6 @@
 """Rankings for other programs: jsonl, csv, parquet and TREC, written as they are read."""
 
 import csv
-import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -13,6 +12,7 @@ from urllib.parse import quote
 import pyarrow as pa
 from pyarrow import parquet
 
+from nightshift.schema.display import to_json
 from nightshift.stores.results_read import RankedItem
 
 __all__ = ["COLUMNS", "FORMATS", "export"]
@@ -48,7 +48,7 @@ def export(rows: Iterable[RankedItem], file_format: str, stream: IO[bytes]) -> i
 
 def _write_jsonl(rows: Iterable[RankedItem], stream: IO[bytes]) -> None:
     for row in rows:
-        line = json.dumps(dict(zip(COLUMNS, _values(row), strict=True)), ensure_ascii=False)
+        line = to_json(dict(zip(COLUMNS, _values(row), strict=True)))
         stream.write(line.encode() + b"\n")
 
 

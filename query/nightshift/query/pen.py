@@ -5,6 +5,8 @@ from typing import Literal
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from nightshift.schema.display import visible
+
 __all__ = ["Pen", "fit", "text_width"]
 
 #: Pixels of the finished picture to one unit, and drawn for each of them before averaging down.
@@ -127,7 +129,7 @@ def text_width(words: str, size: float) -> float:
 def fit(words: str, size: float, width: float, lines: int = 1) -> list[str]:
     """Break a text into at most `lines` lines of at most `width` units; the last may be cut."""
     done: list[str] = []
-    rest = words
+    rest = visible(words)
     while rest and len(done) < lines:
         last = len(done) == lines - 1
         line = _cut(rest, size, width) if last else _break(rest, size, width)

@@ -9,6 +9,7 @@ from PIL import Image
 
 from nightshift.query.report_text import MEASURES, chips, decided, describe, footnote, heading
 from nightshift.query.sheets import Entry, Report, Sheet
+from nightshift.schema.display import visible
 
 __all__ = ["render_html"]
 
@@ -22,17 +23,17 @@ def render_html(report: Report) -> str:
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>Nightshift: {escape(heading(report))}</title>\n<style>\n{style}</style>\n</head>\n"
+        f"<title>Nightshift: {_safe(heading(report))}</title>\n<style>\n{style}</style>\n</head>\n"
         f"<body>\n<main>\n{_head(report)}{''.join(map(_sheet, report.sheets))}"
-        f"<footer>{escape(footnote(report))}</footer>\n</main>\n</body>\n</html>\n"
+        f"<footer>{_safe(footnote(report))}</footer>\n</main>\n</body>\n</html>\n"
     )
 
 
 def _head(report: Report) -> str:
     cards = "".join(_card(report, name) for name in MEASURES)
     return (
-        f'<header>\n<p class="brand">nightshift</p>\n<h1>{escape(heading(report))}</h1>\n'
-        f"<p>{escape(describe(report))}</p>\n"
+        f'<header>\n<p class="brand">nightshift</p>\n<h1>{_safe(heading(report))}</h1>\n'
+        f"<p>{_safe(describe(report))}</p>\n"
         + (f'<div class="cards">\n{cards}</div>\n' if cards else "")
         + "</header>\n"
     )
@@ -43,7 +44,7 @@ def _card(report: Report, name: str) -> str:
         return ""
     coarse, fine = report.evaluation.coarse[name], report.evaluation.fine[name]
     return (
-        f'<div class="card"><b>{escape(name)}</b>\n'
+        f'<div class="card"><b>{_safe(name)}</b>\n'
         f'<span>coarse</span><div class="bar"><i style="width:{coarse:.1%}"></i></div>'
         f"<span>{coarse:.3f}</span>\n"
         f'<strong>fine</strong><div class="bar fine"><i style="width:{fine:.1%}"></i></div>'
@@ -53,9 +54,9 @@ def _card(report: Report, name: str) -> str:
 
 def _sheet(sheet: Sheet) -> str:
     picture = _image(sheet.image, "query")
-    text = f"<h2>{escape(sheet.text)}</h2>" if sheet.text else ""
+    text = f"<h2>{_safe(sheet.text)}</h2>" if sheet.text else ""
     return (
-        f'<section>\n<div class="ask">{picture}<div><p class="id">{escape(sheet.id)}</p>{text}'
+        f'<section>\n<div class="ask">{picture}<div><p class="id">{_safe(sheet.id)}</p>{text}'
         f'</div><p class="outcome {sheet.outcome.name.lower()}">{sheet.outcome}</p></div>\n'
         '<div class="lists">\n<ol>\n'
         '<li class="title"><b>Coarse search</b><span>cosine</span></li>\n'
@@ -75,8 +76,8 @@ def _fine_row(entry: Entry) -> str:
         figures = "<b>failed</b>"
     else:
         figures = f"<b>{entry.probability:.3f}</b> <i>{entry.margin:+.2f}</i>"
-    figures += f'<em class="{entry.decided_by}">{escape(decided(entry))}</em>'
-    words = [f'<em class="{kind}">{escape(text)}</em>' for kind, text in chips(entry)]
+    figures += f'<em class="{entry.decided_by}">{_safe(decided(entry))}</em>'
+    words = [f'<em class="{kind}">{_safe(text)}</em>' for kind, text in chips(entry)]
     return _row(entry, entry.final_rank, figures, "".join(words))
 
 
@@ -85,7 +86,7 @@ def _row(entry: Entry, rank: int, figures: str, notes: str) -> str:
     mark = "<u>relevant</u>" if entry.relevant else ""
     return (
         f'<li{relevant}><span class="rank">{rank}</span>{_image(entry.image, "")}'
-        f'<div class="what"><p>{escape(entry.caption)}</p><p class="id">{escape(entry.id)} {mark}'
+        f'<div class="what"><p>{_safe(entry.caption)}</p><p class="id">{_safe(entry.id)} {mark}'
         f'{notes}</p></div><div class="figures">{figures}</div></li>\n'
     )
 
@@ -120,3 +121,8 @@ def _image(image: Image.Image | None, kind: str) -> str:
     image.save(data, "JPEG", quality=90, subsampling=0)
     encoded = base64.b64encode(data.getvalue()).decode("ascii")
     return f'<img class="{kind}" alt="" src="data:image/jpeg;base64,{encoded}">'
+
+
+def _safe(text: str) -> str:
+    """Neither markup nor direction marks of a catalogue reach the page."""
+    return escape(visible(text))

@@ -1,6 +1,7 @@
 """The words of a report, the same on the page and in the picture."""
 
 from nightshift.query.sheets import Entry, Report
+from nightshift.schema.display import visible
 from nightshift.schema.states import DecidedBy
 
 __all__ = ["MEASURES", "chips", "decided", "describe", "footnote", "heading"]
@@ -17,7 +18,7 @@ _DECIDED = {
 
 def heading(report: Report) -> str:
     """Such as `Run 7: questions over pictures`."""
-    return f"Run {report.run.id}: {report.run.query_set} over {report.run.catalog}"
+    return visible(f"Run {report.run.id}: {report.run.query_set} over {report.run.catalog}")
 
 
 def describe(report: Report) -> str:
@@ -58,6 +59,7 @@ def footnote(report: Report) -> str:
 
 def _name(spec: str) -> str:
     """A model as people call it: of a local directory, the last two names."""
+    spec = visible(spec)
     name = spec.partition(":")[2]
     return "/".join(name.rstrip("/").split("/")[-2:]) if name.startswith("/") else spec
 

@@ -65,11 +65,60 @@ def resolve_beside(folder: str, path: str) -> str:
     return normpath(join(folder, path))
 
 
-def without_password(address: str) -> str:
-    """The address as it may be shown and stored: user and password of a URL become `***`."""
-    return re.sub(r"(?<=://)[^/@\s]*@", "***@", address)
+def without_password(text: str) -> str:
+    """An address, or a text that holds some, as it may be shown, logged and stored.
+
+    Of every URL, those inside another URL included, `***` replaces the user and the password, the
+    values of the query, what follows `;` in the path, and the fragment: signatures and tokens
+    stand there. Numbers of a `tar://` member stay.
+    """
+    text = _PASSWORD_WITH_BLANKS.sub("***@", text)
+    text = _ADDRESS.sub(lambda match: _shown(match["scheme"], match["rest"]), text)
+    return _NAMED_SECRET.sub(r"\1=***", text)
 
 
 def stem_of(name: str) -> str:
     """A relative path without its last extension: the id of a file that has no other."""
     return str(PurePosixPath(name).with_suffix(""))
+
+
+_SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*"
+#: One URL; a URL that begins inside it is the next match.
+_ADDRESS = re.compile(rf"(?P<scheme>{_SCHEME})://(?P<rest>(?:(?!{_SCHEME}://)\S)*)")
+_PASSWORD_WITH_BLANKS = re.compile(
+    r"(?<=://)[^\s/@:?]*:(?!\d*(?:[/\s?#]|$))[^@\n]{1,200}?@(?=[\w\[])"
+)
+_NAMED_SECRET = re.compile(r"(?i)\b(password|passwd|pwd|secret|token|signature|sig)=(?!\*)[^\s&]+")
+_PORT = re.compile(r"(\[.*\])?[^:]*(:\d*)?")
+#: Whose paths may hold any character, and which have no query.
+_PLAIN_SCHEMES = frozenset({"file", "local", "tar", "zip"})
+
+
+def _shown(scheme: str, rest: str) -> str:
+    body = rest.rstrip(";,.:)'\"]>")
+    after = rest[len(body) :]
+    authority = re.split(r"[/?#\\;]", body, maxsplit=1)[0]
+    tail = body[len(authority) :]
+    if "@" in authority:
+        authority = f"***@{authority.rpartition('@')[2]}"
+    elif not _PORT.fullmatch(authority):
+        # A password that holds one of the characters that end it.
+        authority, tail = ("***@", tail.rpartition("@")[2]) if "@" in tail else ("***", tail)
+    if scheme.lower() in _PLAIN_SCHEMES:
+        return f"{scheme}://{authority}{_plain_tail(tail)}{after}"
+    path, hash_sign, _ = tail.partition("#")
+    path, question, query = path.partition("?")
+    path = re.sub(r";[^/]*", ";***", path)
+    query = "&".join(f"{part.partition('=')[0]}=***" if "=" in part else "***"
+                     for part in query.split("&"))  # fmt: skip
+    return (
+        f"{scheme}://{authority}{path}{question}{query if question else ''}"
+        f"{'#***' if hash_sign else ''}{after}"
+    )
+
+
+def _plain_tail(tail: str) -> str:
+    path, question, query = tail.partition("?")
+    if not question or re.fullmatch(r"offset=\d+&size=\d+(::.*)?", query):
+        return tail
+    return f"{path}?***"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, text
 
 from nightshift.schema.states import SubjectKind
+from nightshift.stores.addresses import without_password
 
 __all__ = [
     "ImportFailure",
@@ -60,7 +61,7 @@ def record_failures(
             "kinds": [failure.kind.value for failure in failures],
             "subjects": [plain(failure.subject) for failure in failures],
             "reasons": [failure.reason for failure in failures],
-            "messages": [plain(failure.message) for failure in failures],
+            "messages": [plain(without_password(failure.message)) for failure in failures],
             "fatal": [failure.fatal for failure in failures],
         },
     )

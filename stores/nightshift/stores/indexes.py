@@ -19,6 +19,7 @@ __all__ = [
     "find_index",
     "list_indexes",
     "live_keys",
+    "lock_name",
     "make_ready",
     "ready_index",
     "ready_indexes",
@@ -162,6 +163,14 @@ def ready_indexes(connection: Connection) -> list[IndexRow]:
         )
     )
     return [IndexRow(**{**row, "state": IndexState(row["state"])}) for row in rows.mappings()]
+
+
+def lock_name(connection: Connection, catalog: int, name: str) -> None:
+    """Until the end of the transaction, no other begins a version of that index."""
+    connection.execute(
+        text("SELECT pg_advisory_xact_lock(hashtextextended('index ' || :catalog || :name, 0))"),
+        {"catalog": f"{catalog} ", "name": name},
+    )
 
 
 def create_version(

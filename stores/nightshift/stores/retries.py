@@ -7,6 +7,7 @@ from sqlalchemy import Connection, Row, text
 
 from nightshift.schema.runs import BlockPayload, ScorePayload
 from nightshift.schema.states import Stage, SubjectKind
+from nightshift.stores.addresses import without_password
 from nightshift.stores.progress_counts import runs_with_running_jobs
 
 __all__ = [
@@ -192,7 +193,7 @@ def record_failure(
             "kind": subject_kind.value,
             "subject": subject_id,
             "reason": reason,
-            "message": message.replace("\x00", "�"),
+            "message": without_password(message).replace("\x00", "�"),
             "fatal": fatal,
         },
     )

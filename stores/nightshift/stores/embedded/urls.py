@@ -2,10 +2,10 @@
 
 from pydantic import SecretStr
 
-from nightshift.schema.errors import ConfigurationError
+from nightshift.schema.errors import ConfigurationError, ServiceUnavailableError
 from nightshift.schema.settings import Settings
 from nightshift.stores.embedded.stack import Stack
-from nightshift.stores.embedded.state import ServiceUrls
+from nightshift.stores.embedded.state import ServiceUrls, StackState
 
 __all__ = ["resolve_database_url", "resolve_urls"]
 
@@ -15,6 +15,7 @@ def resolve_urls(settings: Settings) -> ServiceUrls:
 
     Raises:
         ConfigurationError: When a service has neither; names the variable to set.
+        ServiceUnavailableError: When the stack is there and the service does not run.
     """
     stack = Stack(settings.data_dir)
     token = _plain(settings.milvus_token)
@@ -49,8 +50,11 @@ _VARIABLES = {
 
 def _embedded(stack: Stack, service: str) -> ServiceUrls:
     if not stack.is_running(service):
-        raise ConfigurationError(
+        message = (
             f"{service} of the embedded stack in {stack.data_dir} is not running: "
             f"run `nightshift up`, or set {_VARIABLES[service]}"
         )
+        if StackState.load(stack.data_dir) is None:
+            raise ConfigurationError(message)
+        raise ServiceUnavailableError(message, service)
     return stack.urls()

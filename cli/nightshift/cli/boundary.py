@@ -1,0 +1,127 @@
+"""The last catch of every command: each error becomes a message, a reference and an exit code."""
+
+import logging
+import os
+import select
+import sys
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from secrets import token_hex
+
+from nightshift.schema.display import visible
+from nightshift.schema.errors import NightshiftError
+
+__all__ = ["INTERRUPTED", "PIPE_CLOSED", "report"]
+
+#: As shells count: 128 and the number of the signal, SIGINT and SIGPIPE.
+INTERRUPTED, PIPE_CLOSED = 130, 141
+
+_LOG = "errors.log"
+
+
+def report(error: BaseException, command: str, words: Sequence[str]) -> int:
+    """Say on stderr what ended a command, without a traceback, SQL or a secret.
+
+    An error that is not ours is written, with its traceback, to `logs/errors.log` in the data
+    directory, under a reference that the message names.
+
+    Args:
+        error: What was raised.
+        command: Such as `nightshift run list`.
+        words: The command line behind `nightshift`; `--data-dir` says where the log is.
+
+    Returns:
+        The exit code.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        _say("interrupted")
+        return INTERRUPTED
+    if isinstance(error, BrokenPipeError) and _reader_is_gone():
+        _silence()
+        return PIPE_CLOSED
+    if isinstance(error, NightshiftError):
+        _say(f"Error: {error}")
+        return error.exit_code
+    from nightshift.stores.foreign_errors import translated_foreign
+
+    reference = token_hex(4)
+    written = _keep(error, command, words, reference)
+    known = translated_foreign(error)
+    if known is None:
+        _say(
+            f"Error: `{command}` ended with an unexpected {type(error).__name__}. This is a fault "
+            f"of Nightshift; please report it with its traceback: {written}"
+        )
+        return NightshiftError.exit_code
+    _say(f"Error: {known} (details: {written})")
+    return known.exit_code
+
+
+def _say(message: str) -> None:
+    """One line: what comes from elsewhere can neither forge a second one nor move the cursor."""
+    from nightshift.stores.addresses import without_password
+
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+    try:
+        line = visible(without_password(" ".join(message.split())))
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
+    except (OSError, ValueError, RuntimeError):
+        _silence()
+
+
+def _keep(error: BaseException, command: str, words: Sequence[str], reference: str) -> str:
+    """Append the traceback to the log; where it went, or why it could not be kept."""
+    from nightshift.stores.addresses import without_password
+
+    try:
+        text = "".join(traceback.format_exception(error))
+        path = _data_dir(words) / "logs" / _LOG
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+        with os.fdopen(os.open(path, flags, 0o600), "w", errors="backslashreplace") as log:
+            log.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {reference} {command}\n")
+            log.write(visible(without_password(text), keep="\n") + "\n")
+    except Exception:  # an error while reporting one must not hide it
+        logging.getLogger(__name__).debug("the traceback could not be kept", exc_info=True)
+        return "it could not be written to the data directory"
+    return f"{path}, reference {reference}"
+
+
+def _data_dir(words: Sequence[str]) -> Path:
+    for place, word in enumerate(words):
+        if word == "--data-dir" and place + 1 < len(words):
+            return Path(words[place + 1])
+        if word.startswith("--data-dir="):
+            return Path(word.partition("=")[2])
+    from nightshift.cli.options import read_settings
+
+    return read_settings().data_dir
+
+
+def _reader_is_gone() -> bool:
+    """Whether standard output or standard error is a pipe that nobody reads any more."""
+    poll = select.poll()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            poll.register(stream.fileno(), 0)
+        except (OSError, ValueError, AttributeError):
+            return True  # a stream of the caller's own: nothing else is known of it
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+
+
+def _silence() -> None:
+    """Send what is still buffered to nowhere, else Python complains about it when it exits."""
+    with suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError, AttributeError):
+                os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
