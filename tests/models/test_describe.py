@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from nightshift.models import describe
 from nightshift.models.describe import describe_embedder, describe_scorer, describe_vision
 from nightshift.models.load import load_embedder, load_scorer
 from nightshift.schema.errors import ConfigurationError, ModelError
@@ -167,3 +168,22 @@ def test_a_hub_model_is_pinned_to_the_revision_in_the_cache(
     )
 
     assert done.stdout.split() == ["True", "True", "c" * 40, "True", "True", "None"], done.stderr
+
+
+def test_another_decoding_of_images_changes_every_model_that_sees_images(
+    clip_folder: Path, qwen_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def names() -> set[str]:
+        scorer = f"hf:{qwen_folder}@float32"
+        return {
+            describe_embedder(f"hf:{clip_folder}").fingerprint,
+            describe_embedder(f"freeret:{qwen_folder}@float32").fingerprint,
+            describe_scorer(scorer, ScorerParams()).fingerprint,
+            describe_vision(scorer).fingerprint,
+        }
+
+    before = names()
+    monkeypatch.setattr(describe, "DECODING_VERSION", 99)
+
+    assert len(before) == 4
+    assert not before & names()

@@ -18,7 +18,7 @@ from nightshift.models.files import (
 )
 from nightshift.models.spec import Builtin, Directory, Hub, ModelSpec, parse_spec
 from nightshift.schema.errors import ConfigurationError, ModelError
-from nightshift.schema.identity import fingerprint
+from nightshift.schema.identity import DECODING_VERSION, fingerprint
 from nightshift.schema.models import ModelFacts
 from nightshift.schema.runs import EmbedderParams, ScorerParams
 from nightshift.scoring.methods.freeret_embedding import digest
@@ -68,6 +68,7 @@ def describe_embedder(spec: str) -> ModelFacts:
         "kind": "embedder",
         "library": parsed.library,
         "version": _EMBEDDER_VERSION,
+        "decoding": DECODING_VERSION,
         **identity,
         "precision": parsed.precision or "float32",
         "mixing": {role: list(weights) for role, weights in MIXING_WEIGHTS.items()},
@@ -99,6 +100,7 @@ def describe_scorer(spec: str, params: ScorerParams) -> ModelFacts:
     card = {
         "kind": "scorer",
         "version": _SCORER_VERSION,
+        "decoding": DECODING_VERSION,
         **weights,
         "framings": [one.digest for one in asked if one is not None],
         "params": params.model_dump(mode="json"),
@@ -152,6 +154,7 @@ def _describe_vision(
     card = {
         "kind": "vision",
         "version": _VISION_VERSION,
+        "decoding": DECODING_VERSION,
         **weights,
         "min_pixels": min_pixels,
         "max_pixels": max_pixels,
@@ -172,6 +175,7 @@ def _describe_freeret(parsed: ModelSpec, params: EmbedderParams) -> ModelFacts:
         "kind": "embedder",
         "library": "freeret",
         "version": _EMBEDDER_VERSION,
+        "decoding": DECODING_VERSION,
         **weights,
         # Whose stored tokens it may be shown.
         "vision": _vision_of(parsed, params).fingerprint,

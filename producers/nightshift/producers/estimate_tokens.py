@@ -70,7 +70,10 @@ def estimate_tokens(
             to_see = every if found is None else token_sets.items_to_see(connection, found)
             missing[codec] = len(to_see)
     parts = [part for one in records.values() for part in one.parts if isinstance(part, ImagePart)]
-    grids = count([image for part in parts if (image := _read(part)) is not None])
+    # In turn: all at once, decoded images of many megapixels would take gigabytes.
+    grids = [
+        grid for part in parts if (image := _read(part)) is not None for grid in count([image])
+    ]
     if not grids:
         raise ConflictError(f"no item of catalogue {catalog!r} has a picture that can be read")
     pictures = len(every) * len(parts) / len(records)

@@ -17,7 +17,7 @@ from nightshift.schema.errors import InputError
 from nightshift.schema.records import ImagePart, TextPart, select_parts
 from nightshift.schema.runs import Kinds
 from nightshift.stores.contents import StoredRecord
-from nightshift.stores.images import decode_image, fetch_image
+from nightshift.stores.images import decoded, fetch_image
 
 __all__ = [
     "Readers",
@@ -35,6 +35,8 @@ _Out = TypeVar("_Out")
 
 # Beside those that wait for a decoder.
 _FETCHING = 16
+#: Bytes a pixel that the image processors of transformers take beside the image, measured.
+_BESIDE = 12
 
 #: What a model makes of a decoded image, before it is shown it.
 _PrepareImage = Callable[[Image.Image], PreparedImage]
@@ -170,10 +172,10 @@ def _prepared(part: ImagePart, readers: Readers, prepare_image: _PrepareImage) -
     data = fetch_image(part.uri, sha256=part.sha256)
 
     def prepare() -> PreparedImage:
-        image = decode_image(data, part.uri)
-        try:
-            return prepare_image(image)
-        except InputError as error:
-            raise InputError(f"{part.uri}: {error.message}", error.reason) from error
+        with decoded(data, part.uri, beside=_BESIDE) as image:
+            try:
+                return prepare_image(image)
+            except InputError as error:
+                raise InputError(f"{part.uri}: {error.message}", error.reason) from error
 
     return readers.decoding.submit(prepare).result()
