@@ -16,6 +16,7 @@ from nightshift.schema.errors import (
     NotFoundError,
     ServiceUnavailableError,
 )
+from nightshift.schema.trec_ids import to_trec_id
 from nightshift.stores.blobs import BlobStore
 from tests.producers.source_files import write_image, write_jsonl
 
@@ -216,6 +217,40 @@ def test_judgements_are_read_from_trec_and_json_lines(database, queries, tmp_pat
 
     assert summary.failed == 0
     assert judgements(database) == [("q1", "5", 1), ("q1", "i1", 2), ("q2", "i1", 0)]
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        ("query-id\tcorpus-id\tscore\nq1\ti1\t2\nq2\ti 1\t1.0\nq2\ti3\t0.5\n", "beir.tsv"),
+        ('\ufeffquery-id\tcorpus-id\tscore\r\nq1\t"i1"\t2.0\r\nq2\ti 1\t1\r\n\tx\t1', "t.tsv"),
+        ("q1 0 i1 2.0\nq2 Q0 i%201 1.0\nq2 0 i3 1.5\n", "qrels.txt"),
+        ("q1\t0\ti1\t2\nq2\t0\ti%201\t1\nq2 0 i3 nan\n", "qrels"),
+        (
+            '{"query":"q1","item":"i1","relevance":2.0}\n{"query":"q2","item":"i 1"}\n{"item":1}',
+            "q.jsonl",
+        ),
+    ],
+)
+def test_judgements_of_every_form_are_taken_and_halves_refused(
+    database, queries, tmp_path, content, name
+):
+    (tmp_path / name).write_text(content, newline="")
+
+    summary = import_queries(database, queries, qrels=str(tmp_path / name))
+
+    assert judgements(database) == [("q1", "i1", 2), ("q2", "i 1", 1)]
+    assert summary.reasons == {"malformed_qrel": 1}
+
+
+def test_a_file_of_judgements_made_from_our_export_names_our_items(database, queries, tmp_path):
+    ids = ["a b", "a%20b", "a%2520b", "\u202ex", "50%", "Caf%C3%A9"]
+    lines = "".join(f"q1 0 {to_trec_id(item)} 1\n" for item in ids)
+    (tmp_path / "made").write_text(lines)
+
+    import_queries(database, queries, qrels=str(tmp_path / "made"))
+
+    assert {item for _, item, _ in judgements(database)} == set(ids)
 
 
 def test_bad_judgements_are_recorded_and_foreign_ones_are_noted(database, queries, tmp_path):

@@ -7,11 +7,16 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pyarrow import parquet
+from sqlalchemy import text
 
+from nightshift.query.csv_cells import from_csv_cell, to_csv_cell
 from nightshift.query.export import COLUMNS, export
 from nightshift.query.results import open_rankings
 from nightshift.schema.errors import ConflictError, NotFoundError
+from nightshift.schema.trec_ids import from_trec_id
 from tests.query.ranked import LISTS, SCORER, add_large_run, add_reference_run
 from tests.stores.ledger_helpers import add_index_run
 
@@ -104,6 +109,58 @@ def test_a_trec_reader_that_sorts_by_score_gets_our_order(database):
         assert len({one[4] for one in own}) == len(items)
         assert [one[3] for one in by_score] == [str(rank + 1) for rank in range(len(items))]
         assert len(LISTS[query]) == len(own)
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("=cmd|'/C calc'!A0", "'=cmd|'/C calc'!A0"),
+        ("+1", "'+1"),
+        ("-2+3", "'-2+3"),
+        ("@SUM(1+1)", "'@SUM(1+1)"),
+        ("\tx", "'\tx"),
+        ("\rx", "'\rx"),
+        ('  "=1"', "'  \"'=1\""),
+        ("\ufeff=1", "'\ufeff=1"),
+        ("＝1", "'＝1"),
+        ("a;=1", "a;'=1"),
+        ("'=1", "''=1"),
+        ("a-b, it's 5 - 3 = 2", "a-b, it's 5 - 3 = 2"),
+        ("", ""),
+    ],
+)
+def test_no_cell_is_a_formula(text, cell):
+    assert to_csv_cell(text) == cell
+    assert from_csv_cell(cell) == text
+
+
+@given(st.text(alphabet="=+-@'\"\t\r\n ,;|a1"))
+def test_a_cell_gives_its_text_back(text):
+    cell = to_csv_cell(text)
+
+    assert from_csv_cell(cell) == text
+    assert not cell.lstrip(' "').startswith(("=", "+", "-", "@"))
+
+
+def test_hostile_ids_come_back_from_every_format_and_numbers_stay_numbers(database):
+    run_id = add_reference_run(database)
+    hostile = ["=cmd|'/C calc'!A0", "a b", "a%20b", "tab\tid", "\u202ertl", "a\u00a0b", "-1"]
+    with database.begin() as connection:
+        for number, name in enumerate(hostile, 1):
+            connection.execute(
+                text("UPDATE item SET external_id = :name WHERE external_id = :old"),
+                {"name": name, "old": f"i{number}"},
+            )
+    items = [row["item"] for row in read_jsonl(write(database, run_id, "jsonl"))]
+
+    rows = list(csv.DictReader(io.StringIO(write(database, run_id, "csv").decode(), newline="")))
+    words = [line.split()[2] for line in write(database, run_id, "trec").decode().splitlines()]
+
+    assert set(hostile) < set(items)
+    assert [from_csv_cell(row["item"]) for row in rows] == items
+    assert [from_trec_id(word) for word in words] == items
+    assert len(set(words)) == len(set(items))
+    assert {float(row["margin"]) for row in rows if row["margin"]} >= {-2.0, -0.5}
 
 
 def test_a_limit_cuts_the_export(database):

@@ -19,7 +19,7 @@ _PARTS = click.Choice(["image", "text", "text,image"])
 @click.command()
 @click.argument("catalog")
 @click.option("--queries", required=True, help="File of queries: JSONL, CSV, Parquet, a folder, …")
-@click.option("--qrels", help="Judgements (TREC or JSONL), for `nightshift evaluate`.")
+@click.option("--qrels", help="Judgements (TREC, BEIR or JSONL), for `nightshift evaluate`.")
 @click.option("--index", "index_name", help="Which index to search.  [default: the newest ready]")
 @click.option(
     "--method",

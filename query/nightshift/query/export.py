@@ -7,12 +7,13 @@ from dataclasses import fields
 from io import TextIOWrapper
 from itertools import islice
 from typing import IO, Any
-from urllib.parse import quote
 
 import pyarrow as pa
 from pyarrow import parquet
 
+from nightshift.query.csv_cells import to_csv_cell
 from nightshift.schema.display import to_json
+from nightshift.schema.trec_ids import to_trec_id
 from nightshift.stores.results_read import RankedItem
 
 __all__ = ["COLUMNS", "FORMATS", "export"]
@@ -30,8 +31,8 @@ def export(rows: Iterable[RankedItem], file_format: str, stream: IO[bytes]) -> i
 
     TREC lines are `query Q0 item rank score tag`. Their score is 1 / rank: tools of the trec_eval
     kind sort by score and ignore the rank, and no score of ours alone gives the final order (the
-    margin is not monotone where the tie-break or a failed pair decided). White space in ids is
-    percent-encoded there, since it separates the fields.
+    margin is not monotone where the tie-break or a failed pair decided). Ids are words of
+    `schema.trec_ids` there, and texts are cells of `csv_cells` in CSV.
 
     Args:
         rows: In the order in which they are to be written.
@@ -56,13 +57,14 @@ def _write_csv(rows: Iterable[RankedItem], stream: IO[bytes]) -> None:
     with _text(stream) as lines:
         writer = csv.writer(lines, lineterminator="\n")
         writer.writerow(COLUMNS)
-        writer.writerows(map(_values, rows))
+        for row in rows:
+            writer.writerow(to_csv_cell(v) if isinstance(v, str) else v for v in _values(row))
 
 
 def _write_trec(rows: Iterable[RankedItem], stream: IO[bytes]) -> None:
     for row in rows:
         line = (
-            f"{_one_word(row.query)} Q0 {_one_word(row.item)} {row.final_rank} "
+            f"{to_trec_id(row.query)} Q0 {to_trec_id(row.item)} {row.final_rank} "
             f"{1 / row.final_rank:.9g} nightshift-{row.run_id}\n"
         )
         stream.write(line.encode())
@@ -92,10 +94,6 @@ FORMATS: dict[str, Callable[[Iterable[RankedItem], IO[bytes]], None]] = {
 
 def _values(row: RankedItem) -> tuple[Any, ...]:
     return tuple(getattr(row, name) for name in COLUMNS)
-
-
-def _one_word(value: str) -> str:
-    return "".join(quote(sign) if sign.isspace() else sign for sign in value)
 
 
 @contextmanager
