@@ -126,7 +126,7 @@ def redis_url(stack: Stack) -> Iterator[str]:
 @pytest.fixture
 def vector_store(stack: Stack) -> Iterator[VectorStore]:
     """Milvus Lite, without any collection; those that the test makes are dropped."""
-    with VectorStore(stack.urls().milvus_uri) as store:
+    with VectorStore(stack.urls().milvus_uri, stack.urls().milvus_token) as store:
         yield store
         stack.up(0, dispatcher=False)  # in case the test failed while it had killed a service
         for collection in store.collections():
@@ -159,6 +159,7 @@ def settings(
         database_url=database_url,  # type: ignore[arg-type]
         redis_url=redis_url,  # type: ignore[arg-type]
         milvus_uri=stack.urls().milvus_uri,
+        milvus_token=stack.urls().milvus_token,  # type: ignore[arg-type]
     )
 
 

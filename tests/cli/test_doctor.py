@@ -16,6 +16,7 @@ def _doctor(settings, *words: str):
         "NIGHTSHIFT_DATABASE_URL": settings.database_url.get_secret_value(),
         "NIGHTSHIFT_REDIS_URL": settings.redis_url.get_secret_value(),
         "NIGHTSHIFT_MILVUS_URI": settings.milvus_uri,
+        "NIGHTSHIFT_MILVUS_TOKEN": settings.milvus_token.get_secret_value(),
         "NIGHTSHIFT_DATA_DIR": str(settings.data_dir),
     }
     return CliRunner(env=environment).invoke(main, ["doctor", *words])

@@ -49,6 +49,7 @@ def cli(
         "NIGHTSHIFT_DATA_DIR": str(tmp_path / "data"),
         "NIGHTSHIFT_DATABASE_URL": settings.database_url.get_secret_value(),
         "NIGHTSHIFT_MILVUS_URI": settings.milvus_uri,
+        "NIGHTSHIFT_MILVUS_TOKEN": settings.milvus_token.get_secret_value(),
         "NIGHTSHIFT_REDIS_URL": "redis://nobody",
     }
     return lambda *words: CliRunner(env=environment).invoke(main, words)

@@ -40,6 +40,7 @@ def rerank(database, settings, tmp_path):
         "NIGHTSHIFT_DATABASE_URL": settings.database_url.get_secret_value(),
         "NIGHTSHIFT_REDIS_URL": settings.redis_url.get_secret_value(),
         "NIGHTSHIFT_MILVUS_URI": settings.milvus_uri,
+        "NIGHTSHIFT_MILVUS_TOKEN": settings.milvus_token.get_secret_value(),
     }
     words = ["rerank", "things", "--queries", str(queries), "--scorer", SCORER]
 

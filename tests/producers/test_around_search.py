@@ -120,7 +120,7 @@ def test_what_milvus_lost_is_embedded_before_the_search(database, vector_store, 
 def test_a_torn_index_is_built_again_before_the_search(stack, database, vector_store, run_id):
     tear_index(stack, vector_store, _COLLECTION)
 
-    with VectorStore(stack.urls().milvus_uri) as fresh:
+    with VectorStore(stack.urls().milvus_uri, stack.urls().milvus_token) as fresh:
         assert _advance(database, fresh, run_id) is Stage.SEARCH
         items = _items(database)
         found = fresh.search(_COLLECTION, _vectors(items), 1)
@@ -201,7 +201,7 @@ def test_a_vector_that_is_committed_while_the_keys_are_read_is_not_lost(
             for page in super().keys(collection, batch_size):
                 yield page[:-1] if self.n_lists == 1 else page
 
-    with Racing(stack.urls().milvus_uri) as racing:
+    with Racing(stack.urls().milvus_uri, stack.urls().milvus_token) as racing:
         assert _advance(database, racing, run_id) is Stage.SEARCH
         assert racing.n_lists == 2
 

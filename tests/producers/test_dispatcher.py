@@ -26,7 +26,7 @@ def broker(redis_url):
 @pytest.fixture
 def dispatcher(database, settings, redis_url):
     wire = Wire(redis_url)
-    vectors = VectorStore(settings.milvus_uri, "")
+    vectors = VectorStore(settings.milvus_uri, settings.milvus_token.get_secret_value())
     yield Dispatcher(database=database, vectors=vectors, wire=wire, settings=settings)
     wire.close()
     vectors.close()

@@ -324,7 +324,7 @@ def machine(database_url, redis_url, settings):
     """The machine, on services of the test's own."""
     with (
         Database(database_url) as database,
-        VectorStore(settings.milvus_uri) as vectors,
+        VectorStore(settings.milvus_uri, settings.milvus_token.get_secret_value()) as vectors,
         redis.Redis.from_url(redis_url) as broker,
     ):
         vectors.create(_COLLECTION, dim=4)

@@ -79,7 +79,7 @@ def test_a_torn_index_is_built_again_and_nothing_is_lost(stack, database, vector
     list(repair(database, vector_store))
     tear_index(stack, vector_store, collection)
 
-    with VectorStore(stack.urls().milvus_uri) as fresh:
+    with VectorStore(stack.urls().milvus_uri, stack.urls().milvus_token) as fresh:
         (done,) = repair(database, fresh)
         assert held(fresh, collection) == sorted(keys)
         hits = fresh.search(collection, np.ones((1, 4), dtype=np.float32), len(items))

@@ -86,7 +86,7 @@ def test_an_index_that_cannot_be_loaded_is_an_error_and_the_remedy_is_said(
     vector_store.flush(collection)
     tear_index(stack, vector_store, collection)
 
-    with VectorStore(stack.urls().milvus_uri) as fresh:
+    with VectorStore(stack.urls().milvus_uri, stack.urls().milvus_token) as fresh:
         found = list(examine(database, fresh, redis_url, tmp_path))
 
     (error,) = [one.message for one in found if (one.check, one.level) == ("milvus", "error")]

@@ -98,6 +98,8 @@ def test_secrets_are_readable_by_the_owner_only(healthy: Stack):
         line = Path(f"/proc/{pid}/cmdline").read_text()
         assert state.postgres_password not in line
         assert state.redis_password not in line
+        assert state.milvus_token not in line
+    assert state.milvus_token not in repr(healthy.urls()) + repr(state)
     assert state.postgres_password not in repr(healthy.urls()) + repr(state)
 
 

@@ -357,7 +357,7 @@ def test_several_readers_may_meet_an_unloaded_collection_at_once(
     first: list[str] = []
 
     def read() -> None:
-        with VectorStore(stack.urls().milvus_uri) as own:
+        with VectorStore(stack.urls().milvus_uri, stack.urls().milvus_token) as own:
             first.append(own.search("rush", unit(2000)[9:10], 1)[0][0].key)
 
     readers = [threading.Thread(target=read) for _ in range(4)]
@@ -398,7 +398,7 @@ def test_a_torn_index_is_mended_by_load_and_nothing_is_lost(
     name = f"torn_{kind.lower()}"
     keys = filled(vector_store, name, 1000, kind)
     tear_index(stack, vector_store, name)
-    fresh = VectorStore(stack.urls().milvus_uri)
+    fresh = VectorStore(stack.urls().milvus_uri, stack.urls().milvus_token)
 
     with pytest.raises(ServiceUnavailableError, match="mended"):
         fresh.search(name, unit(1), 1)
@@ -417,7 +417,10 @@ def test_writers_at_once_take_turns_on_lite_and_lose_nothing(
     start = threading.Barrier(2)
 
     def write(writer: int) -> None:
-        with Database(database_url) as database, VectorStore(stack.urls().milvus_uri) as own:
+        with (
+            Database(database_url) as database,
+            VectorStore(stack.urls().milvus_uri, stack.urls().milvus_token) as own,
+        ):
             start.wait()
             for batch in range(6):
                 first = writer * 10_000 + batch * 300

@@ -89,15 +89,16 @@ def test_milvus_is_used_over_tls_with_an_authority_of_ones_own(
     stack: Stack, certificate: tuple[Path, Path], foreign: Path
 ):
     port = int(stack.urls().milvus_uri.rpartition(":")[2])
+    token = stack.urls().milvus_token
     program = (
         "import sys; from nightshift.stores.milvus import VectorStore\n"
-        "with VectorStore(sys.argv[1], patience_s=1) as store: print(store.collections())"
+        "with VectorStore(*sys.argv[1:], patience_s=1) as store: print(store.collections())"
     )
     with tls_before(port, *certificate) as secure:
 
         def collections(authority: Path) -> subprocess.CompletedProcess[str]:
             return subprocess.run(
-                [sys.executable, "-c", program, f"https://localhost:{secure}"],
+                [sys.executable, "-c", program, f"https://localhost:{secure}", token],
                 env={**os.environ, "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(authority)},
                 capture_output=True,
                 text=True,
@@ -106,7 +107,7 @@ def test_milvus_is_used_over_tls_with_an_authority_of_ones_own(
 
         known, unknown = collections(certificate[0]), collections(foreign)
 
-    with VectorStore(stack.urls().milvus_uri) as plain:
+    with VectorStore(stack.urls().milvus_uri, stack.urls().milvus_token) as plain:
         there = plain.collections()
     assert (known.returncode, known.stdout) == (0, f"{there}\n"), known.stderr
     assert unknown.returncode == 1

@@ -40,6 +40,7 @@ def busy_night(
         # The last of Redis' sixteen databases; the other tests take turns on 1 to 15.
         redis_url=stack.urls().redis_url.removesuffix("/0") + "/0",
         milvus_uri=stack.urls().milvus_uri,
+        milvus_token=stack.urls().milvus_token,
     )
     for night in _night(settings, tmp_path_factory.mktemp("night") / "logs"):
         night.worker()

@@ -48,7 +48,7 @@ def test_a_search_that_missed_what_a_restart_lost_is_made_again(
 
     stack.kill("milvus")
     stack.up(0, dispatcher=False)
-    with VectorStore(stack.urls().milvus_uri) as vectors:
+    with VectorStore(stack.urls().milvus_uri, stack.urls().milvus_token) as vectors:
         vectors.load(collection)
         lost = next(vectors.keys(collection))[:40]
         vectors.delete(collection, lost)

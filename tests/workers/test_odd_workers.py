@@ -62,9 +62,10 @@ def _index(night: Night, embedder: str, folder: Path) -> int:
     settings = night.settings
     assert settings.database_url
     assert settings.milvus_uri
+    assert settings.milvus_token
     with (
         Database(settings.database_url.get_secret_value()) as database,
-        VectorStore(settings.milvus_uri) as vectors,
+        VectorStore(settings.milvus_uri, settings.milvus_token.get_secret_value()) as vectors,
     ):
         import_catalog(database, "texts", str(rows))
         facts = describe_embedder(embedder)

@@ -70,7 +70,7 @@ def test_a_search_mends_an_index_that_a_kill_has_torn(stack, database, vector_st
     vector_store.flush("torn_while_searched")
     tear_index(stack, vector_store, "torn_while_searched")
 
-    with VectorStore(stack.urls().milvus_uri) as fresh:
+    with VectorStore(stack.urls().milvus_uri, stack.urls().milvus_token) as fresh:
         session = SimpleNamespace(database=database, vectors=fresh, worker_id="a")
         progress = SimpleNamespace(step=lambda: None)
         found = _search(session, "torn_while_searched", vectors, 1, progress)

@@ -154,7 +154,9 @@ def test_vectors_that_milvus_lost_are_embedded_again_before_a_search(indexed_nig
         'SELECT collection FROM "index" JOIN catalog ON catalog.id = catalog_id '
         "WHERE catalog.name = 'scenes'"
     )
-    with VectorStore(night.settings.milvus_uri) as vectors:
+    with VectorStore(
+        night.settings.milvus_uri, night.settings.milvus_token.get_secret_value()
+    ) as vectors:
         lost = next(vectors.keys(collection))[:20]
         vectors.delete(collection, lost)
         vectors.flush(collection)

@@ -77,6 +77,7 @@ def night(
             database_url=urls["write"].render_as_string(hide_password=False),
             redis_url=stack.urls().redis_url,
             milvus_uri=stack.urls().milvus_uri,
+            milvus_token=stack.urls().milvus_token,
         ),
         logs=logs,
     )

@@ -17,9 +17,8 @@ pytestmark = pytest.mark.night
 
 
 @pytest.fixture
-def secrets(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+def secrets(stack: Stack) -> dict[str, str]:
     """What nobody may read, by name."""
-    monkeypatch.setenv("NIGHTSHIFT_MILVUS_TOKEN", "root:token-nobody-may-read")
     passwords = {
         name: make_url(url).password
         for name, url in (
@@ -28,7 +27,8 @@ def secrets(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         )
     }
     assert all(passwords.values())
-    return {**{name: str(word) for name, word in passwords.items()}, "milvus": "token-nobody"}
+    named = {name: str(word) for name, word in passwords.items()}
+    return {**named, "milvus": stack.urls().milvus_token, "source": "token-nobody"}
 
 
 def test_no_secret_is_in_a_log_a_command_line_a_message_or_the_database(
@@ -55,7 +55,11 @@ def test_no_secret_is_in_a_log_a_command_line_a_message_or_the_database(
     def found(text: str) -> list[str]:
         return [name for name, secret in secrets.items() if secret in text]
 
-    assert found((stack.data_dir / "stack.json").read_text()) == ["postgres", "redis"]
+    assert found((stack.data_dir / "stack.json").read_text()) == [
+        "postgres",
+        "redis",
+        "milvus",
+    ]
     assert all(done.returncode for done in refused)
     assert {
         name for done in (*said, *refused) for name in found(done.stdout + done.stderr)
@@ -70,6 +74,8 @@ def test_no_secret_is_in_a_log_a_command_line_a_message_or_the_database(
 def _refused(night: Night) -> list[CompletedProcess[str]]:
     """What a command says to each service that is elsewhere, or has another password."""
     told = []
+    wrong_token = night.settings.model_copy(update={"milvus_token": SecretStr("x")})
+    told.append(replace(night, settings=wrong_token).cli("doctor", check=False))
     for name in ("database_url", "redis_url"):
         url = getattr(night.settings, name).get_secret_value()
         for wrong in (url.replace("127.0.0.1:", "127.0.0.1:1"), url.replace("@", "x@")):

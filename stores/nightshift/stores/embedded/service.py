@@ -97,7 +97,7 @@ class Redis:
 
 
 class MilvusLite:
-    """`milvus-lite server`. It knows no authentication, hence loopback only."""
+    """Milvus Lite, behind our token: see `nightshift.stores.milvus_lite`."""
 
     name = "milvus"
     # It ends abruptly on SIGTERM.
@@ -116,11 +116,10 @@ class MilvusLite:
 
     def launch(self) -> Launch:
         """How to start it now."""
-        port = str(self._state.port(self.name))
-        arguments = ("server", "--data-dir", str(self.directory), "--host", HOST, "--port", port)
+        arguments = (str(self.directory), HOST, str(self._state.port(self.name)))
         return Launch(
-            argv=(sys.executable, "-P", "-c", _MILVUS_MAIN, *arguments),
-            env=dict(os.environ),
+            argv=(sys.executable, "-P", "-m", "nightshift.stores.milvus_lite", *arguments),
+            env={**os.environ, "NIGHTSHIFT_MILVUS_TOKEN": self._state.milvus_token},
             cwd=self.directory,
         )
 
@@ -146,14 +145,6 @@ def package_dir(package: str) -> Path:
             "NIGHTSHIFT_DATABASE_URL, NIGHTSHIFT_REDIS_URL and NIGHTSHIFT_MILVUS_URI"
         )
     return Path(spec.origin).parent
-
-
-# A shell gives background jobs an ignored SIGINT, which every child inherits: without the first
-# statement the server could then not be ended cleanly.
-_MILVUS_MAIN = (
-    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    "from milvus_lite.cmdline import main; raise SystemExit(main())"
-)
 
 
 def _plain_environment() -> dict[str, str]:

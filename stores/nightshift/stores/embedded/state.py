@@ -51,6 +51,7 @@ class StackState(BaseModel):
     id: str = Field(default_factory=lambda: secrets.token_hex(4))
     postgres_password: str = Field(default_factory=lambda: secrets.token_hex(24), repr=False)
     redis_password: str = Field(default_factory=lambda: secrets.token_hex(24), repr=False)
+    milvus_token: str = Field(default_factory=lambda: secrets.token_hex(24), repr=False)
     #: Parent of the Postgres cluster; None before the first start.
     postgres_home: Path | None = None
     ports: dict[str, int] = {}
@@ -108,6 +109,7 @@ class StackState(BaseModel):
             ),
             redis_url=f"redis://:{self.redis_password}@{address['redis']}/0",
             milvus_uri=f"http://{address['milvus']}",
+            milvus_token=self.milvus_token,
         )
 
 

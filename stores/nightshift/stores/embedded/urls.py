@@ -18,12 +18,15 @@ def resolve_urls(settings: Settings) -> ServiceUrls:
         ServiceUnavailableError: When the stack is there and the service does not run.
     """
     stack = Stack(settings.data_dir)
-    token = _plain(settings.milvus_token)
+    database_url = resolve_database_url(settings)
+    redis_url = _plain(settings.redis_url) or _embedded(stack, "redis").redis_url
+    if settings.milvus_uri:
+        uri, token = settings.milvus_uri, _plain(settings.milvus_token) or ""
+    else:
+        embedded = _embedded(stack, "milvus")
+        uri, token = embedded.milvus_uri, embedded.milvus_token
     return ServiceUrls(
-        database_url=resolve_database_url(settings),
-        redis_url=_plain(settings.redis_url) or _embedded(stack, "redis").redis_url,
-        milvus_uri=settings.milvus_uri or _embedded(stack, "milvus").milvus_uri,
-        milvus_token=token or "",
+        database_url=database_url, redis_url=redis_url, milvus_uri=uri, milvus_token=token
     )
 
 
