@@ -16,6 +16,7 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
+from fsspec import AbstractFileSystem
 from PIL import Image
 
 from nightshift.schema.errors import (
@@ -24,6 +25,7 @@ from nightshift.schema.errors import (
     NightshiftError,
     ServiceUnavailableError,
 )
+from nightshift.stores import deadlines
 from nightshift.stores.addresses import MemberAddress
 from nightshift.stores.files import open_file, read_bytes, sha256
 from nightshift.stores.images import decode_image, read_image, verify_image
@@ -322,6 +324,38 @@ def test_a_store_that_does_not_answer_is_an_outage_not_a_bad_item():
     with pytest.raises(ServiceUnavailableError) as caught:
         read_image("ftp://127.0.0.1:9/x.png")
     assert caught.value.service == "files"
+
+
+class _Stuck(AbstractFileSystem):
+    """A store that takes a connection and says nothing; asked where the name says."""
+
+    protocol = "stuck"
+    cachable = False
+    answered = threading.Event()
+
+    def _open(self, path: str, *_: object, **__: object) -> io.BytesIO:
+        if "open" in path:
+            self.answered.wait()
+        reader = io.BytesIO(b"x" * 100)
+        reader.read = lambda *_: self.answered.wait() or b""
+        return reader
+
+
+@pytest.mark.parametrize("step", ["open", "read"])
+@pytest.mark.parametrize("noun", ["image", "file"])
+def test_a_store_that_says_nothing_is_left_within_the_lease(
+    step: str, noun: str, monkeypatch: pytest.MonkeyPatch
+):
+    fsspec.register_implementation("stuck", _Stuck, clobber=True)
+    monkeypatch.setenv("NIGHTSHIFT_LEASE_S", "0.4")
+    deadlines.answer_s.cache_clear()
+    try:
+        with pytest.raises(ServiceUnavailableError, match="does not answer in time"):
+            read_bytes(f"stuck://{step}/x.png", max_bytes=1000, noun=noun)
+    finally:
+        deadlines.answer_s.cache_clear()
+        _Stuck.answered.set()
+        _Stuck.answered = threading.Event()
 
 
 def test_a_missing_driver_names_the_package():

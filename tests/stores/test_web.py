@@ -14,7 +14,8 @@ import pytest
 
 from nightshift.schema.errors import InputError
 from nightshift.schema.settings import Settings
-from nightshift.stores import web
+from nightshift.stores import deadlines, web
+from nightshift.stores.files import read_bytes
 from nightshift.stores.web import WebRules, fetch
 
 HERE = WebRules(networks=(ip_network("127.0.0.0/8"), ip_network("::1/128")))
@@ -64,6 +65,10 @@ class _Pages(http.server.BaseHTTPRequestHandler):
                 time.sleep(0.05)
         except OSError:
             pass
+
+    def _later(self, rest: str) -> None:
+        time.sleep(0.4)
+        self._to(f"/later?{rest}x")
 
     def _answer(self, status: int, body: bytes, length: int | None = None) -> None:
         self.send_response(status)
@@ -248,6 +253,101 @@ def test_a_server_that_sends_a_byte_now_and_then_is_left(port: int):
     with pytest.raises(InputError, match="too slow") as caught:
         fetch(f"http://127.0.0.1:{port}/drip", max_bytes=10, rules=quick)
     assert caught.value.reason == "image_unreachable"
+
+
+def test_slow_redirects_share_one_time_limit(port: int):
+    rules = WebRules(networks=HERE.networks, whole_s=1.0)
+
+    with pytest.raises(InputError, match="too slow"):
+        fetch(f"http://127.0.0.1:{port}/later?", max_bytes=10, rules=rules)
+
+    assert len(_Pages.asked) < 4, "each step takes 0.4 s"
+
+
+def test_a_name_service_that_does_not_answer_is_left(monkeypatch: pytest.MonkeyPatch):
+    answered = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answered.wait())
+    rules = WebRules(whole_s=0.3)
+
+    with pytest.raises(InputError, match="too slow") as caught:
+        fetch("http://slow.test/x.png", max_bytes=10, rules=rules)
+
+    answered.set()
+    assert caught.value.reason == "image_unreachable"
+
+
+def test_a_name_of_many_silent_addresses_is_left(
+    names: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
+):
+    tried: list[float] = []
+
+    def connect(link: socket.socket, place: object) -> None:
+        tried.append(link.gettimeout() or 0.0)
+        time.sleep(0.2)
+        raise TimeoutError("timed out")
+
+    names["many.test"] = [" ".join(f"1.1.1.{number}" for number in range(1, 200))]
+    monkeypatch.setattr(socket.socket, "connect", connect)
+
+    with pytest.raises(InputError, match="too slow"):
+        fetch("http://many.test/x", max_bytes=10, rules=WebRules(whole_s=0.7))
+
+    assert len(tried) < 5
+    assert tried == sorted(tried, reverse=True)
+    assert tried[0] <= 0.7
+
+
+def test_a_handshake_that_is_never_answered_is_left(names: dict[str, list[str]]):
+    names["silent.test"] = ["127.0.0.1"]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"https://silent.test:{listener.getsockname()[1]}/x.png"
+        rules = WebRules(networks=HERE.networks, whole_s=0.4)
+
+        with pytest.raises(InputError, match="too slow"):
+            fetch(url, max_bytes=10, rules=rules)
+
+
+def test_repeated_attempts_share_the_time_limit_which_is_shorter_than_the_lease(
+    port: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("NIGHTSHIFT_LEASE_S", "0.8")
+    monkeypatch.setenv("NIGHTSHIFT_IMAGE_NETWORKS", "127.0.0.0/8")
+    for cached in (web.web_rules, deadlines.answer_s):
+        cached.cache_clear()
+    try:
+        limit_s = deadlines.answer_s()
+        with pytest.raises(InputError, match="too slow"):
+            read_bytes(f"http://127.0.0.1:{port}/drip", max_bytes=10, noun="image")
+    finally:
+        for cached in (web.web_rules, deadlines.answer_s):
+            cached.cache_clear()
+
+    assert limit_s < 0.8
+    assert len(_Pages.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://" + "a" * 5000 + ".test/x.png", "http://" + "ü." * 4000 + "test/",
+        "http://h.test/" + "a" * 9000, "http://h.test/a\tb.png", "http://h\n.test/",
+        "http://h.test/\x9b1m", "http://h.test/\0", "http://good.test\\.evil.test/x",
+        "http://a b.test/x.png", "http://[fe80::1%25eth0]/x", "http://h%2etest/",
+    ],
+)  # fmt: skip
+def test_what_no_address_may_look_like_is_refused_before_anyone_is_asked(
+    url: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: pytest.fail("it was looked up"))
+    with pytest.raises(InputError) as caught:
+        fetch(url, max_bytes=10, rules=HERE)
+
+    assert caught.value.reason == "image_unreadable"
+    assert len(caught.value.message) < 600
+
+
+def test_a_redirect_to_an_endless_address_is_refused(port: int):
+    assert refused(f"http://127.0.0.1:{port}/to?http://{'b' * 3000}.test/") == "image_unreadable"
 
 
 def test_a_certificate_must_be_of_the_host_and_of_a_known_authority(

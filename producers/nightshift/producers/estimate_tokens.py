@@ -97,6 +97,6 @@ def _mean(codec: CodecSpec, grids: Sequence[Grid], vision: ModelFacts) -> float:
 
 def _read(part: ImagePart) -> Image.Image | None:
     try:
-        return read_image(part.uri)
+        return read_image(part.uri, sha256=part.sha256)
     except InputError:
         return None  # a failure of its own when the tokens are made

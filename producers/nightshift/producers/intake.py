@@ -111,8 +111,8 @@ class Intake:
             # Fetched once, by the worker that needs it; until then its address stands for it.
             return part
         if self.verify:
-            return ImagePart(uri=part.uri, sha256=verify_image(part.uri).sha256)
-        return ImagePart(uri=part.uri, sha256=sha256(part.uri, noun="image"))
+            return ImagePart(uri=part.uri, sha256=verify_image(part.uri, roots=self.roots).sha256)
+        return ImagePart(uri=part.uri, sha256=sha256(part.uri, noun="image", roots=self.roots))
 
     def _keep(self, data: bytes) -> str:
         if self.blobs is None:

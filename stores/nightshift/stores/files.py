@@ -3,11 +3,11 @@
 import errno
 import hashlib
 import io
+import os
 import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
 import fsspec
@@ -20,6 +20,8 @@ from nightshift.schema.errors import (
     ServiceUnavailableError,
 )
 from nightshift.stores.addresses import MemberAddress, is_url, without_password
+from nightshift.stores.deadlines import Deadline, answer_s
+from nightshift.stores.roots import ImageRoots
 from nightshift.stores.web import fetch, is_web
 
 __all__ = ["open_file", "read_bytes", "sha256", "translated"]
@@ -37,7 +39,13 @@ _WEB_ATTEMPTS = 3
 
 
 @contextmanager
-def open_file(address: str, *, noun: Noun = "file") -> Iterator[BinaryIO]:
+def open_file(
+    address: str,
+    *,
+    noun: Noun = "file",
+    roots: ImageRoots | None = None,
+    deadline: Deadline | None = None,
+) -> Iterator[BinaryIO]:
     """A file's bytes, for reading.
 
     A file is what an operator names. An image is what a catalogue names: from web servers it comes
@@ -46,12 +54,15 @@ def open_file(address: str, *, noun: Noun = "file") -> Iterator[BinaryIO]:
     Args:
         address: A path, an fsspec URL, or the address of a member inside a tar.
         noun: What the file is, for the reason codes.
+        roots: Of a local file: below which it must lie once it is open.
+        deadline: By which an image must have come from a server, `answer_s()` from now unless
+            given. Of a file, which may be large, each step has that long.
 
     Raises:
         InputError: `…_missing` where nothing is there, `…_unreadable` where it is no regular file
             or may not be read, `…_unreachable` where a web server does not deliver it: in a
             catalogue of web pages one dead host is that item's fault, not an outage; as `web.fetch`
-            where an image lies on a web server.
+            where an image lies on a web server; `image_not_allowed` outside the roots.
         ServiceUnavailableError: Where an object store or another file service does not answer.
         ConfigurationError: Where the package for the URL's protocol is not installed.
     """
@@ -59,34 +70,48 @@ def open_file(address: str, *, noun: Noun = "file") -> Iterator[BinaryIO]:
     place = member.archive if member else address
     if noun == "image" and is_web(place):
         span = (member.offset, member.size) if member else None
-        yield io.BytesIO(fetch(place, max_bytes=_WEB_BYTES, span=span))
+        yield io.BytesIO(fetch(place, max_bytes=_WEB_BYTES, span=span, deadline=deadline))
     elif member is not None:
-        with open_file(member.archive, noun=noun) as archive:
+        with open_file(member.archive, noun=noun, roots=roots, deadline=deadline) as archive:
             archive.seek(member.offset)
             yield io.BytesIO(archive.read(member.size))
     elif is_url(address):
-        remote = _Remote(address, noun)
+        if noun == "image" and deadline is None:
+            deadline = Deadline(answer_s())
+        remote = _Remote(address, noun, deadline)
         with io.BufferedReader(remote, _BUFFER_BYTES) as stream:
             yield stream
     else:
-        with _open_local(address, noun) as stream:
+        with _open_local(address, noun, roots) as stream:
             yield stream
 
 
-def read_bytes(address: str, *, max_bytes: int, noun: Noun = "file") -> bytes:
-    """A whole file.
+def read_bytes(
+    address: str, *, max_bytes: int, noun: Noun = "file", roots: ImageRoots | None = None
+) -> bytes:
+    """A whole file; an image comes within one time limit, repeated attempts included.
+
+    Args:
+        address: As for `open_file`.
+        max_bytes: What is longer is refused.
+        noun: As for `open_file`.
+        roots: As for `open_file`.
 
     Raises:
         InputError: As `open_file`; `…_too_large` beyond `max_bytes`.
     """
+    deadline = Deadline(answer_s()) if noun == "image" else None
     for attempt in range(1, _WEB_ATTEMPTS + 1):
         try:
-            with open_file(address, noun=noun) as stream:
+            with open_file(address, noun=noun, roots=roots, deadline=deadline) as stream:
                 data = stream.read(max_bytes + 1)
         except InputError as error:
             if attempt == _WEB_ATTEMPTS or not error.reason.endswith("_unreachable"):
                 raise
-            time.sleep(0.5 * attempt)
+            pause_s = 0.5 * attempt
+            if deadline is not None and deadline.passed(pause_s):
+                raise
+            time.sleep(pause_s)
         else:
             break
     if len(data) > max_bytes:
@@ -97,29 +122,47 @@ def read_bytes(address: str, *, max_bytes: int, noun: Noun = "file") -> bytes:
     return data
 
 
-def sha256(address: str, *, noun: Noun = "file") -> str:
-    """Digest of a file's bytes, hex, whatever its size; raises as `open_file`."""
-    with open_file(address, noun=noun) as stream:
+def sha256(address: str, *, noun: Noun = "file", roots: ImageRoots | None = None) -> str:
+    """Digest of a file's bytes, hex, whatever its size; takes and raises as `open_file`."""
+    with open_file(address, noun=noun, roots=roots) as stream:
         return hashlib.file_digest(cast("Any", stream), "sha256").hexdigest()
 
 
-def _open_local(address: str, noun: Noun) -> BinaryIO:
-    path = Path(address)
+def _open_local(address: str, noun: Noun, roots: ImageRoots | None) -> BinaryIO:
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            # Reading a pipe or a device could wait for ever.
-            raise InputError(f"{address} is not a regular file; name a file", f"{noun}_unreadable")
-        return path.open("rb")
+        # By its path alone at first: to open a pipe or a device may wait or do something.
+        found = os.open(address, os.O_PATH | os.O_CLOEXEC)
+        try:
+            if not stat.S_ISREG(os.fstat(found).st_mode):
+                # Reading a pipe or a device could wait for ever.
+                raise InputError(
+                    f"{address} is not a regular file; name a file", f"{noun}_unreadable"
+                )
+            if roots is not None:
+                roots.check_open(found, address)
+            # The very file that was judged, whatever its name leads to by now.
+            return open(f"/proc/self/fd/{found}", "rb")  # noqa: PTH123 - the caller closes
+        finally:
+            os.close(found)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        if isinstance(error, OSError):
+            error.filename = address
         raise translated(error, address, noun) from error
 
 
 class _Remote(io.RawIOBase):
-    """A remote file whose errors are ours, whichever library talks to the server."""
+    """A remote file whose errors are ours, whichever library talks to the server.
 
-    def __init__(self, address: str, noun: Noun) -> None:
+    Args:
+        address: Its URL.
+        noun: What it is.
+        deadline: By which it must have come; None gives each step `answer_s()`.
+    """
+
+    def __init__(self, address: str, noun: Noun, deadline: Deadline | None) -> None:
         self._address = address
         self._noun: Noun = noun
+        self._deadline = deadline
         self._stream: Any = self._try(lambda: fsspec.open(address, "rb").open())
 
     def readable(self) -> bool:
@@ -129,7 +172,8 @@ class _Remote(io.RawIOBase):
         return bool(self._stream.seekable())
 
     def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - any writable buffer
-        data: bytes = self._try(lambda: self._stream.read(len(buffer)))
+        n_bytes = min(len(buffer), _BUFFER_BYTES)
+        data: bytes = self._try(lambda: self._stream.read(n_bytes))
         buffer[: len(data)] = data
         return len(data)
 
@@ -146,7 +190,9 @@ class _Remote(io.RawIOBase):
 
     def _try(self, action: Any) -> Any:  # noqa: ANN401 - fsspec is untyped
         try:
-            return action()
+            deadline = self._deadline or Deadline(answer_s())
+            # A chain may unpack or copy a large file before it gives the first byte.
+            return action() if "::" in self._address else deadline.call(action)
         except Exception as error:  # every file system of fsspec brings errors of its own
             raise translated(error, self._address, self._noun) from error
 

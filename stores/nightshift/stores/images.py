@@ -16,6 +16,7 @@ from nightshift.stores.decode_budget import BUDGET_BYTES, decode_budget
 from nightshift.stores.files import read_bytes
 from nightshift.stores.image_formats import DECODED, kind_of_bytes
 from nightshift.stores.pixels import to_rgb, turn_of
+from nightshift.stores.roots import ImageRoots
 
 __all__ = [
     "HALVED_PIXELS",
@@ -100,9 +101,11 @@ def fetch_image(address: str, *, sha256: str = "") -> bytes:
     return data
 
 
-def verify_image(address: str, *, max_pixels: int = MAX_PIXELS) -> ImageInfo:
-    """Decode the picture at an address fully; raises as `read_image`."""
-    data = read_bytes(address, max_bytes=_MAX_BYTES, noun="image")
+def verify_image(
+    address: str, *, max_pixels: int = MAX_PIXELS, roots: ImageRoots | None = None
+) -> ImageInfo:
+    """Decode the image at an address fully; below `roots` where given; raises as `read_image`."""
+    data = read_bytes(address, max_bytes=_MAX_BYTES, noun="image", roots=roots)
     return verify_bytes(data, address, max_pixels=max_pixels)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from os.path import realpath
+from pathlib import Path
 
 from nightshift.schema.errors import InputError
 from nightshift.stores.addresses import MemberAddress, is_url
@@ -21,7 +22,8 @@ class ImageRoots:
     """
 
     def __init__(self, roots: Iterable[str] = ()) -> None:
-        named = [root.rstrip("/") + "/" for root in roots]
+        # As paths: in a URL no link would be followed before it is judged.
+        named = [root.removeprefix("file://").rstrip("/") + "/" for root in roots]
         self._urls = tuple(root for root in named if is_url(root))
         self._folders = tuple(
             realpath(root).rstrip("/") + "/" for root in named if not is_url(root)
@@ -29,6 +31,8 @@ class ImageRoots:
 
     def check(self, address: str) -> None:
         """Refuse an address that may not be read; reads nothing.
+
+        What it names may be exchanged before it is opened: `open_file(…, roots=…)` judges again.
 
         Args:
             address: Absolute path, fsspec URL, or the address of a member inside a tar.
@@ -41,11 +45,21 @@ class ImageRoots:
         if is_web(place):
             check_url(place, web_rules())
         elif not (self._holds_url(place) if is_url(place) else self.holds_file(place)):
-            raise InputError(
-                f"{address} lies outside the folder of its source; where images may lie there, add "
-                "the folder to NIGHTSHIFT_IMAGE_ROOTS",
-                "image_not_allowed",
-            )
+            raise _outside(address)
+
+    def check_open(self, descriptor: int, address: str) -> None:
+        """Refuse a file that was opened and does not lie below a root, whatever led to it.
+
+        Args:
+            descriptor: Of the file, opened for its path or for reading.
+            address: As it was named, for the message.
+
+        Raises:
+            InputError: `image_not_allowed`.
+        """
+        # Linux names the file itself: no link can be exchanged between this and the reading.
+        if not str(Path(f"/proc/self/fd/{descriptor}").readlink()).startswith(self._folders):
+            raise _outside(address)
 
     def holds_file(self, path: str) -> bool:
         """Whether a local path, its links followed, lies below a root."""
@@ -56,3 +70,11 @@ class ImageRoots:
 
     def _holds_url(self, url: str) -> bool:
         return url.startswith(self._urls) and ".." not in url.split("/") and "::" not in url
+
+
+def _outside(address: str) -> InputError:
+    return InputError(
+        f"{address} lies outside the folder of its source; where images may lie there, add the "
+        "folder to NIGHTSHIFT_IMAGE_ROOTS",
+        "image_not_allowed",
+    )

@@ -106,9 +106,15 @@ def _remote(folder: str) -> Iterator[tuple[str, int]]:
 
 
 def _unlink(path: Path) -> None:
-    if path.parent.is_symlink():
+    try:
+        # Held open: a folder that is exchanged for a link meanwhile leads nowhere else.
+        folder = os.open(path.parent, os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except NotADirectoryError:
         return
-    path.unlink()
+    try:
+        os.unlink(path.name, dir_fd=folder)
+    finally:
+        os.close(folder)
     with suppress(OSError):
         # The last one of its run leaves no empty folder.
         path.parent.rmdir()

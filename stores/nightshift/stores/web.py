@@ -3,42 +3,29 @@
 import http.client
 import socket
 import ssl
+import unicodedata
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
-from ipaddress import (
-    IPv4Address,
-    IPv4Network,
-    IPv6Address,
-    IPv6Network,
-    ip_address,
-    ip_network,
-)
 from threading import Event, Timer
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from nightshift.schema.errors import InputError
 from nightshift.schema.settings import Settings
+from nightshift.stores.deadlines import Deadline, answer_s
+from nightshift.stores.networks import Address, Network, may_connect, parsed
 
 __all__ = ["WebRules", "check_url", "fetch", "is_web", "web_rules"]
 
 _REDIRECTS = 5
 _CONNECT_S = 10.0
-#: Kept to by a timer: a server that sends a byte now and then never lets a socket time out.
-_WHOLE_S = 60.0
 _CHUNK_BYTES = 2**16
-
-#: Where clouds hand out credentials; no setting opens these.
-_NEVER = tuple(
-    map(
-        ip_network,
-        ("169.254.0.0/16", "fe80::/10", "fd00:ec2::254", "100.100.100.200", "192.0.0.192"),
-    )
-)
-_NAT64 = ip_network("64:ff9b::/96")
-
-_Address = IPv4Address | IPv6Address
+#: Signatures of object stores make long addresses, of two thousand characters at most.
+_URL_CHARS = 8192
+#: Of a host; IDNA takes the square of its length.
+_HOST_CHARS = 253
+_SHOWN_CHARS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +35,9 @@ class WebRules:
     #: Lower case; `*.x` stands for all below x. Empty means any.
     hosts: tuple[str, ...] = ()
     #: May be connected to although they are not public.
-    networks: tuple[IPv4Network | IPv6Network, ...] = ()
-    whole_s: float = _WHOLE_S
+    networks: tuple[Network, ...] = ()
+    #: For a fetch in all: names, connections, redirects and repeated attempts.
+    whole_s: float = 60.0
 
     def allows_host(self, host: str) -> bool:
         """Whether images may come from a host of this name."""
@@ -58,22 +46,18 @@ class WebRules:
             for rule in map(str.lower, self.hosts)
         )
 
-    def allows_address(self, address: _Address) -> bool:
+    def allows_address(self, address: Address) -> bool:
         """Whether this address may be connected to."""
-        inner = _embedded(address)
-        if inner is not None:
-            return self.allows_address(inner)
-        if any(address in network for network in _NEVER):
-            return False
-        public = address.is_global and not address.is_multicast
-        return public or any(address in network for network in self.networks)
+        return may_connect(address, self.networks)
 
 
 @cache
 def web_rules() -> WebRules:
     """The rules of this process."""
     settings = Settings()
-    return WebRules(hosts=settings.image_hosts, networks=settings.image_networks)
+    return WebRules(
+        hosts=settings.image_hosts, networks=settings.image_networks, whole_s=answer_s()
+    )
 
 
 def is_web(address: str) -> bool:
@@ -89,6 +73,7 @@ def check_url(url: str, rules: WebRules) -> SplitResult:
             password or names a host that is not among those allowed.
     """
     try:
+        _check_characters(url)
         parts = urlsplit(url)
         host, _ = _host(parts), parts.port
     except ValueError as error:
@@ -109,7 +94,12 @@ def check_url(url: str, rules: WebRules) -> SplitResult:
 
 
 def fetch(
-    url: str, *, max_bytes: int, span: tuple[int, int] | None = None, rules: WebRules | None = None
+    url: str,
+    *,
+    max_bytes: int,
+    span: tuple[int, int] | None = None,
+    rules: WebRules | None = None,
+    deadline: Deadline | None = None,
 ) -> bytes:
     """The bytes at a web address.
 
@@ -121,14 +111,16 @@ def fetch(
         max_bytes: What is longer is refused.
         span: Offset and length of the bytes wanted; None means all.
         rules: Those of this process, unless given.
+        deadline: By which it must be done, all redirects included; as the rules say, unless given.
 
     Raises:
         InputError: `image_not_allowed`, `image_missing`, `image_too_large`, `image_unreadable` for
             what is no address, else `image_unreachable`.
     """
     rules = rules or web_rules()
+    deadline = deadline or Deadline(rules.whole_s)
     for _ in range(_REDIRECTS + 1):
-        with _answer(url, check_url(url, rules), span, rules) as answer:
+        with _answer(url, check_url(url, rules), span, rules, deadline) as answer:
             if answer.status not in {301, 302, 303, 307, 308}:
                 return _body(url, answer, max_bytes, span)
             url = _followed(url, answer)
@@ -137,13 +129,17 @@ def fetch(
 
 @contextmanager
 def _answer(
-    url: str, parts: SplitResult, span: tuple[int, int] | None, rules: WebRules
+    url: str,
+    parts: SplitResult,
+    span: tuple[int, int] | None,
+    rules: WebRules,
+    deadline: Deadline,
 ) -> Iterator[http.client.HTTPResponse]:
     """What the server answers; whatever goes wrong before the block ends is translated."""
     expired = Event()
     try:
         with ExitStack() as closing:
-            link = _connect(parts, rules)
+            link = _connect(parts, rules, deadline)
             closing.callback(link.close)
 
             def expire() -> None:
@@ -152,7 +148,8 @@ def _answer(
                     # Of the socket below any TLS: so whoever waits for it stops waiting.
                     socket.socket.shutdown(link, socket.SHUT_RDWR)
 
-            timer = Timer(rules.whole_s, expire)
+            # A server that sends a byte now and then never lets a socket time out.
+            timer = Timer(deadline.left(), expire)
             timer.daemon = True
             timer.start()
             closing.callback(timer.cancel)
@@ -167,7 +164,8 @@ def _answer(
             if expired.is_set():
                 raise TimeoutError
     except (OSError, http.client.HTTPException, ValueError) as error:
-        why = "the server is too slow" if expired.is_set() else str(error) or type(error).__name__
+        slow = expired.is_set() or isinstance(error, TimeoutError)
+        why = "the server is too slow" if slow else str(error) or type(error).__name__
         raise _unreachable(url, why) from error
 
 
@@ -183,23 +181,24 @@ def _headers(span: tuple[int, int] | None) -> dict[str, str]:
     return headers
 
 
-def _connect(parts: SplitResult, rules: WebRules) -> socket.socket:
+def _connect(parts: SplitResult, rules: WebRules, deadline: Deadline) -> socket.socket:
     host = _host(parts)
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    # A resolver knows no time limit.
+    found = deadline.call(lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
     for *_, place in found:
-        address = ip_address(str(place[0]).partition("%")[0])
+        address = parsed(str(place[0]))
         if not rules.allows_address(address):
             raise InputError(
                 f"{host} is {address}, which is not a public address; images may come from there "
-                "only where NIGHTSHIFT_IMAGE_NETWORKS says so",
+                "only where NIGHTSHIFT_IMAGE_NETWORKS says so, from metadata services never",
                 "image_not_allowed",
             )
     failure: OSError = OSError(f"{host} has no address")
     for family, kind, protocol, _, place in found:
         link = socket.socket(family, kind, protocol)
-        link.settimeout(_CONNECT_S)
         try:
+            link.settimeout(min(_CONNECT_S, deadline.left()))
             link.connect(place)
         except OSError as error:
             link.close()
@@ -242,19 +241,22 @@ def _body(
     return bytes(data)
 
 
-def _embedded(address: _Address) -> IPv4Address | None:
-    """The IPv4 address that an IPv6 one leads to."""
-    if isinstance(address, IPv4Address):
-        return None
-    if address in _NAT64:
-        return IPv4Address(int(address) & 0xFFFF_FFFF)
-    return address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
+def _check_characters(url: str) -> None:
+    if len(url) > _URL_CHARS:
+        raise ValueError(f"it has more than {_URL_CHARS} characters")
+    # urlsplit would leave some of them out, and judge another address than was written.
+    if any(unicodedata.category(character) == "Cc" for character in url):
+        raise ValueError("it holds control characters")
 
 
 def _host(parts: SplitResult) -> str:
     host = (parts.hostname or "").rstrip(".")
     if not host:
         raise ValueError("it names no host")
+    if len(host) > _HOST_CHARS:
+        raise ValueError(f"its host has more than {_HOST_CHARS} characters")
+    if any(character in " %<>[\\]^`{|}" for character in host):
+        raise ValueError("its host holds characters that no name has")
     return host if ":" in host else host.encode("idna").decode()
 
 
@@ -267,7 +269,8 @@ def _target(parts: SplitResult) -> str:
 
 def _shown(url: str) -> str:
     # What follows the question mark may be a signature that opens a store.
-    return url.partition("?")[0]
+    shown = url.partition("?")[0]
+    return shown if len(shown) <= _SHOWN_CHARS else f"{shown[:_SHOWN_CHARS]}…"
 
 
 def _unreachable(url: str, why: str) -> InputError:

@@ -5,7 +5,7 @@ from pathlib import PurePosixPath
 
 from nightshift.producers.sources.rows import BadRow, RawRow, Row
 from nightshift.schema.errors import InputError
-from nightshift.stores.addresses import is_url, stem_of
+from nightshift.stores.addresses import stem_of
 from nightshift.stores.files import open_file
 from nightshift.stores.listing import ListedFile, walk_files
 from nightshift.stores.roots import ImageRoots
@@ -62,14 +62,16 @@ def image_rows(
 
 
 def _read_caption(file: ListedFile, roots: ImageRoots) -> str:
-    if not (is_url(file.address) or roots.holds_file(file.address)):
+    try:
+        with open_file(file.address, roots=roots) as raw:
+            return raw.read(_CAPTION_BYTES).decode().strip()
+    except InputError as error:
+        if error.reason != "image_not_allowed":
+            raise
         raise InputError(
             f"{file.name} is a link to a file outside the folder; put the caption itself there",
             "caption_not_allowed",
-        )
-    try:
-        with open_file(file.address) as raw:
-            return raw.read(_CAPTION_BYTES).decode().strip()
+        ) from error
     except UnicodeDecodeError as error:
         raise InputError(f"{file.name} is not UTF-8; convert it", "not_utf8") from error
     except OSError as error:

@@ -1,0 +1,119 @@
+"""Which addresses may be connected to: public ones, those of opened networks, never metadata."""
+
+from collections.abc import Iterable, Iterator
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
+
+__all__ = ["Address", "Network", "may_connect", "parsed"]
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+#: Where clouds hand out credentials and settings; nothing opens these.
+_NEVER = tuple(
+    map(
+        ip_network,
+        (
+            *("169.254.0.0/16", "168.63.129.16", "100.100.100.200", "192.0.0.192"),
+            *("fe80::/10", "fd00:ec2::/32", "fd20:ce::/32", "fd00:42::42", "fd00:c1::a9fe:a9fe"),
+        ),
+    )
+)
+#: The services among them. Whatever network translates addresses, these stay what they are.
+_METADATA = frozenset(
+    int(IPv4Address(host))
+    for host in (
+        *("169.254.169.254", "169.254.170.2", "169.254.170.23", "169.254.0.23"),
+        *("168.63.129.16", "100.100.100.200", "192.0.0.192"),
+    )
+)
+#: By IANA's registries of special addresses; Python knows some of them in newer releases only.
+_SPECIAL = tuple(
+    map(
+        ip_network,
+        (
+            *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16"),
+            *("172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16"),
+            *("198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/3"),
+            *("2001::/23", "2001:db8::/32", "3fff::/20"),
+        ),
+    )
+)
+#: The only unicast addresses of IPv6 that have been given out.
+_GLOBAL = ip_network("2000::/3")
+
+_COMPATIBLE = ip_network("::/96")
+_TRANSLATED = ip_network("64:ff9b::/96")
+_TRANSLATED_HERE = ip_network("64:ff9b:1::/48")
+#: Bits that follow the IPv4 address where a prefix of 32, 40, … 96 bits leads to it (RFC 6052);
+#: eight bits in the middle, from 64 on, are left out.
+_PREFIXES = (32, 40, 48, 56, 64, 96)
+
+
+def may_connect(address: Address, networks: Iterable[Network] = ()) -> bool:
+    """Whether an address is public, or lies in one of `networks`; metadata services never are.
+
+    An IPv6 address that carries an IPv4 one is judged by that.
+    """
+    if _is_never(address):
+        return False
+    carried = list(_carried(address))
+    if carried:
+        opened = tuple(networks)
+        return all(may_connect(inner, opened) for inner in carried)
+    return _is_public(address) or any(address in network for network in networks)
+
+
+def parsed(place: str) -> Address:
+    """The address in what a resolver gave, without its zone."""
+    return ip_address(place.partition("%")[0])
+
+
+def _is_public(address: Address) -> bool:
+    if isinstance(address, IPv6Address) and address not in _GLOBAL:
+        return False
+    return not any(address in network for network in _SPECIAL)
+
+
+def _is_never(address: Address) -> bool:
+    if any(address in network for network in _NEVER):
+        return True
+    if isinstance(address, IPv4Address):
+        return False
+    hidden = [_translated(address, bits) for bits in _PREFIXES]
+    if any(int(inner) in _METADATA for inner in hidden):
+        return True
+    # Which prefix a network uses below the one for local use is not known.
+    return address in _TRANSLATED_HERE and any(map(_is_never, hidden[2:]))
+
+
+def _carried(address: Address) -> Iterator[IPv4Address]:
+    """The IPv4 addresses that an IPv6 one leads to by its form."""
+    if isinstance(address, IPv4Address):
+        return
+    low = int(address) & 0xFFFF_FFFF
+    if address.ipv4_mapped is not None:
+        yield address.ipv4_mapped
+    elif address in _TRANSLATED or (address in _COMPATIBLE and low > 1):
+        yield IPv4Address(low)
+    elif address.sixtofour is not None:
+        yield address.sixtofour
+    elif address.teredo is not None:
+        yield from address.teredo
+    elif (int(address) >> 32) & 0xFDFF_FFFF == 0x5EFE:  # ISATAP
+        yield IPv4Address(low)
+
+
+def _translated(address: IPv6Address, bits: int) -> IPv4Address:
+    value = int(address)
+    if bits == 96:
+        return IPv4Address(value & 0xFFFF_FFFF)
+    # Without the eight bits from 64 on, which stand in the middle of it.
+    joined = (value >> 64) << 56 | (value & (1 << 56) - 1)
+    return IPv4Address((joined >> (120 - bits - 32)) & 0xFFFF_FFFF)
