@@ -166,9 +166,11 @@ def test_calibration_of_a_run_without_rankings_says_so(cli, database):
 
 def test_evaluate_prints_both_orders(cli, database):
     run_id = add_reference_run(database)
+    with database.begin() as connection:
+        runs.set_run_state(connection, run_id, RunState.DONE)
 
-    facts = json.loads(cli("evaluate", str(run_id), "--json").stdout)
-    table = cli("evaluate", str(run_id)).stdout
+    facts = json.loads(cli("evaluate", str(run_id), "--json", exit_code=7).stdout)
+    table = cli("evaluate", str(run_id), exit_code=7).stdout
 
     assert facts["n_queries"] == 4
     assert (facts["coarse"]["recall@1"], facts["fine"]["recall@1"]) == (0.25, 0.375)

@@ -1,8 +1,10 @@
+import pytest
 from sqlalchemy import text
 
 from nightshift.query.verify import verify
 from nightshift.schema.states import RunState
 from nightshift.stores import runs
+from tests.query.ranked import add_reference_run
 from tests.stores.ledger_helpers import add_index_run
 
 
@@ -90,3 +92,46 @@ def test_the_digest_changes_with_the_results(database):
 
     assert before == same
     assert before != after
+
+
+def test_the_digest_holds_the_orders_and_not_the_last_digits_of_scores(database):
+    run_id = add_reference_run(database)
+    before = verify(database, run_id)
+
+    _change(database, "UPDATE ranking SET margin = margin + 0.00004, coarse_score = 0.5")
+    rounded = verify(database, run_id)
+    _change(
+        database,
+        "UPDATE ranking SET margin = NULL, probability = NULL, fired = NULL, fired_layer = NULL, "
+        "tie_group = NULL, tie_size = NULL, decided_by = 'coarse' "
+        "WHERE final_rank = 1 AND query_id = 1",
+    )
+    unscored = verify(database, run_id)
+    _change(
+        database,
+        "UPDATE ranking SET final_rank = final_rank + 10 WHERE query_id = 1",
+        "UPDATE ranking SET final_rank = CASE final_rank WHEN 11 THEN 2 WHEN 12 THEN 1 ELSE 3 END "
+        "WHERE query_id = 1",
+    )
+    reordered = verify(database, run_id)
+
+    assert rounded.digest == before.digest
+    assert rounded.mean_margin == pytest.approx(before.mean_margin, abs=1e-4)
+    assert len({before.digest, unscored.digest, reordered.digest}) == 3
+
+
+def test_a_cancelled_run_says_how_much_it_covers(database):
+    run_id = add_reference_run(database)
+    with database.begin() as connection:
+        runs.set_run_state(connection, run_id, RunState.CANCELLED)
+
+    receipt = verify(database, run_id)
+
+    assert not receipt.complete
+    assert "4 of 5 queries have a ranking; the run was cancelled" in str(receipt.coverage)
+
+
+def _change(database, *statements):
+    with database.begin() as connection:
+        for statement in statements:
+            connection.execute(text(statement))

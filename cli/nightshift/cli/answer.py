@@ -37,9 +37,10 @@ def answer(
     Exits with 7 when a query could not be answered, with 1 when the run failed or was cancelled.
     """
     from nightshift.cli.ending import RunEnd, follow_run
-    from nightshift.cli.output import echo_json
+    from nightshift.cli.output import echo, echo_json
     from nightshift.cli.services import open_database
     from nightshift.producers.plan_answers import plan_answers
+    from nightshift.query.coverage import coverage
     from nightshift.schema.errors import InputError
     from nightshift.stores.answers import list_answers, unanswered
     from nightshift.stores.results_read import require_rerank
@@ -48,6 +49,7 @@ def answer(
         raise click.UsageError("--query answers one and --all answers all: give one of them")
     end, missing = RunEnd(run_id=run_id), 0
     with open_database(read_settings(data_dir)) as database:
+        covered = coverage(database, run_id)
         if query or all_:
             planned = plan_answers(database, run_id, query)
             click.echo(f"run {run_id}: {planned.n_queries} queries to answer", err=True)
@@ -64,6 +66,8 @@ def answer(
         echo_json(found)
     else:
         _print(found)
+    if query is None and len(found) < covered.queries:
+        echo(f"{len(found):,} of {covered.queries:,} queries have an answer; {covered}", err=True)
     if end.broken_off:
         click.echo(f"run {run_id} is {end.state}", err=True)
         raise SystemExit(1)
@@ -74,6 +78,9 @@ def answer(
 
 
 def _print(found: "list[StoredAnswer]") -> None:
-    for one in found:
-        click.echo(f"{one.query}: {one.text}{'' if one.ended else ' …'}")
-        click.echo(f"  cites {', '.join(one.cited) or 'nothing'}; shown {', '.join(one.shown)}")
+    from nightshift.cli.output import echo
+
+    for answered in found:
+        echo(f"{answered.query}: {answered.text}{'' if answered.ended else ' …'}")
+        cited = ", ".join(answered.cited) or "nothing"
+        echo(f"  cites {cited}; shown {', '.join(answered.shown)}")

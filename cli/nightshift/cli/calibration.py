@@ -40,21 +40,28 @@ def calibration(run_id: int, data_dir: Path | None, as_json: bool) -> None:
     Examples:
       nightshift calibration 7
       nightshift calibration 7 --json
+
+    Exits as `nightshift results`: 1 or 7 where an ended run lacks rankings.
     """
+    from nightshift.cli.covering import leave_covered, tell_coverage
     from nightshift.cli.output import echo_json, make_console
     from nightshift.cli.services import open_database
     from nightshift.query.calibration import calibration as merged
     from nightshift.query.calibration import directionality
+    from nightshift.query.coverage import coverage
     from nightshift.query.runs import progress
 
     with open_database(read_settings(data_dir)) as database:
         stats = merged(database, run_id)
         moved = directionality(database, run_id)
         run = progress(database, run_id)
+        covered = coverage(database, run_id)
     if as_json:
-        echo_json(_facts(run, stats, moved))
+        echo_json({**_facts(run, stats, moved), "coverage": covered})
     else:
         _plot(make_console(), run, stats, moved)
+        tell_coverage(covered)
+    leave_covered(covered)
 
 
 def _facts(

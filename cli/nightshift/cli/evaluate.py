@@ -1,5 +1,6 @@
 """`nightshift evaluate`: a run against the judgements of its queries."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -19,26 +20,37 @@ def evaluate(run_id: int, data_dir: Path | None, as_json: bool) -> None:
     """Compare the coarse and the fine order of RUN with the judgements of its queries.
 
     Recall, mean reciprocal rank, nDCG and mean average precision as trec_eval defines them, over
-    the candidates that were re-ranked. A judged query without a ranking counts as zero.
+    the candidates that were re-ranked. A judged query that failed counts as zero; one that the run
+    has not reached is not measured, and where none is, there is no figure.
 
     \b
     Examples:
       nightshift evaluate 7
       nightshift evaluate 7 --json
+
+    Exits as `nightshift results`: 4 without any ranking, 1 or 7 where an ended run lacks some.
     """
+    from nightshift.cli.covering import leave_covered, tell_coverage
     from nightshift.cli.output import echo_json, make_console, make_table
     from nightshift.cli.services import open_database
+    from nightshift.query.coverage import coverage
     from nightshift.query.evaluate import evaluate as evaluate_run
 
     with open_database(read_settings(data_dir)) as database:
         found = evaluate_run(database, run_id)
+        covered = coverage(database, run_id)
     if as_json:
-        echo_json(found)
+        echo_json({**asdict(found), "coverage": covered})
+        leave_covered(covered)
         return
-    title = f"Run {run_id}, {found.n_queries:,} judged queries"
+    title = f"Run {run_id}, {found.n_measured:,} of {found.n_queries:,} judged queries measured"
+    if found.n_failed:
+        title += f", {found.n_failed:,} of them without a ranking, as zero"
     table = make_table("measure", "coarse", "fine", "change", right="coarse fine change",
                        title=title)  # fmt: skip
     for name in _MEASURES:
         before, after = found.coarse[name], found.fine[name]
         table.add_row(name, f"{before:.4f}", f"{after:.4f}", f"{after - before:+.4f}")
     make_console().print(table)
+    tell_coverage(covered)
+    leave_covered(covered)

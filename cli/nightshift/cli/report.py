@@ -33,10 +33,18 @@ def report(run_id: int, output: Path, n_queries: int, data_dir: Path | None) -> 
     Examples:
       nightshift report 7 --output run7.html
       nightshift report 7 --output run7.png --queries 4
+
+    Exits as `nightshift results`: 4 without any ranking, 1 or 7 where an ended run lacks some.
     """
+    from nightshift.cli.covering import leave_covered, tell_coverage
+    from nightshift.cli.output import echo
     from nightshift.cli.services import open_database
+    from nightshift.query.coverage import coverage
     from nightshift.query.report import write_report
 
     with open_database(read_settings(data_dir)) as database:
         write_report(database, run_id, output, n_queries=n_queries)
-    click.echo(f"wrote {output}", err=True)
+        covered = coverage(database, run_id)
+    echo(f"wrote {output}", err=True)
+    tell_coverage(covered)
+    leave_covered(covered)

@@ -1,7 +1,7 @@
 """`nightshift results`: the rankings of a run, each row with what put it there."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -9,10 +9,12 @@ from typing import IO, TYPE_CHECKING
 import click
 
 from nightshift.cli.options import data_dir_option, read_settings
+from nightshift.schema.errors import ConflictError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from nightshift.query.coverage import Coverage
     from nightshift.query.results import RankedList
     from nightshift.stores.database import Database
     from nightshift.stores.results_read import RankedItem
@@ -66,49 +68,65 @@ def results(
       nightshift results 7 --query q12
       nightshift results 7 --format parquet --output run7.parquet
       nightshift results 7 --format trec | trec_eval qrels.txt -
-    """
-    from nightshift.cli.services import open_database
 
-    with open_database(read_settings(data_dir)) as database, _destination(output) as stream:
-        if file_format == "table":
-            _print_tables(database, run_id, query, limit, stream)
-        else:
-            _export(database, run_id, query, limit, file_format, stream)
+    Says on standard error what is covered: "12 of 40 queries have a ranking; the run was
+    cancelled". Exits with 1 where the run failed or was cancelled before all queries were ranked,
+    with 7 where it is done and some of them failed, with 4 where there is nothing to export.
+    """
+    from nightshift.cli.covering import leave_covered, tell_coverage
+    from nightshift.cli.services import open_database
+    from nightshift.query.coverage import coverage
+
+    with open_database(read_settings(data_dir)) as database:
+        covered = coverage(database, run_id)
+        if file_format != "table":
+            covered.require_rankings()
+        with _destination(output) as stream:
+            if file_format == "table":
+                shown = _print_tables(database, run_id, query, limit, stream)
+            else:
+                shown = _export(database, covered, query, limit, file_format, stream)
+        tell_coverage(covered)
+    if query is None or not shown:
+        leave_covered(covered)
 
 
 def _export(
     database: "Database",
-    run_id: int,
+    covered: "Coverage",
     query: str | None,
     limit: int | None,
     file_format: str,
     stream: IO[bytes],
-) -> None:
+) -> int:
     from nightshift.query.export import export
     from nightshift.query.results import open_rankings
 
+    run_id = covered.run_id
     if file_format == "parquet" and stream.isatty():
         raise click.UsageError("Parquet is not for terminals: add --output FILE, or pipe it on")
-    with open_rankings(database, run_id, query=query, limit=limit) as (run, rows):
-        _tell_state(run)
+    with open_rankings(database, run_id, query=query, limit=limit) as (_, rows):
         written = export(rows, file_format, stream)
+    if not written:
+        raise ConflictError(f"query {query!r} has no ranking in run {run_id}: {covered}")
     if stream is not sys.stdout.buffer:
         click.echo(f"{written:,} rows of run {run_id} written", err=True)
+    return written
 
 
 def _print_tables(
     database: "Database", run_id: int, query: str | None, limit: int | None, stream: IO[bytes]
-) -> None:
+) -> int:
     from nightshift.cli.output import make_console
     from nightshift.query.results import open_rankings, ranked_list
 
     if query is None:
-        with open_rankings(database, run_id, limit=limit or _TABLE_ROWS) as (run, rows):
-            _tell_state(run)
-            table, notes = _all_table(list(rows), run, limit or _TABLE_ROWS)
+        with open_rankings(database, run_id, limit=limit or _TABLE_ROWS) as (run, streamed):
+            rows = tuple(streamed)
+            table, notes = _all_table(rows, run, limit or _TABLE_ROWS)
     else:
         run, found = ranked_list(database, run_id, query, limit=limit)
-        _tell_state(run)
+        rows = found.rows
         table, notes = _one_table(found, run)
     console = make_console(terminal=stream.isatty())
     with console.capture() as captured:
@@ -116,9 +134,12 @@ def _print_tables(
         for note in notes:
             console.print(note, style="dim")
     stream.write(captured.get().encode())
+    return len(rows)
 
 
-def _all_table(rows: "list[RankedItem]", run: "RunRow", limit: int) -> "tuple[Table, list[str]]":
+def _all_table(
+    rows: "Sequence[RankedItem]", run: "RunRow", limit: int
+) -> "tuple[Table, list[str]]":
     from nightshift.cli.output import add_row, make_table
 
     table = make_table("query", "item", *_COLUMNS, right=_RIGHT, title=_title(run))
@@ -178,11 +199,6 @@ def _cells(row: "RankedItem") -> tuple[str, ...]:
 
 def _title(run: "RunRow") -> str:
     return f"Run {run.id}: {run.query_set} over {run.catalog}"
-
-
-def _tell_state(run: "RunRow") -> None:
-    if run.state != "done":
-        click.echo(f"run {run.id} is {run.state}: these are the rankings so far", err=True)
 
 
 @contextmanager

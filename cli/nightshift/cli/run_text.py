@@ -10,7 +10,7 @@ from rich.table import Table
 
 from nightshift.cli.output import add_row, duration, figure, make_table, rate
 from nightshift.query.runs import RunDetails, RunProgress, StageProgress
-from nightshift.schema.states import RunKind
+from nightshift.schema.states import RunKind, RunState
 from nightshift.stores.run_status import FailureCount, FailureRow, ModelRow
 from nightshift.stores.runs import RunRow
 
@@ -32,8 +32,9 @@ def runs_table(found: Iterable[RunProgress]) -> Table:
             str(run.id),
             run.state,
             _what(run),
-            "" if progress.ended else run.stage,
-            *(_pace(None if progress.ended else stage)),
+            # Where a failed or cancelled run stopped is worth as much as how far another is.
+            "" if run.state is RunState.DONE else run.stage,
+            *_pace(None if run.state is RunState.DONE else stage, ended=progress.ended),
             f"{failed:,}" if failed else "",
             _moment(run.created_at),
         )
@@ -46,6 +47,8 @@ def print_details(console: Console, details: RunDetails) -> None:
     ended = f", ended {_moment(run.finished_at)}" if run.finished_at else ""
     console.print(f"Run {run.id} is {run.state}: {_what(run)}", style="bold")
     console.print(f"begun {_moment(run.created_at)}{ended}, priority {run.priority}")
+    if details.coverage is not None and not details.coverage.complete:
+        console.print(str(details.coverage), style="yellow")
     if not details.progress.ended and not details.progress.workers_alive:
         console.print("No worker is alive: `nightshift up` or `nightshift worker`", style="yellow")
     console.print()
@@ -91,11 +94,12 @@ def stages_table(stages: Sequence[StageProgress]) -> Table:
     return table
 
 
-def _pace(stage: StageProgress | None) -> tuple[str, str, str]:
+def _pace(stage: StageProgress | None, *, ended: bool) -> tuple[str, str, str]:
+    """Progress, rate and time left."""
     if stage is None:
         return "", "", ""
     done = f"{stage.units_done:,} / {stage.units:,}"
-    return done, rate(stage.units_per_s), duration(stage.left_s)
+    return (done, "", "") if ended else (done, rate(stage.units_per_s), duration(stage.left_s))
 
 
 def _counts_table(failures: Sequence[FailureCount]) -> Table:

@@ -1,11 +1,11 @@
 """`nightshift verify`: the receipt of a run."""
 
-import json
 from pathlib import Path
 
 import click
 
 from nightshift.cli.options import data_dir_option, json_option, read_settings
+from nightshift.schema.display import visible
 
 __all__ = ["verify"]
 
@@ -18,14 +18,18 @@ def verify(run_id: int, data_dir: Path | None, as_json: bool) -> None:
     """Prove that RUN lost nothing: expected = done + failed with a reason + skipped.
 
     Skipped is what a cancelled run had not done yet. Exits with 0 only where the run is done and
-    its books balance. The digest is over the result rows in their order: two runs with the same
-    digest have the same results.
+    its books balance.
+
+    Two runs with the same digest have the same item at the same place for each query, and the same
+    pairs without a score. The scores themselves are not in it: their last digits depend on how the
+    work was cut into jobs. Compare the mean margin for them, which differs by less than 0.0001.
 
     \b
     Examples:
       nightshift verify 2
       nightshift verify 2 --json
     """
+    from nightshift.cli.output import echo, echo_json
     from nightshift.cli.services import open_database
     from nightshift.query import verify as receipts
 
@@ -42,17 +46,31 @@ def verify(run_id: int, data_dir: Path | None, as_json: bool) -> None:
             }
             for tally in receipt.tallies
         }
-        facts = {"run_id": receipt.run_id, "state": receipt.state.value, **tallies}
-        click.echo(json.dumps({**facts, "complete": receipt.complete, "digest": receipt.digest}))
+        facts: dict[str, object] = {
+            "run_id": receipt.run_id,
+            "state": receipt.state.value,
+            **tallies,
+        }
+        facts |= {
+            "complete": receipt.complete,
+            "digest": receipt.digest,
+            "mean_margin": receipt.mean_margin,
+            "coverage": receipt.coverage,
+        }
+        echo_json(facts, indent=None)
     else:
         for tally in receipt.tallies:
-            click.echo(
+            echo(
                 f"{tally.unit:<8} {tally.expected:>9} expected = {tally.done} done "
                 f"+ {tally.failed} failed + {tally.skipped} skipped + {tally.missing} missing"
             )
         for gap in receipt.gaps:
-            click.echo(f"missing  {gap.unit}: {gap.subject_id}")
-        click.echo(f"digest   {receipt.digest}")
-        click.echo(f"run {receipt.run_id} is {'complete' if receipt.complete else 'NOT complete'}")
+            echo(f"missing  {gap.unit}: {visible(gap.subject_id)}")
+        if receipt.coverage is not None and not receipt.coverage.complete:
+            echo(f"covered  {receipt.coverage}")
+        echo(f"digest   {receipt.digest}")
+        if receipt.mean_margin is not None:
+            echo(f"margins  {receipt.mean_margin:.4f} in the mean")
+        echo(f"run {receipt.run_id} is {'complete' if receipt.complete else 'NOT complete'}")
     if not receipt.complete:
         raise SystemExit(1)

@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from nightshift.schema.errors import NotFoundError
+from nightshift.schema.errors import ConflictError, NotFoundError
+from nightshift.schema.states import RunState
 from nightshift.scoring import metrics
 from nightshift.stores import results_read
+from nightshift.stores.coverage import coverage_of
 from nightshift.stores.database import Database
 
 __all__ = ["CUTOFFS", "Evaluation", "evaluate"]
@@ -16,11 +18,16 @@ CUTOFFS = (1, 5, 10, 20)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """Means over the judged queries; names as in `scoring.metrics.evaluate`."""
+    """Means over the measured queries; names as in `scoring.metrics.evaluate`."""
 
     run_id: int
-    #: Judged queries, those without a ranking among them: they count as zero.
+    state: RunState
+    #: Judged queries.
     n_queries: int
+    #: Those that have a ranking or never will. What a run has not reached is not measured.
+    n_measured: int
+    #: Of these, without a ranking: they count as zero.
+    n_failed: int
     #: Measure → mean in [0, 1], of the coarse search's order.
     coarse: Mapping[str, float]
     #: The same of the final order.
@@ -32,17 +39,35 @@ def evaluate(database: Database, run_id: int) -> Evaluation:
 
     Raises:
         NotFoundError: Where there is no such run, or its queries have no judgements.
-        ConflictError: For an index run, which ranks nothing.
+        ConflictError: For an index run, which ranks nothing, or where no judged query is ranked.
     """
     with database.begin() as connection:
-        results_read.require_rerank(connection, run_id)
+        run = results_read.require_rerank(connection, run_id)
+        covered = coverage_of(connection, run)
         judged = list(results_read.judgements(connection, run_id))
     if not judged:
         raise NotFoundError(
             f"the queries of run {run_id} have no judgements; give `nightshift rerank` a file of "
             "them with --qrels"
         )
-    qrels = {one.query: one.relevant for one in judged}
-    coarse = metrics.evaluate({one.query: one.coarse for one in judged}, qrels, cutoffs=CUTOFFS)
-    fine = metrics.evaluate({one.query: one.fine for one in judged}, qrels, cutoffs=CUTOFFS)
-    return Evaluation(run_id=run_id, n_queries=fine.n_queries, coarse=coarse.means, fine=fine.means)
+    covered.require_rankings()
+    measured = [
+        query for query in judged if query.fine or query.failed or run.state is RunState.DONE
+    ]
+    n_failed = sum(not query.fine for query in measured)
+    if n_failed == len(measured):
+        raise ConflictError(
+            f"no judged query of run {run_id} has a ranking, so nothing is measured: {covered}"
+        )
+    qrels = {query.query: query.relevant for query in measured}
+    coarse = metrics.evaluate({q.query: q.coarse for q in measured}, qrels, cutoffs=CUTOFFS)
+    fine = metrics.evaluate({q.query: q.fine for q in measured}, qrels, cutoffs=CUTOFFS)
+    return Evaluation(
+        run_id=run_id,
+        state=run.state,
+        n_queries=len(judged),
+        n_measured=len(measured),
+        n_failed=n_failed,
+        coarse=coarse.means,
+        fine=fine.means,
+    )

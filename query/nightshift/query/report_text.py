@@ -24,9 +24,14 @@ def heading(report: Report) -> str:
 def describe(report: Report) -> str:
     """What was done, with which models."""
     run = report.run
+    of_all = "" if report.covered.complete else f"{report.covered}. "
+    measured = report.evaluation
+    if measured is not None and measured.n_measured < measured.n_queries:
+        of_all += f"{measured.n_measured:,} of {measured.n_queries:,} judged ones are measured. "
     return (
-        f"{report.n_queries:,} queries over {report.n_items:,} items: the {run.params['top_k']} "
-        f"nearest by {_name(run.embedder)}, re-ranked by {_name(run.scorer or '')}, which saw "
+        f"{of_all}{report.n_queries:,} queries over {report.n_items:,} items: the "
+        f"{run.params['top_k']} nearest by {_name(run.embedder)}, re-ranked by "
+        f"{_name(run.scorer or '')}, which saw "
         f"{_parts(run.params['query_parts'])} of the query and "
         f"{_parts(run.params['item_parts'])} of the item."
     )

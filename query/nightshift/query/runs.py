@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 
 from nightshift.schema.states import RunKind, RunState, Stage, TallyName
 from nightshift.stores import run_status, runs, workers
+from nightshift.stores.coverage import Coverage, coverage_of
 from nightshift.stores.database import Database
 from nightshift.stores.run_status import FailureCount, FailureRow, ModelRow, StageCounts
 from nightshift.stores.runs import RunRow
@@ -87,6 +88,8 @@ class RunDetails:
     pictures_seen: int | None
     #: As `IndexSummary.top_share`, of the vectors that this run made.
     top_share: float | None
+    #: How many queries have a ranking; None for a run that ranks nothing.
+    coverage: Coverage | None
 
 
 def list_progress(database: Database, limit: int) -> list[RunProgress]:
@@ -128,6 +131,7 @@ def show_run(database: Database, run_id: int) -> RunDetails:
             pairs_per_prefix=_ratio(told.get(TallyName.PAIRS), told.get(TallyName.PREFIXES)),
             pictures_seen=None if pictures is None else round(pictures),
             top_share=_ratio(told.get(TallyName.TOP_SHARE), told.get(TallyName.VECTORS)),
+            coverage=coverage_of(connection, run) if run.kind is RunKind.RERANK else None,
         )
 
 

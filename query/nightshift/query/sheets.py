@@ -15,6 +15,7 @@ from nightshift.schema.errors import ConflictError, InputError, NotFoundError
 from nightshift.schema.states import DecidedBy
 from nightshift.stores import indexes, results_read
 from nightshift.stores.contents import StoredRecord
+from nightshift.stores.coverage import Coverage, coverage_of
 from nightshift.stores.database import Database
 from nightshift.stores.images import read_image
 from nightshift.stores.results_read import RankedItem, Winners
@@ -82,6 +83,7 @@ class Report:
     run: RunRow
     n_items: int
     n_queries: int
+    covered: Coverage
     #: None where the queries have no judgements.
     evaluation: Evaluation | None
     sheets: tuple[Sheet, ...]
@@ -96,20 +98,24 @@ def load_report(database: Database, run_id: int, *, n_queries: int) -> Report:
     """
     with database.begin() as connection:
         run = results_read.require_rerank(connection, run_id)
+        covered = coverage_of(connection, run)
         ranked = results_read.winners(connection, run_id)
         if not ranked:
-            raise ConflictError(f"run {run_id} is {run.state} and has ranked nothing yet")
+            raise ConflictError(
+                f"run {run_id} is {run.state} and has ranked nothing yet: {covered}"
+            )
         chosen = _choose(ranked, n_queries)
         sheets = tuple(_sheet(connection, run_id, winners) for winners in chosen)
         n_items = indexes.count_live(connection, run.index_id)
     try:
         evaluation = evaluate(database, run_id)
-    except NotFoundError:
+    except (NotFoundError, ConflictError):
         evaluation = None
     return Report(
         run=run,
         n_items=n_items,
         n_queries=len(ranked),
+        covered=covered,
         evaluation=evaluation,
         sheets=sheets,
     )

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from nightshift.schema.states import RunState
+from nightshift.schema.states import RunKind, RunState
 from nightshift.stores import receipts, runs
+from nightshift.stores.coverage import Coverage, coverage_of
 from nightshift.stores.database import Database
 from nightshift.stores.receipts import Gap, Tally
 
@@ -19,8 +20,12 @@ class Receipt:
     tallies: tuple[Tally, ...]
     #: The first units that have neither result nor failure.
     gaps: tuple[Gap, ...]
-    #: SHA-256 over the result rows; margins count to four decimals.
+    #: SHA-256 over the results, as `receipts.result_digest` says.
     digest: str
+    #: Log-odds of the ranked pairs; None where there are none. Equal to about 1e-4 in equal runs.
+    mean_margin: float | None
+    #: How many queries have a ranking; None for a run that ranks nothing.
+    coverage: Coverage | None
 
     @property
     def complete(self) -> bool:
@@ -47,10 +52,14 @@ def verify(database: Database, run_id: int) -> Receipt:
             for gap in receipts.gaps(connection, run, tally.unit)
         ]
         digest = receipts.result_digest(connection, run)
+        mean_margin = receipts.mean_margin(connection, run)
+        covered = coverage_of(connection, run) if run.kind is RunKind.RERANK else None
     return Receipt(
         run_id=run.id,
         state=run.state,
         tallies=tuple(tallies),
         gaps=tuple(missing),
         digest=digest,
+        mean_margin=mean_margin,
+        coverage=covered,
     )

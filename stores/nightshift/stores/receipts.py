@@ -1,6 +1,7 @@
 """What a run should have done against what it did, counted by Postgres."""
 
 import hashlib
+import json
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
@@ -8,7 +9,7 @@ from sqlalchemy import Connection, text
 from nightshift.schema.states import RunKind, RunState
 from nightshift.stores.runs import RunRow
 
-__all__ = ["Gap", "Tally", "gaps", "result_digest", "tally"]
+__all__ = ["Gap", "Tally", "gaps", "mean_margin", "result_digest", "tally"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,16 +80,29 @@ def gaps(connection: Connection, run: RunRow, unit: str, limit: int = 20) -> lis
 
 
 def result_digest(connection: Connection, run: RunRow) -> str:
-    """SHA-256 (hex) over the result rows in their order: equal digests, equal results."""
+    """SHA-256 (hex) over what the run made, in an order that is the same everywhere.
+
+    Of a re-ranking run, which item each query has at which place and whether it was scored; of an
+    index, the items and the contents that their vectors are of; of a token run, the contents that
+    are stored. Numbers that a model computed are left out: their last digits depend on what was
+    computed beside them, so on how the work was cut into jobs.
+    """
     digest = hashlib.sha256()
     rows = connection.execute(
         text(_RESULT_ROWS[run.kind]).execution_options(yield_per=5000),
         {"run": run.id},
     )
     for row in rows:
-        digest.update("\x1f".join("" if value is None else str(value) for value in row).encode())
-        digest.update(b"\x1e")
+        digest.update(json.dumps(list(row)).encode() + b"\n")
     return digest.hexdigest()
+
+
+def mean_margin(connection: Connection, run: RunRow) -> float | None:
+    """Mean log-odds of a run's ranked pairs, to compare runs by; None where there are none."""
+    mean = connection.execute(
+        text("SELECT avg(margin::float8) FROM ranking WHERE run_id = :run"), {"run": run.id}
+    ).scalar_one()
+    return None if mean is None else float(mean)
 
 
 _FAILED = """EXISTS (
@@ -146,16 +160,17 @@ _UNITS_OF = {
 
 _INDEX_ROWS = """
     SELECT i.external_id, e.key FROM embedding e JOIN item i ON i.id = e.item_id
-    JOIN run ON run.index_id = e.index_id WHERE run.id = :run ORDER BY i.external_id
+    JOIN run ON run.index_id = e.index_id WHERE run.id = :run
+    ORDER BY i.external_id COLLATE "C"
 """
 
 _RANKING_ROWS = """
-    SELECT query, final_rank, item, coarse_rank, round(margin::numeric, 4), decided_by
-    FROM v_ranking WHERE run_id = :run ORDER BY query, final_rank
+    SELECT query, final_rank, item, margin IS NOT NULL AS scored
+    FROM v_ranking WHERE run_id = :run ORDER BY query COLLATE "C", final_rank
 """
 
 _PICTURE_ROWS = """
-    SELECT encode(t.content, 'hex') AS content, encode(t.digest, 'hex') AS digest
+    SELECT encode(t.content, 'hex') AS content
     FROM token_record t JOIN run ON run.token_set_id = t.token_set_id
     WHERE run.id = :run ORDER BY t.content
 """

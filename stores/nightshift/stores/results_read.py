@@ -71,6 +71,8 @@ class Judgement:
     #: External item ids, best first; empty where the query has no ranking.
     coarse: tuple[str, ...]
     fine: tuple[str, ...]
+    #: Whether there is a reason for its having no ranking.
+    failed: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +177,10 @@ def judgements(connection: Connection, run_id: int) -> Iterator[Judgement]:
     rows = connection.execute(
         _streamed(
             """
-            SELECT q.external_id AS query, j.relevant, o.coarse, o.fine
+            SELECT q.external_id AS query, j.relevant, o.coarse, o.fine,
+                EXISTS (SELECT FROM failure f WHERE f.run_id = :run AND f.fatal
+                    AND f.subject_kind = 'query' AND f.subject_id = q.external_id
+                    AND f.stage IN ('search', 'rank')) AS failed
             FROM run JOIN query q ON q.query_set_id = run.query_set_id
             CROSS JOIN LATERAL (
                 SELECT jsonb_object_agg(item_external_id, relevance) AS relevant FROM qrel
@@ -200,6 +205,7 @@ def judgements(connection: Connection, run_id: int) -> Iterator[Judgement]:
             relevant=row.relevant,
             coarse=tuple(row.coarse or ()),
             fine=tuple(row.fine or ()),
+            failed=row.failed,
         )
 
 
