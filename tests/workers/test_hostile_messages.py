@@ -100,7 +100,7 @@ def test_a_worker_drops_what_is_no_doorbell_and_goes_on(
 
     assert night.wait_until(emptied) == "emptied"
     assert worker.poll() is None, night.log_of(worker)
-    dropped = night.log_of(worker).count("dropped a malformed message")
-    assert dropped == len(hostile) + len(left)
+    assert night.log_of(worker).count("dropped a malformed message") >= len(_NO_ENVELOPES)
+    assert "Traceback" not in night.log_of(worker), "Celery has seen none of it"
     night.stop()
     assert broker.hlen("unacked") == 0

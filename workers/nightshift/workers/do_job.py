@@ -133,7 +133,9 @@ def _do_claimed(
         )
     except (HandBackError, ServiceUnavailableError) as error:
         _log.info("run %d: job %d handed back: %s", claim.run_id, claim.job_id, error)
-        _hand_back(session, claim, str(error), outage=isinstance(error, ServiceUnavailableError))
+        # Those who wait for a lease see others finish, and are at no fault.
+        outage = isinstance(error, ServiceUnavailableError) and error.service != "lease"
+        _hand_back(session, claim, str(error), outage=outage)
     except LeaseLostError as error:
         _log.warning("%s", error)
         if error.job_id == 0:  # a named lease: the job itself is still in these hands
