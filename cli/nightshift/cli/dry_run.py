@@ -1,14 +1,11 @@
 """`nightshift rerank --dry-run`: read the queries, judge the work, keep nothing."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import click
-
-from nightshift.cli.output import by_reason
+from nightshift.cli.output import by_reason, echo, echo_json
 from nightshift.cli.planning import query_set_parts
 from nightshift.producers.plan_rerank import RerankEstimate, estimate_rerank
 from nightshift.producers.query_import import QuerySetSummary, read_queries
@@ -79,7 +76,7 @@ def show_estimate(
         )
     if as_json:
         failed = {"failed": read.failed, "reasons": dict(read.reasons)}
-        click.echo(json.dumps({**asdict(estimate), **failed}))
+        echo_json({**asdict(estimate), **failed}, indent=None)
     else:
         _print(estimate, params, read)
     if read.failed:
@@ -94,15 +91,18 @@ def _shared_side(params: RunParams) -> str:
 
 def _print(estimate: RerankEstimate, params: RunParams, read: QuerySetSummary) -> None:
     share = estimate.reused / estimate.pairs if estimate.pairs else 0.0
-    click.echo(f"items      {estimate.items}")
-    click.echo(f"queries    {estimate.queries}, {params.query_parts} shown")
-    click.echo(f"pairs      {estimate.pairs} at depth {params.top_k}, {params.item_parts} shown")
-    click.echo(f"groups     {estimate.groups} at most, sharing one side of their prompt")
-    click.echo(f"reused     {estimate.reused} pairs ({share:.0%}) scored on earlier nights")
+    echo(f"items      {estimate.items}")
+    echo(f"queries    {estimate.queries}, {params.query_parts} shown")
+    echo(f"pairs      {estimate.pairs} at depth {params.top_k}, {params.item_parts} shown")
+    echo(f"groups     {estimate.groups} at most, sharing one side of their prompt")
+    about = "" if estimate.reused_exactly else "about "
+    echo(f"reused     {about}{estimate.reused} pairs ({share:.0%}) scored on earlier nights")
+    if not estimate.reused_exactly:
+        echo("           the index was not searched for all of them, or has changed since")
     if estimate.seconds is None:
-        click.echo("time       unknown until these models have run here once")
+        echo("time       unknown until these models have run here once")
     else:
-        click.echo(f"time       {estimate.seconds:.0f} s of one worker, at its measured rates")
+        echo(f"time       {estimate.seconds:.0f} s of one worker, at its measured rates")
     if read.failed:
         reasons = by_reason(read.reasons)
-        click.echo(f"failed     {read.failed} rows ({reasons}), the first: {read.first_message}")
+        echo(f"failed     {read.failed} rows ({reasons}), the first: {read.first_message}")

@@ -89,7 +89,7 @@ class _Program(LazyGroup):
 
     def _named(self, ctx: click.Context, words: Sequence[str]) -> str:
         """The command without its arguments, such as `nightshift run list`."""
-        names, command = [ctx.info_name or "nightshift"], None
+        names, command = ["nightshift"], None
         group: click.Group = self
         for word in words:
             try:

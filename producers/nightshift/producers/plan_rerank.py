@@ -11,9 +11,10 @@ from nightshift.schema.models import ModelFacts
 from nightshift.schema.runs import RunParams
 from nightshift.schema.states import RunKind, Stage
 from nightshift.scoring.prompts import MOST_LISTED
-from nightshift.stores import indexes, pairs, planning, runs
+from nightshift.stores import indexes, planning, runs
 from nightshift.stores.database import Database
 from nightshift.stores.jobs import stage_rate
+from nightshift.stores.reuse import estimate_reuse
 
 __all__ = ["RerankEstimate", "estimate_rerank", "plan_rerank"]
 
@@ -29,6 +30,8 @@ class RerankEstimate:
     groups: int
     #: Pairs that earlier runs scored under the same scorer.
     reused: int
+    #: False where the index has changed since: then the number is a guess.
+    reused_exactly: bool
     #: Of one worker, from measured rates; None before the first run with these models.
     seconds: float | None
 
@@ -124,23 +127,26 @@ def estimate_rerank(
     items = indexes.count_live(connection, index.id)
     queries = len(planning.query_ids(connection, query_set_id))
     n_pairs = queries * min(params.top_k, items)
-    reused = pairs.estimate_reuse(
+    reuse = estimate_reuse(
         connection,
         query_set_id=query_set_id,
         index_id=index.id,
         scorer_fingerprint=scorer.fingerprint,
         query_parts=params.query_parts,
+        item_parts=params.item_parts,
         top_k=params.top_k,
+        lists=params.scorer.score == "listwise",
     )
     search = stage_rate(connection, Stage.SEARCH, index.embedder_fingerprint)
     score = stage_rate(connection, Stage.SCORE, scorer.fingerprint)
-    seconds = queries / search + (n_pairs - reused) / score if search and score else None
+    seconds = queries / search + (n_pairs - reuse.pairs) / score if search and score else None
     return RerankEstimate(
         items=items,
         queries=queries,
         pairs=n_pairs,
         groups=queries if shared_side == "query" else min(items, n_pairs),
-        reused=reused,
+        reused=reuse.pairs,
+        reused_exactly=reuse.exact,
         seconds=seconds,
     )
 

@@ -14,12 +14,13 @@ __all__ = [
     "KindPair",
     "PairCounts",
     "count_pairs",
-    "estimate_reuse",
     "groups",
     "kind_pairs",
+    "pair_key",
     "record_unasked",
     "record_unscorable",
     "reuse_scores",
+    "runs_of_scorer",
     "tied_pairs",
 ]
 
@@ -80,7 +81,7 @@ def reuse_scores(
         item_parts: What it sees of items.
         lists: Whether it sees a query's candidates as a list: equal pairs are of equal lists.
     """
-    earlier = _runs_of_scorer(connection, run)
+    earlier = runs_of_scorer(connection, run.scorer_fingerprint, but=run.id)
     if not earlier:
         return
     connection.execute(
@@ -88,7 +89,7 @@ def reuse_scores(
             f"""
             WITH wanted AS MATERIALIZED (
                 SELECT c.query_id, c.item_id,
-                    {_pair_key(query_parts, item_parts, lists=lists)} AS pair_key
+                    {pair_key(query_parts, item_parts, lists=lists)} AS pair_key
                 FROM candidate c JOIN query q ON q.id = c.query_id JOIN item i ON i.id = c.item_id
                 WHERE c.run_id = :run
             )
@@ -109,41 +110,36 @@ def reuse_scores(
     )
 
 
-def estimate_reuse(
-    connection: Connection,
-    *,
-    query_set_id: int,
-    index_id: int,
-    scorer_fingerprint: str,
-    query_parts: str,
-    top_k: int,
-) -> int:
-    """Pairs that earlier runs over the same index scored for the same query contents."""
-    column = HASH_COLUMN[query_parts]
-    return int(
-        connection.execute(
-            text(
-                f"""
-                SELECT count(*) FROM (
-                    SELECT DISTINCT q.id, c.item_id
-                    FROM query q
-                    JOIN query earlier ON earlier.{column} = q.{column}
-                    JOIN candidate c ON c.query_id = earlier.id AND c.coarse_rank <= :top_k
-                    JOIN run ON run.id = c.run_id
-                    JOIN pair_score p ON p.run_id = c.run_id AND p.query_id = c.query_id
-                        AND p.item_id = c.item_id
-                    WHERE q.query_set_id = :queries AND run.index_id = :index
-                        AND run.scorer_fingerprint = :fingerprint
-                ) AS known
-                """
-            ),
-            {
-                "queries": query_set_id,
-                "index": index_id,
-                "fingerprint": scorer_fingerprint,
-                "top_k": top_k,
-            },
-        ).scalar_one()
+def runs_of_scorer(
+    connection: Connection, fingerprint: str | None, *, but: int | None = None
+) -> list[int]:
+    """The latest runs of a scorer, whose scores are looked through for equal pairs."""
+    rows = connection.execute(
+        text(
+            "SELECT id FROM run WHERE scorer_fingerprint = :fingerprint AND id <> :run "
+            "ORDER BY id DESC LIMIT :limit"
+        ),
+        {"fingerprint": fingerprint, "run": but or 0, "limit": _LOOK_BACK_RUNS},
+    )
+    return [int(row.id) for row in rows]
+
+
+def pair_key(query_parts: str, item_parts: str, *, lists: bool) -> str:
+    """SQL of what names a pair's contents under a scorer, `:fingerprint`.
+
+    Args:
+        query_parts: What the scorer sees of `q`, a query.
+        item_parts: What it sees of `i`, an item.
+        lists: Whether it sees them as a list of the candidates, `c`, of the query.
+    """
+    item = f"i.{HASH_COLUMN[item_parts]}"
+    of_list = (
+        f" || sha256(string_agg({item}, ''::bytea) OVER (PARTITION BY c.query_id "
+        "ORDER BY c.coarse_rank ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING))"
+    )
+    return (
+        f"sha256(convert_to(:fingerprint, 'UTF8') || q.{HASH_COLUMN[query_parts]} || {item}"
+        f"{of_list if lists else ''})"
     )
 
 
@@ -289,35 +285,12 @@ def record_unscorable(
 _LOOK_BACK_RUNS = 30
 
 
-def _runs_of_scorer(connection: Connection, run: RunRow) -> list[int]:
-    rows = connection.execute(
-        text(
-            "SELECT id FROM run WHERE scorer_fingerprint = :fingerprint AND id <> :run "
-            "ORDER BY id DESC LIMIT :limit"
-        ),
-        {"fingerprint": run.scorer_fingerprint, "run": run.id, "limit": _LOOK_BACK_RUNS},
-    )
-    return [int(row.id) for row in rows]
-
-
 _UNSCORED = """
     FROM candidate c JOIN query q ON q.id = c.query_id JOIN item i ON i.id = c.item_id
     WHERE c.run_id = :run AND NOT EXISTS (
         SELECT FROM pair_score p WHERE p.run_id = c.run_id AND p.query_id = c.query_id
             AND p.item_id = c.item_id)
 """
-
-
-def _pair_key(query_parts: str, item_parts: str, *, lists: bool) -> str:
-    item = f"i.{HASH_COLUMN[item_parts]}"
-    of_list = (
-        f" || sha256(string_agg({item}, ''::bytea) OVER (PARTITION BY c.query_id "
-        "ORDER BY c.coarse_rank ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING))"
-    )
-    return (
-        f"sha256(convert_to(:fingerprint, 'UTF8') || q.{HASH_COLUMN[query_parts]} || {item}"
-        f"{of_list if lists else ''})"
-    )
 
 
 def _kinds(alias: str, parts: str) -> str:

@@ -1,0 +1,146 @@
+"""The scores that a dry run says will be reused are those that the run then reuses."""
+
+import pytest
+from sqlalchemy import text
+
+from nightshift.schema.runs import RunParams
+from nightshift.schema.states import RunKind, Stage
+from nightshift.stores import pairs, runs
+from nightshift.stores.reuse import estimate_reuse
+from tests.query.ranked import SCORER, add_reference_run
+
+DEPTH = 3
+
+
+@pytest.fixture
+def scored(database):
+    """Run 1: what it ranked are its candidates, each with a score under its present contents."""
+    run_id = add_reference_run(database)
+    with database.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO embedding (index_id, item_id, key, run_id) "
+                'SELECT "index".id, item.id, \'key-\' || item.id, 1 FROM item, "index"'
+            )
+        )
+        connection.execute(
+            text(
+                "INSERT INTO candidate (run_id, query_id, item_id, coarse_rank, coarse_score) "
+                "SELECT run_id, query_id, item_id, coarse_rank, coarse_score FROM ranking"
+            )
+        )
+        score_all(connection, run_id)
+    return run_id
+
+
+def score_all(connection, run_id, *, lists=False):
+    key = pairs.pair_key("text", "text", lists=lists)
+    connection.execute(
+        text(
+            "INSERT INTO pair_score (run_id, query_id, item_id, pair_key, margin, logit_positive, "
+            f"logit_negative, logsumexp, entropy, fired) SELECT c.run_id, c.query_id, c.item_id, "
+            f"{key}, 1, 1, 0, 2, 0.1, false FROM candidate c JOIN query q ON q.id = c.query_id "
+            "JOIN item i ON i.id = c.item_id WHERE c.run_id = :run"
+        ),
+        {"run": run_id, "fingerprint": SCORER},
+    )
+
+
+@pytest.fixture(autouse=True)
+def _all_queries_have_a_list(scored, database):
+    with database.begin() as connection:
+        connection.execute(text("DELETE FROM query WHERE external_id = 'q5'"))
+
+
+def test_queries_that_were_never_searched_for_make_the_number_a_guess(database, scored):
+    with database.begin() as connection:
+        connection.execute(text("DELETE FROM candidate WHERE query_id = 1"))
+
+        assert not estimated(connection).exact
+
+
+def estimated(connection, *, lists=False, top_k=DEPTH, item_parts="text"):
+    return estimate_reuse(
+        connection, query_set_id=1, index_id=1, scorer_fingerprint=SCORER, query_parts="text",
+        item_parts=item_parts, top_k=top_k, lists=lists,
+    )  # fmt: skip
+
+
+def reused(connection, *, lists=False, top_k=DEPTH, item_parts="text") -> int:
+    """What another run of the same queries reuses, whose search finds what is still indexed."""
+    params = RunParams(query_parts="text", item_parts=item_parts, top_k=top_k)
+    run_id = runs.create_run(
+        connection, kind=RunKind.RERANK, stage=Stage.SEARCH, catalog_id=1, index_id=1,
+        query_set_id=1, method="retllm", scorer="hf:test", scorer_fingerprint=SCORER,
+        params=params.model_dump(mode="json"), plan={},
+    )  # fmt: skip
+    connection.execute(
+        text(
+            "INSERT INTO candidate SELECT :run, query_id, candidate.item_id, coarse_rank, "
+            "coarse_score FROM candidate JOIN embedding e ON e.item_id = candidate.item_id "
+            "WHERE candidate.run_id = 1 AND coarse_rank <= :top_k"
+        ),
+        {"run": run_id, "top_k": top_k},
+    )
+    run = runs.get_run(connection, run_id)
+    pairs.reuse_scores(connection, run, query_parts="text", item_parts=item_parts, lists=lists)
+    return pairs.count_pairs(connection, run_id).reused
+
+
+def test_on_unchanged_data_every_pair_is_reused(database, scored):
+    with database.begin() as connection:
+        estimate = estimated(connection)
+
+        assert (estimate.pairs, estimate.exact) == (11, True)
+        assert reused(connection) == 11
+        assert estimated(connection, top_k=1).pairs == reused(connection, top_k=1) == 4
+
+
+@pytest.mark.parametrize("lists", [False, True])
+def test_pairs_of_an_item_that_changed_since_are_not_counted(database, scored, lists):
+    with database.begin() as connection:
+        if lists:
+            connection.execute(text("DELETE FROM pair_score"))
+            score_all(connection, scored, lists=True)
+        connection.execute(
+            text("UPDATE item SET text_hash = sha256('other') WHERE external_id = 'i1'")
+        )
+        estimate = estimated(connection, lists=lists)
+
+        assert estimate.pairs == reused(connection, lists=lists) < 11
+        assert estimate.exact
+
+
+def test_candidates_of_several_earlier_runs_are_not_added_up(database, scored):
+    with database.begin() as connection:
+        reused(connection)
+        reused(connection)
+        # The first search was before i1 came into the index.
+        connection.execute(
+            text("DELETE FROM candidate WHERE run_id = 1 AND item_id = "
+                 "(SELECT id FROM item WHERE external_id = 'i1')")
+        )  # fmt: skip
+
+        assert estimated(connection).pairs == 11
+
+
+def test_a_pair_that_failed_or_shows_other_parts_is_not_counted(database, scored):
+    with database.begin() as connection:
+        connection.execute(text("DELETE FROM pair_score WHERE query_id = 1"))
+
+        assert estimated(connection).pairs == reused(connection) == 8
+        assert estimated(connection, item_parts="image").pairs == 0
+        assert reused(connection, item_parts="image") == 0
+
+
+def test_an_index_that_has_changed_since_makes_the_number_a_guess(database, scored):
+    with database.begin() as connection:
+        connection.execute(
+            text("DELETE FROM embedding WHERE item_id = "
+                 "(SELECT id FROM item WHERE external_id = 'i1')")
+        )  # fmt: skip
+        gone = estimated(connection)
+        connection.execute(text("UPDATE embedding SET run_id = 9 WHERE item_id = 2"))
+
+        assert (gone.pairs, gone.exact) == (8, False)
+        assert not estimated(connection).exact
