@@ -1,6 +1,7 @@
 """A command that waited for its run says what failed in it, and its exit code says so too."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -133,7 +134,7 @@ def test_failures_are_told_in_words_too(cli, somebody):
         done = cli(*COMMANDS["index"], "--wait")
 
     assert done.exit_code == 7
-    assert "run 2 is done" in done.stderr
+    assert re.search(r"run 2 is done, but all of its \d+ items failed", done.stderr)
     assert "2 failed (2 image_missing): `nightshift run failures 2` lists them" in done.stderr
 
 

@@ -17,6 +17,7 @@ from nightshift.migrations import _config, current_revision, head_revision, requ
 from nightshift.schema.errors import DatabaseBehindError
 from nightshift.schema.result_tables import PARTITIONED_TABLES
 from nightshift.schema.tables import Base
+from nightshift.stores.source_keys import source_key
 
 VIEWS = {"v_ranking", "v_run_progress", "v_calibration", "v_tally"}
 
@@ -145,6 +146,41 @@ def test_rows_that_later_rules_refuse_are_mended_or_left_as_they_are(empty_datab
             "coarse_score, margin, probability, entropy, fired, fired_layer, tie_group, tie_size, "
             "decided_by, scorer_fingerprint FROM ranking",
         )
+
+
+def test_imports_of_earlier_releases_know_their_source_where_its_name_is_complete(
+    empty_database_url, tmp_path
+):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "photos")
+    sources = [
+        "photos",
+        f"{tmp_path}/link/",
+        f"file://{tmp_path}/photos/*.tar",
+        "s3a://***@bucket//shards/",
+        "https://shop.example/feed?shop=1",
+    ]
+    upgrade(empty_database_url, "0011")
+    write(
+        empty_database_url,
+        "INSERT INTO catalog (name) VALUES ('things'); "
+        + "".join(
+            f"INSERT INTO catalog_import (catalog_id, source) VALUES (1, '{source}');"
+            for source in sources
+        ),
+    )
+
+    upgrade(empty_database_url)
+
+    rows = read(empty_database_url, "SELECT source_key FROM catalog_import ORDER BY id")
+    assert [row.source_key for row in rows] == [
+        None,
+        f"{tmp_path}/photos",
+        f"{tmp_path}/photos/*.tar",
+        "s3://bucket/shards",
+        None,
+    ]
+    assert [source_key(source) for source in sources[1:4]] == [row.source_key for row in rows[1:4]]
 
 
 def test_upgrading_what_is_current_changes_nothing(database_url):

@@ -174,6 +174,57 @@ def test_bad_csv_records_are_named_and_their_neighbours_are_read(tmp_path):
     assert caught.value.reason == "not_utf8"
 
 
+@pytest.mark.parametrize(
+    ("lines", "good", "bad"),
+    [
+        # Closed by a quote of another line, which is read again.
+        (['3,"12 inch', "4,four", '5,x "y" z', "6,six"], [4, 5, 6], [2]),
+        (['3,"12 inch', '5,x "y" z', "6,six"], [5, 6], [2]),
+        # Never closed.
+        (["3,three", '4,"four', "5,five", "6,six"], [3, 5, 6], [3]),
+        (['3,"three', "", "5,five"], [5], [2]),
+        (['3,"three'], [], [2]),
+        # Two of them.
+        (['3,"12 inch', "4,four", '5,"15 inch', "6,six"], [4, 6], [2, 4]),
+        # Where the last line opens quotes of its own that end later.
+        (['3,"12 inch', '4,"two', 'lines"', "5,five"], [4, 5], [2]),
+        # Lines that are no rows by themselves may hold anything: each is named.
+        (['3,"a text of', "several lines, with, commas", "and no end"], [], [2, 3, 4]),
+        (['3,"a text of', "several lines, with, commas", 'an "odd" end', "4,four"], [4], [2, 3, 4]),
+        (['3,"a text of', 'two lines",too many', "4,four"], [4], [2, 3]),
+        # Nothing is wrong here.
+        (['3,"two', 'lines, one ""row"""', "4,four"], [3, 4], []),
+    ],
+)
+def test_a_stray_quote_loses_no_line_without_a_word(tmp_path, lines, good, bad):
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join(["id,text", *lines]) + "\n")
+
+    rows = read(path)
+
+    assert [int(row.fields["id"]) for row in rows if isinstance(row, RawRow)] == good
+    assert [int(row.position.split(":")[1]) for row in rows if isinstance(row, BadRow)] == bad
+
+
+def test_a_stray_quote_is_mended_however_many_lines_follow(tmp_path):
+    path = tmp_path / "t.csv"
+    numbers = range(50_000)
+    path.write_text('id,text\n1,"open\n' + "".join(f"{number},a text\n" for number in numbers))
+
+    first, *rest = read(path)
+
+    assert isinstance(first, BadRow)
+    assert [int(row.fields["id"]) for row in rest] == list(numbers)
+
+
+def test_a_csv_file_whose_header_is_unreadable_is_not_read(tmp_path):
+    (tmp_path / "t.csv").write_text('id,"text\n1,a\n2,b\n')
+
+    (row,) = read(tmp_path / "t.csv")
+
+    assert (row.reason, row.ends_file) == ("malformed_line", True)
+
+
 def test_an_endless_csv_line_is_named_and_its_neighbours_are_read(tmp_path):
     path = tmp_path / "t.csv"
     path.write_bytes(b"id,text\na,one\n" + b"x" * (MAX_LINE_BYTES + 1) + b"\nb,two\n")

@@ -1,6 +1,5 @@
 """`nightshift catalog import | list | show | failures`: what there is to search."""
 
-import json
 import sys
 from dataclasses import asdict
 from itertools import islice
@@ -39,7 +38,36 @@ def catalog() -> None:
 @click.option(
     "--prune",
     is_flag=True,
-    help="Mark items as gone that SOURCE no longer names, if it could be read to its end.",
+    help="Mark items as gone that SOURCE brought and no longer names, if it could be read to its "
+    "end. Items of other sources stay.",
+)
+@click.option(
+    "--max-gone",
+    metavar="N|P%",
+    default="10%",
+    show_default=True,
+    help="With --prune: refuse the import where more items of SOURCE would go. One of a few may "
+    "go, whatever its share.",
+)
+@click.option(
+    "--accept-unreadable",
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="With --prune: rows without a readable id that do not stop it.",
+)
+@click.option(
+    "--max-failures",
+    metavar="N|P%",
+    help="Refuse the import where more rows fail, and exit with 0 where some fail and no more than "
+    "that.  [default: refuse none, exit with 7 where one fails]",
+)
+@click.option(
+    "--yes",
+    is_flag=True,
+    help="Let more than 10% of the items change between text, image and both; else such an import "
+    "is refused, for a column may have been renamed.",
 )
 @data_dir_option
 @json_option
@@ -49,6 +77,10 @@ def import_(
     pairs: tuple[str, ...],
     verify: bool,
     prune: bool,
+    max_gone: str,
+    accept_unreadable: int,
+    max_failures: str | None,
+    yes: bool,
     data_dir: Path | None,
     as_json: bool,
 ) -> None:
@@ -57,24 +89,37 @@ def import_(
     SOURCE is a folder of images (captions in a .txt of the same name), a .jsonl, .csv, .tsv or
     .parquet file, a WebDataset .tar, a folder of such files, or a quoted pattern; a path or any
     fsspec URL. Fields are id, text and image (a path, beside the file, or a URL); the rest is kept
-    as metadata. A bad row is recorded with its reason, and the others go through.
+    as metadata. A bad row is recorded with its reason, and the others go through. The catalogue
+    changes in one step at the end; where a limit is passed, the import is refused and nothing
+    changes.
 
     \b
     Examples:
       nightshift catalog import shop photos/
       nightshift catalog import shop products.csv --map text=title --map image=photo_path
       nightshift catalog import shop 's3://bucket/shards/*.tar' --json
+      nightshift catalog import shop feed.csv --prune --max-gone 5% --max-failures 1%
 
-    Exits with 0 when every row was taken, with 7 when some failed.
+    Exits with 0 when every row was taken, with 7 when some failed (more than --max-failures, where
+    that is given), the import was refused, a file could not be read to its end, or --prune was not
+    carried out.
     """
-    from nightshift.cli.importing import explain_import, import_progress
+    from nightshift.cli.importing import explain_import, import_facts, import_progress
+    from nightshift.cli.output import echo_json
     from nightshift.cli.services import open_database
-    from nightshift.producers.catalog_import import import_catalog
+    from nightshift.producers.catalog_import import ImportLimits, Limit, import_catalog
     from nightshift.producers.sources import FieldNames
     from nightshift.stores.blobs import BlobStore
 
     settings = read_settings(data_dir)
     mapping = FieldNames.parse(pairs)
+    limits = ImportLimits(
+        prune=prune,
+        max_gone=Limit.parse(max_gone),
+        accept_unreadable=accept_unreadable,
+        max_failures=None if max_failures is None else Limit.parse(max_failures),
+        change_kinds=yes,
+    )
     with open_database(settings) as database:
         with import_progress(name, quiet=as_json) as progress:
             summary = import_catalog(
@@ -85,21 +130,19 @@ def import_(
                 verify=verify,
                 blobs=BlobStore(settings.data_dir / "blobs"),
                 image_roots=settings.image_roots,
-                prune=prune,
+                limits=limits,
                 progress=progress,
             )
-        counts = {
-            "read": summary.read,
-            "accepted": summary.accepted,
-            "failed": summary.failed,
-            "unchanged": summary.unchanged,
-        }
+        facts = import_facts(summary, limits)
         if as_json:
-            click.echo(json.dumps(counts))
+            echo_json(facts, indent=None)
         else:
-            click.echo(f"{name}: " + ", ".join(f"{n:,} {what}" for what, n in counts.items()))
+            counts = ((what, n) for what, n in facts.items() if type(n) is int)
+            click.echo(
+                f"{name}: " + ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in counts)
+            )
         explain_import(database, name, summary)
-    if summary.failed:
+    if not summary.is_clean(limits):
         sys.exit(InputError.exit_code)
 
 
@@ -174,7 +217,7 @@ def show(name: str, data_dir: Path | None, as_json: bool) -> None:
         f"indexes: {', '.join(facts.indexes) or 'none'}",
         markup=False,
     )
-    counts = ("read", "accepted", "failed", "unchanged")
+    counts = ("read", "accepted", "failed", "unchanged", "not_applied")
     table = make_table("import", "begun", "ended", *counts, "source", right=" ".join(counts))
     for one in imports:
         table.add_row(

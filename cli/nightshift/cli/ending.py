@@ -7,9 +7,9 @@ import click
 
 from nightshift.cli.output import by_reason
 from nightshift.cli.wait import wait_for_run
-from nightshift.query.runs import failed_by_reason
+from nightshift.query.runs import failed_by_reason, progress
 from nightshift.schema.errors import InputError
-from nightshift.schema.states import RunState
+from nightshift.schema.states import RunState, Stage
 from nightshift.stores.database import Database
 
 __all__ = ["RunEnd", "follow_run"]
@@ -23,6 +23,8 @@ class RunEnd:
     state: RunState = RunState.RUNNING
     #: Reason → items, queries, pairs and rows of the file of queries that failed; no notices.
     reasons: Mapping[str, int] = field(default_factory=dict)
+    #: Such as `all of its 1,000 pairs failed`; empty where some did not.
+    nothing_left: str = ""
 
     @property
     def broken_off(self) -> bool:
@@ -53,6 +55,7 @@ class RunEnd:
             click.echo(f"watch it with `nightshift run watch {self.run_id}`", err=True)
         else:
             more = f"; {hint}" if hint and self.state is RunState.DONE else ""
+            more = f", but {self.nothing_left}" if self.nothing_left else more
             click.echo(f"run {self.run_id} is {self.state}{more}", err=True)
         if self.reasons:
             click.echo(
@@ -74,4 +77,24 @@ def follow_run(database: Database, run_id: int, *, quiet: bool) -> RunEnd:
     except KeyboardInterrupt:
         click.echo(f"run {run_id} goes on; `nightshift run cancel {run_id}` ends it", err=True)
         raise SystemExit(130) from None
-    return RunEnd(run_id=run_id, state=state, reasons=failed_by_reason(database, run_id))
+    stages = progress(database, run_id).stages
+    dead = [stage for stage in stages if stage.units and stage.units_failed == stage.units]
+    return RunEnd(
+        run_id=run_id,
+        state=state,
+        reasons=failed_by_reason(database, run_id),
+        nothing_left="; ".join(
+            f"all of its {stage.units:,} {_UNITS[stage.stage]} failed" for stage in dead
+        ),
+    )
+
+
+_UNITS = {
+    Stage.EMBED: "items",
+    Stage.SEARCH: "queries",
+    Stage.SCORE: "pairs",
+    Stage.RANK: "queries",
+    Stage.ANSWER: "queries",
+    Stage.CODEBOOK: "images",
+    Stage.TOKENS: "images",
+}

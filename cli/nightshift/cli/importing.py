@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from nightshift.cli.output import by_reason
-from nightshift.producers.catalog_import import ImportSummary
+from nightshift.cli.output import by_reason, echo
+from nightshift.producers.catalog_import import ImportLimits, ImportSummary
 from nightshift.stores.database import Database
 from nightshift.stores.import_failures import notices_of_import, reasons_of_import
 
-__all__ = ["explain_import", "import_progress"]
+__all__ = ["explain_import", "import_facts", "import_progress"]
 
 
 @contextmanager
@@ -33,13 +33,35 @@ def import_progress(name: str, *, quiet: bool) -> Iterator[Callable[[ImportSumma
         yield lambda summary: bars.update(bar, completed=summary.read, failed=summary.failed)
 
 
+def import_facts(summary: ImportSummary, limits: ImportLimits) -> dict[str, object]:
+    """The counts of an import, and what else became of it where there is something to say.
+
+    Args:
+        summary: Of the import.
+        limits: Those that it was given.
+    """
+    facts: dict[str, object] = {
+        "read": summary.read,
+        "accepted": summary.accepted,
+        "failed": summary.failed,
+        "unchanged": summary.unchanged,
+    }
+    if summary.refused:
+        facts |= {"not_applied": summary.not_applied, "refused": summary.refused}
+    if limits.prune:
+        facts |= {"gone": summary.gone, "pruned": not (summary.refused or summary.not_pruned)}
+    if summary.message:
+        facts["message"] = summary.message
+    return facts
+
+
 def explain_import(database: Database, name: str, summary: ImportSummary) -> None:
     """Say on stderr what failed, why, and how to list it."""
     with database.begin() as connection:
         reasons = reasons_of_import(connection, summary.import_id)
         notices = notices_of_import(connection, summary.import_id)
     for notice in notices:
-        click.echo(notice, err=True)
+        echo(notice, err=True)
     if summary.gone:
         click.echo(f"{summary.gone:,} items are gone from the source", err=True)
     if summary.failed:

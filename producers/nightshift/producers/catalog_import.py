@@ -1,27 +1,37 @@
-"""Import a catalogue: read a source once, write what is new or changed, record what is bad."""
+"""Import a catalogue: read a source once, stage its rows, compare, decide, apply in one step."""
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from sqlalchemy import Connection
+
+from nightshift.producers.import_limits import (
+    ImportLimits,
+    Limit,
+    Read,
+    why_not_prune,
+    why_refuse,
+)
 from nightshift.producers.intake import Intake, Rejected, batches
 from nightshift.producers.sources import FieldNames, Row, open_source
 from nightshift.schema.errors import ServiceUnavailableError
 from nightshift.schema.states import SubjectKind
 from nightshift.stores import catalogs
 from nightshift.stores.blobs import BlobStore
-from nightshift.stores.catalogs import ImportCounts, ItemFate, NewRecord
+from nightshift.stores.catalogs import ImportCounts, NewRecord
 from nightshift.stores.database import Database
 from nightshift.stores.import_failures import ImportFailure, record_failures
 from nightshift.stores.listing import root_of
 from nightshift.stores.roots import ImageRoots
+from nightshift.stores.staging import Comparison, Staging
 
-__all__ = ["ImportSummary", "import_catalog", "import_rows"]
+__all__ = ["ImportLimits", "ImportSummary", "Limit", "import_catalog", "import_rows"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportSummary:
-    """What an import did; accepted + failed + unchanged = read."""
+    """What an import did; accepted + failed + unchanged + not_applied = read, at its end."""
 
     import_id: int
     read: int = 0
@@ -30,8 +40,25 @@ class ImportSummary:
     failed: int = 0
     #: Content, parts and metadata were stored already.
     unchanged: int = 0
+    #: Good rows of an import that was refused: nothing of it is in the catalogue.
+    not_applied: int = 0
     #: Live items that the source no longer names; only with `prune`.
     gone: int = 0
+    #: Why it was refused: `too_many_failures`, `kinds_changed` or `too_many_gone`; else empty.
+    refused: str = ""
+    #: Why `prune` was asked for and not done though the import was applied; else empty.
+    not_pruned: str = ""
+    #: What was said of either.
+    message: str = ""
+    #: Rows among the failed whose ids nobody knows.
+    unreadable: int = 0
+    #: Files that could not be read to their end.
+    broken_files: int = 0
+
+    def is_clean(self, limits: ImportLimits) -> bool:
+        """Whether all was done that was asked for, with no more failures than were allowed."""
+        allowed = 0 if limits.max_failures is None else limits.max_failures.of(self.read)
+        return not (self.refused or self.not_pruned or self.broken_files) and self.failed <= allowed
 
 
 def import_catalog(
@@ -44,11 +71,13 @@ def import_catalog(
     blobs: BlobStore | None = None,
     image_roots: Sequence[str] = (),
     prune: bool = False,
+    limits: ImportLimits | None = None,
     progress: Callable[[ImportSummary], None] | None = None,
 ) -> ImportSummary:
     """Import a source into the catalogue of that name, making it where there is none.
 
     Importing the same source again changes nothing; a source that was mended brings in what failed.
+    The catalogue changes in one step at the end, or, where a limit is passed, not at all.
 
     Args:
         database: Migrated.
@@ -58,14 +87,15 @@ def import_catalog(
         verify: Decode local images now; else a broken one fails when it is embedded.
         blobs: Keeps images that come in Parquet cells.
         image_roots: Folders and URLs below which images may lie, beside that of the source.
-        prune: Mark items gone that the source no longer names, if it was read to its end.
+        prune: Mark items of this source gone that it no longer names, if it was read to its end.
+        limits: When it is refused; `prune` may be said there too.
         progress: Called after each batch.
 
     Raises:
         NotFoundError: Where there is no such source.
         ConfigurationError: Where nothing of it has a known format.
         ConflictError: Where a newer import of this catalogue has begun.
-        ServiceUnavailableError: Where Postgres went away; what was counted is in.
+        ServiceUnavailableError: Where Postgres went away; the catalogue is as it was.
     """
     rows = open_source(source)
     intake = Intake(
@@ -75,7 +105,16 @@ def import_catalog(
         blobs=blobs,
         roots=ImageRoots([root_of(source), *image_roots]),
     )
-    return import_rows(database, name, source, rows, intake=intake, prune=prune, progress=progress)
+    return import_rows(
+        database,
+        name,
+        source,
+        rows,
+        intake=intake,
+        prune=prune,
+        limits=limits,
+        progress=progress,
+    )
 
 
 def import_rows(
@@ -86,89 +125,139 @@ def import_rows(
     *,
     intake: Intake,
     prune: bool = False,
+    limits: ImportLimits | None = None,
     progress: Callable[[ImportSummary], None] | None = None,
 ) -> ImportSummary:
-    """As `import_catalog`, for rows from anywhere; they are consumed as they are written."""
+    """As `import_catalog`, for rows from anywhere; they are consumed as they are staged."""
+    limits = limits or ImportLimits()
+    limits = replace(limits, prune=limits.prune or prune)
     with database.begin() as connection:
         catalog_id = catalogs.ensure_catalog(connection, name)
         import_id = catalogs.begin_import(connection, catalog_id, source)
     summary = ImportSummary(import_id=import_id)
-    whole = True
     try:
-        for batch in batches(intake.records(rows)):
-            summary = _store(database, catalog_id, summary, batch, intake)
-            whole = whole and not any(isinstance(row, Rejected) and row.ends_file for row in batch)
-            if progress:
-                progress(summary)
-        if prune:
-            summary = _prune(database, catalog_id, summary, whole=whole)
+        with database.session() as connection:
+            with connection.begin():
+                staging = Staging(connection, catalog_id, import_id)
+            for batch in batches(intake.records(rows)):
+                with connection.begin():
+                    summary = _stage(connection, staging, summary, batch)
+                if progress:
+                    progress(summary)
+            with connection.begin():
+                return _decide(connection, staging, summary, intake, limits)
     except BaseException as error:
-        with suppress(ServiceUnavailableError):
-            _finish(database, import_id, _notice("interrupted", f"{type(error).__name__} {error}"))
+        with suppress(ServiceUnavailableError), database.begin() as connection:
+            if catalogs.interrupt_import(connection, import_id):
+                notice = _interrupted(error)
+                record_failures(connection, [notice], import_id=import_id)
         raise
-    _finish(database, import_id)
-    return summary
 
 
-def _store(
-    database: Database,
-    catalog_id: int,
+def _stage(
+    connection: Connection,
+    staging: Staging,
     summary: ImportSummary,
     batch: Sequence[NewRecord | Rejected],
-    intake: Intake,
 ) -> ImportSummary:
-    records = [row for row in batch if isinstance(row, NewRecord)]
-    failures = [row.failure for row in batch if isinstance(row, Rejected)]
-    with database.begin() as connection:
-        fates = catalogs.upsert_items(
-            connection, catalog_id=catalog_id, import_id=summary.import_id, records=records
-        )
-        failures += [
-            intake.duplicate(record)
-            for record, fate in zip(records, fates, strict=True)
-            if fate is ItemFate.DUPLICATE
-        ]
-        record_failures(connection, failures, import_id=summary.import_id)
-        counts = ImportCounts(
-            read=len(batch),
-            accepted=fates.count(ItemFate.ACCEPTED),
-            failed=len(failures),
-            unchanged=fates.count(ItemFate.UNCHANGED),
-        )
-        catalogs.add_counts(connection, summary.import_id, counts)
+    rejected = [row for row in batch if isinstance(row, Rejected)]
+    failed_ids = [row.external_id for row in rejected if row.external_id is not None]
+    staging.add([row for row in batch if isinstance(row, NewRecord)], failed_ids)
+    record_failures(connection, [row.failure for row in rejected], import_id=summary.import_id)
+    counts = ImportCounts(read=len(batch), failed=len(rejected))
+    catalogs.count_rows(connection, summary.import_id, counts)
     return replace(
         summary,
         read=summary.read + counts.read,
-        accepted=summary.accepted + counts.accepted,
         failed=summary.failed + counts.failed,
-        unchanged=summary.unchanged + counts.unchanged,
+        unreadable=summary.unreadable + len(rejected) - len(failed_ids),
+        broken_files=summary.broken_files + sum(row.ends_file for row in rejected),
     )
 
 
-def _prune(
-    database: Database, catalog_id: int, summary: ImportSummary, *, whole: bool
+def _decide(
+    connection: Connection,
+    staging: Staging,
+    summary: ImportSummary,
+    intake: Intake,
+    limits: ImportLimits,
 ) -> ImportSummary:
-    with database.begin() as connection:
-        if whole and summary.accepted + summary.unchanged > 0:
-            gone = catalogs.prune(connection, catalog_id=catalog_id, import_id=summary.import_id)
-            return replace(summary, gone=gone)
-        # A share that is not mounted must not empty the catalogue.
-        notice = _notice("not_pruned", "the source was not read to its end, or held no good row")
-        record_failures(connection, [notice], import_id=summary.import_id)
-        return summary
+    """Apply what was staged, or say why not, and close the import."""
+    comparison = staging.compare()
+    n_duplicates = 0
+    for page in staging.duplicates():
+        n_duplicates += len(page)
+        failures = [intake.duplicate(one.position, one.external_id) for one in page]
+        record_failures(connection, failures, import_id=summary.import_id)
+    summary = replace(summary, failed=summary.failed + n_duplicates)
+    read = Read(
+        read=summary.read,
+        failed=summary.failed,
+        unreadable=summary.unreadable,
+        broken_files=summary.broken_files,
+    )
+    refusal = why_refuse(limits, read, comparison, intake.columns)
+    if refusal is None:
+        summary = _apply(connection, staging, summary, comparison, limits, read)
+    else:
+        reason, message = refusal
+        n_good = comparison.accepted + comparison.unchanged
+        message = f"the import is refused, and the catalogue is as it was: {message}"
+        record_failures(connection, [_notice(reason, message)], import_id=summary.import_id)
+        summary = replace(summary, not_applied=n_good, refused=reason, message=message)
+    counts = ImportCounts(
+        accepted=summary.accepted,
+        failed=n_duplicates,
+        unchanged=summary.unchanged,
+        not_applied=summary.not_applied,
+    )
+    catalogs.count_rows(connection, summary.import_id, counts)
+    catalogs.finish_import(connection, summary.import_id)
+    return summary
 
 
-def _finish(database: Database, import_id: int, *notices: ImportFailure) -> None:
-    with database.begin() as connection:
-        record_failures(connection, notices, import_id=import_id)
-        catalogs.finish_import(connection, import_id)
+def _apply(
+    connection: Connection,
+    staging: Staging,
+    summary: ImportSummary,
+    comparison: Comparison,
+    limits: ImportLimits,
+    read: Read,
+) -> ImportSummary:
+    # A share that is not mounted must not empty the catalogue.
+    why_not = why_not_prune(limits, read, comparison) if limits.prune else None
+    prune = limits.prune and why_not is None
+    staging.apply(prune=prune)
+    summary = replace(
+        summary,
+        accepted=comparison.accepted,
+        unchanged=comparison.unchanged,
+        gone=comparison.leaving if prune else 0,
+    )
+    if why_not is not None:
+        message = f"no item was marked as gone: {why_not}"
+        record_failures(connection, [_notice("not_pruned", message)], import_id=summary.import_id)
+        return replace(summary, not_pruned=why_not, message=message)
+    if prune and comparison.unknown:
+        message = (
+            f"{comparison.unknown:,} items that this source does not name stay: an earlier release "
+            "imported them and did not record from which source. Import the other sources of the "
+            "catalogue once, and these items are known again"
+        )
+        record_failures(
+            connection, [_notice("unknown_source", message)], import_id=summary.import_id
+        )
+    return summary
 
 
-def _notice(reason: str, why: str) -> ImportFailure:
+def _interrupted(error: BaseException) -> ImportFailure:
+    return _notice(
+        "interrupted",
+        f"{type(error).__name__} {error}; the catalogue is as it was: import the source again",
+    )
+
+
+def _notice(reason: str, message: str) -> ImportFailure:
     return ImportFailure(
-        kind=SubjectKind.LINE,
-        subject="",
-        reason=reason,
-        message=f"{why}; import the source again, what is in already is skipped",
-        fatal=False,
+        kind=SubjectKind.LINE, subject="", reason=reason, message=message, fatal=False
     )

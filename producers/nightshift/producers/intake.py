@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+from nightshift.producers.columns import SeenColumns
 from nightshift.producers.sources.fields import Draft, FieldNames, RawPart, draft_of
 from nightshift.producers.sources.rows import BadRow, EmbeddedImage, Row
 from nightshift.schema.errors import InputError
@@ -35,6 +36,8 @@ class Rejected:
     """A row that goes no further."""
 
     failure: ImportFailure
+    #: The item or query that it is about, where that is known.
+    external_id: str | None = None
     #: What else its file holds is unknown.
     ends_file: bool = False
 
@@ -56,6 +59,8 @@ class Intake:
     verify: bool = True
     blobs: BlobStore | None = None
     roots: ImageRoots = field(default_factory=ImageRoots)
+    #: The columns of the rows that were taken in.
+    columns: SeenColumns = field(default_factory=SeenColumns)
 
     def records(self, rows: Iterable[Row]) -> Iterator[NewRecord | Rejected]:
         """Records and rejected rows, one for each row, in order; a few rows are read ahead."""
@@ -77,6 +82,7 @@ class Intake:
     ) -> NewRecord | Rejected | Future[NewRecord | Rejected]:
         if isinstance(row, BadRow):
             return rejected_line(row)
+        self.columns.look_at(row.fields)
         try:
             draft = draft_of(row, self.names)
         except InputError as error:
@@ -122,14 +128,14 @@ class Intake:
             )
         return self.blobs.put(data)
 
-    def duplicate(self, record: NewRecord) -> ImportFailure:
-        """The failure of a record whose id came before."""
+    def duplicate(self, position: str, external_id: str) -> ImportFailure:
+        """The failure of a row whose id came before."""
         return ImportFailure(
             kind=self.kind,
-            subject=record.external_id,
+            subject=external_id,
             reason="duplicate_id",
-            message=f"{record.position}: an earlier row of the source has the id "
-            f"{record.external_id!r}, and that one was taken; give each row its own",
+            message=f"{position}: an earlier row of the source has the id "
+            f"{external_id!r}, and that one was taken; give each row its own",
         )
 
     def rejected(self, error: InputError, position: str) -> Rejected:
@@ -140,7 +146,8 @@ class Intake:
                 subject=error.subject_id or position,
                 reason=error.reason,
                 message=f"{position}: {error.message}",
-            )
+            ),
+            external_id=error.subject_id or None,
         )
 
 
@@ -149,7 +156,7 @@ def rejected_line(row: BadRow) -> Rejected:
     failure = ImportFailure(
         kind=SubjectKind.LINE, subject=row.position, reason=row.reason, message=row.message
     )
-    return Rejected(failure=failure, ends_file=row.ends_file)
+    return Rejected(failure=failure, external_id=row.default_id, ends_file=row.ends_file)
 
 
 def batches(records: Iterable[NewRecord | Rejected]) -> Iterator[list[NewRecord | Rejected]]:

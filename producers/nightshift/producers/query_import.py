@@ -162,7 +162,7 @@ class _SetInMaking:
                 self._digest(record.external_id, record.hashes.both.hex(), record.metadata)
                 judgements += own
             else:
-                self._fail([self.intake.duplicate(record)])
+                self._fail([self.intake.duplicate(record.position, record.external_id)])
         self.judge(judgements)
 
     def judge(self, rows: list[Judgement | BadRow]) -> None:

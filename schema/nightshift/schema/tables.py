@@ -87,14 +87,17 @@ class Catalog(Base):
 
 
 class CatalogImport(Base):
-    """One reading of a source; accepted + failed + unchanged = read, always."""
+    """One reading of a source; accepted + failed + unchanged + not_applied = read, always."""
 
     __tablename__ = "catalog_import"
     __table_args__ = (
         CheckConstraint(
-            "finished_at IS NULL OR read = accepted + failed + unchanged", name="adds_up"
+            "finished_at IS NULL OR read = accepted + failed + unchanged + not_applied",
+            name="adds_up",
         ),
-        CheckConstraint("least(read, accepted, failed, unchanged) >= 0", name="counts"),
+        CheckConstraint(
+            "least(read, accepted, failed, unchanged, not_applied) >= 0", name="counts"
+        ),
         {"comment": "One reading of a source into a catalogue, with its counts."},
     )
 
@@ -105,6 +108,10 @@ class CatalogImport(Base):
         comment="The catalogue that it fills.",
     )
     source: Mapped[str] = mapped_column(comment="Path or URL that was read, without passwords.")
+    source_key: Mapped[str | None] = mapped_column(
+        comment="The source by a name that all its spellings share; empty where an earlier release "
+        "read a relative path."
+    )
     read: Mapped[int] = mapped_column(server_default="0", comment="Rows read so far.")
     accepted: Mapped[int] = mapped_column(
         server_default="0", comment="Rows that were new, changed, or back after they were gone."
@@ -114,6 +121,10 @@ class CatalogImport(Base):
     )
     unchanged: Mapped[int] = mapped_column(
         server_default="0", comment="Rows that were stored already, as they are."
+    )
+    not_applied: Mapped[int] = mapped_column(
+        server_default="0",
+        comment="Good rows of an import that was refused or interrupted: none is in the catalogue.",
     )
     started_at: Mapped[datetime] = mapped_column(
         server_default=func.now(), comment="When reading began."
@@ -154,7 +165,8 @@ class Item(Base):
         comment="live, or gone: no longer in its source, kept for old results, never searched.",
     )
     import_id: Mapped[int | None] = mapped_column(
-        ForeignKey("catalog_import.id", ondelete="SET NULL"), comment="The import that last saw it."
+        ForeignKey("catalog_import.id", ondelete="SET NULL"),
+        comment="The import that last changed it, or first brought it from its present source.",
     )
     updated_at: Mapped[datetime] = mapped_column(
         server_default=func.now(), comment="When content, metadata or state last changed."

@@ -39,6 +39,8 @@ class ImportFacts:
     accepted: int
     failed: int
     unchanged: int
+    #: Good rows of an import that was refused or interrupted.
+    not_applied: int
     started_at: datetime
     #: None while it runs; of one that was killed, until the next import of the catalogue.
     finished_at: datetime | None
@@ -115,7 +117,7 @@ def import_of(connection: Connection, name: str, import_id: int | None) -> Impor
     return found[0]
 
 
-_COLUMNS = "id, source, read, accepted, failed, unchanged, started_at, finished_at"
+_COLUMNS = "id, source, read, accepted, failed, unchanged, not_applied, started_at, finished_at"
 
 
 def _imports(rows: Sequence[Any]) -> list[ImportFacts]:

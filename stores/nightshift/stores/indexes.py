@@ -10,6 +10,7 @@ from nightshift.schema.errors import NotFoundError
 from nightshift.schema.states import IndexState
 
 __all__ = [
+    "BELONGS_IN_INDEX",
     "IndexRow",
     "IndexSummary",
     "catalog_id",
@@ -17,7 +18,6 @@ __all__ = [
     "create_version",
     "embedder_card",
     "find_index",
-    "get_index",
     "list_indexes",
     "live_keys",
     "lock_name",
@@ -25,6 +25,13 @@ __all__ = [
     "ready_index",
     "ready_indexes",
 ]
+
+
+#: Whether an `item` is live and has a part that the index `i` is made of.
+BELONGS_IN_INDEX = (
+    "item.state = 'live' AND CASE i.parts WHEN 'text' THEN item.text_hash "
+    "WHEN 'image' THEN item.image_hash ELSE item.content_hash END IS NOT NULL"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,11 +49,6 @@ class IndexRow:
     index_type: str
     collection: str
     state: IndexState
-
-    @property
-    def alias(self) -> str:
-        """The index' name for outsiders: the collection's without its version."""
-        return self.collection.rpartition("_v")[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,25 +141,6 @@ def find_index(
         .one_or_none()
     )
     return None if row is None else IndexRow(**{**row, "state": IndexState(row["state"])})
-
-
-def get_index(connection: Connection, index_id: int) -> IndexRow:
-    """An index version by its number."""
-    row = (
-        connection.execute(
-            text(
-                """
-                SELECT id, catalog_id, name, version, embedder, embedder_fingerprint, parts, dim,
-                    index_type, collection, state
-                FROM "index" WHERE id = :id
-                """
-            ),
-            {"id": index_id},
-        )
-        .mappings()
-        .one()
-    )
-    return IndexRow(**{**row, "state": IndexState(row["state"])})
 
 
 def ready_index(connection: Connection, catalog: str, name: str | None) -> IndexRow:
@@ -266,9 +249,16 @@ def count_live(connection: Connection, index_id: int) -> int:
 
 
 def live_keys(connection: Connection, index_id: int, keys: list[str]) -> dict[str, int]:
-    """Item ids of those Milvus keys that are live; keys unknown to Postgres drop out."""
+    """Item ids of those Milvus keys that are live; keys unknown to Postgres drop out.
+
+    So do items that are gone or lost the part that the index is made of.
+    """
     rows = connection.execute(
-        text("SELECT key, item_id FROM embedding WHERE index_id = :index AND key = ANY(:keys)"),
+        text(
+            'SELECT key, item_id FROM embedding JOIN "index" i ON i.id = index_id '
+            "JOIN item ON item.id = item_id "
+            f"WHERE index_id = :index AND key = ANY(:keys) AND {BELONGS_IN_INDEX}"
+        ),
         {"index": index_id, "keys": keys},
     )
     return {row.key: int(row.item_id) for row in rows}

@@ -2,6 +2,7 @@
 
 from sqlalchemy import Connection, text
 
+from nightshift.stores.indexes import BELONGS_IN_INDEX
 from nightshift.stores.runs import RunRow
 
 __all__ = ["count_lost"]
@@ -33,7 +34,7 @@ _NO_FAILURE = """NOT EXISTS (
 _LOST = (
     f"""
     SELECT 1 FROM ({_BLOCK.format(stage="embed")}) AS unit
-    JOIN item ON item.id = unit.id AND item.state = 'live'
+    JOIN item ON item.id = unit.id JOIN "index" i ON i.id = :index AND {BELONGS_IN_INDEX}
     WHERE NOT EXISTS (
         SELECT FROM embedding e WHERE e.index_id = :index AND e.item_id = unit.id)
     AND {_NO_FAILURE.format(stage="embed", subject="item.external_id")}""",

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from sqlalchemy import Connection, text
 
 from nightshift.schema.identity import embedding_key
+from nightshift.stores.indexes import BELONGS_IN_INDEX
 
 __all__ = [
     "HASH_COLUMN",
@@ -42,11 +43,16 @@ def items_to_embed(
 
 
 def drop_gone_embeddings(connection: Connection, *, index_id: int) -> int:
-    """Stop searching for items that left their catalogue; their vectors become orphans."""
+    """Drop items from an index that are gone or lost what it is made of.
+
+    The import that changed them did so already, but a job may have embedded one meanwhile. Their
+    vectors become orphans.
+    """
     gone = connection.execute(
         text(
-            "DELETE FROM embedding USING item WHERE embedding.index_id = :index "
-            "AND item.id = embedding.item_id AND item.state = 'gone'"
+            'DELETE FROM embedding USING item, "index" AS i '
+            "WHERE embedding.index_id = :index AND i.id = :index "
+            f"AND item.id = embedding.item_id AND NOT ({BELONGS_IN_INDEX})"
         ),
         {"index": index_id},
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, text
 
 from nightshift.schema.states import RunKind, RunState
+from nightshift.stores.indexes import BELONGS_IN_INDEX
 from nightshift.stores.runs import RunRow
 
 __all__ = ["Gap", "Tally", "gaps", "mean_margin", "result_digest", "tally"]
@@ -110,15 +111,16 @@ _FAILED = """EXISTS (
         AND f.stage = '{stage}' AND f.subject_id = {subject})"""
 
 _UNITS = {
-    # What the run planned to embed, as its jobs name it.
+    # What the run planned to embed, as its jobs name it, and what is still to be in the index.
     "items": f"""
-        SELECT i.external_id AS subject_id,
-            EXISTS (SELECT FROM embedding e JOIN run ON run.id = :run
-                    WHERE e.item_id = i.id AND e.index_id = run.index_id) AS has_result,
-            {_FAILED.format(kind="item", stage="embed", subject="i.external_id")} AS has_failure
+        SELECT item.external_id AS subject_id,
+            EXISTS (SELECT FROM embedding e
+                    WHERE e.item_id = item.id AND e.index_id = i.id) AS has_result,
+            {_FAILED.format(kind="item", stage="embed", subject="item.external_id")} AS has_failure
         FROM (SELECT DISTINCT jsonb_array_elements_text(payload -> 'ids')::bigint AS id
               FROM job WHERE run_id = :run AND stage = 'embed' AND state <> 'split') AS planned
-        JOIN item i ON i.id = planned.id AND i.state = 'live'""",
+        JOIN item ON item.id = planned.id JOIN run ON run.id = :run
+        JOIN "index" i ON i.id = run.index_id AND {BELONGS_IN_INDEX}""",
     # What the run planned to see; another run may have stored the same content. Where the whole
     # set was deleted on purpose, nothing of it is lost.
     "pictures": f"""

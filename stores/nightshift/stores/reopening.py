@@ -124,8 +124,7 @@ def reset_waiting(connection: Connection, run_id: int) -> int:
         text(
             """
             WITH reset AS (
-                UPDATE job SET attempt = 0, not_before = '-infinity', sent_at = NULL,
-                    outage_since = NULL
+                UPDATE job SET attempt = 0, not_before = '-infinity', sent_at = NULL
                 WHERE run_id = :run AND state = 'queued' RETURNING n_units
             )
             SELECT coalesce(sum(n_units), 0) FROM reset

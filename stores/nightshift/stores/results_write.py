@@ -99,6 +99,9 @@ def write_embeddings(
 ) -> None:
     """Make vectors live: from this commit on a search may return them.
 
+    An item that is gone meanwhile stays out. One that lost its part meanwhile does not, but
+    `indexes.live_keys` does not know it, and the next index build drops it.
+
     Args:
         connection: The job's last transaction.
         index_id: The index version.
@@ -111,7 +114,7 @@ def write_embeddings(
             INSERT INTO embedding (index_id, run_id, item_id, key)
             SELECT :index, :run, item_id, key
             FROM unnest(CAST(:items AS bigint[]), CAST(:keys AS text[])) AS new(item_id, key)
-            JOIN item ON item.id = new.item_id
+            JOIN item ON item.id = new.item_id AND item.state = 'live'
             ON CONFLICT (index_id, item_id) DO UPDATE SET
                 key = excluded.key, run_id = excluded.run_id
             """

@@ -54,7 +54,12 @@ def image_rows(
             if caption is not None:
                 fields["text"] = _read_caption(caption, roots)
         except InputError as error:
-            yield BadRow(position=file.name, reason=error.reason, message=error.message)
+            yield BadRow(
+                position=file.name,
+                reason=error.reason,
+                message=error.message,
+                default_id=stem_of(file.name),
+            )
         else:
             yield RawRow(
                 position=file.name, fields=fields, folder=file.folder, default_id=stem_of(file.name)

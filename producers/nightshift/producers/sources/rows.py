@@ -34,6 +34,8 @@ class BadRow:
     position: str
     reason: str
     message: str
+    #: The id that the row surely has; without it, any item may be the row's.
+    default_id: str | None = None
     #: The rest of its file could not be read either: what else it holds is unknown.
     ends_file: bool = False
 

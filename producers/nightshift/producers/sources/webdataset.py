@@ -4,7 +4,7 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, Self
 
 from nightshift.producers.sources.folder import is_image
 from nightshift.producers.sources.jsonl import parse_object
@@ -27,7 +27,7 @@ def read_webdataset(file: ListedFile) -> Iterator[Row]:
     """
     with (
         open_file(file.address) as raw,
-        tarfile.open(fileobj=raw, mode="r|", bufsize=_BUFFER_BYTES) as tar,
+        tarfile.open(fileobj=raw, mode="r|", bufsize=_BUFFER_BYTES, tarinfo=_Header) as tar,
     ):
         for key, members in groupby(_members(tar, file.address), lambda member: member.key):
             position = f"{file.name}:{key}"
@@ -38,6 +38,23 @@ def read_webdataset(file: ListedFile) -> Iterator[Row]:
                 yield BadRow(position=position, reason=error.reason, message=message)
             else:
                 yield RawRow(position=position, fields=fields, folder=file.folder, default_id=key)
+
+
+class _Header(tarfile.TarInfo):
+    """A header whose fault ends the reading with an error.
+
+    `tarfile` takes the first bad header, and a missing end, for the end of the tar; so one that was
+    cut short would look complete.
+    """
+
+    @classmethod
+    def fromtarfile(cls, tar: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(tar)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined] # two blocks of zeros: its end
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(str(error)) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,49 @@
+"""Which columns a source has, and which of them look as if they named images."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from nightshift.producers.sources.folder import is_image
+
+__all__ = ["SeenColumns"]
+
+_MOST = 100
+_ROWS = 1000
+_WORDS = ("image", "img", "photo", "picture", "thumb")
+
+
+@dataclass(slots=True)
+class SeenColumns:
+    """The first columns of a source, by its first rows and by their own names."""
+
+    #: Name → whether a value of it is an image or names one.
+    _seen: dict[str, bool] = field(default_factory=dict)
+    _rows: int = 0
+
+    def look_at(self, fields: Mapping[str, Any]) -> None:
+        """Note the columns of a row."""
+        if self._rows >= _ROWS:
+            return
+        self._rows += 1
+        for name, value in fields.items():
+            if name in self._seen or len(self._seen) < _MOST:
+                self._seen[name] = self._seen.get(name, False) or _may_be_image(value)
+
+    def names(self) -> str:
+        """All of them, for a message."""
+        return ", ".join(repr(name) for name in list(self._seen)[:12])[:300] or "none"
+
+    def like_images(self) -> list[str]:
+        """Those whose values or names speak of images, beside `image` itself."""
+        by_value = [name for name, is_like in self._seen.items() if is_like]
+        by_name = [name for name in self._seen if any(word in name.lower() for word in _WORDS)]
+        return [name for name in dict.fromkeys([*by_value, *by_name]) if name != "image"]
+
+
+def _may_be_image(value: object) -> bool:
+    if isinstance(value, str):
+        return len(value) < 2000 and is_image(value.partition("?")[0])
+    if isinstance(value, Mapping):
+        return value.keys() <= {"bytes", "path"}
+    return isinstance(value, bytes)

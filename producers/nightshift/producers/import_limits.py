@@ -1,0 +1,157 @@
+"""When an import is refused, and when it may not mark items as gone."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from math import floor
+from typing import Self
+
+from nightshift.producers.columns import SeenColumns
+from nightshift.schema.errors import ConfigurationError
+from nightshift.stores.staging import Comparison, KindCounts
+
+__all__ = ["ImportLimits", "Limit", "Read", "why_not_prune", "why_refuse"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """At most so many of some rows or items: a number, or a share."""
+
+    number: int = 0
+    percent: Fraction | None = None
+
+    @classmethod
+    def parse(cls, given: str) -> Self:
+        """From `20` or `2.5%`.
+
+        Raises:
+            ConfigurationError: On anything else.
+        """
+        number, sign, rest = given.strip().partition("%")
+        try:
+            if not sign and number.isascii() and number.isdigit():
+                return cls(number=int(number))
+            percent = Fraction(number)
+            if sign and not rest and 0 <= percent <= 100:
+                return cls(percent=percent)
+        except (ValueError, ZeroDivisionError):
+            pass
+        raise ConfigurationError(
+            f"{given!r} is no limit; write a number such as 20, or a share such as 5%"
+        )
+
+    def of(self, total: int) -> int:
+        """How many of a total it allows."""
+        return self.number if self.percent is None else floor(self.percent * total / 100)
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether it allows none of any total."""
+        return not (self.number or self.percent)
+
+    def __str__(self) -> str:
+        return str(self.number) if self.percent is None else f"{float(self.percent):g}%"
+
+
+_KINDS = Limit(percent=Fraction(10))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportLimits:
+    """What an import may do without being asked.
+
+    Args:
+        prune: Mark items gone that the source no longer names.
+        max_gone: Of the live items of the source, how many may go; else the import is refused. Of
+            a few items one may go, whatever its share, unless the limit is 0.
+        accept_unreadable: Rows without a readable id that do not keep `prune` from being done.
+        max_failures: Of the rows read, how many may fail; else the import is refused. None for any.
+        change_kinds: Whether more than 10 % of the items may change between text, image and both.
+    """
+
+    prune: bool = False
+    max_gone: Limit = Limit(percent=Fraction(10))
+    accept_unreadable: int = 0
+    max_failures: Limit | None = None
+    change_kinds: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Read:
+    """What was read of a source."""
+
+    read: int = 0
+    failed: int = 0
+    #: Rows among the failed whose ids nobody knows.
+    unreadable: int = 0
+    #: Files that could not be read to their end.
+    broken_files: int = 0
+
+
+def why_refuse(
+    limits: ImportLimits, read: Read, found: Comparison, columns: SeenColumns
+) -> tuple[str, str] | None:
+    """Why nothing may be applied: (stable code, message); None where all may be."""
+    most = None if limits.max_failures is None else limits.max_failures.of(read.read)
+    if most is not None and read.failed > most:
+        return "too_many_failures", (
+            f"{read.failed:,} of {read.read:,} rows failed, and --max-failures "
+            f"{limits.max_failures} allows {most:,}; mend the source, or raise the limit"
+        )
+    if found.kinds_changed > _KINDS.of(found.known) and not limits.change_kinds:
+        return "kinds_changed", " ".join(_kinds_message(found, columns))
+    if limits.prune and why_not_prune(limits, read, found) is None:
+        most = max(limits.max_gone.of(found.owned), 0 if limits.max_gone.is_zero else 1)
+        if found.leaving > most:
+            return "too_many_gone", (
+                f"{found.leaving:,} of the {found.owned:,} items of this source are not in it any "
+                f"more, and --max-gone {limits.max_gone} lets {most:,} go. Check that the source "
+                "is complete; where it is, raise the limit (--max-gone 100% for any number)"
+            )
+    return None
+
+
+def why_not_prune(limits: ImportLimits, read: Read, found: Comparison) -> str | None:
+    """Why it is unknown which items left the source; None where it is known."""
+    if read.broken_files:
+        return (
+            "the source was not read to its end "
+            f"({_count(read.broken_files, 'file or folder', 'files or folders')} at fault), so "
+            "that what else it names is unknown; mend it and import again"
+        )
+    if read.unreadable > limits.accept_unreadable:
+        return (
+            f"{_count(read.unreadable, 'row has', 'rows have')} no readable id, so that any item "
+            "may be meant; mend the source, or say "
+            f"--accept-unreadable {read.unreadable} where none is"
+        )
+    if found.accepted + found.unchanged == 0:
+        return "the source held no good row"
+    if found.is_new_source and found.others:
+        return (
+            "nothing was imported from this source before, so that no item is its own, and "
+            f"{_count(found.others, 'item', 'items')} of other sources stay. Where it is the same "
+            "feed under a new name, import it under one name every time (a link will do)"
+        )
+    return None
+
+
+def _kinds_message(found: Comparison, columns: SeenColumns) -> Iterator[str]:
+    yield (
+        f"{found.kinds_changed:,} of {found.known:,} items would change what they consist of "
+        f"({_kinds(found.kinds_before)} before, {_kinds(found.kinds_after)} after)."
+    )
+    like_images = columns.like_images()
+    yield f"The source has the columns {columns.names()}."
+    if like_images:
+        names = ", ".join(map(repr, like_images[:5]))
+        yield f"Images may be meant by {names}: name it with --map image=COLUMN."
+    yield "Where the change is meant, import with --yes"
+
+
+def _count(number: int, singular: str, plural: str) -> str:
+    return f"{number:,} {singular if number == 1 else plural}"
+
+
+def _kinds(counts: KindCounts) -> str:
+    return f"{counts.text:,} text, {counts.image:,} image, {counts.both:,} both"
