@@ -14,7 +14,7 @@ import nightshift.schema.count_tables
 import nightshift.schema.ledger_tables
 import nightshift.schema.token_tables  # noqa: F401 - registers its tables
 from nightshift.migrations import _config, current_revision, head_revision, require_current, upgrade
-from nightshift.schema.errors import DatabaseBehindError
+from nightshift.schema.errors import ConflictError, DatabaseBehindError
 from nightshift.schema.result_tables import PARTITIONED_TABLES
 from nightshift.schema.tables import Base
 from nightshift.stores.source_keys import source_key
@@ -196,6 +196,19 @@ def test_two_deployments_that_upgrade_at_once_do_not_collide(empty_database_url)
 
     assert [deployment.wait() for deployment in deployments] == [0, 0]
     require_current(empty_database_url)
+
+
+@pytest.mark.night
+def test_an_upgrade_that_another_session_holds_up_says_so(database_url):
+    """Ten seconds are waited for it."""
+    engine = create_engine(database_url)
+    with engine.begin() as connection:
+        connection.execute(text("LOCK alembic_version"))
+
+        with pytest.raises(ConflictError, match="another process upgrades it"):
+            upgrade(database_url)
+    engine.dispose()
+    upgrade(database_url)
 
 
 def test_an_empty_database_is_behind_and_the_error_names_the_remedy(empty_database_url):

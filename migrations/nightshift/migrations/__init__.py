@@ -6,17 +6,41 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from psycopg2.errors import InsufficientPrivilege, LockNotAvailable
 from sqlalchemy import Connection, create_engine
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
-from nightshift.schema.errors import DatabaseBehindError, ServiceUnavailableError
+from nightshift.schema.errors import (
+    ConfigurationError,
+    ConflictError,
+    DatabaseBehindError,
+    ServiceUnavailableError,
+)
 
 __all__ = ["current_revision", "head_revision", "require_current", "upgrade"]
 
 
 def upgrade(database_url: str, revision: str = "head") -> None:
-    """Bring the database to `revision`; harmless where it already is there."""
-    command.upgrade(_config(database_url), revision)
+    """Bring the database to `revision`; harmless where it already is there.
+
+    Raises:
+        ConflictError: Another process migrates, or a session holds a table for too long.
+        ConfigurationError: The role does not own the tables.
+    """
+    try:
+        command.upgrade(_config(database_url), revision)
+    except DBAPIError as error:
+        if isinstance(error.orig, LockNotAvailable):
+            raise ConflictError(
+                "the database cannot be upgraded now: another process upgrades it, or a session "
+                "reads a table that has to be changed; end that session, or try again later"
+            ) from error
+        if isinstance(error.orig, InsufficientPrivilege):
+            raise ConfigurationError(
+                f"this role may not upgrade the database ({error.orig.diag.message_primary}); take "
+                "the URL of the role that owns the tables, nightshift_migrate"
+            ) from error
+        raise
 
 
 def head_revision() -> str:
