@@ -118,6 +118,34 @@ def test_named_parameters_of_the_enhancement_are_stored_and_name_another_scorer(
     assert paper.scorer.enhancement == ENHANCEMENTS["paper"].model_copy(update={"memory": "all"})
 
 
+def test_what_the_authors_code_does_can_be_asked_for_point_by_point(rerank, database):
+    planned = partial(_planned, rerank, database)
+
+    plain, name = planned()
+    code, _ = planned("--preset", "code")
+    open_ties, _ = planned("--preset", "code", "--tie-guard", "--min-pixels", "784")
+    of_query, another = planned("--memory", "query")
+    both, same = planned("--memory", "both")
+    scaled, _ = planned("--lambda", "0.3", "--fusion-scale", "logit", "--no-tie-guard")
+    large, larger = planned("--long-side", "756")
+
+    assert (plain.tie_guard, plain.scorer.min_pixels, plain.fusion_scale) == (True, None, "raw")
+    assert (code.tie_guard, code.scorer.min_pixels) == (False, 256 * 28 * 28)
+    assert code.scorer.enhancement.window == (5, 16)
+    assert (open_ties.tie_guard, open_ties.scorer.min_pixels) == (True, 784)
+    assert of_query.scorer.enhancement == ON.model_copy(update={"memory": "query"})
+    assert (both, same) == (plain, name)
+    assert (scaled.fusion, scaled.fusion_scale, scaled.tie_guard) == (0.3, "logit", False)
+    assert large.scorer.long_side == 756
+    assert len({name, another, larger}) == 3
+    assert (
+        "memory twice"
+        in rerank("--enhancement", "memory=all", "--memory", "query", exit_code=2).stderr
+    )
+    asked_again = ("--score", "number", "--lambda", "0.5", "--fusion-scale", "minmax")
+    assert "--quantum 0" in rerank(*asked_again, exit_code=2).stderr
+
+
 def test_a_dry_run_plans_nothing_and_still_refuses_what_cannot_be(rerank, database):
     refused = rerank("--dry-run", "--enhancement", "alpha=2", exit_code=2)
     estimate = json.loads(rerank("--dry-run", "--enhancement", "alpha=1", "--json").stdout)

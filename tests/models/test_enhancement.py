@@ -175,6 +175,7 @@ def test_the_window_scales_with_the_depth(n_layers: int, layers: range) -> None:
 def test_absolute_bounds_are_exclusive() -> None:
     assert window_layers((5, 16), 32) == range(6, 16)
     assert window_layers((5, 16), 10) == range(6, 9)
+    assert len(window_layers((5, 16), 7)) == 0, "by layers it is just those, as published"
 
 
 @given(st.integers(2, 80), st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted))

@@ -29,6 +29,15 @@ def test_a_preset_says_what_it_stands_for(
     assert (enhancement.lens_norm, enhancement.norm_match) == (lens_norm, norm_match)
 
 
+def test_the_authors_code_has_layers_of_its_own_no_guard_and_a_floor_of_256_tokens() -> None:
+    code, default = RETLLM.preset("code"), RETLLM.preset("default")
+
+    assert code.enhancement.window == (5, 16)
+    assert (code.tie_guard, default.tie_guard) == (False, True)
+    assert (code.min_pixels, code.max_pixels) == (256 * 28 * 28, 512 * 28 * 28)
+    assert (default.min_pixels, default.max_pixels, default.long_side) == (None, None, None)
+
+
 def test_no_preset_is_the_default_one() -> None:
     unnamed, default = RETLLM.preset(None), RETLLM.preset("default")
 

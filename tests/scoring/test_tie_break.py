@@ -165,3 +165,19 @@ def test_the_winner_is_the_published_rule_wherever_it_may_apply(rows: list) -> N
     found = break_ties([m for m, _ in rows], [h for _, h in rows], range(1, len(rows) + 1))
 
     assert found[winner].final_rank == 1
+
+
+def test_without_the_guard_the_least_entropy_wins_at_any_score_as_published() -> None:
+    """The published rule prefers the most confident "False" among candidates that all score 0.00."""
+    margins, entropies = [log_odds(0.0005), log_odds(0.004)], [0.0065, 0.028]
+
+    guarded = break_ties(margins, entropies, [1, 2])
+    published = break_ties(margins, entropies, [1, 2], guard=False)
+
+    assert [one.final_rank for one in guarded] == [2, 1]
+    assert [one.final_rank for one in published] == [1, 2]
+    assert [one.decided_by for one in published] == [DecidedBy.ENTROPY] * 2
+    failed = break_ties(
+        [*margins, float("nan")], [*entropies, float("nan")], [1, 2, 3], guard=False
+    )
+    assert [one.final_rank for one in failed] == [1, 2, 3]

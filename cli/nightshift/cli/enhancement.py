@@ -8,6 +8,10 @@ if TYPE_CHECKING:
 __all__ = ["read_enhancement"]
 
 
+# `--memory both` in its longer form.
+_NAMES = {("memory", "both"): "image"}
+
+
 def read_enhancement(words: str, base: "EnhancementParams") -> "EnhancementParams":
     """`on`, `off`, a layer, `FIELD=VALUE`, or several of them with commas between.
 
@@ -37,7 +41,7 @@ def read_enhancement(words: str, base: "EnhancementParams") -> "EnhancementParam
             raise ConfigurationError(
                 f"--enhancement says {name} twice: {said[name]!r} and {word!r}"
             )
-        values[name] = value.split(":") if name == "window" else value
+        values[name] = value.split(":") if name == "window" else _NAMES.get((name, value), value)
         said[name] = word
     if base.trigger == "never":
         values = {"trigger": "entropy", **values}

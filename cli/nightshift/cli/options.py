@@ -29,6 +29,8 @@ def pixel_options(command: _Command) -> _Command:
     kind = click.IntRange(min=1)
     least = "Smallest picture the scorer sees: smaller ones are enlarged."
     most = "Largest picture the scorer sees."
+    side = "Scale each image so that its longer side has so many pixels, before these limits apply."
+    command = click.option("--long-side", type=click.IntRange(1, 16384), help=side)(command)
     command = click.option("--max-pixels", type=kind, help=most)(command)
     return click.option("--min-pixels", type=kind, help=least)(command)
 

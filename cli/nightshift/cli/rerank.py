@@ -9,7 +9,7 @@ import click
 from nightshift.cli.options import data_dir_option, json_option, pixel_options, read_settings
 
 if TYPE_CHECKING:
-    from nightshift.schema.runs import MethodName, ScoreName
+    from nightshift.schema.runs import FusionScale, MethodName, ScoreName
 
 __all__ = ["rerank"]
 
@@ -43,8 +43,8 @@ _PARTS = click.Choice(["image", "text", "text,image"])
 @click.option(
     "--preset",
     type=click.Choice(["default", "paper", "code"]),
-    help="retllm as we have it, as its paper has it, or as its authors' code; options given beside "
-    "it win.  [default: default]",
+    help="retllm as we have it, as its paper has it, or as its authors' code; indexmllm as its "
+    "authors' code. Options given beside it win.  [default: default]",
 )
 @click.option(
     "--score",
@@ -90,16 +90,35 @@ _PARTS = click.Choice(["image", "text", "text,image"])
     help="Weight of the coarse score in the final one.  [default: indexmllm 0.5, else 0]",
 )
 @click.option(
+    "--fusion-scale",
+    type=click.Choice(["raw", "minmax", "logit"]),
+    default="raw",
+    show_default=True,
+    help="Add both scores up as they are, each from 0 to 1 among a query's candidates, or as "
+    "log-odds.",
+)
+@click.option(
     "--enhancement",
     metavar="WORDS",
     help="Visual enhancement: on, off, a layer to force it at, or its parameters by name, such as "
     "alpha=0.2,gamma=0.8 on top of the preset's.  [default: retllm on, else off]",
 )
 @click.option(
+    "--memory",
+    type=click.Choice(["query", "candidate", "both", "all"]),
+    help="What the enhancement looks at again: images of one side or of both, or the whole "
+    "prompt.  [default: both; preset code all]",
+)
+@click.option(
     "--quantum",
     type=click.FloatRange(0, 1, max_open=True),
     help="Scores within one step of this size tie, and entropy decides; 0 never ties.  "
     "[default: retllm 0.01, else 0]",
+)
+@click.option(
+    "--tie-guard/--no-tie-guard",
+    default=None,
+    help="Whether entropy decides ties above one half only.  [default: yes; preset code no]",
 )
 @click.option(
     "--compare",
@@ -141,13 +160,17 @@ def rerank(
     subtract_prior: bool,
     symmetrise: bool,
     fusion: float | None,
+    fusion_scale: "FusionScale",
     enhancement: str | None,
+    memory: str | None,
     quantum: float | None,
+    tie_guard: bool | None,
     compare: float,
     codec: str,
     code_queries: bool,
     min_pixels: int | None,
     max_pixels: int | None,
+    long_side: int | None,
     priority: int,
     wait: bool,
     dry_run: bool,
@@ -162,6 +185,7 @@ def rerank(
       nightshift rerank shop --queries queries.jsonl --scorer ./my-mllm --method freeret
       nightshift rerank shop --queries queries.jsonl --scorer ./my-mllm --preset paper
       nightshift rerank shop --queries photos/ --scorer ./my-mllm --method indexmllm
+      nightshift rerank shop --queries queries.jsonl --scorer ./my-mllm --memory query
       nightshift rerank shop --queries queries.jsonl --scorer ./my-mllm --top-k 20 --dry-run
 
     Exits with 7 when rows of the file failed, or, with --wait, queries or pairs of the run; with 1
@@ -184,20 +208,28 @@ def rerank(
     settings = read_settings(data_dir)
     chosen = METHODS[method].preset(preset)
     score = score or chosen.score
+    min_pixels = min_pixels or chosen.min_pixels
+    max_pixels = max_pixels or chosen.max_pixels
+    long_side = long_side or chosen.long_side
+    words = ",".join(filter(None, (enhancement, memory and f"memory={memory}")))
     with open_database(settings) as database:
         coding = parse_codec(codec)
-        vision = describe_vision(scorer, min_pixels=min_pixels, max_pixels=max_pixels)
+        vision = describe_vision(
+            scorer, min_pixels=min_pixels, max_pixels=max_pixels, long_side=long_side
+        )
         token_set = token_set_of(database, catalog, vision, coding)
         params = RunParams(
             top_k=top_k or chosen.depth,
             query_parts=query_parts or "text,image",
             item_parts=item_parts or index_parts(database, catalog, index_name),
             quantum=chosen.quantum if quantum is None else quantum,
+            tie_guard=chosen.tie_guard if tie_guard is None else tie_guard,
             fusion=chosen.fusion if fusion is None else fusion,
+            fusion_scale=fusion_scale,
             compare=compare,
             scorer=ScorerParams(
                 method=method,
-                preset=preset or ("default" if chosen.presets else None),
+                preset=preset or ("default" if "default" in chosen.presets else None),
                 score=score,
                 list_orders=list_orders,
                 framing=framing or chosen.framing_for(score).name,
@@ -209,10 +241,9 @@ def rerank(
                 code_queries=code_queries and not coding.lossless,
                 min_pixels=min_pixels,
                 max_pixels=max_pixels,
+                long_side=long_side,
                 enhancement=(
-                    chosen.enhancement
-                    if enhancement is None
-                    else read_enhancement(enhancement, chosen.enhancement)
+                    read_enhancement(words, chosen.enhancement) if words else chosen.enhancement
                 ),
             ),
         )

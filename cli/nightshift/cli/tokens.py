@@ -50,6 +50,7 @@ def build(
     store: str | None,
     min_pixels: int | None,
     max_pixels: int | None,
+    long_side: int | None,
     plan: bool,
     max_bytes: int | None,
     priority: int,
@@ -78,7 +79,9 @@ def build(
 
     settings = read_settings(data_dir)
     spec = parse_codec(codec)
-    vision = describe_vision(scorer, min_pixels=min_pixels, max_pixels=max_pixels)
+    vision = describe_vision(
+        scorer, min_pixels=min_pixels, max_pixels=max_pixels, long_side=long_side
+    )
     with open_database(settings) as database:
         if plan or max_bytes is not None:
             from nightshift.cli.token_text import show_plan
@@ -107,7 +110,9 @@ def build(
             database,
             catalog,
             vision=vision,
-            params=TokenParams(codec=str(spec), min_pixels=min_pixels, max_pixels=max_pixels),
+            params=TokenParams(
+                codec=str(spec), min_pixels=min_pixels, max_pixels=max_pixels, long_side=long_side
+            ),
             store=store or str(settings.data_dir.absolute() / "tokens"),
             priority=priority,
         )

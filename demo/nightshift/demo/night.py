@@ -192,7 +192,7 @@ def _params(direction: Direction, method: MethodName) -> RunParams:
         compare=COMPARE,
         scorer=ScorerParams(
             method=method,
-            preset="default" if chosen.presets else None,
+            preset="default" if "default" in chosen.presets else None,
             score=chosen.score,
             framing=_FRAMINGS.get((direction, method), chosen.framing_for(chosen.score).name),
             enhancement=chosen.enhancement,

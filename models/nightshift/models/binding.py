@@ -32,7 +32,9 @@ def bind(
     rules = framings_of(params)
     words = Numbers(k=MOST_LISTED).words if params.score == "listwise" else rules[0].labels.words
     asked = family.asked_for(words)
-    limits = PixelLimits(min_pixels=params.min_pixels, max_pixels=params.max_pixels)
+    limits = PixelLimits(
+        min_pixels=params.min_pixels, max_pixels=params.max_pixels, long_side=params.long_side
+    )
     coded: dict[Side, Codec] = {}
     if codec is not None:
         coded["candidate"] = codec

@@ -96,7 +96,10 @@ class ModelCache:
         return self._get(
             fingerprint,
             lambda: describe_vision(
-                spec, min_pixels=limits.min_pixels, max_pixels=limits.max_pixels
+                spec,
+                min_pixels=limits.min_pixels,
+                max_pixels=limits.max_pixels,
+                long_side=limits.long_side,
             ),
             lambda facts: bind_vision(self._shared(facts), facts),
         )

@@ -16,6 +16,7 @@ from nightshift.models.files import (
     open_clip_checkpoint,
     open_clip_config,
 )
+from nightshift.models.rewritten import rewritten, rewritten_embedding
 from nightshift.models.spec import Builtin, Directory, Hub, ModelSpec, parse_spec
 from nightshift.schema.errors import ConfigurationError, ModelError
 from nightshift.schema.identity import DECODING_VERSION, fingerprint
@@ -95,21 +96,26 @@ def describe_scorer(spec: str, params: ScorerParams) -> ModelFacts:
     parsed = parse_spec(spec)
     if parsed.library != "hf":
         raise ModelError(f"{spec!r}: a scorer is loaded by transformers; write hf:MODEL", spec)
-    canonical, _, weights = _multimodal(parsed)
-    asked = (*framings_of(params), tie_framing(params))
+    canonical, config, weights = _multimodal(parsed)
+    asked = [one for one in (*framings_of(params), tie_framing(params)) if one is not None]
     card = {
         "kind": "scorer",
         "version": _SCORER_VERSION,
         "decoding": DECODING_VERSION,
         **weights,
-        "framings": [one.digest for one in asked if one is not None],
+        **rewritten(config, asked, params.enhancement),
+        "framings": [one.digest for one in asked],
         "params": params.model_dump(mode="json"),
     }
     return ModelFacts(kind="scorer", spec=str(canonical), fingerprint=fingerprint(card), card=card)
 
 
 def describe_vision(
-    spec: str, *, min_pixels: int | None = None, max_pixels: int | None = None
+    spec: str,
+    *,
+    min_pixels: int | None = None,
+    max_pixels: int | None = None,
+    long_side: int | None = None,
 ) -> ModelFacts:
     """Name the vision tower of a scorer: all scorers of one model and these limits share it.
 
@@ -117,6 +123,7 @@ def describe_vision(
         spec: As for `describe_scorer`.
         min_pixels: Of a resized picture, as the scorer has it.
         max_pixels: The same.
+        long_side: What the longer side is first scaled to, as the scorer has it.
 
     Raises:
         ModelError: As for `describe_scorer`.
@@ -124,7 +131,9 @@ def describe_vision(
     parsed = parse_spec(spec)
     if parsed.library != "hf":
         raise ModelError(f"{spec!r}: a scorer is loaded by transformers; write hf:MODEL", spec)
-    return _describe_vision(parsed, min_pixels=min_pixels, max_pixels=max_pixels)
+    return _describe_vision(
+        parsed, min_pixels=min_pixels, max_pixels=max_pixels, long_side=long_side
+    )
 
 
 def describe_embedder_vision(spec: str) -> ModelFacts | None:
@@ -143,7 +152,11 @@ def _vision_of(parsed: ModelSpec, params: EmbedderParams) -> ModelFacts:
 
 
 def _describe_vision(
-    parsed: ModelSpec, *, min_pixels: int | None, max_pixels: int | None
+    parsed: ModelSpec,
+    *,
+    min_pixels: int | None,
+    max_pixels: int | None,
+    long_side: int | None = None,
 ) -> ModelFacts:
     if min_pixels is not None and max_pixels is not None and min_pixels > max_pixels:
         raise ConfigurationError(
@@ -158,6 +171,7 @@ def _describe_vision(
         **weights,
         "min_pixels": min_pixels,
         "max_pixels": max_pixels,
+        **({} if long_side is None else {"long_side": long_side}),
     }
     return ModelFacts(
         kind="vision",
@@ -180,6 +194,7 @@ def _describe_freeret(parsed: ModelSpec, params: EmbedderParams) -> ModelFacts:
         # Whose stored tokens it may be shown.
         "vision": _vision_of(parsed, params).fingerprint,
         "prompts": digest(params),
+        **rewritten_embedding(config),
         "params": params.model_dump(mode="json"),
     }
     return ModelFacts(

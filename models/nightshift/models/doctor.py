@@ -103,7 +103,12 @@ def _describe(model: ModelInUse) -> ModelFacts:
     if model.kind == "scorer":
         return describe_scorer(model.spec, model.scorer or ScorerParams())
     limits = model.limits or TokenParams()
-    return describe_vision(model.spec, min_pixels=limits.min_pixels, max_pixels=limits.max_pixels)
+    return describe_vision(
+        model.spec,
+        min_pixels=limits.min_pixels,
+        max_pixels=limits.max_pixels,
+        long_side=limits.long_side,
+    )
 
 
 def _check_weights(spec: ModelSpec) -> None:

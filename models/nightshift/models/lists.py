@@ -10,7 +10,7 @@ from PIL import Image
 from nightshift.models.codecs.codec import Codec
 from nightshift.models.content import ItemContent
 from nightshift.models.images import PreparedImage
-from nightshift.models.rendering import content_of, pieces
+from nightshift.models.rendering import content_of, pieces, remembered
 from nightshift.models.scorer import (
     Engine,
     Group,
@@ -121,6 +121,7 @@ class ListScorer:
         return Group(
             prefix=pieces(prompts[0].prefix, sides, self._coded),
             suffixes=tuple(pieces(prompt.suffix, sides, self._coded) for prompt in prompts),
+            remembered=remembered(prompts[0], self._params.enhancement),
         )
 
 

@@ -126,7 +126,7 @@ def bind_answerer(family: "Family", params: ScorerParams) -> "Answerer":
     """Generation over a loaded model, which sees pictures as the scorer of `params` does."""
     answer = import_module("nightshift.models.answer")
     limits = import_module("nightshift.models.engine.family").PixelLimits(
-        min_pixels=params.min_pixels, max_pixels=params.max_pixels
+        min_pixels=params.min_pixels, max_pixels=params.max_pixels, long_side=params.long_side
     )
     answerer: Answerer = answer.Answerer(family, limits)
     return answerer

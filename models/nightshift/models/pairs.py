@@ -1,7 +1,7 @@
 """Pairs scored by a method: its prompts rendered, read by an engine, and read off as log-odds."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
@@ -9,7 +9,7 @@ from PIL import Image
 from nightshift.models.codecs.codec import Codec
 from nightshift.models.content import ItemContent
 from nightshift.models.images import PreparedImage
-from nightshift.models.rendering import content_of, pieces
+from nightshift.models.rendering import content_of, pieces, remembered
 from nightshift.models.scorer import (
     Engine,
     Group,
@@ -102,19 +102,19 @@ class PairScorer:
         prompts: list[Group] = []
         places = []
         for i, group in enumerate(groups):
-            begun: dict[tuple[Segment | int, ...], int] = {}
+            begun: dict[tuple[Segment | int | bool, ...], int] = {}
             of_group = []
             for j, other in enumerate(group.others):
                 of_pair = []
                 for rule in self._rules:
-                    prefix, key, suffix = self._render(rule, group, other, f"{i}/{j}", j)
+                    asked, key, suffix = self._render(rule, group, other, f"{i}/{j}", j)
                     if key not in begun:
                         begun[key] = len(prompts)
-                        prompts.append(Group(prefix=prefix, suffixes=()))
+                        prompts.append(asked)
                     at = begun[key]
                     suffixes = prompts[at].suffixes
                     of_pair.append((at, len(suffixes)))
-                    prompts[at] = Group(prefix=prefix, suffixes=(*suffixes, suffix))
+                    prompts[at] = replace(prompts[at], suffixes=(*suffixes, suffix))
                 of_group.append(tuple(of_pair))
             places.append(tuple(of_group))
         return PreparedPairs(groups=self._engine.prepare(prompts), places=tuple(places))
@@ -176,8 +176,8 @@ class PairScorer:
 
     def _render(
         self, rule: Framing, group: PairGroup, other: ItemContent, place: str, number: int
-    ) -> tuple[tuple[Piece, ...], tuple[Segment | int, ...], tuple[Piece, ...]]:
-        """Prefix, what tells it from others of the group, suffix."""
+    ) -> tuple[Group, tuple[Segment | int | bool, ...], tuple[Piece, ...]]:
+        """A prompt's beginning, what tells it from others of the group, and its end."""
         query, candidate = group.shared, other
         if group.shared_side == "candidate":
             query, candidate = candidate, query
@@ -187,10 +187,12 @@ class PairScorer:
             raise InputError(error.message, error.reason, place) from error
         # A prompt that shares the other side has a beginning of its own.
         shared = prompt.shared_side == group.shared_side
-        key = prompt.prefix if shared else (number, *prompt.prefix)
+        again = remembered(prompt, self._enhancement)
+        key = (*again, *prompt.prefix) if shared else (*again, number, *prompt.prefix)
         sides: dict[Side, ItemContent] = {"query": query, "candidate": candidate}
+        prefix = pieces(prompt.prefix, sides, self._coded)
         return (
-            pieces(prompt.prefix, sides, self._coded),
+            Group(prefix=prefix, suffixes=(), remembered=again),
             key,
             pieces(prompt.suffix, sides, self._coded),
         )

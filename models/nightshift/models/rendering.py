@@ -6,9 +6,10 @@ from nightshift.models.codecs.codec import Codec
 from nightshift.models.codecs.tokens import CodedImage
 from nightshift.models.content import ItemContent
 from nightshift.models.scorer import Piece
-from nightshift.scoring.prompts import Content, Segment, Side
+from nightshift.schema.runs import EnhancementParams
+from nightshift.scoring.prompts import Content, Rendered, Segment, Side
 
-__all__ = ["content_of", "pieces", "shown"]
+__all__ = ["content_of", "pieces", "remembered", "shown"]
 
 
 def content_of(content: ItemContent) -> Content:
@@ -28,6 +29,17 @@ def pieces(
     """
     images = {side: shown(content, coded.get(side)) for side, content in sides.items()}
     return tuple(s if isinstance(s, str) else images[s.side][s.index] for s in segments)
+
+
+def remembered(prompt: Rendered, params: EnhancementParams) -> tuple[bool, bool]:
+    """Whether the enhancement looks again at the images of a prompt's two halves."""
+    if params.memory not in {"query", "candidate"}:
+        return True, True
+
+    def of_side(half: Sequence[Segment]) -> bool:
+        return {one.side for one in half if not isinstance(one, str)} == {params.memory}
+
+    return of_side(prompt.prefix), of_side(prompt.suffix)
 
 
 def shown(content: ItemContent, codec: Codec | None = None) -> tuple[Piece, ...]:

@@ -36,6 +36,8 @@ class Group:
 
     prefix: tuple[Piece, ...]
     suffixes: tuple[tuple[Piece, ...], ...]
+    #: Whether the enhancement looks again at the pictures of the beginning, and of the endings.
+    remembered: tuple[bool, bool] = (True, True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

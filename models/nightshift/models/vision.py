@@ -19,7 +19,11 @@ __all__ = ["PreparedPictures", "VisionTower", "bind"]
 
 def bind(family: Family, facts: ModelFacts) -> "VisionTower":
     """The vision tower of a loaded model, within the limits that its card names."""
-    limits = PixelLimits(min_pixels=facts.card["min_pixels"], max_pixels=facts.card["max_pixels"])
+    limits = PixelLimits(
+        min_pixels=facts.card["min_pixels"],
+        max_pixels=facts.card["max_pixels"],
+        long_side=facts.card.get("long_side"),
+    )
     return VisionTower(family, limits, facts)
 
 

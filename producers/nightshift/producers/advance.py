@@ -180,7 +180,15 @@ def _ask_about_ties(connection: Connection, run: RunRow) -> bool:
     params = RunParams.model_validate(run.params)
     if "tied" in run.plan or not params.quantum or tie_framing(params.scorer) is None:
         return False
-    found = list(pairs.tied_pairs(connection, run.id, quantum=params.quantum, fusion=params.fusion))
+    found = list(
+        pairs.tied_pairs(
+            connection,
+            run.id,
+            quantum=params.quantum,
+            fusion=params.fusion,
+            guard=params.tie_guard,
+        )
+    )
     n_tied = sum(len(items) for _, items in found)
     rate = stage_rate(connection, Stage.SCORE, run.scorer_fingerprint)
     jobs = score_jobs(found, job_size(n_tied, rate), "query", asks="ties")

@@ -10,6 +10,7 @@ from nightshift.schema.errors import ConfigurationError
 from nightshift.schema.models import ModelFacts
 from nightshift.schema.runs import RunParams
 from nightshift.schema.states import RunKind, Stage
+from nightshift.scoring.methods.registry import tie_framing
 from nightshift.scoring.prompts import MOST_LISTED
 from nightshift.stores import indexes, planning, runs
 from nightshift.stores.database import Database
@@ -63,9 +64,11 @@ def plan_rerank(
 
     Raises:
         NotFoundError: Where there is no such catalogue or no index of it is ready.
-        ConfigurationError: Where lists would be longer than a model can answer.
+        ConfigurationError: Where lists would be longer than a model can answer, or pairs that tie
+            are to be asked about on a scale that ties are not counted on.
     """
     _refuse_long_lists(params)
+    _refuse_scaled_ties(params)
     with database.begin() as connection:
         index = indexes.ready_index(connection, catalog, index_name)
         runs.upsert_model(
@@ -149,6 +152,19 @@ def estimate_rerank(
         reused_exactly=reuse.exact,
         seconds=seconds,
     )
+
+
+def _refuse_scaled_ties(params: RunParams) -> None:
+    if (
+        params.fusion
+        and params.fusion_scale != "raw"
+        and params.quantum
+        and tie_framing(params.scorer) is not None
+    ):
+        raise ConfigurationError(
+            f"pairs that tie are asked about once more, and ties are not counted on the scale "
+            f"{params.fusion_scale!r}: add --quantum 0, or choose --fusion-scale raw"
+        )
 
 
 def _refuse_long_lists(params: RunParams) -> None:

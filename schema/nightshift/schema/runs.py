@@ -3,7 +3,14 @@
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+)
 
 from nightshift.schema.records import PartKind
 
@@ -11,6 +18,7 @@ __all__ = [
     "BlockPayload",
     "EmbedderParams",
     "EnhancementParams",
+    "FusionScale",
     "Kinds",
     "MessageBody",
     "MethodName",
@@ -26,6 +34,9 @@ __all__ = [
 
 Kinds = frozenset[PartKind]
 MethodName = Literal["retllm", "freeret", "indexmllm"]
+#: Of the coarse score and the fine one where they are fused: as they are; each from 0 to 1 among
+#: the candidates of a query; as log-odds.
+FusionScale = Literal["raw", "minmax", "logit"]
 #: What of the answer is the score: the log-odds of its two labels; those of the positive label
 #: against all other words; a number that the model writes; the place it picks from a list.
 ScoreName = Literal["margin_2way", "p_true_full", "number", "listwise"]
@@ -34,6 +45,20 @@ ScoreName = Literal["margin_2way", "p_true_full", "number", "listwise"]
 class _Frozen(BaseModel):
     # Postgres keeps no NaN and no infinity in JSON.
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class _Quiet(_Frozen):
+    """Says nothing of a side that is not asked for: fingerprints stay what they were before it."""
+
+    #: What the longer side of an image is scaled to before the limits on its pixels apply.
+    long_side: Annotated[int, Field(gt=0, le=16384)] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_asked(self, serialise: SerializerFunctionWrapHandler) -> Any:  # noqa: ANN401 - pydantic's own
+        found = serialise(self)
+        if self.long_side is None:
+            del found["long_side"]
+        return found
 
 
 class EnhancementParams(_Frozen):
@@ -47,7 +72,8 @@ class EnhancementParams(_Frozen):
     #: layer numbers where the upper one exceeds 1.
     window: tuple[float, float] = (5 / 28, 16 / 28)
     top_k: Annotated[int, Field(ge=2)] = 10
-    memory: Literal["image", "all"] = "image"
+    #: What is looked at again: images of both sides, of one side, or all of the prompt.
+    memory: Literal["image", "query", "candidate", "all"] = "image"
     lens_norm: Literal["final", "none"] = "final"
     activation: Literal["silu", "identity"] = "silu"
     norm_match: Literal["position", "sequence"] = "position"
@@ -61,7 +87,7 @@ class EnhancementParams(_Frozen):
         return window
 
 
-class ScorerParams(_Frozen):
+class ScorerParams(_Quiet):
     """Everything beside the weights that changes a score; part of the scorer's fingerprint."""
 
     method: MethodName = "retllm"
@@ -119,14 +145,18 @@ class RunParams(_Frozen):
     item_parts: str = "text,image"
     #: Step of the score inside which candidates tie; 0 turns the tie-break off.
     quantum: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    #: Whether entropy decides ties above one half only; the exact score decides the others.
+    tie_guard: bool = True
     #: Weight of the coarse score in the final one; the rest is the probability's.
     fusion: Annotated[float, Field(ge=0, le=1)] = 0.0
+    #: On which scale both are before they are added up.
+    fusion_scale: FusionScale = "raw"
     #: Share of queries whose pairs are scored without the enhancement too, to see what it changed.
     compare: Annotated[float, Field(ge=0, le=1)] = 0.1
     scorer: ScorerParams = ScorerParams()
 
 
-class TokenParams(_Frozen):
+class TokenParams(_Quiet):
     """A run that makes visual tokens."""
 
     codec: str = "none"

@@ -3,7 +3,12 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["fuse", "probability"]
+from nightshift.schema.runs import FusionScale
+
+__all__ = ["fuse", "fused", "probability"]
+
+# A cosine of 1 has no finite log-odds.
+_MOST_COSINE = 1 - 1e-6
 
 
 def probability(margin: ArrayLike) -> NDArray[np.float64]:
@@ -33,3 +38,43 @@ def fuse(coarse: ArrayLike, fine: ArrayLike, *, weight: float) -> NDArray[np.flo
     if weight == 0:
         return np.array(fine, np.float64)
     return weight * np.asarray(coarse, np.float64) + (1 - weight) * np.asarray(fine, np.float64)
+
+
+def fused(
+    coarse: ArrayLike, margins: ArrayLike, *, weight: float, scale: FusionScale = "raw"
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The candidates of one query by `weight` of the coarse score and the rest of the fine one.
+
+    Args:
+        coarse: (k,) cosines.
+        margins: (k,) log-odds; NaN where the pair failed.
+        weight: λ in [0, 1].
+        scale: `raw` takes cosine and probability as they are. `minmax` brings each to [0, 1] among
+            the candidates that have a fine score. `logit` takes log-odds of both: those of a
+            cosine c are ln((1 + c) / (1 - c)).
+
+    Returns:
+        Scores (k,) in steps of which candidates may tie, and scores (k,) of the same order that
+        tell apart what rounding does not; NaN where the pair failed.
+    """
+    margin = np.asarray(margins, np.float64)
+    cosine = np.asarray(coarse, np.float64)
+    if scale == "logit":
+        bounded = np.clip(cosine, -_MOST_COSINE, _MOST_COSINE)
+        exact = fuse(2 * np.arctanh(bounded), margin, weight=weight)
+        return probability(exact), exact
+    chance = probability(margin)
+    if scale == "minmax":
+        known = ~np.isnan(margin)
+        cosine, chance = _among(cosine, known), _among(chance, known)
+    found = fuse(cosine, chance, weight=weight)
+    return found, found
+
+
+def _among(values: NDArray[np.float64], known: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Values with the least of the known ones at 0 and the largest at 1; all at 0 where equal."""
+    if not known.any():
+        return values
+    low, high = values[known].min(), values[known].max()
+    scaled: NDArray[np.float64] = (values - low) / (high - low) if high > low else values - low
+    return scaled

@@ -2,7 +2,8 @@
 
 The published rule floors p("True") to two decimals and prefers the most confident answer, which
 among rejected candidates is the most confident "False". Here entropy decides only between
-candidates whose tied score exceeds one half; below, the exact score does (§1.11).
+candidates whose tied score exceeds one half; below, the exact score does (§1.11). Without that
+guard the rule is the published one.
 """
 
 from dataclasses import dataclass
@@ -43,6 +44,8 @@ def break_ties(
     *,
     quantum: float = 0.01,
     fused: ArrayLike | None = None,
+    exact: ArrayLike | None = None,
+    guard: bool = True,
 ) -> list[Placement]:
     """Order the candidates of one query.
 
@@ -53,6 +56,8 @@ def break_ties(
         coarse_ranks: (k,) distinct ranks of the coarse search; the last resort.
         quantum: Step inside which scores tie; 0 turns the rule off, 0.01 is RetLLM's.
         fused: (k,) scores to order by in place of the probability, where a method fuses.
+        exact: (k,) the same before they were rounded to a scale of 0 to 1; `fused` if not given.
+        guard: Whether entropy decides above one half only; without it at any score, as published.
 
     Returns:
         One placement for each candidate, in the order given.
@@ -61,14 +66,17 @@ def break_ties(
     chance = probability(margin)
     scores = chance if fused is None else np.asarray(fused, np.float64)
     # The margin tells apart what the logistic rounds to 1.
-    exact = margin if fused is None else scores
-    levels = np.floor(scores / quantum + _SLACK) if quantum else exact
+    unrounded = margin if fused is None else scores
+    unrounded = unrounded if exact is None else np.asarray(exact, np.float64)
+    levels = np.floor(scores / quantum + _SLACK) if quantum else unrounded
     by_entropy = levels * quantum > 0.5 + _SLACK
+    if quantum and not guard:
+        by_entropy = ~np.isnan(levels)
     coarse = np.asarray(coarse_ranks, np.int64)
-    within = np.where(by_entropy, np.asarray(entropies, np.float64), -exact)
+    within = np.where(by_entropy, np.asarray(entropies, np.float64), -unrounded)
     failed = np.isnan(margin)
     order = np.lexsort((coarse, within, -levels, failed))
-    untied = np.argsort(np.lexsort((coarse, -exact, failed))) + 1
+    untied = np.argsort(np.lexsort((coarse, -unrounded, failed))) + 1
     final = np.argsort(order) + 1
     # A candidate that failed has no level: NaN equals nothing, not even itself.
     same_level = levels[:, None] == levels

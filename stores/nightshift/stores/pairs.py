@@ -201,7 +201,7 @@ def groups(
 
 
 def tied_pairs(
-    connection: Connection, run_id: int, *, quantum: float, fusion: float
+    connection: Connection, run_id: int, *, quantum: float, fusion: float, guard: bool
 ) -> Iterator[tuple[int, list[int]]]:
     """Pairs whose tie entropy would decide, and whose entropy is not known.
 
@@ -224,11 +224,11 @@ def tied_pairs(
                 SELECT *, count(*) OVER (PARTITION BY query_id, level) AS size FROM scored
             )
             SELECT query_id, array_agg(item_id ORDER BY item_id) AS items FROM tied
-            WHERE size > 1 AND entropy IS NULL AND level * :quantum > 0.5 + 1e-5
+            WHERE size > 1 AND entropy IS NULL AND (NOT :guard OR level * :quantum > 0.5 + 1e-5)
             GROUP BY query_id ORDER BY query_id
             """
         ),
-        {"run": run_id, "quantum": quantum, "fusion": fusion},
+        {"run": run_id, "quantum": quantum, "fusion": fusion, "guard": guard},
     )
     for row in rows:
         yield int(row.query_id), [int(item) for item in row.items]

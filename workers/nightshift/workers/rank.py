@@ -5,7 +5,7 @@ from math import nan
 
 from nightshift.schema.runs import BlockPayload, RunParams
 from nightshift.scoring.calibration import CalibrationStats, observe_query
-from nightshift.scoring.fusion import fuse, probability
+from nightshift.scoring.fusion import fused
 from nightshift.scoring.tie_break import Placement, break_ties
 from nightshift.stores import judgements
 from nightshift.stores.ledger import Claim
@@ -50,16 +50,18 @@ def _place(
     candidates: list[ScoredCandidate], params: RunParams, margins: list[float | None]
 ) -> list[Placement]:
     known = [nan if margin is None else margin for margin in margins]
-    fused = None
+    scores = exact = None
     if params.fusion:
         coarse = [c.coarse_score for c in candidates]
-        fused = fuse(coarse, probability(known), weight=params.fusion)
+        scores, exact = fused(coarse, known, weight=params.fusion, scale=params.fusion_scale)
     return break_ties(
         known,
         [nan if c.entropy is None else c.entropy for c in candidates],
         [c.coarse_rank for c in candidates],
         quantum=params.quantum,
-        fused=fused,
+        fused=scores,
+        exact=exact,
+        guard=params.tie_guard,
     )
 
 

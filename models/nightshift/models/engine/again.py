@@ -37,7 +37,7 @@ class Again:
         self._params = effective(params)
         self._window = trigger_layers(self._params, len(decoder.layers))
         self._memories = [
-            torch.cat([seen[i].tokens for i in prompt.pictures]) if prompt.pictures else None
+            torch.cat([seen[i].tokens for i in prompt.memory]) if prompt.memory else None
             for prompt in prompts
         ]
         #: What it did while each prompt itself was read.

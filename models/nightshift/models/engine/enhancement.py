@@ -99,13 +99,16 @@ def window_layers(window: tuple[float, float], n_layers: int) -> range:
         n_layers: Depth of the decoder.
 
     Returns:
-        Not empty if there are two layers: in a shallow model the one nearest to the window.
+        By fractions not empty if there are two layers: in a shallow model the one nearest to the
+        window. By layers just those, if there are any.
     """
     scale = 1 if window[1] > 1 else n_layers
     low, high = (bound * scale for bound in window)
     inside = [layer for layer in range(n_layers - 1) if low + 1e-6 < layer < high - 1e-6]
     if inside:
         return range(inside[0], inside[-1] + 1)
+    if window[1] > 1:
+        return range(0)
     nearest = max(0, min(n_layers - 2, round((low + high) / 2)))
     return range(nearest, min(nearest + 1, n_layers - 1))
 

@@ -44,6 +44,8 @@ class PixelLimits:
     #: None means the checkpoint's own, or `DEFAULT_MAX_PIXELS` where that is less; where pictures
     #: are cut into tiles of one size, `DEFAULT_VISUAL_TOKENS`.
     max_pixels: int | None = None
+    #: What the longer side is scaled to before, its aspect kept; None leaves the image as it is.
+    long_side: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -74,7 +74,7 @@ class Lockstep:
             self._memories = dict(zip(self._looks, self._embedded(), strict=True))
         else:
             shown = {
-                look: groups[group].prefix.pictures + suffix.pictures
+                look: groups[group].prefix.memory + suffix.memory
                 for group, _, suffix, look in ordered
             }
             self._memories = {

@@ -68,7 +68,10 @@ class PackedEngine:
         label_ids = [text.label(word) for word in labels.words]
         enhancement = effective(enhancement)
         seen = see(self._family, prepared.pictures)
-        if reason := why_whole(enhancement):
+        reason = why_whole(enhancement)
+        if reason is None and any(not len(group.prefix.ids) for group in prepared.groups):
+            reason = "their first tokens differ"
+        if reason:
             self._tell(reason)
             found = self._plain.read(prepared.prompts, seen, label_ids, enhancement)
         else:

@@ -34,7 +34,7 @@ def looks(group: PromptGroup, enhancement: EnhancementParams) -> list[int]:
     if enhancement.memory == "all":
         return list(range(len(group.suffixes)))
     first: dict[tuple[int, ...], int] = {}
-    return [first.setdefault(suffix.pictures, i) for i, suffix in enumerate(group.suffixes)]
+    return [first.setdefault(suffix.memory, i) for i, suffix in enumerate(group.suffixes)]
 
 
 def most_variants(group: PromptGroup, enhancement: EnhancementParams, n_layers: int) -> int:

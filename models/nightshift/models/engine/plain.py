@@ -93,7 +93,7 @@ class PlainEngine:
         lengths = [len(prompt.ids) for prompt in batch]
         embedded = embed(self._family, batch, seen)
         memories: list[Tensor | None] = [
-            torch.cat([seen[i].tokens for i in prompt.pictures]) if prompt.pictures else None
+            torch.cat([seen[i].tokens for i in prompt.memory]) if prompt.memory else None
             for prompt in batch
         ]
         if enhancement.memory == "all":

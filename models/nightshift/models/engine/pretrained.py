@@ -83,6 +83,7 @@ class Pretrained:
         self.text = TextEncoder(processor.tokenizer, name)
         self.turn = read_turn(processor, self.text, processor.image_token, name)
         self.text.answer_lead = self.turn.answer_lead
+        self.text.answer_behind = "".join(x for x in self.turn.tail[-1:] if isinstance(x, str))
         self.stop_ids = _stop_ids(model.generation_config, processor.tokenizer)
         self.max_length = int(config.max_position_embeddings)
         if not hasattr(language.layers[0].mlp, "gate_proj") and config.model_type not in _MIXTURES:

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -38,6 +39,8 @@ class Part:
     positions: Tensor
     #: Places in the list of distinct pictures, in reading order.
     pictures: tuple[int, ...]
+    #: Those of them that the enhancement looks at again.
+    memory: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +55,8 @@ class Prompt:
     positions: Tensor
     #: Places in the list of distinct pictures, in reading order.
     pictures: tuple[int, ...]
+    #: Those of them that the enhancement looks at again.
+    memory: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +74,7 @@ class PromptGroup:
                 ids=torch.cat([self.prefix.ids, suffix.ids]),
                 positions=torch.cat([self.prefix.positions, suffix.positions], dim=1),
                 pictures=self.prefix.pictures + suffix.pictures,
+                memory=self.prefix.memory + suffix.memory,
             )
 
 
@@ -171,34 +177,84 @@ class _Writer:
         self._album = album
 
     def group(self, number: int, group: Group) -> PromptGroup:
-        turn = self._family.turn
-        # An empty beginning leaves the head to what the prompts begin with.
-        first = next((p for pieces in (group.prefix, *group.suffixes) for p in pieces), "")
-        head = turn.text_head if isinstance(first, str) else turn.picture_head
-        prefix, start = self._part(str(number), group.prefix, 0, head=head)
+        shown, said = _at_last_picture(group.prefix)
+        settled = self._content((), shown) if shown else ()
+        ahead = next((piece for pieces in group.suffixes for piece in pieces[:1]), "")
+        ids, rests = self._family.text.cut(
+            settled,
+            self._content(shown, said, ahead=ahead),
+            [self._content(shown, (*said, *one), ended=True) for one in group.suffixes],
+        )
+        added = list(self._family.turn.added)
+        prefix, start = self._part(
+            str(number), added + ids, shown, 0, remembered=group.remembered[0]
+        )
         suffixes = []
-        for i, pieces in enumerate(group.suffixes):
+        for i, (pieces, rest) in enumerate(zip(group.suffixes, rests, strict=True)):
             place = f"{number}/{i}"
-            suffixes.append(self._part(place, pieces, start, tail=turn.tail)[0])
-            self._refuse_long(len(prefix.ids) + len(suffixes[-1].ids), place)
+            part, _ = self._part(place, rest, pieces, start, remembered=group.remembered[1])
+            suffixes.append(part)
+            self._refuse_long(len(prefix.ids) + len(part.ids), place)
         return PromptGroup(prefix=prefix, suffixes=tuple(suffixes))
 
-    def _part(
+    def _content(
         self,
-        place: str,
+        behind: Sequence[Piece],
         pieces: Sequence[Piece],
-        start: int,
         *,
-        head: Written = (),
-        tail: Written = (),
+        ahead: Piece | None = None,
+        ended: bool = False,
+    ) -> Written:
+        """What pieces add to a prompt, as the template writes them.
+
+        Args:
+            behind: What was written before; ends with a picture, or is empty: then the template's
+                head comes first.
+            pieces: Texts side by side are one text.
+            ahead: What follows, where more does.
+            ended: Whether the prompt ends with them.
+        """
+        turn = self._family.turn
+        runs = list(_runs(pieces))
+        written: list[int | str] = []
+        picture = bool(behind)
+        if not behind:
+            first = next((one for one in (*runs, ahead) if one is not None), "")
+            written += turn.text_head if isinstance(first, str) else turn.picture_head
+        for place, run in enumerate(runs):
+            if isinstance(run, str):
+                written += turn.after if picture else ()
+                is_open = place == len(runs) - 1 and isinstance(ahead, str) and not ended
+                written.append(self._stripped(run, is_open=is_open))
+            else:
+                written += turn.between if picture else turn.before
+                written += self._album.pictures[self._album.place(run)].written
+            picture = not isinstance(run, str)
+        if picture and (ended or ahead is not None):
+            written += turn.after if ended or isinstance(ahead, str) else turn.between
+        return (*written, *turn.tail) if ended else tuple(written)
+
+    def _stripped(self, text: str, *, is_open: bool) -> str:
+        """A text as the template leaves it.
+
+        Args:
+            text: All of it, or its beginning.
+            is_open: Whether more of it follows.
+        """
+        turn = self._family.turn
+        text = text.lstrip() if turn.strips_left else text
+        return text.rstrip() if turn.strips_right and not is_open else text
+
+    def _part(
+        self, place: str, ids: list[int], pieces: Sequence[Piece], start: int, *, remembered: bool
     ) -> tuple[Part, int]:
         """A part that begins at a position, and the position behind it."""
-        written = (*head, *(one for piece in pieces for one in self._written(piece)), *tail)
-        ids = torch.tensor(self._family.text.join(written), dtype=torch.int64)
+        written = torch.tensor(ids, dtype=torch.int64)
         shown = tuple(self._album.place(one) for one in pieces if not isinstance(one, str))
         # A part's positions only depend on what precedes it by where that ends.
-        positions = self._family.positions(ids, [self._album.pictures[i] for i in shown]) + start
-        left = self._left(ids, shown)
+        positions = self._family.positions(written, [self._album.pictures[i] for i in shown])
+        positions = positions + start
+        left = self._left(written, shown)
         if len(positions) == 1:
             # In reading order: what was dropped leaves no gap.
             positions = positions[:, : int(left.sum())]
@@ -206,7 +262,14 @@ class _Writer:
         if len(positions) > 1:
             # Where in the whole picture a token stood.
             positions = positions[:, left]
-        return Part(place=place, ids=ids[left], positions=positions, pictures=shown), end
+        part = Part(
+            place=place,
+            ids=written[left],
+            positions=positions,
+            pictures=shown,
+            memory=shown if remembered else (),
+        )
+        return part, end
 
     def _left(self, ids: Tensor, shown: Sequence[int]) -> Tensor:
         """Bool (length,): all but the visual tokens that a reduction dropped."""
@@ -221,12 +284,6 @@ class _Writer:
                 left[of_picture[kept]] = True
         return left
 
-    def _written(self, piece: Piece) -> Written:
-        if isinstance(piece, str):
-            return (piece,)
-        turn = self._family.turn
-        return (*turn.before, *self._album.pictures[self._album.place(piece)].written, *turn.after)
-
     def _refuse_long(self, length: int, place: str) -> None:
         if length > self._family.max_length:
             raise InputError(
@@ -235,6 +292,22 @@ class _Writer:
                 "prompt_too_long",
                 place,
             )
+
+
+def _at_last_picture(pieces: Sequence[Piece]) -> tuple[tuple[Piece, ...], tuple[Piece, ...]]:
+    """Pieces up to the last picture, and the texts behind it."""
+    places = [place for place, one in enumerate(pieces, 1) if not isinstance(one, str)]
+    n = places[-1] if places else 0
+    return tuple(pieces[:n]), tuple(pieces[n:])
+
+
+def _runs(pieces: Sequence[Piece]) -> Iterator[Piece]:
+    """Pictures one by one, and texts side by side as one; none of them is empty."""
+    for is_text, run in groupby(pieces, key=lambda one: isinstance(one, str)):
+        if not is_text:
+            yield from run
+        elif text := "".join(map(str, run)):
+            yield text
 
 
 class _Album:

@@ -18,6 +18,10 @@ __all__ = ["TextEncoder", "Turn", "Written", "read_turn"]
 
 # No tokenizer holds it, no template swallows it.
 _MARK = "\u2060\u2061\u2062"
+# In place of a text: an image.
+_IMAGE = ""
+# What templates that strip texts strip.
+_SPACE = "\n \n"
 
 #: A part of a prompt: ids of control tokens, and ordinary text. Text that meets text is tokenised
 #: as one, as a processor would.
@@ -51,9 +55,19 @@ class TextEncoder:
             "pre_tokenizer": _mid_prompt(backend["pre_tokenizer"]),
         }
         self._tokenizer = Tokenizer.from_str(json.dumps(plain))
+        # For the text that a prompt begins with, if it begins with any.
+        self._first = self._tokenizer
+        if plain["pre_tokenizer"] != backend["pre_tokenizer"]:
+            plain["pre_tokenizer"] = backend["pre_tokenizer"]
+            self._first = Tokenizer.from_str(json.dumps(plain))
         self._name = name
+        #: The text that prompts end with, behind their last control token.
+        self.answer_behind = ""
         #: What stands between the end of a prompt and an answer: nothing, or a space.
         self.answer_lead = ""
+        #: Tokens that swallow the spaces in front of them, and those behind them.
+        self._swallow_left = {int(token["id"]) for token in control if token["lstrip"]}
+        self._swallow_right = {int(token["id"]) for token in control if token["rstrip"]}
         self._control = {token["content"]: token for token in control}
         longest_first = sorted(map(re.escape, self._control), key=len, reverse=True)
         self._split = re.compile(f"({'|'.join(longest_first)})" if control else "(?!)")
@@ -69,10 +83,33 @@ class TextEncoder:
                     name,
                 )
 
-    def ids(self, text: str) -> list[int]:
-        """Token ids of a text, nothing added."""
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+    def ids(self, text: str, *, first: bool = False) -> list[int]:
+        """Token ids of a text, nothing added.
+
+        Args:
+            text: Ordinary text.
+            first: Whether it begins a prompt: some tokenizers put a sign before such a text.
+        """
+        tokenizer = self._first if first else self._tokenizer
+        ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
         return ids
+
+    def added(self, tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[int, ...]:
+        """Tokens that a processor puts before a prompt whose template does not write them: a BOS.
+
+        Args:
+            tokenizer: The checkpoint's own.
+            prompt: As its template begins one.
+        """
+        bos = tokenizer.bos_token
+        if isinstance(bos, str) and bos and prompt.startswith(bos):
+            return ()
+        bare = tokenizer("x", add_special_tokens=False)["input_ids"]
+        whole = tokenizer("x", add_special_tokens=True)["input_ids"]
+        places = range(len(whole) - len(bare) + 1)
+        start = next((i for i in places if whole[i : i + len(bare)] == bare), 0)
+        found = tuple(map(int, whole[:start]))
+        return () if self.trusted(prompt)[: len(found)] == found else found
 
     def read(self, ids: Iterable[int]) -> str:
         """The text of generated ids, control tokens left out."""
@@ -80,13 +117,54 @@ class TextEncoder:
         text: str = self._tokenizer.decode([one for one in ids if one not in control])
         return text
 
-    def join(self, written: Iterable[int | str]) -> list[int]:
-        """Token ids of a prompt, or of a part of one."""
+    def join(self, written: Iterable[int | str], *, first: bool = False) -> list[int]:
+        """Token ids of a prompt, or of a part of one.
+
+        Args:
+            written: Text beside text is tokenised as one.
+            first: Whether the prompt begins here.
+        """
         ids: list[int] = []
-        for is_text, run in groupby(written, key=lambda one: isinstance(one, str)):
-            found = list(run)
-            ids += self.ids("".join(map(str, found))) if is_text else map(int, found)
+        runs = [list(run) for _, run in groupby(written, key=lambda one: isinstance(one, str))]
+        for place, run in enumerate(runs):
+            if isinstance(run[0], int):
+                ids += map(int, run)
+                continue
+            text = "".join(map(str, run))
+            if ids and ids[-1] in self._swallow_right:
+                text = text.lstrip()
+            if place + 1 < len(runs) and runs[place + 1][0] in self._swallow_left:
+                text = text.rstrip()
+            ids += self.ids(text, first=first and place == 0)
         return ids
+
+    def cut(
+        self, settled: Written, begun: Written, wholes: Sequence[Written]
+    ) -> tuple[list[int], list[list[int]]]:
+        """Token ids of prompts that share their beginning, cut where none of their tokens is.
+
+        Put together again they are those of the whole prompts, each tokenised at once. The cut is
+        at the end of the beginning, or before it where a token of some prompt crosses that end.
+
+        Args:
+            settled: What every prompt begins with.
+            begun: What the shared beginning adds to it.
+            wholes: What the prompts add to it, the shared beginning included.
+
+        Returns:
+            Ids of what is shared, and of the rest of each prompt; no rest is empty.
+        """
+        n = max((place for place, one in enumerate(settled, 1) if isinstance(one, int)), default=0)
+        fixed, opened = settled[:n], settled[n:]
+
+        def behind(written: Written) -> list[int]:
+            # The last token may act on the text behind it.
+            return self.join((*fixed[-1:], *opened, *written), first=not fixed)[len(fixed[-1:]) :]
+
+        start, ends = behind(begun), [behind(whole) for whole in wholes]
+        shared = min((min(_common(start, end), len(end) - 1) for end in ends), default=len(start))
+        shared = max(shared, 0)
+        return self.join(fixed, first=True) + start[:shared], [end[shared:] for end in ends]
 
     def label(self, text: str) -> int:
         """The one token that is this label at the beginning of an answer.
@@ -94,7 +172,7 @@ class TextEncoder:
         Raises:
             ModelError: It takes more tokens, so its logit cannot be read at one position.
         """
-        ids = self.ids(self.answer_lead + text)
+        ids = self._answered(self.answer_lead + text)
         if len(ids) != 1:
             raise ModelError(
                 f"{self._counted(text)}: choose a framing with other labels", self._name
@@ -116,22 +194,29 @@ class TextEncoder:
         led = [self.answer_lead + label for label in labels]
         if not self._single(led) and self._single([self.answer_lead, *labels]):
             bare = copy(self)
+            bare.answer_behind += self.answer_lead
             bare.answer_lead = ""
-            return bare, tuple(self.ids(self.answer_lead))
+            return bare, tuple(self._answered(self.answer_lead))
         for label in labels:
             self.label(label)
         return self, ()
 
     def _single(self, texts: Iterable[str]) -> bool:
-        return all(len(self.ids(text)) == 1 for text in texts)
+        return all(len(self._answered(text)) == 1 for text in texts)
+
+    def _answered(self, text: str) -> list[int]:
+        """Token ids of an answer's text, behind the tokens that prompts end with."""
+        before, whole = self.ids(self.answer_behind), self.ids(self.answer_behind + text)
+        return whole[len(before) :] if whole[: len(before)] == before else self.ids(text)
 
     def _counted(self, label: str) -> str:
         """A label that is no single token, as this model answers and the other way."""
         needed = self.answer_lead + label
         other = label if self.answer_lead else f" {label}"
         return (
-            f"the label {needed!r} takes {len(self.ids(needed))} tokens of {self._name}, not one "
-            f"(as its chat template begins an answer; {other!r} takes {len(self.ids(other))})"
+            f"the label {needed!r} takes {len(self._answered(needed))} tokens of {self._name}, not "
+            "one (as its chat template begins an answer; "
+            f"{other!r} takes {len(self._answered(other))})"
         )
 
     def _trusted(self, text: str) -> Written:
@@ -160,17 +245,31 @@ def _mid_prompt(pre_tokenizer: Any) -> Any:  # noqa: ANN401 - a part of a tokeni
     return pre_tokenizer
 
 
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many ids both begin with."""
+    pairs = zip(one, other, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
     """The chat template around one user turn, generation prompt included."""
 
+    #: What the tokenizer adds before all of it: a BOS that the template does not write.
+    added: tuple[int, ...] = ()
     #: What precedes the user's content where that begins with a text,
     text_head: Written
-    #: and where it begins with a picture.
+    #: and where it begins with an image.
     picture_head: Written
-    #: What stands before and behind each picture.
+    #: What stands before an image, and between it and a text behind it.
     before: Written
     after: Written
+    #: What stands between two images side by side.
+    between: Written
+    #: Whether it strips the spaces and line breaks that a text of the content begins with,
+    strips_left: bool = False
+    #: and those that it ends with.
+    strips_right: bool = False
     #: What follows the user's content, to where the answer begins.
     tail: Written
     #: What the template puts before the answer's text: nothing, or a space.
@@ -180,24 +279,24 @@ class Turn:
 def read_turn(processor: ProcessorMixin, text: TextEncoder, placeholder: str, name: str) -> Turn:
     """Take the checkpoint's chat template apart.
 
-    A template that moves pictures to the front is read there; a picture between texts then stands
+    A template that moves images to the front is read there; an image between texts then stands
     in its place, with what the template puts around the one at the front.
 
     Args:
         processor: The checkpoint's own.
         text: Its tokenizer.
-        placeholder: What a template writes for a picture.
+        placeholder: What a template writes for an image.
         name: The model, for messages.
 
     Raises:
-        ModelError: It has none, or it marks a picture otherwise.
+        ModelError: It has none, or it marks an image otherwise.
     """
-    said = {"text": {"type": "text", "text": _MARK}, "image": {"type": "image"}}
+    tokenizer: Any = processor
 
     def rendered(*content: str, answered: bool = False) -> str:
-        messages: Any = [{"role": "user", "content": [said[kind] for kind in content]}]
+        messages: Any = [{"role": "user", "content": [_part(kind) for kind in content]}]
         if answered:
-            messages.append({"role": "assistant", "content": [said["text"]]})
+            messages.append({"role": "assistant", "content": [_part(_MARK)]})
         try:
             found: str = processor.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=not answered
@@ -206,25 +305,36 @@ def read_turn(processor: ProcessorMixin, text: TextEncoder, placeholder: str, na
             raise ModelError(f"{name} has no usable chat template: {error}", name) from error
         return found
 
-    alone, first = rendered("text").split(_MARK), rendered("image", "text").split(_MARK)
+    alone, first = rendered(_MARK).split(_MARK), rendered(_IMAGE, _MARK).split(_MARK)
     if len(alone) != 2 or len(first) != 2 or first[0].count(placeholder) != 1:
         raise ModelError(f"the chat template of {name} does not mark a picture once", name)
     head, after = first[0].split(placeholder)
-    between, before = rendered("text", "image", "text").split(_MARK)[1:-1], ""
-    if between and placeholder in between[0]:
-        before, after = between[0].split(placeholder)
+    inner, before = rendered(_MARK, _IMAGE, _MARK).split(_MARK)[1:-1], ""
+    if inner and placeholder in inner[0]:
+        before, after = inner[0].split(placeholder)
     if alone[1].rfind("<think>") > alone[1].rfind("</think>"):
         raise ModelError(
             f"the chat template of {name} begins each answer with thoughts, and answers are read "
             "where they begin: take the Instruct model",
             name,
         )
-    answered = rendered("text", answered=True).split(_MARK)
+    beside = rendered(_IMAGE, _IMAGE, _MARK).split(placeholder)
+    between = beside[1] if len(beside) == 3 else after + before
+    spaced = rendered(_SPACE + _MARK + _SPACE).split(_MARK)
+    answered = rendered(_MARK, answered=True).split(_MARK)
     return Turn(
+        added=text.added(tokenizer.tokenizer, alone[0]),
         text_head=text.trusted(alone[0]),
         picture_head=text.trusted(head.removesuffix(before)),
         before=text.trusted(before),
         after=text.trusted(after),
+        between=text.trusted(between),
+        strips_left=spaced[0] == alone[0],
+        strips_right=spaced[1:] == alone[1:],
         tail=text.trusted(alone[1]),
         answer_lead=" " if answered[1:2] == [f"{alone[1]} "] else "",
     )
+
+
+def _part(said: str) -> dict[str, str]:
+    return {"type": "image"} if said == _IMAGE else {"type": "text", "text": said}

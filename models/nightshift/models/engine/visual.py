@@ -45,11 +45,20 @@ def prepare_picture(family: Family, piece: PicturePiece, limits: PixelLimits) ->
         case CodedImage():
             return _coded(prepare_picture(family, piece.image, limits), piece.codec)
         case Image.Image():
-            picture = family.prepare_picture(rgb(piece), limits)
+            picture = family.prepare_picture(_scaled(rgb(piece), limits.long_side), limits)
             shape = repr((picture.grid, picture.written))
             return replace(picture, key=_digest(shape, picture.pixels.flatten().numpy().data))
         case _:
             raise TypeError(f"{type(piece).__name__} was prepared for another kind of model")
+
+
+def _scaled(image: Image.Image, long_side: int | None) -> Image.Image:
+    """An image whose longer side is as long as asked; the other one is rounded down."""
+    if long_side is None:
+        return image
+    longer = max(image.size)
+    width, height = (max(1, one * long_side // longer) for one in image.size)
+    return image.resize((width, height), Image.Resampling.BICUBIC)
 
 
 def see(family: Family, pictures: Sequence[Picture]) -> list[VisualTokens]:

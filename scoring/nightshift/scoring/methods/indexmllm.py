@@ -3,9 +3,11 @@
 The model is shown the query's picture, then the candidate's, and asked for one digit; the margin is
 the logit of "1" minus that of "0", raw. The final score is λ times the coarse score plus 1 − λ
 times the probability. Visual tokens of candidates may come from a compressed index (`codecs`).
-Prompts: methods §4.1; the question about objects is the authors', the others are ours in its form.
+Prompts: methods §4.1, from the authors' code (gkordo/mllm-ilr, `utils.py`) but for `product`, which
+is ours in their form.
 """
 
+from dataclasses import replace
 from types import MappingProxyType
 
 from nightshift.schema.runs import EnhancementParams
@@ -30,17 +32,21 @@ image.
     ),
     "landmark": (
         """\
-Determine whether both show the exact same landmark, building, or architectural detail.
-* It must be the same place, not just one of the same kind or style.
-* Either may show all of it or a part, from another viewpoint, in other light, or partly hidden.
+Determine whether the exact same landmark, building, or architectural detail from the query image \
+is present in the candidate image.
+* The instance must be the same, not just a similar-looking building or structure.
+* The query image may show the entire landmark or just a specific, cropped part of it (like a \
+doorway, statue, or window).
+* The instance in the candidate image may appear at a different scale, from a different \
+viewpoint/angle, under different lighting, or be partially occluded.
 """,
-        "the candidate does not show the same landmark",
-        "the candidate shows the same landmark",
+        "the instance does not appear",
+        "the instance appears in the candidate",
     ),
     "generic": (
         "Determine whether the candidate is similar to the query image.\n",
-        "the candidate is not similar",
-        "the candidate is similar",
+        "the object instance does not appear.",
+        "the object instance appears in the candidate.",
     ),
     "product": (
         """\
@@ -65,7 +71,7 @@ def _framing(name: str) -> Framing:
         shared_side="query",
         prefix=(Slot.QUERY_IMAGES,),
         suffix=(Slot.CANDIDATE_IMAGES, asked),
-        published=name == "object",
+        published=name != "product",
     )
     return Framing(
         name=name,
@@ -75,7 +81,7 @@ def _framing(name: str) -> Framing:
     )
 
 
-INDEXMLLM = Method(
+_DEFAULT = Method(
     name="indexmllm",
     framings=tuple(map(_framing, _QUESTIONS)),
     # The authors re-rank a thousand, on many GPUs.
@@ -83,4 +89,20 @@ INDEXMLLM = Method(
     quantum=0.0,
     fusion=0.5,
     enhancement=EnhancementParams(trigger="never"),
+)
+
+INDEXMLLM = replace(
+    _DEFAULT,
+    presets=MappingProxyType(
+        {
+            "code": replace(
+                _DEFAULT,
+                depth=1000,
+                long_side=756,
+                # 256 to 1,280 visual tokens of Qwen2.5-VL.
+                min_pixels=256 * 28 * 28,
+                max_pixels=1280 * 28 * 28,
+            )
+        }
+    ),
 )

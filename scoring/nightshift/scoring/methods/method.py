@@ -40,6 +40,13 @@ class Method:
     depth: int
     #: Step of the score inside which candidates tie, and entropy decides; 0 where none does.
     quantum: float
+    #: Whether entropy decides ties above one half only.
+    tie_guard: bool = True
+    #: Bounds on the pixels of an image, and what its longer side is scaled to before; None where
+    #: the checkpoint decides.
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+    long_side: int | None = None
     #: Weight of the coarse score in the final one; 0 leaves it out.
     fusion: float = 0.0
     #: Whether, and how, the model looks at the picture again.

@@ -22,8 +22,9 @@ __all__ = ["ENHANCEMENTS", "RETLLM"]
 ENHANCEMENTS = MappingProxyType(
     {
         "default": EnhancementParams(),
+        # Layers 6 to 15, however deep the model is.
         "code": EnhancementParams(
-            alpha=0.12, memory="all", lens_norm="none", norm_match="sequence"
+            alpha=0.12, window=(5, 16), memory="all", lens_norm="none", norm_match="sequence"
         ),
         "paper": EnhancementParams(alpha=0.3, memory="image", norm_match="sequence"),
         "off": EnhancementParams(trigger="never"),
@@ -45,7 +46,15 @@ RETLLM = replace(
         {
             "default": _DEFAULT,
             "paper": replace(_DEFAULT, score="number", enhancement=ENHANCEMENTS["paper"]),
-            "code": replace(_DEFAULT, score="p_true_full", enhancement=ENHANCEMENTS["code"]),
+            "code": replace(
+                _DEFAULT,
+                score="p_true_full",
+                tie_guard=False,
+                # 256 to 512 visual tokens of Qwen2.5-VL.
+                min_pixels=256 * 28 * 28,
+                max_pixels=512 * 28 * 28,
+                enhancement=ENHANCEMENTS["code"],
+            ),
         }
     ),
 )
