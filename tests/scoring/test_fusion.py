@@ -57,12 +57,12 @@ def test_each_score_is_from_zero_to_one_among_those_that_have_both() -> None:
 
 
 def test_log_odds_of_both_tell_apart_what_probabilities_round_to_one() -> None:
-    scores, exact = fused([0.2, 0.2, 1.0], [50.0, 51.0, -3.0], weight=0.5, scale="logit")
+    scores, exact = fused([0.2, 0.2, 1.0], [100.0, 101.0, -3.0], weight=0.5, scale="logit")
 
     assert scores[0] == scores[1] == 1.0
     assert exact[1] - exact[0] == pytest.approx(0.5)
     # A cosine c is worth ln((1 + c) / (1 - c)).
-    assert exact[0] == pytest.approx(0.5 * np.log(1.2 / 0.8) + 25)
+    assert exact[0] == pytest.approx(0.5 * np.log(1.2 / 0.8) + 50)
     assert np.isfinite(exact[2])
     placed = break_ties(
         [50.0, 51.0], [0, 0], [1, 2], quantum=0.0, fused=scores[:2], exact=exact[:2]

@@ -113,8 +113,9 @@ def test_its_defaults_are_the_authors_but_for_the_depth() -> None:
             "* The instance must be the same, not just a similar-looking building or structure.\n"
             "* The query image may show the entire landmark or just a specific, cropped part of it "
             "(like a doorway, statue, or window).\n"
-            "* The instance in the candidate image may appear at a different scale, from a different "
-            "viewpoint/angle, under different lighting, or be partially occluded.\n\nOutput",
+            "* The instance in the candidate image may appear at a different scale, from a "
+            "different viewpoint/angle, under different lighting, or be partially occluded.\n\n"
+            "Output",
             "0 = the instance does not appear\n1 = the instance appears in the candidate\n",
         ),
     ],

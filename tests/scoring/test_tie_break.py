@@ -168,7 +168,7 @@ def test_the_winner_is_the_published_rule_wherever_it_may_apply(rows: list) -> N
 
 
 def test_without_the_guard_the_least_entropy_wins_at_any_score_as_published() -> None:
-    """The published rule prefers the most confident "False" among candidates that all score 0.00."""
+    """The published rule prefers the surest "False" among candidates that all score 0.00."""
     margins, entropies = [log_odds(0.0005), log_odds(0.004)], [0.0065, 0.028]
 
     guarded = break_ties(margins, entropies, [1, 2])
