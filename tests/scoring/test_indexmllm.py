@@ -103,19 +103,23 @@ def test_its_defaults_are_the_authors_but_for_the_depth() -> None:
         (
             "generic",
             "Determine whether the candidate is similar to the query image.\n\nOutput",
-            "0 = the object instance does not appear.\n"
-            "1 = the object instance appears in the candidate.\n",
+            (
+                "0 = the object instance does not appear.\n"
+                "1 = the object instance appears in the candidate.\n"
+            ),
         ),
         (
             "landmark",
-            "Determine whether the exact same landmark, building, or architectural detail from the "
-            "query image is present in the candidate image.\n"
-            "* The instance must be the same, not just a similar-looking building or structure.\n"
-            "* The query image may show the entire landmark or just a specific, cropped part of it "
-            "(like a doorway, statue, or window).\n"
-            "* The instance in the candidate image may appear at a different scale, from a "
-            "different viewpoint/angle, under different lighting, or be partially occluded.\n\n"
-            "Output",
+            (
+                "Determine whether the exact same landmark, building, or architectural detail from the "
+                "query image is present in the candidate image.\n"
+                "* The instance must be the same, not just a similar-looking building or structure.\n"
+                "* The query image may show the entire landmark or just a specific, cropped part of it "
+                "(like a doorway, statue, or window).\n"
+                "* The instance in the candidate image may appear at a different scale, from a "
+                "different viewpoint/angle, under different lighting, or be partially occluded.\n\n"
+                "Output"
+            ),
             "0 = the instance does not appear\n1 = the instance appears in the candidate\n",
         ),
     ],
