@@ -97,41 +97,38 @@ def test_its_defaults_are_the_authors_but_for_the_depth() -> None:
     assert INDEXMLLM.framings[0].name == "object"
 
 
-@pytest.mark.parametrize(
-    ("name", "asks", "legend"),
-    [
-        (
-            "generic",
-            "Determine whether the candidate is similar to the query image.\n\nOutput",
-            (
-                "0 = the object instance does not appear.\n"
-                "1 = the object instance appears in the candidate.\n"
-            ),
-        ),
-        (
-            "landmark",
-            (
-                "Determine whether the exact same landmark, building, or architectural detail from the "
-                "query image is present in the candidate image.\n"
-                "* The instance must be the same, not just a similar-looking building or structure.\n"
-                "* The query image may show the entire landmark or just a specific, cropped part of it "
-                "(like a doorway, statue, or window).\n"
-                "* The instance in the candidate image may appear at a different scale, from a "
-                "different viewpoint/angle, under different lighting, or be partially occluded.\n\n"
-                "Output"
-            ),
-            "0 = the instance does not appear\n1 = the instance appears in the candidate\n",
-        ),
-    ],
-)
-def test_the_other_published_questions_are_word_for_word(name: str, asks: str, legend: str) -> None:
+LANDMARK = """\
+Determine whether the exact same landmark, building, or architectural detail from the query image \
+is present in the candidate image.
+* The instance must be the same, not just a similar-looking building or structure.
+* The query image may show the entire landmark or just a specific, cropped part of it (like a \
+doorway, statue, or window).
+* The instance in the candidate image may appear at a different scale, from a different \
+viewpoint/angle, under different lighting, or be partially occluded.
+
+Output strictly a single digit:
+0 = the instance does not appear
+1 = the instance appears in the candidate
+"""
+GENERIC = """\
+Determine whether the candidate is similar to the query image.
+
+Output strictly a single digit:
+0 = the object instance does not appear.
+1 = the object instance appears in the candidate.
+"""
+
+
+@pytest.mark.parametrize(("name", "words"), [("landmark", LANDMARK), ("generic", GENERIC)])
+def test_the_other_published_questions_are_word_for_word(name: str, words: str) -> None:
     (rule,) = framings_of(params(name))
     (template,) = rule.templates.values()
 
     assert template.published
-    asked = str(template.suffix[1])
-    assert asked.startswith(f"\nYou are given two images: a query and a candidate. {asks} strictly")
-    assert asked.endswith(f"digit:\n{legend}\nDo not output anything else.\n")
+    assert template.suffix[1] == (
+        "\nYou are given two images: a query and a candidate. "
+        f"{words}\nDo not output anything else.\n"
+    )
 
 
 def test_the_authors_code_scales_the_longer_side_to_756() -> None:
