@@ -65,6 +65,11 @@ def test_several_roots_are_declared(shop: Path):
     "address",
     [
         *("s3://bucket/shop/../other/a.png", "s3://bucket/shopping/a.png", "s3://other/shop/a.png"),
+        *(
+            "s3://bucket/shop/%2e%2e/other/a.png",
+            "s3://bucket/shop/%2E./a",
+            "s3://bucket/shop/..\\a",
+        ),
         *("file:///etc/passwd", "FILE:///etc/passwd", "local:///etc/passwd", "memory://x"),
         *("simplecache::s3://bucket/shop/a.png", "zip://a.png::file:///tmp/x.zip", "data://x"),
         *("s3://bucket/shop/a.png::file:///etc/passwd", "reference://x", "/dev/zero", ""),

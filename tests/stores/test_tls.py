@@ -47,7 +47,7 @@ def test_doorbells_ring_and_are_heard_over_tls(
     wire.close()
     app = make_celery(f"{secure_redis}{certificate[0]}")
     with app.connection_for_read() as connection, connection.SimpleQueue("rank") as queue:
-        message = queue.get(timeout=10)
+        message = queue.get(timeout=120)
         assert message.payload[1] == {"run_id": 1, "job_id": 2}
         message.ack()
     with redis.Redis.from_url(redis_url) as client:

@@ -47,10 +47,10 @@ def test_while_the_model_is_busy_with_a_batch_the_next_two_are_read_and_no_more(
 
     next(batches)  # with the model now
 
-    assert all(reader.done.acquire(timeout=10) for _ in range(3))
+    assert all(reader.done.acquire(timeout=120) for _ in range(3))
     assert sorted(reader.begun) == [0, 1, 2]
     next(batches)
-    assert reader.done.acquire(timeout=10)
+    assert reader.done.acquire(timeout=120)
     assert sorted(reader.begun) == [0, 1, 2, 3]
 
 

@@ -13,7 +13,7 @@ session.start_reporting()
 session.in_hand = Claim(
     run_id=1, job_id=1, stage=Stage.SCORE, payload={}, n_units=1, attempt=1, token=1
 )
-time.sleep(60)  # a forward that never comes back
+time.sleep(600)  # a forward that never comes back
 """
 
 
@@ -25,7 +25,7 @@ def test_a_worker_whose_job_hangs_ends_itself(night):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=250,
         check=False,
     )
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from os.path import realpath
 from pathlib import Path
+from urllib.parse import unquote
 
 from nightshift.schema.errors import InputError
 from nightshift.stores.addresses import MemberAddress, is_url
@@ -69,7 +70,9 @@ class ImageRoots:
             return False
 
     def _holds_url(self, url: str) -> bool:
-        return url.startswith(self._urls) and ".." not in url.split("/") and "::" not in url
+        # Some stores decode what is written after a percent sign.
+        steps = unquote(url).replace("\\", "/").split("/")
+        return url.startswith(self._urls) and ".." not in steps and "::" not in url
 
 
 def _outside(address: str) -> InputError:
