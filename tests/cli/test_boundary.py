@@ -1,9 +1,12 @@
 """Whatever ends a command, it ends with a message, a reference and an exit code."""
 
 import errno
+import json
 import os
+import re
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 from threading import Barrier, Thread
 
@@ -16,7 +19,9 @@ from click.testing import CliRunner
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
+from nightshift import cli
 from nightshift.cli.main import _Program, main
+from nightshift.demo import scorer_dir
 from nightshift.producers.plan_index import plan_index
 from nightshift.schema.errors import NotFoundError
 from nightshift.schema.models import ModelFacts
@@ -197,3 +202,46 @@ def test_two_builds_of_a_new_index_at_once_work_on_the_same_version(database, ve
     assert errors == []
     assert [(plan.index, plan.version) for plan in planned] == [("second", 1), ("second", 1)]
     assert len({plan.run_id for plan in planned}) == 2
+
+
+def test_every_command_prints_by_way_of_one_module():
+    """`say` writes out what a terminal would obey; tables and lines of `output` do too."""
+    folder = Path(cli.__file__).parent
+    texts = {path.name: path.read_text() for path in folder.glob("*.py")}
+
+    assert [name for name, code in texts.items() if "click.echo(" in code] == ["say.py"]
+    assert not [name for name, code in texts.items() if re.search(r"(?<![.\w])print\(", code)]
+
+
+def test_what_was_read_from_a_hostile_source_is_listed_harmlessly(database_url, tmp_path):
+    escape, forged = "\x1b]0;x\x07\x9b2J\u202e", "a\nINFO forged"
+    rows = [
+        {"id": escape, "image": f"{escape}/nope.png"},
+        {"id": forged, "image": f"x\n{forged}"},
+        {"id": "k2", "image": "ftp://u:hunter2@e.example/x.png"},
+        {"id": "k4", "image": "s3://AKIA:hunter2@b/x?X-Amz-Signature=SECRET"},
+        {"id": "k5", "image": "tar://x?offset=1&size=1::http://u:hunter2@e/x?sig=SECRET"},
+    ]
+    source = tmp_path / "bad\x1b[2J.jsonl"
+    source.write_text("\n".join(map(json.dumps, rows)))
+    runner = CliRunner(
+        env={"NIGHTSHIFT_DATABASE_URL": database_url, "NIGHTSHIFT_DATA_DIR": str(tmp_path / "d")}
+    )
+
+    outputs = [
+        runner.invoke(main, words).output
+        for words in (
+            ["catalog", "import", "bad", str(source)],
+            ["catalog", "show", "bad"],
+            ["catalog", "failures", "bad"],
+            ["catalog", "failures", "bad", "--json"],
+            ["rerank", "bad", "--queries", str(source), "--scorer", f"hf:{scorer_dir()}"],
+        )
+    ]
+
+    assert "\\x1b]0;x\\x07\\x9b2J\\u202e" in outputs[2]
+    assert len(json.loads(outputs[3])) == 5
+    for output in outputs:
+        assert not {unicodedata.category(sign) for sign in output} & {"Cf", "Zl", "Zp"}
+        assert not {sign for sign in output if unicodedata.category(sign) == "Cc"} - {"\n"}
+        assert not re.search("(?m)^INFO|hunter2|SECRET", output)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nightshift.cli.options import data_dir_option, json_option, read_settings
+from nightshift.cli.say import echo, echo_json
 
 if TYPE_CHECKING:
     from nightshift.stores.answers import StoredAnswer
@@ -37,7 +38,6 @@ def answer(
     Exits with 7 when a query could not be answered, with 1 when the run failed or was cancelled.
     """
     from nightshift.cli.ending import RunEnd, follow_run
-    from nightshift.cli.output import echo, echo_json
     from nightshift.cli.services import open_database
     from nightshift.producers.plan_answers import plan_answers
     from nightshift.query.coverage import coverage
@@ -52,9 +52,9 @@ def answer(
         covered = coverage(database, run_id)
         if query or all_:
             planned = plan_answers(database, run_id, query)
-            click.echo(f"run {run_id}: {planned.n_queries} queries to answer", err=True)
+            echo(f"run {run_id}: {planned.n_queries} queries to answer", err=True)
             if all_ and not wait:
-                click.echo(f"watch it with `nightshift run watch {run_id}`", err=True)
+                echo(f"watch it with `nightshift run watch {run_id}`", err=True)
                 return
             end = follow_run(database, run_id, quiet=as_json)
         with database.begin() as connection:
@@ -69,16 +69,15 @@ def answer(
     if query is None and len(found) < covered.queries:
         echo(f"{len(found):,} of {covered.queries:,} queries have an answer; {covered}", err=True)
     if end.broken_off:
-        click.echo(f"run {run_id} is {end.state}", err=True)
+        echo(f"run {run_id} is {end.state}", err=True)
         raise SystemExit(1)
     if missing:
         why = f"`nightshift run failures {run_id}` says why"
-        click.echo(f"{missing} queries have no answer; {why}", err=True)
+        echo(f"{missing} queries have no answer; {why}", err=True)
         raise SystemExit(InputError.exit_code)
 
 
 def _print(found: "list[StoredAnswer]") -> None:
-    from nightshift.cli.output import echo
 
     for answered in found:
         echo(f"{answered.query}: {answered.text}{'' if answered.ended else ' …'}")

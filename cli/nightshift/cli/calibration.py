@@ -44,7 +44,8 @@ def calibration(run_id: int, data_dir: Path | None, as_json: bool) -> None:
     Exits as `nightshift results`: 1 or 7 where an ended run lacks rankings.
     """
     from nightshift.cli.covering import leave_covered, tell_coverage
-    from nightshift.cli.output import echo_json, make_console
+    from nightshift.cli.output import make_console
+    from nightshift.cli.say import echo_json
     from nightshift.cli.services import open_database
     from nightshift.query.calibration import calibration as merged
     from nightshift.query.calibration import directionality

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from nightshift.cli.options import data_dir_option, json_option, read_settings
+from nightshift.cli.say import echo, echo_json
 from nightshift.schema.errors import InputError
 
 __all__ = ["catalog"]
@@ -105,7 +106,6 @@ def import_(
     carried out.
     """
     from nightshift.cli.importing import explain_import, import_facts, import_progress
-    from nightshift.cli.output import echo_json
     from nightshift.cli.services import open_database
     from nightshift.producers.catalog_import import ImportLimits, Limit, import_catalog
     from nightshift.producers.sources import FieldNames
@@ -138,9 +138,7 @@ def import_(
             echo_json(facts, indent=None)
         else:
             counts = ((what, n) for what, n in facts.items() if type(n) is int)
-            click.echo(
-                f"{name}: " + ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in counts)
-            )
+            echo(f"{name}: " + ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in counts))
         explain_import(database, name, summary)
     if not summary.is_clean(limits):
         sys.exit(InputError.exit_code)
@@ -156,7 +154,7 @@ def list_(data_dir: Path | None, as_json: bool) -> None:
     Example:
       nightshift catalog list
     """
-    from nightshift.cli.output import echo_json, make_console, make_table
+    from nightshift.cli.output import make_console, make_table
     from nightshift.cli.services import open_database
     from nightshift.stores.catalog_reports import list_catalogs
 
@@ -195,9 +193,7 @@ def show(name: str, data_dir: Path | None, as_json: bool) -> None:
     Example:
       nightshift catalog show shop
     """
-    from rich.text import Text
-
-    from nightshift.cli.output import echo_json, make_console, make_table
+    from nightshift.cli.output import make_console, make_table
     from nightshift.cli.services import open_database
     from nightshift.stores.catalog_reports import imports_of, list_catalogs
 
@@ -211,11 +207,10 @@ def show(name: str, data_dir: Path | None, as_json: bool) -> None:
         echo_json({**asdict(facts), "imports": imports})
         return
     console = make_console()
-    console.print(
+    echo(
         f"{facts.name}: {facts.live:,} items ({facts.text_only:,} of text, {facts.image_only:,} of "
         f"image, {facts.text_and_image:,} of both), {facts.gone:,} gone; "
-        f"indexes: {', '.join(facts.indexes) or 'none'}",
-        markup=False,
+        f"indexes: {', '.join(facts.indexes) or 'none'}"
     )
     counts = ("read", "accepted", "failed", "unchanged", "not_applied")
     table = make_table("import", "begun", "ended", *counts, "source", right=" ".join(counts))
@@ -225,7 +220,7 @@ def show(name: str, data_dir: Path | None, as_json: bool) -> None:
             f"{one.started_at.astimezone():%Y-%m-%d %H:%M:%S}",
             f"{one.finished_at.astimezone():%H:%M:%S}" if one.finished_at else "–",
             *(f"{getattr(one, count):,}" for count in counts),
-            Text(one.source),
+            one.source,
         )
     console.print(table)
 
@@ -258,9 +253,7 @@ def failures(
       nightshift catalog failures shop
       nightshift catalog failures shop --reason image_unreadable --limit 0 --json
     """
-    from rich.text import Text
-
-    from nightshift.cli.output import echo_json, make_console, make_table
+    from nightshift.cli.output import make_console, make_table
     from nightshift.cli.services import open_database
     from nightshift.stores.catalog_reports import import_of
     from nightshift.stores.import_failures import failures_of_import
@@ -277,8 +270,5 @@ def failures(
         return
     table = make_table("kind", "subject", "reason", "message")
     for failure in listed:
-        # A text from outside must not be read as markup.
-        table.add_row(
-            failure.kind.value, Text(failure.subject), failure.reason, Text(failure.message)
-        )
+        table.add_row(failure.kind.value, failure.subject, failure.reason, failure.message)
     make_console().print(table)

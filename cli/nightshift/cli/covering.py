@@ -1,6 +1,6 @@
 """What a command says of a run that has not ranked every query, and its exit code."""
 
-from nightshift.cli.output import echo
+from nightshift.cli.say import echo
 from nightshift.stores.coverage import Coverage
 
 __all__ = ["leave_covered", "tell_coverage"]

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from nightshift.cli.options import data_dir_option, json_option, read_settings
+from nightshift.cli.say import echo, echo_json
 
 __all__ = ["db"]
 
@@ -31,9 +32,9 @@ def upgrade(data_dir: Path | None) -> None:
     migrations.upgrade(url)
     after = _revision(url)
     if before == after:
-        click.echo(f"the database is at revision {after} already")
+        echo(f"the database is at revision {after} already")
     else:
-        click.echo(f"the database went from revision {before or 'none'} to {after}")
+        echo(f"the database went from revision {before or 'none'} to {after}")
 
 
 @db.command()
@@ -47,7 +48,6 @@ def status(data_dir: Path | None, as_json: bool) -> None:
       nightshift db status
     """
     from nightshift import migrations
-    from nightshift.cli.output import echo_json
     from nightshift.schema.errors import DatabaseBehindError
     from nightshift.stores.embedded import resolve_database_url
 
@@ -56,7 +56,8 @@ def status(data_dir: Path | None, as_json: bool) -> None:
     if as_json:
         echo_json({"current": current, "needed": needed, "behind": current != needed})
     else:
-        click.echo(f"current {current or 'none'}\nneeded  {needed}")
+        echo(f"current {current or 'none'}")
+        echo(f"needed  {needed}")
     if current != needed:
         raise SystemExit(DatabaseBehindError.exit_code)
 

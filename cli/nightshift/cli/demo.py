@@ -1,12 +1,12 @@
 """`nightshift demo`: the whole system on a bundled catalogue, with nothing to set up."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from nightshift.cli.options import data_dir_option, json_option, read_settings
+from nightshift.cli.say import echo, echo_json
 
 if TYPE_CHECKING:
     from nightshift.demo.night import Night, Ranked
@@ -51,7 +51,7 @@ def demo(method: "MethodName", output: Path, data_dir: Path | None, as_json: boo
     from nightshift.stores.embedded import Stack
 
     def say(message: str) -> None:
-        click.echo(f"• {message}", err=True)
+        echo(f"• {message}", err=True)
 
     def wait(database: "Database", run_id: int) -> None:
         _wait(database, run_id, quiet=as_json)
@@ -71,7 +71,7 @@ def demo(method: "MethodName", output: Path, data_dir: Path | None, as_json: boo
         )
         pictures = _draw(services.database, night, output)
         if as_json:
-            click.echo(json.dumps(_facts(night)))
+            echo_json(_facts(night), indent=None)
         else:
             print_night(services.database, night, pictures, data_dir)
 

@@ -1,6 +1,5 @@
 """`nightshift doctor`: is everything well?"""
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import chain
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nightshift.cli.options import data_dir_option, json_option, read_settings
+from nightshift.cli.say import echo, echo_json
 
 if TYPE_CHECKING:
     from nightshift.schema.findings import Finding
@@ -61,14 +61,14 @@ def doctor(mend: bool, data_dir: Path | None, as_json: bool) -> None:
         for done in repair(database, vectors) if mend else ():
             found.append(Finding(check="repair", level="ok", message=done))
             if not as_json:
-                click.echo(f"{_MARKS['ok']} {'repair':<9} {done}")
+                echo(f"{_MARKS['ok']} {'repair':<9} {done}")
         services = examine(database, vectors, urls.redis_url, settings.data_dir)
         for finding in chain(services, _models(database)):
             found.append(finding)
             if not as_json:
-                click.echo(f"{_MARKS[finding.level]} {finding.check:<9} {finding.message}")
+                echo(f"{_MARKS[finding.level]} {finding.check:<9} {finding.message}")
     if as_json:
-        click.echo(json.dumps([asdict(finding) for finding in found]))
+        echo_json([asdict(finding) for finding in found], indent=None)
     if any(finding.level == "error" for finding in found):
         raise SystemExit(1)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from nightshift.cli.options import data_dir_option, json_option, read_settings
+from nightshift.cli.say import echo, echo_json
 
 __all__ = ["drill"]
 
@@ -42,7 +43,7 @@ def drill(fault: str, run_id: int | None, data_dir: Path | None, as_json: bool) 
     """
     from dataclasses import asdict
 
-    from nightshift.cli.output import duration, echo_json
+    from nightshift.cli.output import duration
     from nightshift.cli.services import open_database
     from nightshift.schema.errors import ConfigurationError, ConflictError
     from nightshift.stores import faults, runs
@@ -67,11 +68,11 @@ def drill(fault: str, run_id: int | None, data_dir: Path | None, as_json: bool) 
     if as_json:
         echo_json({"fault": fault, **asdict(report), "nothing_lost": report.nothing_lost})
     else:
-        click.echo(f"run {report.run_id}: {report.struck}")
-        click.echo(
+        echo(f"run {report.run_id}: {report.struck}")
+        echo(
             f"{report.in_hand - report.open} of {report.in_hand} jobs in hand were done "
             f"{duration(report.recovered_s)} later"
         )
-        click.echo(f"lost: {'nothing' if not report.lost else f'{report.lost} results'}")
+        echo(f"lost: {'nothing' if not report.lost else f'{report.lost} results'}")
     if not report.nothing_lost:
         raise SystemExit(1)

@@ -5,8 +5,9 @@ from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from nightshift.cli.output import by_reason, echo, echo_json
+from nightshift.cli.output import by_reason
 from nightshift.cli.planning import query_set_parts
+from nightshift.cli.say import echo, echo_json
 from nightshift.producers.plan_rerank import RerankEstimate, estimate_rerank
 from nightshift.producers.query_import import QuerySetSummary, read_queries
 from nightshift.schema.errors import InputError

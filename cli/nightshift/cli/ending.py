@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import click
-
 from nightshift.cli.output import by_reason
+from nightshift.cli.say import echo
 from nightshift.cli.wait import wait_for_run
 from nightshift.query.runs import failed_by_reason, progress
 from nightshift.schema.errors import InputError
@@ -52,13 +51,13 @@ class RunEnd:
 
     def _tell(self, hint: str) -> None:
         if self.state is RunState.RUNNING:
-            click.echo(f"watch it with `nightshift run watch {self.run_id}`", err=True)
+            echo(f"watch it with `nightshift run watch {self.run_id}`", err=True)
         else:
             more = f"; {hint}" if hint and self.state is RunState.DONE else ""
             more = f", but {self.nothing_left}" if self.nothing_left else more
-            click.echo(f"run {self.run_id} is {self.state}{more}", err=True)
+            echo(f"run {self.run_id} is {self.state}{more}", err=True)
         if self.reasons:
-            click.echo(
+            echo(
                 f"{sum(self.reasons.values()):,} failed ({by_reason(self.reasons)}): "
                 f"`nightshift run failures {self.run_id}` lists them",
                 err=True,
@@ -75,7 +74,7 @@ def follow_run(database: Database, run_id: int, *, quiet: bool) -> RunEnd:
     try:
         state = wait_for_run(database, run_id, quiet=quiet)
     except KeyboardInterrupt:
-        click.echo(f"run {run_id} goes on; `nightshift run cancel {run_id}` ends it", err=True)
+        echo(f"run {run_id} goes on; `nightshift run cancel {run_id}` ends it", err=True)
         raise SystemExit(130) from None
     stages = progress(database, run_id).stages
     dead = [stage for stage in stages if stage.units and stage.units_failed == stage.units]

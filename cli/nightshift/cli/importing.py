@@ -4,13 +4,14 @@ import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import click
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from nightshift.cli.output import by_reason, echo
+from nightshift.cli.output import by_reason
+from nightshift.cli.say import echo
 from nightshift.producers.catalog_import import ImportLimits, ImportSummary
+from nightshift.schema.display import visible
 from nightshift.stores.database import Database
 from nightshift.stores.import_failures import notices_of_import, reasons_of_import
 
@@ -29,7 +30,7 @@ def import_progress(name: str, *, quiet: bool) -> Iterator[Callable[[ImportSumma
     console = Console(stderr=True)
     hidden = quiet or not console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=hidden) as bars:
-        bar = bars.add_task(escape(name), total=None, failed=0)
+        bar = bars.add_task(escape(visible(name)), total=None, failed=0)
         yield lambda summary: bars.update(bar, completed=summary.read, failed=summary.failed)
 
 
@@ -63,9 +64,9 @@ def explain_import(database: Database, name: str, summary: ImportSummary) -> Non
     for notice in notices:
         echo(notice, err=True)
     if summary.gone:
-        click.echo(f"{summary.gone:,} items are gone from the source", err=True)
+        echo(f"{summary.gone:,} items are gone from the source", err=True)
     if summary.failed:
-        click.echo(
+        echo(
             f"{summary.failed:,} rows failed ({by_reason(reasons)}): "
             f"`nightshift catalog failures {shlex.quote(name)}` lists them",
             err=True,

@@ -1,6 +1,5 @@
 """`nightshift index build | list`: embed a catalogue."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nightshift.cli.options import data_dir_option, json_option, read_settings
+from nightshift.cli.say import echo, echo_json
 
 if TYPE_CHECKING:
     from nightshift.schema.models import ModelFacts
@@ -84,7 +84,7 @@ def build(
             rebuild=rebuild,
         )
         if not as_json:
-            click.echo(
+            echo(
                 f"run {planned.run_id}: {planned.n_units} items to embed in {planned.n_jobs} jobs "
                 f"for index {planned.index!r} version {planned.version}",
                 err=True,
@@ -94,7 +94,7 @@ def build(
             end = follow_run(services.database, planned.run_id, quiet=as_json)
     if as_json:
         facts = {"run_id": planned.run_id, "index": planned.index, "version": planned.version}
-        click.echo(json.dumps({**facts, "items": planned.n_units, **end.facts()}))
+        echo_json({**facts, "items": planned.n_units, **end.facts()}, indent=None)
     end.leave(quiet=as_json)
 
 
@@ -110,7 +110,7 @@ def list_(data_dir: Path | None, as_json: bool) -> None:
     Example:
       nightshift index list
     """
-    from nightshift.cli.output import add_row, echo_json, make_console, make_table
+    from nightshift.cli.output import make_console, make_table
     from nightshift.cli.services import open_database
     from nightshift.stores.indexes import list_indexes
 
@@ -133,8 +133,7 @@ def list_(data_dir: Path | None, as_json: bool) -> None:
     )
     table = make_table(*headings, right="version items dim top-5")
     for one in found:
-        add_row(
-            table,
+        table.add_row(
             one.catalog,
             one.index,
             str(one.version),

@@ -4,26 +4,20 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass
-from datetime import datetime
 from typing import Any
 
-import click
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from nightshift.schema.display import to_json, visible
+from nightshift.schema.display import visible
 from nightshift.stores.addresses import without_password
 
 __all__ = [
     "VisibleFormatter",
-    "add_row",
     "by_reason",
     "duration",
-    "echo",
-    "echo_json",
     "figure",
     "make_console",
     "make_table",
@@ -32,16 +26,6 @@ __all__ = [
 
 #: Width of tables that go into a file or a pipe, in characters.
 _PIPE_WIDTH = 160
-
-
-def echo(message: str, *, err: bool = False) -> None:
-    """Print lines of text: what a terminal would obey or hide is written out."""
-    click.echo(visible(message, keep="\n"), err=err)
-
-
-def echo_json(value: object, *, indent: int | None = 2) -> None:
-    """Print a record, or a mapping or list of records, as one JSON value."""
-    click.echo(to_json(value, default=_to_json, indent=indent))
 
 
 class VisibleFormatter(logging.Formatter):
@@ -55,6 +39,14 @@ class VisibleFormatter(logging.Formatter):
     def formatException(self, ei: Any) -> str:  # noqa: ANN401, N802 - logging's name and type
         """The traceback of a record."""
         return visible(without_password(super().formatException(ei)), keep="\n")
+
+
+class _VisibleTable(Table):
+    """Cells of other people's text are one line each."""
+
+    def add_row(self, *cells: RenderableType | None, **options: Any) -> None:  # noqa: ANN401 - rich's
+        shown = (visible(cell) if isinstance(cell, str) else cell for cell in cells)
+        super().add_row(*shown, **options)
 
 
 class _VisibleConsole(Console):
@@ -92,17 +84,12 @@ def make_table(*columns: str, right: str = "", title: str | None = None) -> Tabl
         right: Headings of the columns to align on the right, separated by blanks.
         title: Above the table.
     """
-    table = Table(
+    table = _VisibleTable(
         box=SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False
     )
     for column in columns:
         table.add_column(column, justify="right" if column in right.split() else "left")
     return table
-
-
-def add_row(table: Table, *cells: str, end_section: bool = False) -> None:
-    """Add a row of other people's text, one line a cell."""
-    table.add_row(*map(visible, cells), end_section=end_section)
 
 
 def by_reason(reasons: Mapping[str, int]) -> str:
@@ -131,13 +118,3 @@ def duration(seconds: float | None) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def _to_json(value: object) -> Any:  # noqa: ANN401 - whatever json takes
-    if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError(value)

@@ -37,7 +37,7 @@ def report(run_id: int, output: Path, n_queries: int, data_dir: Path | None) -> 
     Exits as `nightshift results`: 4 without any ranking, 1 or 7 where an ended run lacks some.
     """
     from nightshift.cli.covering import leave_covered, tell_coverage
-    from nightshift.cli.output import echo
+    from nightshift.cli.say import echo
     from nightshift.cli.services import open_database
     from nightshift.query.coverage import coverage
     from nightshift.query.report import write_report

@@ -1,12 +1,12 @@
 """`nightshift rerank`: coarse search, fine scoring and final ranking of a file of queries."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
 
 from nightshift.cli.options import data_dir_option, json_option, pixel_options, read_settings
+from nightshift.cli.say import echo, echo_json
 
 if TYPE_CHECKING:
     from nightshift.schema.runs import FusionScale, MethodName, ScoreName
@@ -283,7 +283,7 @@ def rerank(
             priority=priority,
         )
         if not as_json:
-            click.echo(
+            echo(
                 f"run {planned.run_id}: {imported.n_queries} queries over index "
                 f"{planned.index!r} version {planned.version}, at most {planned.n_units} pairs",
                 err=True,
@@ -293,5 +293,5 @@ def rerank(
             end = follow_run(database, planned.run_id, quiet=as_json)
     if as_json:
         ids = {"run_id": planned.run_id, "queries": imported.n_queries}
-        click.echo(json.dumps({**ids, **end.facts()}))
+        echo_json({**ids, **end.facts()}, indent=None)
     end.leave(quiet=as_json, hint=f"see `nightshift results {planned.run_id}`")

@@ -9,6 +9,8 @@ from typing import IO, TYPE_CHECKING
 import click
 
 from nightshift.cli.options import data_dir_option, read_settings
+from nightshift.cli.say import echo
+from nightshift.schema.display import visible
 from nightshift.schema.errors import ConflictError
 
 if TYPE_CHECKING:
@@ -110,7 +112,7 @@ def _export(
     if not written:
         raise ConflictError(f"query {query!r} has no ranking in run {run_id}: {covered}")
     if stream is not sys.stdout.buffer:
-        click.echo(f"{written:,} rows of run {run_id} written", err=True)
+        echo(f"{written:,} rows of run {run_id} written", err=True)
     return written
 
 
@@ -140,13 +142,13 @@ def _print_tables(
 def _all_table(
     rows: "Sequence[RankedItem]", run: "RunRow", limit: int
 ) -> "tuple[Table, list[str]]":
-    from nightshift.cli.output import add_row, make_table
+    from nightshift.cli.output import make_table
 
     table = make_table("query", "item", *_COLUMNS, right=_RIGHT, title=_title(run))
     for place, row in enumerate(rows):
         ends = place + 1 == len(rows) or rows[place + 1].query != row.query
         query = row.query if row.final_rank == 1 else ""
-        add_row(table, query, row.item, *_cells(row), end_section=ends)
+        table.add_row(query, row.item, *_cells(row), end_section=ends)
     notes = [_LEGEND]
     if len(rows) == limit:
         notes.append("More: --limit N, one list with its texts: --query ID, files: --format.")
@@ -154,7 +156,7 @@ def _all_table(
 
 
 def _one_table(found: "RankedList", run: "RunRow") -> "tuple[Table, list[str]]":
-    from nightshift.cli.output import add_row, make_table
+    from nightshift.cli.output import make_table
     from nightshift.query.captions import caption, shorten
 
     query_id = shorten(found.query.external_id, 100)
@@ -162,7 +164,7 @@ def _one_table(found: "RankedList", run: "RunRow") -> "tuple[Table, list[str]]":
     table = make_table("item", "content", *_COLUMNS, right=_RIGHT, title=title)
     for row in found.rows:
         content = caption(found.items[row.item_id].parts, 60) if row.item_id in found.items else ""
-        add_row(table, row.item, content, *_cells(row))
+        table.add_row(row.item, content, *_cells(row))
     if not found.rows:
         return table, [f"Run {run.id} has no ranking of it: `nightshift run failures {run.id}`."]
     scorer = f"{_title(run)}; scorer {run.scorer}, fingerprint {found.rows[0].scorer_fingerprint}."
@@ -198,7 +200,7 @@ def _cells(row: "RankedItem") -> tuple[str, ...]:
 
 
 def _title(run: "RunRow") -> str:
-    return f"Run {run.id}: {run.query_set} over {run.catalog}"
+    return visible(f"Run {run.id}: {run.query_set} over {run.catalog}")
 
 
 @contextmanager

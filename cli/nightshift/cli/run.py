@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nightshift.cli.options import data_dir_option, json_option, read_settings
+from nightshift.cli.say import echo, echo_json
 
 if TYPE_CHECKING:
     from nightshift.schema.states import RunState
@@ -35,7 +36,7 @@ def list_runs(limit: int, data_dir: Path | None, as_json: bool) -> None:
       nightshift run list
       nightshift run list --limit 5 --json
     """
-    from nightshift.cli.output import echo_json, make_console
+    from nightshift.cli.output import make_console
     from nightshift.cli.run_text import runs_table
     from nightshift.cli.services import open_database
     from nightshift.query.runs import list_progress
@@ -47,7 +48,7 @@ def list_runs(limit: int, data_dir: Path | None, as_json: bool) -> None:
     elif found:
         make_console().print(runs_table(found))
     else:
-        click.echo("no run yet: `nightshift index build CATALOG --embedder SPEC` makes one")
+        echo("no run yet: `nightshift index build CATALOG --embedder SPEC` makes one")
 
 
 @run.command()
@@ -62,7 +63,7 @@ def show(run_id: int, data_dir: Path | None, as_json: bool) -> None:
       nightshift run show 7
       nightshift run show 7 --json
     """
-    from nightshift.cli.output import echo_json, make_console
+    from nightshift.cli.output import make_console
     from nightshift.cli.run_text import print_details
     from nightshift.cli.services import open_database
     from nightshift.query.runs import show_run
@@ -91,7 +92,6 @@ def watch(run_id: int, data_dir: Path | None, as_json: bool) -> None:
       nightshift run watch 7
     """
     from nightshift.cli.ending import follow_run
-    from nightshift.cli.output import echo_json
     from nightshift.cli.services import open_database
     from nightshift.query.runs import progress
 
@@ -161,7 +161,6 @@ def retry_failed(run_id: int, data_dir: Path | None, as_json: bool) -> None:
       nightshift run retry-failed 7
       nightshift run retry-failed 7 --json
     """
-    from nightshift.cli.output import echo_json
     from nightshift.cli.services import open_database
     from nightshift.producers.retry import retry_failed as retry
 
@@ -170,10 +169,10 @@ def retry_failed(run_id: int, data_dir: Path | None, as_json: bool) -> None:
     if as_json:
         echo_json(found)
     elif found.stage is None:
-        click.echo(f"nothing failed in run {run_id}")
+        echo(f"nothing failed in run {run_id}")
     else:
         units = ", ".join(f"{count} to {stage}" for stage, count in found.units.items())
-        click.echo(f"run {run_id} goes on with {found.stage}{f': {units}' if units else ''}")
+        echo(f"run {run_id} goes on with {found.stage}{f': {units}' if units else ''}")
 
 
 @run.command()
@@ -191,7 +190,7 @@ def failures(run_id: int, limit: int | None, data_dir: Path | None, as_json: boo
       nightshift run failures 7
       nightshift run failures 7 --json
     """
-    from nightshift.cli.output import echo_json, make_console
+    from nightshift.cli.output import make_console
     from nightshift.cli.run_text import failures_table
     from nightshift.cli.services import open_database
     from nightshift.query.runs import list_failures
@@ -203,7 +202,7 @@ def failures(run_id: int, limit: int | None, data_dir: Path | None, as_json: boo
     elif found:
         make_console().print(failures_table(found))
     else:
-        click.echo(f"nothing went wrong in run {run_id}")
+        echo(f"nothing went wrong in run {run_id}")
 
 
 def _move(run_id: int, state: "RunState", data_dir: Path | None) -> None:
@@ -212,4 +211,4 @@ def _move(run_id: int, state: "RunState", data_dir: Path | None) -> None:
 
     with open_database(read_settings(data_dir)) as database, database.begin() as connection:
         runs.set_run_state(connection, run_id, state)
-    click.echo(f"run {run_id} is {state}")
+    echo(f"run {run_id} is {state}")

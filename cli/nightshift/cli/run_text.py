@@ -8,8 +8,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from nightshift.cli.output import add_row, duration, figure, make_table, rate
+from nightshift.cli.output import duration, figure, make_table, rate
 from nightshift.query.runs import RunDetails, RunProgress, StageProgress
+from nightshift.schema.display import visible
 from nightshift.schema.states import RunKind, RunState
 from nightshift.stores.run_status import FailureCount, FailureRow, ModelRow
 from nightshift.stores.runs import RunRow
@@ -45,7 +46,7 @@ def print_details(console: Console, details: RunDetails) -> None:
     """All that `nightshift run show` shows."""
     run = details.progress.run
     ended = f", ended {_moment(run.finished_at)}" if run.finished_at else ""
-    console.print(f"Run {run.id} is {run.state}: {_what(run)}", style="bold")
+    console.print(f"Run {run.id} is {run.state}: {visible(_what(run))}", style="bold")
     console.print(f"begun {_moment(run.created_at)}{ended}, priority {run.priority}")
     if details.coverage is not None and not details.coverage.complete:
         console.print(str(details.coverage), style="yellow")
@@ -65,7 +66,7 @@ def failures_table(found: Sequence[FailureRow]) -> Table:
     table = make_table("stage", "what", "id", "reason", "message")
     for row in found:
         reason = row.reason if row.fatal else f"{row.reason} (notice)"
-        add_row(table, row.stage, row.subject_kind, row.subject_id, reason, row.message)
+        table.add_row(row.stage, row.subject_kind, row.subject_id, reason, row.message)
     return table
 
 
@@ -108,7 +109,7 @@ def _counts_table(failures: Sequence[FailureCount]) -> Table:
     )
     for row in failures:
         reason = row.reason if row.fatal else f"{row.reason} (notice)"
-        add_row(table, row.stage, reason, f"{row.count:,}", row.example)
+        table.add_row(row.stage, reason, f"{row.count:,}", row.example)
     return table
 
 
@@ -175,7 +176,7 @@ def _facts_table(title: str, facts: Mapping[str, str]) -> Table:
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     for name, value in facts.items():
-        table.add_row(name, value)
+        table.add_row(name, visible(value))
     return table
 
 

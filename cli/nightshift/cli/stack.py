@@ -1,6 +1,5 @@
 """`nightshift up`, `down` and `status`: the embedded stack of a data directory."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nightshift.cli.options import data_dir_option, json_option, read_settings
+from nightshift.cli.say import echo, echo_json
 from nightshift.schema.errors import ServiceUnavailableError
 
 if TYPE_CHECKING:
@@ -67,9 +67,9 @@ def down(data_dir: Path | None, grace_s: float | None, as_json: bool) -> None:
     grace_s = read_settings().grace_s if grace_s is None else grace_s
     stopped = _stack(data_dir).down(grace_s)
     if as_json:
-        click.echo(json.dumps({"stopped": stopped}))
+        echo_json({"stopped": stopped}, indent=None)
     else:
-        click.echo(f"Stopped {', '.join(stopped)}." if stopped else "Nothing was running.")
+        echo(f"Stopped {', '.join(stopped)}." if stopped else "Nothing was running.")
 
 
 @click.command(short_help="Show what runs of the embedded stack.")
@@ -100,14 +100,14 @@ def _stack(data_dir: Path | None) -> "Stack":
 
 def _show(status: "StackStatus", *, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps({**asdict(status), "healthy": status.healthy}, default=str, indent=2))
+        echo_json({**asdict(status), "healthy": status.healthy})
         return
-    click.echo(f"{'part':<12} {'state':<8} {'pid':>8} {'uptime':>9}  address")
+    echo(f"{'part':<12} {'state':<8} {'pid':>8} {'uptime':>9}  address")
     for part in status.parts:
         pid = "" if part.pid is None else part.pid
         uptime = "" if part.uptime_s is None else _duration(part.uptime_s)
-        click.echo(f"{part.name:<12} {part.state:<8} {pid:>8} {uptime:>9}  {part.address}".rstrip())
-    click.echo(f"data and logs: {status.data_dir}")
+        echo(f"{part.name:<12} {part.state:<8} {pid:>8} {uptime:>9}  {part.address}".rstrip())
+    echo(f"data and logs: {status.data_dir}")
 
 
 def _duration(seconds: float) -> str:

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from nightshift.cli.output import add_row, echo_json, make_console, make_table
+from nightshift.cli.output import make_console, make_table
+from nightshift.cli.say import echo, echo_json
 from nightshift.producers.estimate_tokens import Projection
 from nightshift.stores.token_pruning import PruneReport
 
@@ -28,8 +28,7 @@ def show_plan(projections: Sequence[Projection], *, as_json: bool) -> None:
         right="an image catalogue smaller to add",
     )
     for one in projections:
-        add_row(
-            table,
+        table.add_row(
             one.codec,
             f"{one.bytes_per_image:,.0f}",
             f"{one.bytes:,}",
@@ -37,7 +36,7 @@ def show_plan(projections: Sequence[Projection], *, as_json: bool) -> None:
             f"{one.times_smaller:.1f} ×",
         )
     make_console().print(table)
-    click.echo("bytes, judged by a sample of the pictures")
+    echo("bytes, judged by a sample of the pictures")
 
 
 @contextmanager
@@ -58,8 +57,7 @@ def print_pruned(report: PruneReport, *, dry_run: bool) -> None:
         right="set shards images bytes",
     )  # fmt: skip
     for one in report.sets:
-        add_row(
-            table,
+        table.add_row(
             str(one.id),
             one.catalog,
             one.codec,
@@ -72,6 +70,6 @@ def print_pruned(report: PruneReport, *, dry_run: bool) -> None:
     if report.sets:
         make_console().print(table)
     for line in report.skipped:
-        click.echo(f"left alone: {line}", err=True)
+        echo(f"left alone: {line}", err=True)
     would = "would be" if dry_run else "were"
-    click.echo(f"tokens of {report.images:,} images, {report.bytes:,} bytes, {would} deleted")
+    echo(f"tokens of {report.images:,} images, {report.bytes:,} bytes, {would} deleted")

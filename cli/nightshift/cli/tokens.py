@@ -1,12 +1,12 @@
 """`nightshift tokens build | list | verify | prune`: visual tokens made once, read later."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from nightshift.cli.options import data_dir_option, json_option, pixel_options, read_settings
+from nightshift.cli.say import echo, echo_json
 
 __all__ = ["tokens"]
 
@@ -117,7 +117,7 @@ def build(
             priority=priority,
         )
         if not as_json:
-            click.echo(
+            echo(
                 f"run {planned.run_id}: {planned.items} items to see, {planned.codec} tokens go to "
                 f"{planned.address}",
                 err=True,
@@ -126,7 +126,7 @@ def build(
         if wait:
             end = follow_run(database, planned.run_id, quiet=as_json)
     if as_json:
-        click.echo(json.dumps({**asdict(planned), **end.facts()}))
+        echo_json({**asdict(planned), **end.facts()}, indent=None)
     end.leave(quiet=as_json)
 
 
@@ -140,7 +140,7 @@ def list_(data_dir: Path | None, as_json: bool) -> None:
     Example:
       nightshift tokens list
     """
-    from nightshift.cli.output import add_row, echo_json, make_console, make_table
+    from nightshift.cli.output import make_console, make_table
     from nightshift.cli.services import open_database
     from nightshift.stores.token_reports import list_sets
 
@@ -154,8 +154,7 @@ def list_(data_dir: Path | None, as_json: bool) -> None:
         "store", right="set items stored bytes shards an image",
     )  # fmt: skip
     for one in found:
-        add_row(
-            table,
+        table.add_row(
             str(one.id),
             one.catalog,
             one.codec,
@@ -191,13 +190,13 @@ def verify(forget: bool, data_dir: Path | None, as_json: bool) -> None:
     with open_database(read_settings(data_dir)) as database:
         report = verify_shards(database, forget=forget)
     if as_json:
-        click.echo(json.dumps(asdict(report)))
+        echo_json(asdict(report), indent=None)
     else:
         for damage in report.damaged:
-            click.echo(f"damaged  {damage}")
-        click.echo(f"{report.shards:,} shards read, {len(report.damaged):,} damaged")
+            echo(f"damaged  {damage}")
+        echo(f"{report.shards:,} shards read, {len(report.damaged):,} damaged")
         if report.forgotten:
-            click.echo(f"{report.forgotten:,} contents forgotten: build their tokens again")
+            echo(f"{report.forgotten:,} contents forgotten: build their tokens again")
     if report.damaged and not forget:
         raise SystemExit(InputError.exit_code)
 
@@ -233,7 +232,7 @@ def prune(named: tuple[int, ...], dry_run: bool, data_dir: Path | None, as_json:
         report = prune_tokens(database, named=named, dry_run=dry_run, told=told)
     if as_json:
         totals = {"dry_run": dry_run, "images": report.images, "bytes": report.bytes}
-        click.echo(json.dumps({**totals, **asdict(report)}))
+        echo_json({**totals, **asdict(report)}, indent=None)
     else:
         print_pruned(report, dry_run=dry_run)
 

@@ -29,7 +29,7 @@ def verify(run_id: int, data_dir: Path | None, as_json: bool) -> None:
       nightshift verify 2
       nightshift verify 2 --json
     """
-    from nightshift.cli.output import echo, echo_json
+    from nightshift.cli.say import echo, echo_json
     from nightshift.cli.services import open_database
     from nightshift.query import verify as receipts
 

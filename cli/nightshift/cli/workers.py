@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from nightshift.cli.options import data_dir_option, json_option, read_settings
+from nightshift.cli.say import echo, echo_json
 
 __all__ = ["list_workers"]
 
@@ -24,7 +25,7 @@ def list_workers(everyone: bool, data_dir: Path | None, as_json: bool) -> None:
       nightshift worker list
       nightshift worker list --all --json
     """
-    from nightshift.cli.output import duration, echo_json, make_console, make_table, rate
+    from nightshift.cli.output import duration, make_console, make_table, rate
     from nightshift.cli.services import open_database
     from nightshift.query.workers import list_workers as list_all
 
@@ -34,7 +35,7 @@ def list_workers(everyone: bool, data_dir: Path | None, as_json: bool) -> None:
         echo_json(found)
         return
     if not found:
-        click.echo("no worker: `nightshift up` or `nightshift worker` starts one")
+        echo("no worker: `nightshift up` or `nightshift worker` starts one")
         return
     table = make_table(
         "worker", "state", "device", "stages", "model", "job", "rate", "up", "seen",
