@@ -163,6 +163,18 @@ def settings(
     )
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one mebibyte."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("may not mount a small file system here")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
 @contextmanager
 def _migrated_database(stack: Stack) -> Iterator[str]:
     name = f"test_{next(_numbers)}"

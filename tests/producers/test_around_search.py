@@ -1,19 +1,22 @@
 """Before a search stage and after it Milvus is compared with the ledger, and what it lost is made
 again: whatever became of Milvus meanwhile, every live vector was searched."""
 
+import shutil
+
 import numpy as np
 import pytest
+from pymilvus import MilvusClient
 from sqlalchemy import text
 
 from nightshift.producers.advance import advance
 from nightshift.schema.states import RunState, Stage
-from nightshift.stores import runs
+from nightshift.stores import indexes, runs
 from nightshift.stores.milvus import VectorStore
 from nightshift.stores.results_write import CandidateRow, write_candidates, write_embeddings
 from tests.query.ranked import add_reference_run
 from tests.stores.damage import double_rows, held, tear_index
 
-_COLLECTION = "c"
+_COLLECTION = "c_v1"
 
 
 @pytest.fixture
@@ -126,6 +129,61 @@ def test_a_torn_index_is_built_again_before_the_search(stack, database, vector_s
         found = fresh.search(_COLLECTION, _vectors(items), 1)
 
     assert [hits[0].key for hits in found] == [_key(item) for item in items]
+
+
+def test_a_collection_that_is_gone_is_made_again_and_all_of_it_is_embedded(
+    database, vector_store, run_id
+):
+    with database.begin() as connection:
+        connection.execute(text("UPDATE \"index\" SET state = 'ready'"))
+        index = indexes.get_index(connection, runs.get_run(connection, run_id).index_id)
+    vector_store.drop(_COLLECTION)
+
+    assert _advance(database, vector_store, run_id) is Stage.EMBED
+    assert _queued(database, run_id, Stage.EMBED) == _items(database)
+    assert vector_store.dim(_COLLECTION) == index.dim
+    assert vector_store.aliases(_COLLECTION) == [index.alias]
+
+    _embed(database, vector_store, run_id, _items(database))
+    _do_queued(database, run_id)
+    assert _advance(database, vector_store, run_id) is Stage.SEARCH
+
+
+def test_a_milvus_that_began_on_an_empty_directory_during_the_search_is_filled_again(
+    stack, database, vector_store, run_id
+):
+    _advance(database, vector_store, run_id)
+    stack.kill("milvus")
+    shutil.rmtree(stack.data_dir / "milvus")
+    stack.up(0, dispatcher=False)
+    _search(database, run_id)
+
+    assert _advance(database, vector_store, run_id) is Stage.EMBED
+    assert _queued(database, run_id, Stage.EMBED) == _items(database)
+    assert _n_candidates(database) == 0
+
+
+@pytest.mark.parametrize("made_by_us", [True, False])
+def test_another_collection_of_the_same_name_is_left_alone_and_the_run_says_so(
+    database, vector_store, run_id, made_by_us
+):
+    vector_store.drop(_COLLECTION)
+    if made_by_us:
+        vector_store.create(_COLLECTION, dim=7)
+    else:
+        vector_store._run(MilvusClient.create_collection, _COLLECTION, dimension=4)
+
+    _advance(database, vector_store, run_id)
+
+    with database.begin() as connection:
+        assert runs.get_run(connection, run_id).state is RunState.FAILED
+        message = connection.execute(
+            text("SELECT message FROM failure WHERE reason = 'collection_conflict'")
+        ).scalar_one()
+    assert _COLLECTION in message
+    assert f"nightshift run retry-failed {run_id}" in message
+    assert vector_store.has(_COLLECTION)
+    assert ("doctor --repair" in message) is made_by_us
 
 
 def test_vectors_that_are_there_twice_are_merged_before_the_search(

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from pymilvus import MilvusClient
 from sqlalchemy import text
 
 from nightshift.producers.repair import repair
+from nightshift.schema.errors import ConflictError
 from nightshift.schema.identity import content_hashes, embedding_key
 from nightshift.schema.records import TextPart
 from nightshift.schema.states import RunState, Stage
@@ -16,6 +18,10 @@ from tests.stores.damage import double_rows, held, tear_index
 from tests.stores.ledger_helpers import FINGERPRINT, add_index_run
 
 _ORPHAN = "f" * 64
+
+
+def _alias(collection):
+    return collection.rpartition("_v")[0]
 
 
 @pytest.fixture
@@ -43,6 +49,7 @@ def index(database, vector_store):
         indexes.make_ready(connection, run.index_id)
         runs.set_run_state(connection, run_id, RunState.DONE)
     vector_store.create(run.collection, dim=4)
+    vector_store.set_alias(_alias(run.collection), run.collection)
     vector_store.upsert(run.collection, [*keys, _ORPHAN], np.eye(5, 4, dtype=np.float32) + 1)
     vector_store.flush(run.collection)
     return run.collection, keys, [row.id for row in items]
@@ -86,6 +93,50 @@ def test_a_torn_index_is_built_again_and_nothing_is_lost(stack, database, vector
 
     assert "damaged and is built again" in done
     assert {hit.key for hit in hits[0]} == set(keys)
+
+
+@pytest.mark.parametrize("width", [None, 7])
+def test_a_collection_that_is_gone_or_of_another_width_is_made_again(
+    database, vector_store, index, width
+):
+    collection, _, items = index
+    vector_store.drop(collection)
+    if width:
+        vector_store.create(collection, dim=width)
+
+    made, embeds = repair(database, vector_store)
+
+    assert "made again" in made
+    assert f"embeds {len(items)} items" in embeds
+    assert vector_store.dim(collection) == 4
+    assert vector_store.aliases(collection) == [_alias(collection)]
+
+
+def test_an_alias_that_is_lost_leads_to_its_collection_again(database, vector_store, index):
+    collection, _, _ = index
+    list(repair(database, vector_store))
+    vector_store._run(MilvusClient.drop_alias, _alias(collection))
+
+    (done,) = repair(database, vector_store)
+
+    assert "alias" in done
+    assert vector_store.aliases(collection) == [_alias(collection)]
+
+
+def test_an_index_that_cannot_be_mended_keeps_no_other_from_it(database, vector_store, index):
+    collection, _, _ = index
+    vector_store.drop(collection)
+    vector_store._run(MilvusClient.create_collection, collection, dimension=4)
+    other = add_index_run(database, n_jobs=1, per_job=2)
+    with database.begin() as connection:
+        run = runs.get_run(connection, other)
+        runs.set_run_state(connection, other, RunState.CANCELLED)
+        indexes.make_ready(connection, run.index_id)
+
+    with pytest.raises(ConflictError, match=collection):
+        list(repair(database, vector_store))
+
+    assert vector_store.has(run.collection)
 
 
 def test_vectors_that_are_there_twice_are_merged(stack, database, vector_store, index):

@@ -188,7 +188,7 @@ def _add_run(
             )
     index_id = _insert(
         connection, "index", catalog_id=catalog_id, name="default", version=1, dim=4,
-        embedder="open_clip:test", embedder_fingerprint=EMBEDDER, parts="image", collection="c",
+        embedder="open_clip:test", embedder_fingerprint=EMBEDDER, parts="image", collection="c_v1",
     )  # fmt: skip
     run_id = runs.create_run(
         connection,

@@ -1,10 +1,14 @@
+from contextlib import suppress
+
 import numpy as np
 import pytest
+import redis
 from sqlalchemy import text
 
 from nightshift.query.doctor import examine
-from nightshift.schema.states import SubjectKind
-from nightshift.stores import indexes, leases, workers
+from nightshift.schema.states import RunState, SubjectKind
+from nightshift.stores import indexes, leases, runs, workers
+from nightshift.stores.database import Database
 from nightshift.stores.milvus import VectorStore
 from nightshift.stores.retries import record_failure
 from tests.stores.damage import double_rows, tear_index
@@ -120,3 +124,98 @@ def test_jobs_that_nobody_takes_back_are_an_error(database, findings):
         )
 
     assert "1 jobs have lost their worker" in findings()["ledger", "error"]
+
+
+def test_a_collection_that_is_gone_is_an_error_and_the_other_indexes_are_looked_at(
+    database, vector_store, redis_url, tmp_path
+):
+    gone, kept = _ready_index(database, 1), _ready_index(database, 2)
+    vector_store.create(kept, dim=4)
+
+    found = examine(database, vector_store, redis_url, tmp_path)
+    said = [one for one in found if one.check == "milvus"]
+
+    (error,) = [one.message for one in said if one.level == "error"]
+    assert f"{gone} is gone" in error
+    assert "doctor --repair" in error
+    assert any(f"{kept} has lost its alias" in one.message for one in said)
+    assert "2 ready indexes" in said[0].message
+
+
+def test_a_collection_of_another_width_is_an_error(database, findings, vector_store):
+    collection = _ready_index(database, 1)
+    vector_store.create(collection, dim=9)
+
+    assert "vectors of 9 numbers, not 4" in findings()["milvus", "error"]
+
+
+def test_without_postgres_everything_else_is_looked_at(vector_store, redis_url, tmp_path):
+    with Database("postgresql+psycopg2://nobody@127.0.0.1:1/none") as away:
+        found = {(one.check, one.level) for one in examine(away, vector_store, redis_url, tmp_path)}
+
+    assert {("postgres", "error"), ("redis", "ok"), ("milvus", "ok"), ("disk", "ok")} <= {
+        (check, "ok" if check == "disk" else level) for check, level in found
+    }
+    assert {("indexes", "warning"), ("ledger", "warning"), ("runs", "warning")} <= found
+
+
+def test_without_redis_and_milvus_everything_else_is_looked_at(database, tmp_path):
+    with VectorStore("http://127.0.0.1:1", patience_s=0.1) as away:
+        found = list(examine(database, away, "redis://127.0.0.1:1/0", tmp_path))
+
+    levels = {(one.check, one.level) for one in found}
+    assert {("redis", "error"), ("milvus", "error"), ("postgres", "ok"), ("runs", "ok")} <= levels
+
+
+def test_a_database_of_another_revision_is_an_error_and_the_rest_is_looked_at(
+    empty_database_url, vector_store, redis_url, tmp_path
+):
+    with Database(empty_database_url) as empty:
+        found = list(examine(empty, vector_store, redis_url, tmp_path))
+
+    levels = {(one.check, one.level) for one in found}
+    assert {("postgres", "error"), ("ledger", "error"), ("redis", "ok")} <= levels
+    assert any("nightshift db upgrade" in one.message for one in found)
+
+
+def test_a_redis_that_refuses_writes_is_an_error(findings, redis_url):
+    with redis.Redis.from_url(redis_url) as broker:
+        broker.execute_command("REPLICAOF", "127.0.0.1", "1")
+        try:
+            found = findings()
+        finally:
+            broker.execute_command("REPLICAOF", "NO", "ONE")
+
+    assert "refuses writes" in found["redis", "error"]
+    assert "read only replica" in found["redis", "error"]
+    assert ("redis", "error") not in findings()
+
+
+def test_a_redis_that_does_not_show_its_settings_is_no_error(findings, redis_url):
+    with redis.Redis.from_url(redis_url) as broker:
+        broker.execute_command("ACL", "SETUSER", "default", "-config")
+        try:
+            found = findings()
+        finally:
+            broker.execute_command("ACL", "SETUSER", "default", "+@all")
+
+    assert ("redis", "ok") in found
+    assert ("redis", "error") not in found
+
+
+def test_a_full_disk_is_an_error(database, vector_store, redis_url, small_disk):
+    with suppress(OSError), (small_disk / "full").open("wb") as file:
+        file.write(bytes(2**22))
+
+    found = examine(database, vector_store, redis_url, small_disk)
+
+    assert [one for one in found if one.check == "disk" and one.level == "error"]
+
+
+def _ready_index(database, n_jobs: int) -> str:
+    run_id = add_index_run(database, n_jobs=n_jobs, per_job=2)
+    with database.begin() as connection:
+        run = runs.get_run(connection, run_id)
+        runs.set_run_state(connection, run_id, RunState.CANCELLED)
+        indexes.make_ready(connection, run.index_id)
+    return run.collection

@@ -57,7 +57,8 @@ def add_index_run(database: Database, *, n_jobs: int = 3, per_job: int = 4) -> i
                 text(
                     'INSERT INTO "index" (catalog_id, name, version, embedder, '
                     "embedder_fingerprint, parts, dim, collection) VALUES "
-                    "(:c, 'default', 1, 'open_clip:test', :f, 'text', 4, 'collection_' || :c) "
+                    "(:c, 'default', 1, 'open_clip:test', :f, 'text', 4, "
+                    "'collection_' || :c || '_v1') "
                     "RETURNING id"
                 ),
                 {"c": catalog_id, "f": FINGERPRINT},

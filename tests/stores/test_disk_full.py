@@ -1,9 +1,7 @@
 """A full disk is an outage that says so; nothing half-written is left behind."""
 
 import os
-import subprocess
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,18 +21,6 @@ from nightshift.stores.ledger import Ledger
 from nightshift.stores.shard_files import shard_name
 from nightshift.stores.shards import writing_shard
 from tests.stores.test_token_pruning import Kept, kept_in
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of one mebibyte."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder]
-    if subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("may not mount a small file system here")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
 
 
 def files(folder: Path) -> list[Path]:

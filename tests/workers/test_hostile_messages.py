@@ -1,6 +1,7 @@
 """Whatever else lies in Redis: a worker drops what is no doorbell, and goes on."""
 
 import base64
+import gzip
 import json
 import pickle
 from pathlib import Path
@@ -13,6 +14,7 @@ from tests.workers.night import Night
 
 # Every worker listens to it.
 _QUEUE = "idle"
+_JOB = {"run_id": 1, "job_id": 1}
 _NO_ENVELOPES = [
     b"",
     b"no json",
@@ -62,7 +64,18 @@ def _hostile() -> list[bytes]:
         _envelope([["x" * 5_000_000], {}, {}]),
         _envelope(body="%%%"),
         _envelope(**{"body": pickled, "content-type": "application/x-python-serialize"}),
+        *(_unpacks_to_gigabytes(kind) for kind in ("gzip", "bzip2", "lzma", "application/zstd")),
+        # These would be kept in memory, or would call other tasks.
+        _envelope([[], _JOB, {}], headers={"task": TASK_NAME, "id": "1", "eta": "2199-01-01"}),
+        _envelope([[], _JOB, {"chain": [{"task": TASK_NAME, "kwargs": _JOB}] * 50}]),
     ]
+
+
+def _unpacks_to_gigabytes(compression: str) -> bytes:
+    """Refused by its header: kombu would unpack it without any bound."""
+    body = base64.b64encode(gzip.compress(b" " * 2**20)).decode()
+    headers = {"task": TASK_NAME, "id": "1", "compression": compression}
+    return _envelope(body=body, headers=headers)
 
 
 def test_a_worker_drops_what_is_no_doorbell_and_goes_on(
@@ -72,6 +85,10 @@ def test_a_worker_drops_what_is_no_doorbell_and_goes_on(
     broker = redis.Redis.from_url(night.settings.redis_url.get_secret_value())
     hostile = _hostile()
     broker.lpush(_QUEUE, *hostile)
+    # What a worker puts back at its start.
+    left = {"no json": b"{", "no triple": b"[1]", "long": b'"' + b"x" * 9_000_000 + b'"'}
+    broker.hset("unacked", mapping=left)  # type: ignore[arg-type]
+    broker.zadd("unacked_index", dict.fromkeys(left, 1.0))
     (tmp_path / "texts.csv").write_text("id,text\none,a red circle\n")
     worker = night.worker()
 
@@ -84,5 +101,6 @@ def test_a_worker_drops_what_is_no_doorbell_and_goes_on(
     assert night.wait_until(emptied) == "emptied"
     assert worker.poll() is None, night.log_of(worker)
     assert night.log_of(worker).count("dropped a malformed message") >= len(_NO_ENVELOPES)
+    assert "Traceback" not in night.log_of(worker), "Celery has seen none of it"
     night.stop()
     assert broker.hlen("unacked") == 0

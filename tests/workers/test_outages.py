@@ -12,11 +12,24 @@ from nightshift.schema.states import RunState, Stage
 from nightshift.stores import leases, runs
 from nightshift.stores.ledger import Ledger
 from nightshift.stores.milvus import VectorStore
+from nightshift.stores.results_write import write_embeddings
 from nightshift.workers import do_job
 from nightshift.workers.do_job import _hand_back
+from nightshift.workers.embed import _upsert
 from nightshift.workers.search import _search
-from tests.stores.damage import tear_index
-from tests.stores.ledger_helpers import add_index_run, job_row
+from tests.stores.damage import held, tear_index
+from tests.stores.ledger_helpers import add_index_run, job_row, make_due
+
+#: As Postgres says it where a table cannot grow.
+_FULL_AT_THE_FIRST_ITEM = """
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    IF NEW.item_id = (SELECT min(id) FROM item) THEN
+        RAISE 'could not extend file: No space left on device' USING ERRCODE = 'disk_full';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER refuse BEFORE INSERT ON embedding FOR EACH ROW EXECUTE FUNCTION refuse();
+"""
 
 
 def test_a_job_is_handed_back_once_postgres_returns(stack, database_url, database):
@@ -53,6 +66,59 @@ def test_a_job_whose_turn_to_write_went_to_another_worker_is_handed_back(databas
     assert "milvus-writer" in row.error
 
 
+def test_a_job_that_by_itself_fills_the_disk_ends_as_failed_and_the_others_are_done(
+    database, monkeypatch
+):
+    run_id = add_index_run(database, n_jobs=3, per_job=1)
+    ledger = Ledger(database, worker_id="a", lease_s=30, max_attempts=2)
+    with database.begin() as connection:
+        run = runs.get_run(connection, run_id)
+        connection.execute(text(_FULL_AT_THE_FIRST_ITEM))
+    session = SimpleNamespace(ledger=ledger, settings=SimpleNamespace(lease_s=30.0), neighbours=1)
+
+    def write(_session, run, claim, _progress):
+        (item,) = claim.payload["ids"]
+        keys = [(item, f"{item:064x}")]
+        with ledger.finish(claim) as connection:
+            write_embeddings(connection, index_id=run.index_id, run_id=run.id, keys=keys)
+
+    monkeypatch.setitem(do_job._STAGES, Stage.EMBED, write)
+    for _ in range(4):
+        for job_id in (1, 2, 3):
+            make_due(database, run_id)
+            if claim := ledger.claim(run_id, job_id):
+                do_job._do_claimed(session, run, claim, None)
+
+    assert [job_row(database, run_id, job).state for job in (1, 2, 3)] == ["failed", "done", "done"]
+    with database.begin() as connection:
+        failure = connection.execute(text("SELECT subject_id, reason, message FROM failure")).one()
+    assert failure[:2] == ("item-0", "service_unavailable")
+    assert "No space left" in failure.message
+
+
+def test_who_waits_for_a_lease_that_others_hold_keeps_its_attempts(database, monkeypatch):
+    run_id = add_index_run(database, n_jobs=2)
+    ledger = Ledger(database, worker_id="a", lease_s=30, max_attempts=2)
+    with database.begin() as connection:
+        run = runs.get_run(connection, run_id)
+    session = SimpleNamespace(ledger=ledger, settings=SimpleNamespace(lease_s=30.0), neighbours=1)
+
+    def write(*_):
+        with leases.hold(database, "milvus-writer", "a", timeout_s=0.0):
+            pass
+
+    monkeypatch.setitem(do_job._STAGES, Stage.EMBED, write)
+    leases.acquire(database, "milvus-writer", "b", 60)
+    for _ in range(4):
+        make_due(database, run_id)
+        do_job._do_claimed(session, run, ledger.claim(run_id, 1), None)
+        if other := ledger.claim(run_id, 2):
+            with ledger.finish(other):
+                pass
+
+    assert job_row(database, run_id, 1).attempt == 0
+
+
 def test_who_waits_for_a_run_outlasts_a_restart_of_postgres(stack, database_url, database):
     run_id = add_index_run(database)
     with database.begin() as connection:
@@ -73,9 +139,40 @@ def test_a_search_mends_an_index_that_a_kill_has_torn(stack, database, vector_st
     with VectorStore(stack.urls().milvus_uri, stack.urls().milvus_token) as fresh:
         session = SimpleNamespace(database=database, vectors=fresh, worker_id="a")
         progress = SimpleNamespace(step=lambda: None)
-        found = _search(session, "torn_while_searched", vectors, 1, progress)
+        run = SimpleNamespace(collection="torn_while_searched")
+        found = _search(session, run, vectors, 1, progress)
 
     assert [hits[0].key for hits in found] == keys
+
+
+def test_a_search_in_a_collection_that_is_gone_makes_it_again(database, vector_store):
+    run_id = add_index_run(database)
+    with database.begin() as connection:
+        run = runs.get_run(connection, run_id)
+    session = SimpleNamespace(database=database, vectors=vector_store, worker_id="a")
+    progress = SimpleNamespace(step=lambda: None)
+
+    hits = _search(session, run, np.eye(4, dtype=np.float32), 1, progress)
+
+    assert hits == [[]] * 4
+    assert vector_store.dim(run.collection) == 4
+
+
+def test_vectors_reach_a_collection_that_was_dropped_while_they_were_computed(
+    database, vector_store
+):
+    run_id = add_index_run(database)
+    with database.begin() as connection:
+        run = runs.get_run(connection, run_id)
+    vector_store.create(run.collection, dim=4)
+    vector_store.upsert(run.collection, ["a" * 64], np.eye(1, 4, dtype=np.float32))
+    vector_store.drop(run.collection)
+    session = SimpleNamespace(database=database, vectors=vector_store, worker_id="a")
+
+    _upsert(session, run, ["b" * 64], np.eye(1, 4, dtype=np.float32))
+    vector_store.flush(run.collection)
+
+    assert held(vector_store, run.collection) == ["b" * 64]
 
 
 def _take_away_for_half_a_second(stack, database_url: str) -> None:

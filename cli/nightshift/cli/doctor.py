@@ -13,7 +13,9 @@ from nightshift.cli.say import echo, echo_json
 
 if TYPE_CHECKING:
     from nightshift.schema.findings import Finding
+    from nightshift.schema.settings import Settings
     from nightshift.stores.database import Database
+    from nightshift.stores.milvus import VectorStore
 
 __all__ = ["doctor"]
 
@@ -44,26 +46,25 @@ def doctor(mend: bool, data_dir: Path | None, as_json: bool) -> None:
       nightshift doctor --json
       nightshift doctor --repair
     """
-    from nightshift.producers.repair import repair
     from nightshift.query.doctor import examine
-    from nightshift.schema.findings import Finding
     from nightshift.stores.database import Database
     from nightshift.stores.embedded import resolve_urls
     from nightshift.stores.milvus import VectorStore
 
     settings = read_settings(data_dir)
-    urls = resolve_urls(settings)
+    urls = resolve_urls(settings, running=False)
     found = []
     with (
         Database(urls.database_url) as database,
         VectorStore(urls.milvus_uri, urls.milvus_token, patience_s=5.0) as vectors,
     ):
-        for done in repair(database, vectors) if mend else ():
-            found.append(Finding(check="repair", level="ok", message=done))
-            if not as_json:
-                echo(f"{_MARKS['ok']} {'repair':<9} {done}")
-        services = examine(database, vectors, urls.redis_url, settings.data_dir)
-        for finding in chain(services, _models(database)):
+        findings = chain(
+            _repair(database, vectors) if mend else (),
+            _parts(settings),
+            examine(database, vectors, urls.redis_url, settings.data_dir),
+            _models(database),
+        )
+        for finding in findings:
             found.append(finding)
             if not as_json:
                 echo(f"{_MARKS[finding.level]} {finding.check:<9} {finding.message}")
@@ -73,9 +74,39 @@ def doctor(mend: bool, data_dir: Path | None, as_json: bool) -> None:
         raise SystemExit(1)
 
 
+def _repair(database: "Database", vectors: "VectorStore") -> "Iterator[Finding]":
+    """What was mended; what could not be is an error, and everything is looked at all the same."""
+    from nightshift.producers.repair import repair
+    from nightshift.schema.errors import NightshiftError
+    from nightshift.schema.findings import Finding
+
+    try:
+        for done in repair(database, vectors):
+            yield Finding(check="repair", level="ok", message=done)
+    except NightshiftError as error:
+        yield Finding(check="repair", level="error", message=str(error))
+
+
+def _parts(settings: "Settings") -> "Iterator[Finding]":
+    """Parts of the embedded stack that died or fell silent, where it is in use."""
+    from nightshift.schema.findings import Finding
+    from nightshift.stores.embedded import Stack
+
+    if settings.database_url and settings.redis_url and settings.milvus_uri:
+        return
+    for part in Stack(settings.data_dir).status().parts:
+        if part.state == "died":
+            message = f"{part.name} died: its log is {part.log}; `nightshift up` starts it again"
+            yield Finding(check="stack", level="error", message=message)
+        elif part.state == "silent":
+            message = f"{part.name} runs but does not answer: its log is {part.log}"
+            yield Finding(check="stack", level="error", message=message)
+
+
 def _models(database: "Database") -> "Iterator[Finding]":
     from nightshift.models.doctor import examine_devices, examine_models
-    from nightshift.schema.errors import NightshiftError
+    from nightshift.query.doctor import not_looked_at
+    from nightshift.schema.errors import NightshiftError, ServiceUnavailableError
     from nightshift.schema.findings import Finding
     from nightshift.stores.models_in_use import models_in_use
 
@@ -83,6 +114,8 @@ def _models(database: "Database") -> "Iterator[Finding]":
     try:
         with database.begin() as connection:
             wanted = models_in_use(connection)
+    except ServiceUnavailableError:
+        yield not_looked_at("model", "postgres")
     except NightshiftError as error:
         yield Finding(check="model", level="error", message=str(error))
     else:

@@ -12,7 +12,7 @@ import click
 from nightshift.cli.main import LazyGroup
 from nightshift.cli.options import data_dir_option, read_settings
 
-__all__ = ["dispatcher", "worker"]
+__all__ = ["dispatcher", "log_to_stderr", "worker"]
 
 #: Whoever starts everything at once need not start it in order.
 _START_S = 60.0
@@ -34,7 +34,7 @@ def dispatcher(data_dir: Path | None) -> None:
     from nightshift.stores.wire import Wire
 
     settings = read_settings(data_dir)
-    _log_to_stderr(settings.log_level)
+    log_to_stderr(settings.log_level)
     urls = resolve_urls(settings)
     _wait_for_database(urls.database_url)
     stop = Event()
@@ -93,7 +93,7 @@ def worker(ctx: click.Context, queues: str, device: str, data_dir: Path | None) 
     if unknown:
         raise ConfigurationError(f"--queues: {', '.join(unknown)} is not among {_STAGES}")
     settings = read_settings(data_dir)
-    _log_to_stderr(settings.log_level)
+    log_to_stderr(settings.log_level)
     _wait_for_database(resolve_urls(settings).database_url)
     stages = frozenset(Stage(name) for name in names)
 
@@ -120,11 +120,13 @@ def _wait_for_database(url: str) -> None:
         sleep(0.5)
 
 
-def _log_to_stderr(level: str) -> None:
+def log_to_stderr(level: str) -> None:
     """Our own log at the level asked for; of the libraries only what is wrong."""
     from nightshift.cli.output import VisibleFormatter
+    from nightshift.cli.repeats import OncePerMinute
 
     lines = logging.StreamHandler()
+    lines.addFilter(OncePerMinute())
     lines.setFormatter(VisibleFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[lines])
     logging.getLogger("nightshift").setLevel(level)

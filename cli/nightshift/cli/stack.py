@@ -1,19 +1,24 @@
 """`nightshift up`, `down` and `status`: the embedded stack of a data directory."""
 
+import logging
+import signal
 from dataclasses import asdict
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING
 
 import click
 
 from nightshift.cli.options import data_dir_option, json_option, read_settings
 from nightshift.cli.say import echo, echo_json
-from nightshift.schema.errors import ServiceUnavailableError
+from nightshift.schema.errors import ConflictError, ServiceUnavailableError
 
 if TYPE_CHECKING:
     from nightshift.stores.embedded import Stack, StackStatus
 
 __all__ = ["down", "status", "up"]
+
+_log = logging.getLogger(__name__)
 
 
 @click.command(short_help="Start the embedded stack.")
@@ -28,20 +33,36 @@ __all__ = ["down", "status", "up"]
 @click.option(
     "--dispatcher/--no-dispatcher", default=True, show_default=True, help="Start the dispatcher."
 )
+@click.option(
+    "--supervise",
+    is_flag=True,
+    help="Stay, start again whatever dies, and stop everything on SIGTERM or Ctrl-C.",
+)
 @json_option
-def up(data_dir: Path | None, workers: int, dispatcher: bool, as_json: bool) -> None:
+def up(
+    data_dir: Path | None, workers: int, dispatcher: bool, supervise: bool, as_json: bool
+) -> None:
     """Start Postgres, Redis, Milvus Lite, the dispatcher and the workers, detached.
 
     What runs already is left alone, what died is restarted, and the database is brought up to
     date. Everything listens on the loopback interface only.
+
+    With --supervise it stays in the foreground, logs to standard error, and starts what dies again:
+    at once, then after pauses that double up to a minute. When it is told to stop it stops
+    everything, as `nightshift down` does; after `nightshift down` it ends by itself.
 
     \b
     Examples:
       nightshift up
       nightshift up --workers 3
       nightshift up --data-dir ./night --workers 0
+      nightshift up --supervise
     """
-    _show(_stack(data_dir).up(workers, dispatcher=dispatcher), as_json=as_json)
+    stack = _stack(data_dir)
+    if supervise:
+        _supervise(stack, workers, dispatcher=dispatcher, as_json=as_json)
+    else:
+        _show(stack.up(workers, dispatcher=dispatcher), as_json=as_json)
 
 
 @click.command(short_help="Stop the embedded stack.")
@@ -90,6 +111,30 @@ def status(data_dir: Path | None, as_json: bool) -> None:
     _show(current, as_json=as_json)
     if not current.healthy:
         raise SystemExit(ServiceUnavailableError.exit_code)
+
+
+def _supervise(stack: "Stack", workers: int, *, dispatcher: bool, as_json: bool) -> None:
+    from nightshift.cli.foreground import log_to_stderr
+    from nightshift.stores.embedded import Supervisor, only_supervisor
+
+    settings = read_settings()
+    log_to_stderr(settings.log_level)
+    stop = Event()
+    # Before anything is started: a signal that comes meanwhile must not leave it running.
+    for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(name, lambda *_: stop.set())
+    with only_supervisor(stack):
+        try:
+            _show(stack.up(workers, dispatcher=dispatcher), as_json=as_json)
+            left = Supervisor(stack).watch(stop)
+        except ConflictError:
+            raise  # another command is busy with what runs here
+        except BaseException:
+            stack.down(settings.grace_s)
+            raise
+        if left:
+            _log.info("stopping everything")
+            _log.info("stopped %s", ", ".join(stack.down(settings.grace_s)))
 
 
 def _stack(data_dir: Path | None) -> "Stack":

@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 from nightshift.producers.around_search import is_around_search, lost_around_search
 from nightshift.producers.job_sizes import block_jobs, job_size, score_jobs
 from nightshift.producers.plan_tokens import token_jobs
+from nightshift.schema.errors import ConflictError
 from nightshift.schema.runs import RunParams, queue_name
 from nightshift.schema.states import RunKind, RunState, Stage
 from nightshift.scoring.methods.registry import framings_of, tie_framing
@@ -52,7 +53,10 @@ def advance(database: Database, vectors: VectorStore, run_id: int, fence: Fence)
         The stage that began; None where there was nothing to decide or the run ended.
     """
     # Before the run is locked: this takes as long as the collection is large.
-    lost = lost_around_search(database, vectors, run_id)
+    try:
+        lost = lost_around_search(database, vectors, run_id)
+    except ConflictError as error:
+        return _fail_over_collection(database, run_id, fence, error)
     with database.begin() as connection:
         run = runs.lock_run(connection, run_id)
         if run is None or unfinished_jobs(connection, run.id, run.stage):
@@ -71,8 +75,23 @@ def advance(database: Database, vectors: VectorStore, run_id: int, fence: Fence)
         with hold_writer(database, vectors, _WRITER):
             with database.begin() as connection:
                 fence(connection)
-            vectors.set_alias(_alias(run), run.collection)
+                index = indexes.get_index(connection, run.index_id)
+            vectors.set_alias(index.alias, index.collection)
     return begun
+
+
+def _fail_over_collection(
+    database: Database, run_id: int, fence: Fence, error: ConflictError
+) -> Stage | None:
+    """End a run whose collection somebody else has made: nothing here may delete it."""
+    with database.begin() as connection:
+        run = runs.lock_run(connection, run_id)
+        if run is None:
+            return None
+        message = f"{error}; then `nightshift run retry-failed {run_id}`"
+        failing.fail_run(connection, run.id, run.stage, "collection_conflict", message)
+        fence(connection)
+    return run.stage
 
 
 def _embed_again(connection: Connection, run: RunRow, lost: list[str]) -> Stage:
@@ -112,11 +131,6 @@ def _add_blocks(
     rate = stage_rate(connection, stage, model)
     jobs = block_jobs(ids, job_size(len(ids), rate))
     add_jobs(connection, run.id, stage, queue_name(stage, model), jobs)
-
-
-def _alias(run: RunRow) -> str:
-    """The index' name for outsiders: the collection's without its version."""
-    return run.collection.rpartition("_v")[0]
 
 
 def _after_embed(connection: Connection, run: RunRow) -> Stage | None:

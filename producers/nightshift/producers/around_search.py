@@ -3,8 +3,11 @@
 It may forget in a crash what it has acknowledged, and a search that ran then has missed it.
 """
 
+import logging
+
 from nightshift.schema.states import RunKind, Stage
-from nightshift.stores import reconcile, runs
+from nightshift.stores import indexes, reconcile, runs
+from nightshift.stores.collections import restore_collection
 from nightshift.stores.database import Database
 from nightshift.stores.jobs import unfinished_jobs
 from nightshift.stores.leases import hold_writer
@@ -12,6 +15,8 @@ from nightshift.stores.milvus import VectorStore
 from nightshift.stores.runs import RunRow
 
 __all__ = ["is_around_search", "lost_around_search"]
+
+_log = logging.getLogger(__name__)
 
 _WRITER = "dispatcher"
 
@@ -24,9 +29,14 @@ def is_around_search(run: RunRow) -> bool:
 def lost_around_search(database: Database, vectors: VectorStore, run_id: int) -> list[str] | None:
     """Keys of live vectors that Milvus has lost; its index is mended and duplicates are merged.
 
+    A collection that is gone is made again, and all its vectors count as lost.
+
     Returns:
         None where no search is about to begin or has just ended, or another run is putting back
         what was lost.
+
+    Raises:
+        ConflictError: Where another collection took its name.
     """
     with database.begin() as connection:
         run = runs.get_run(connection, run_id)
@@ -34,7 +44,10 @@ def lost_around_search(database: Database, vectors: VectorStore, run_id: int) ->
             return None
         if reconcile.is_being_mended(connection, run):
             return None
+        index = indexes.get_index(connection, run.index_id)
     with hold_writer(database, vectors, _WRITER):
+        if restore_collection(vectors, index):
+            _log.warning("%s was gone from Milvus and is made again", run.collection)
         vectors.load(run.collection)
         vectors.flush(run.collection)
     lost = _missing(database, vectors, run)

@@ -89,7 +89,7 @@ class Dispatcher:
         for run_id in failed:
             _log.error("run %d failed: its model ended one worker after another", run_id)
         for run in active:
-            _survive(partial(self._advance, run.id, fence))
+            _survive(partial(self._advance, run.id, fence), f"run {run.id}: ")
         return self._ring(fence)
 
     def _advance(self, run_id: int, fence: Fence) -> None:
@@ -141,14 +141,14 @@ def _no_fence(_: Connection) -> None:
     """For a dispatcher that nobody competes with."""
 
 
-def _survive(step: Callable[[], object]) -> object | None:
+def _survive(step: Callable[[], object], whose: str = "") -> object | None:
     """Do one step; a service that is away is logged, and the next tick tries again."""
     try:
         return step() or 0
     except ServiceUnavailableError as error:
-        _log.warning("waiting for %s: %s", error.service, error)
+        _log.warning("%swaiting for %s: %s", whose, error.service, error)
     except LeaseLostError as error:
         _log.warning("%s", error)
     except Exception:  # noqa: BLE001 - one run's fault must not stop all others
-        _log.exception("a round of the dispatcher failed; the next one tries again")
+        _log.exception("%sa round of the dispatcher failed; the next one tries again", whose)
     return None

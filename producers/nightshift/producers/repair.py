@@ -6,9 +6,11 @@ from sqlalchemy import Connection
 
 from nightshift.producers.job_sizes import block_jobs, job_size
 from nightshift.producers.retry import redo_incomplete
+from nightshift.schema.errors import NightshiftError, ServiceUnavailableError
 from nightshift.schema.runs import queue_name
 from nightshift.schema.states import RunKind, RunState, Stage
 from nightshift.stores import indexes, receipts, reconcile, runs
+from nightshift.stores.collections import restore_collection
 from nightshift.stores.database import Database
 from nightshift.stores.indexes import IndexRow
 from nightshift.stores.jobs import add_jobs
@@ -25,18 +27,29 @@ _RUNS = 50
 def repair(database: Database, vectors: VectorStore) -> Iterator[str]:
     """Mend what can be mended; what has to be computed is queued as work of a run.
 
-    A torn index is built again, vectors written twice are merged, vectors that nobody owns are
-    deleted, live items without a vector are embedded, and a run whose books do not balance is
-    taken up again. An index that is being embedded into is left alone.
+    A collection that is gone, or that holds vectors of another width, is made again; a torn index
+    is built again, vectors written twice are merged, vectors that nobody owns are deleted, live
+    items without a vector are embedded, and a run whose books do not balance is taken up again. An
+    index that is being embedded into is left alone.
 
     Yields:
         A sentence for each thing done.
+
+    Raises:
+        ServiceUnavailableError: When a service is away.
+        NightshiftError: Why an index could not be mended, when everything else is done.
     """
+    refused: NightshiftError | None = None
     with database.begin() as connection:
         ready = indexes.ready_indexes(connection)
         done = [run for run in runs.list_runs(connection, _RUNS) if run.state is RunState.DONE]
     for index in ready:
-        yield from _repair_index(database, vectors, index)
+        try:
+            yield from _repair_index(database, vectors, index)
+        except ServiceUnavailableError:
+            raise
+        except NightshiftError as error:
+            refused = error
     for run in done:
         if run.kind is not RunKind.RERANK:
             continue  # the items that it lacks are those that its index lacks
@@ -45,10 +58,17 @@ def repair(database: Database, vectors: VectorStore) -> Iterator[str]:
         if missing:
             redo_incomplete(database, run.id)
             yield f"run {run.id} goes on: {missing} of its queries and pairs had no result"
+    if refused is not None:
+        raise refused
 
 
 def _repair_index(database: Database, vectors: VectorStore, index: IndexRow) -> Iterator[str]:
     with hold_writer(database, vectors, _WRITER):
+        if restore_collection(vectors, index, replace=True):
+            yield f"{index.collection}: it was gone from Milvus and is made again"
+        elif index.alias not in vectors.aliases(index.collection):
+            vectors.set_alias(index.alias, index.collection)
+            yield f"{index.collection}: its alias {index.alias} was lost and leads to it again"
         if vectors.load(index.collection):
             yield f"{index.collection}: its index was damaged and is built again"
         n_twice = _count_twice(vectors, index.collection)

@@ -4,21 +4,26 @@ import platform
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import gettempdir
 
 from nightshift.migrations import current_revision, head_revision
 from nightshift.query.verify import verify
 from nightshift.schema.distribution import installed_version
-from nightshift.schema.errors import NightshiftError
+from nightshift.schema.errors import NightshiftError, NotFoundError, ServiceUnavailableError
 from nightshift.schema.findings import Finding, Level
 from nightshift.schema.states import RunState
 from nightshift.stores import health, indexes, reconcile, runs, workers
 from nightshift.stores.database import Database
+from nightshift.stores.foreign_errors import translated_foreign
+from nightshift.stores.indexes import IndexRow
 from nightshift.stores.milvus import VectorStore
 
-__all__ = ["examine"]
+__all__ = ["examine", "not_looked_at"]
 
 #: Below this a night of a large catalogue may not fit.
 _LOW_DISK_GIB = 5.0
+#: Below this nothing works: Postgres and Redis stop taking writes.
+_NO_DISK_GIB = 0.1
 _PACKAGES = ("celery", "sqlalchemy", "pymilvus", "torch", "transformers")
 #: The last runs whose books are counted.
 _RUNS = 5
@@ -29,22 +34,39 @@ def examine(
 ) -> Iterator[Finding]:
     """Look at the services, the ledger, the indexes and the last runs; changes nothing.
 
-    A check that cannot be made is an error of its own, and the others go on.
+    A check that cannot be made is an error of its own, and the others go on. What lies in Postgres
+    is not looked at while Postgres is away.
     """
-    checks: tuple[tuple[str, Callable[[], Iterator[Finding]]], ...] = (
-        ("versions", _versions),
-        ("postgres", lambda: _postgres(database)),
-        ("redis", lambda: _redis(redis_url)),
-        ("milvus", lambda: _indexes(database, vectors)),
-        ("disk", lambda: _disk(data_dir)),
-        ("ledger", lambda: _ledger(database)),
-        ("runs", lambda: _runs(database)),
+    away: set[str] = set()
+    checks: tuple[tuple[str, frozenset[str], Callable[[], Iterator[Finding]]], ...] = (
+        ("versions", frozenset(), _versions),
+        ("postgres", frozenset(), lambda: _postgres(database)),
+        ("redis", frozenset(), lambda: _redis(redis_url)),
+        ("milvus", frozenset(), lambda: _milvus(database, vectors, ledger="postgres" not in away)),
+        ("disk", frozenset(), lambda: _disk(database, data_dir, ledger="postgres" not in away)),
+        ("ledger", frozenset({"postgres"}), lambda: _ledger(database)),
+        ("runs", frozenset({"postgres"}), lambda: _runs(database)),
     )
-    for name, check in checks:
+    for name, needed, check in checks:
+        if away & needed:
+            yield not_looked_at(name, *away & needed)
+            continue
         try:
             yield from check()
+        except ServiceUnavailableError as error:
+            away.add(error.service)
+            yield Finding(check=name, level="error", message=str(error))
         except NightshiftError as error:
             yield Finding(check=name, level="error", message=str(error))
+        except Exception as error:  # noqa: BLE001 - the other checks go on
+            message = str(translated_foreign(error) or f"unexpected {type(error).__name__}")
+            yield Finding(check=name, level="error", message=f"could not be checked: {message}")
+
+
+def not_looked_at(check: str, *services: str) -> Finding:
+    """In place of a check that needs services which are away; they have an error of their own."""
+    names = " and ".join(sorted(services))
+    return Finding(check=check, level="warning", message=f"not looked at without {names}")
 
 
 def _versions() -> Iterator[Finding]:
@@ -70,7 +92,14 @@ def _postgres(database: Database) -> Iterator[Finding]:
 
 def _redis(redis_url: str) -> Iterator[Finding]:
     facts = health.redis_facts(redis_url)
-    if facts.eviction != "noeviction":
+    if facts.refuses:
+        yield Finding(
+            check="redis",
+            level="error",
+            message=f"refuses writes ({facts.refuses}): look at its memory, its disk and whether "
+            "it is a replica; workers wait and go on by themselves",
+        )
+    if facts.eviction not in (None, "noeviction"):
         yield Finding(
             check="redis",
             level="warning",
@@ -86,55 +115,111 @@ def _redis(redis_url: str) -> Iterator[Finding]:
     yield Finding(check="redis", level="ok", message=facts.version)
 
 
-def _indexes(database: Database, vectors: VectorStore) -> Iterator[Finding]:
+def _milvus(database: Database, vectors: VectorStore, *, ledger: bool) -> Iterator[Finding]:
+    if not ledger:
+        yield Finding(check="milvus", level="ok", message=vectors.version)
+        yield not_looked_at("indexes", "postgres")
+        return
+    release = vectors.version
     with database.begin() as connection:
         ready = indexes.ready_indexes(connection)
-    yield Finding(
-        check="milvus", level="ok", message=f"{vectors.version}, {len(ready)} ready indexes"
-    )
+    yield Finding(check="milvus", level="ok", message=f"{release}, {len(ready)} ready indexes")
     for index in ready:
-        collection = index.collection
-        pages = list(vectors.keys(collection))
-        present = {key for page in pages for key in page}
-        n_twice = sum(map(len, pages)) - len(present)
-        with database.begin() as connection:
-            found = health.index_health(connection, index.id, present)
-            n_without = len(reconcile.items_without_vector(connection, index))
-        if found.missing:
+        try:
+            yield from _index(database, vectors, index)
+        except NotFoundError:
             yield Finding(
                 check="milvus",
                 level="error",
-                message=f"{collection} lacks {found.missing} live vectors; the next `nightshift "
-                "rerank` over it, or `nightshift doctor --repair`, embeds them again",
+                message=f"{index.collection} is gone; the next `nightshift rerank` over it, or "
+                "`nightshift doctor --repair`, makes it again and embeds its items",
             )
-        if n_without:
-            yield Finding(
-                check="milvus",
-                level="warning",
-                message=f"{collection} has no vector of {n_without} live items and no reason for "
-                "it: `nightshift index build`, or `nightshift doctor --repair`, embeds them",
-            )
-        if n_twice:
-            yield Finding(
-                check="milvus",
-                level="warning",
-                message=f"{collection} holds {n_twice} vectors twice since a crash of Milvus; the "
-                "next `nightshift rerank` over it, or `nightshift doctor --repair`, merges them",
-            )
-        if found.orphans:
-            yield Finding(
-                check="milvus",
-                level="ok",
-                message=f"{collection} holds {found.orphans} vectors of items that changed or left",
-            )
+        except ServiceUnavailableError:
+            raise
+        except NightshiftError as error:
+            yield Finding(check="milvus", level="error", message=str(error))
 
 
-def _disk(data_dir: Path) -> Iterator[Finding]:
-    if not data_dir.exists():
+def _index(database: Database, vectors: VectorStore, index: IndexRow) -> Iterator[Finding]:
+    collection = index.collection
+    if (width := vectors.dim(collection)) != index.dim:
+        yield Finding(
+            check="milvus",
+            level="error",
+            message=f"{collection} holds vectors of {width} numbers, not {index.dim}: "
+            "`nightshift doctor --repair` replaces it and embeds its items",
+        )
         return
-    free = health.free_disk_gib(data_dir)
-    level: Level = "warning" if free < _LOW_DISK_GIB else "ok"
-    yield Finding(check="disk", level=level, message=f"{free:.0f} GiB free at {data_dir}")
+    if index.alias not in vectors.aliases(collection):
+        yield Finding(
+            check="milvus",
+            level="warning",
+            message=f"{collection} has lost its alias {index.alias}, which other programs may use: "
+            "`nightshift doctor --repair` sets it",
+        )
+    pages = list(vectors.keys(collection))
+    present = {key for page in pages for key in page}
+    n_twice = sum(map(len, pages)) - len(present)
+    with database.begin() as connection:
+        found = health.index_health(connection, index.id, present)
+        n_without = len(reconcile.items_without_vector(connection, index))
+    if found.missing:
+        yield Finding(
+            check="milvus",
+            level="error",
+            message=f"{collection} lacks {found.missing} live vectors; the next `nightshift "
+            "rerank` over it, or `nightshift doctor --repair`, embeds them again",
+        )
+    if n_without:
+        yield Finding(
+            check="milvus",
+            level="warning",
+            message=f"{collection} has no vector of {n_without} live items and no reason for "
+            "it: `nightshift index build`, or `nightshift doctor --repair`, embeds them",
+        )
+    if n_twice:
+        yield Finding(
+            check="milvus",
+            level="warning",
+            message=f"{collection} holds {n_twice} vectors twice since a crash of Milvus; the "
+            "next `nightshift rerank` over it, or `nightshift doctor --repair`, merges them",
+        )
+    if found.orphans:
+        yield Finding(
+            check="milvus",
+            level="ok",
+            message=f"{collection} holds {found.orphans} vectors of items that changed or left",
+        )
+
+
+def _disk(database: Database, data_dir: Path, *, ledger: bool) -> Iterator[Finding]:
+    folders = [data_dir, Path(gettempdir())]
+    if ledger:
+        with database.begin() as connection:
+            folders += health.folders_in_use(connection)
+    seen = set()
+    for folder in folders:
+        if not folder.exists():
+            continue
+        room = health.disk_room(folder)
+        if room.device in seen:
+            continue
+        seen.add(room.device)
+        yield _room(folder, room)
+
+
+def _room(folder: Path, room: health.DiskRoom) -> Finding:
+    level: Level = "ok"
+    message = f"{room.free_gib:.1f} GiB free at {folder}"
+    if room.refuses or room.no_files:
+        level = "error"
+        message += f", and no file can be written ({room.refuses or 'no inode is free'}): make room"
+    elif room.free_gib < _NO_DISK_GIB:
+        level = "error"
+        message += ": make room, or services stop taking writes"
+    elif room.free_gib < _LOW_DISK_GIB:
+        level = "warning"
+    return Finding(check="disk", level=level, message=message)
 
 
 def _ledger(database: Database) -> Iterator[Finding]:

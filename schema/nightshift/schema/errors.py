@@ -57,7 +57,7 @@ class ServiceUnavailableError(NightshiftError):
 
     Args:
         message: What was tried, and the remedy.
-        service: `postgres`, `redis`, `milvus` or `files`.
+        service: `postgres`, `redis`, `milvus`, `files`, or `lease` where others hold it too long.
     """
 
     exit_code = 6

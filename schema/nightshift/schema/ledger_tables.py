@@ -193,6 +193,10 @@ class Job(Base):
     error: Mapped[str | None] = mapped_column(
         comment="Why the last attempt ended or was handed back; empty where it went well."
     )
+    outage_since: Mapped[datetime | None] = mapped_column(
+        comment="When the first outage sent it back, or the job that it is a half of; empty where "
+        "none did."
+    )
 
 
 class Lease(Base):

@@ -6,12 +6,21 @@ from io import StringIO
 from types import TracebackType
 from typing import Any, Self
 
+import psycopg2
 from sqlalchemy import Connection, Engine, create_engine
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError
 
-from nightshift.schema.errors import ServiceUnavailableError
+from nightshift.schema.errors import NightshiftError, ServiceUnavailableError
 
 __all__ = ["Database", "copy_into", "copy_rows"]
+
+#: SQLSTATE of a statement that somebody cancelled, or that took longer than statement_timeout.
+_CANCELLED = "57014"
+#: SQLSTATE of a write to a server that has become a replica.
+_READ_ONLY = "25006"
+#: SQLSTATE classes: lost connections, want of disk, memory or connections, a server that is being
+#: stopped or recovers, errors of its file system.
+_OUTAGES = frozenset({"08", "53", "57", "58"})
 
 
 class Database:
@@ -51,9 +60,11 @@ class Database:
         """One transaction: committed at the end of the block, rolled back on any exception.
 
         Raises:
-            ServiceUnavailableError: When Postgres cannot be reached or went away.
+            ServiceUnavailableError: When Postgres cannot be reached, went away, or lacks disk,
+                memory or connections.
+            NightshiftError: When somebody cancelled a statement.
         """
-        with _reachable(), self.engine.begin() as connection:
+        with self._translated(), self.engine.begin() as connection:
             yield connection
 
     @contextmanager
@@ -61,9 +72,11 @@ class Database:
         """One transaction that is rolled back at the end of the block, whatever it wrote.
 
         Raises:
-            ServiceUnavailableError: When Postgres cannot be reached or went away.
+            ServiceUnavailableError: When Postgres cannot be reached, went away, or lacks disk,
+                memory or connections.
+            NightshiftError: When somebody cancelled a statement.
         """
-        with _reachable(), self.engine.connect() as connection:
+        with self._translated(), self.engine.connect() as connection:
             yield connection
 
     @contextmanager
@@ -73,15 +86,41 @@ class Database:
         The block begins the transactions itself; nothing is committed that it does not commit.
 
         Raises:
-            ServiceUnavailableError: When Postgres cannot be reached or went away.
+            ServiceUnavailableError: When Postgres cannot be reached, went away, or lacks disk,
+                memory or connections.
+            NightshiftError: When somebody cancelled a statement.
         """
-        with _reachable(), self.engine.connect() as connection:
+        with self._translated(), self.engine.connect() as connection:
             connection.detach()  # closed at the end, not given to the next who asks
             yield connection
 
     def close(self) -> None:
         """Give the connections back."""
         self.engine.dispose()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        # COPY runs beside SQLAlchemy, which does not wrap its errors.
+        try:
+            yield
+        except (DBAPIError, psycopg2.Error) as error:
+            cause = error.orig if isinstance(error, DBAPIError) else error
+            if cause is None:
+                raise
+            if getattr(cause, "pgcode", None) == _CANCELLED:
+                raise NightshiftError(
+                    f"Postgres cancelled a statement: {_first_line(cause)}; see who cancels, and "
+                    "whether its statement_timeout is long enough"
+                ) from error
+            if not _is_outage(cause):
+                raise
+            if getattr(cause, "pgcode", None) == _READ_ONLY:
+                self.engine.dispose()  # the next connection may lead to the new primary
+            raise ServiceUnavailableError(
+                f"Postgres cannot be used: {_first_line(cause)}; check that it runs and that the "
+                "URL is right (`nightshift status`)",
+                "postgres",
+            ) from error
 
     def __enter__(self) -> Self:
         return self
@@ -95,16 +134,19 @@ class Database:
         self.close()
 
 
-@contextmanager
-def _reachable() -> Iterator[None]:
-    try:
-        yield
-    except (OperationalError, InterfaceError) as error:
-        raise ServiceUnavailableError(
-            f"Postgres cannot be used: {error.orig}; check that it runs and that the URL is "
-            "right (`nightshift status`)",
-            "postgres",
-        ) from error
+def _is_outage(error: BaseException) -> bool:
+    """Whether Postgres itself is in trouble, and the same statement may succeed later."""
+    code = getattr(error, "pgcode", None) or ""
+    if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
+        return code != _CANCELLED  # deadlocks are among them
+    # Where the connection breaks in the middle of an answer there is no code, and no subclass.
+    broken = type(error) is psycopg2.DatabaseError and not code
+    return broken or code[:2] in _OUTAGES or code == _READ_ONLY
+
+
+def _first_line(error: BaseException) -> str:
+    """What is wrong; the rest quotes statements and rows."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def copy_rows(

@@ -68,6 +68,10 @@ class Election:
                 token = leases.acquire(self._database, self._name, self._holder, self._ttl_s)
             except ServiceUnavailableError as error:
                 _log.warning("waiting for %s: %s", error.service, error)
+            except Exception:  # noqa: BLE001 - nobody would lead if this thread ended
+                _log.exception(
+                    "the lease %r could not be asked for; the next try follows", self._name
+                )
             else:
                 self._held = None if token is None else (token, until)
                 if led != (token is not None):

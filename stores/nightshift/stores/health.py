@@ -1,25 +1,34 @@
-"""What can be asked of the services about their health; nothing is changed."""
+"""What can be asked of the services about their health; nothing is left changed."""
 
-import shutil
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from sqlalchemy import Connection, text
 
 from nightshift.schema.errors import ServiceUnavailableError
 from nightshift.stores.progress_counts import runs_with_running_jobs
 
 __all__ = [
+    "DiskRoom",
     "IndexHealth",
     "RedisFacts",
     "count_stuck_jobs",
+    "disk_room",
     "dispatcher_is_elected",
-    "free_disk_gib",
+    "folders_in_use",
     "index_health",
     "postgres_version",
     "redis_facts",
 ]
+
+#: A service that takes longer does not answer.
+_ANSWER_S = 5.0
+_PROBE = "nightshift:doctor"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,8 +36,24 @@ class RedisFacts:
     """Settings of Redis that decide whether doorbells survive."""
 
     version: str
-    eviction: str
+    #: None where it does not say.
+    eviction: str | None
     append_only: bool
+    #: Its answer to a write; empty where it took it.
+    refuses: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskRoom:
+    """What a file system can still take."""
+
+    free_gib: float
+    #: Whether it has no room for another file, however small.
+    no_files: bool
+    #: Why a small write failed; empty where it did not, or was not allowed.
+    refuses: str
+    #: Folders of one device share one file system.
+    device: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,22 +110,85 @@ def index_health(connection: Connection, index_id: int, present: set[str]) -> In
 
 
 def redis_facts(redis_url: str) -> RedisFacts:
-    """Version and durability settings.
+    """Version and durability settings, and whether a write succeeds.
 
     Raises:
         ServiceUnavailableError: When Redis cannot be reached.
     """
+    client = redis.Redis.from_url(
+        redis_url,
+        socket_timeout=_ANSWER_S,
+        socket_connect_timeout=_ANSWER_S,
+        retry=Retry(NoBackoff(), 0),
+        decode_responses=True,
+    )
     try:
-        with redis.Redis.from_url(redis_url, socket_timeout=10, decode_responses=True) as client:
+        with client:
             return RedisFacts(
                 version=str(client.info("server")["redis_version"]),
-                eviction=str(client.config_get("maxmemory-policy")["maxmemory-policy"]),
-                append_only=client.config_get("appendonly")["appendonly"] == "yes",
+                eviction=_setting(client, "maxmemory-policy"),
+                append_only=_setting(client, "appendonly") != "no",
+                refuses=_refusal(client),
             )
     except (redis.RedisError, OSError) as error:
         raise ServiceUnavailableError(f"Redis cannot be used: {error}", "redis") from error
 
 
-def free_disk_gib(folder: Path) -> float:
-    """Free space where a folder lies, in GiB."""
-    return shutil.disk_usage(folder).free / 2**30
+def _setting(client: redis.Redis, name: str) -> str | None:
+    try:
+        return str(client.config_get(name)[name])
+    except (redis.ResponseError, KeyError):  # a hosted Redis shows none
+        return None
+
+
+def _refusal(client: redis.Redis) -> str:
+    """Why a small write fails, as it does on a replica, without memory or on a full disk."""
+    try:
+        client.set(_PROBE, "1", ex=10)
+        client.delete(_PROBE)
+    except redis.ResponseError as error:
+        return f"{error}"
+    return ""
+
+
+def disk_room(folder: Path) -> DiskRoom:
+    """What can still be written where a folder lies.
+
+    Statistics of a file system know no quota and no damage, so a few bytes are written too, and
+    removed, where this process may.
+    """
+    free = os.statvfs(folder)
+    refuses = ""
+    try:
+        with TemporaryFile(dir=folder) as probe:
+            probe.write(b"\0" * 4096)
+            probe.flush()
+            os.fsync(probe.fileno())
+    except PermissionError:
+        pass  # another user's
+    except OSError as error:
+        refuses = error.strerror or str(error)
+    return DiskRoom(
+        free_gib=free.f_bavail * free.f_frsize / 2**30,
+        # Some file systems count no files.
+        no_files=free.f_files > 0 and free.f_favail == 0,
+        refuses=refuses,
+        device=folder.stat().st_dev,
+    )
+
+
+def folders_in_use(connection: Connection) -> list[Path]:
+    """Folders of this machine, beside the data directory, that fill up while runs work.
+
+    Postgres' own, where it lies here and its place may be known, and those of token stores.
+    """
+    home = connection.execute(
+        text(
+            "SELECT CASE WHEN pg_has_role('pg_read_all_settings', 'USAGE') "
+            "THEN current_setting('data_directory') END"
+        )
+    ).scalar()
+    addresses = connection.execute(text("SELECT DISTINCT address FROM token_set")).scalars()
+    named = [home, *addresses] if home else list(addresses)
+    folders = (Path(str(name).removeprefix("file://")) for name in named)
+    return [folder for folder in folders if folder.is_absolute() and folder.exists()]

@@ -18,6 +18,7 @@ __all__ = [
     "create_version",
     "embedder_card",
     "find_index",
+    "get_index",
     "list_indexes",
     "live_keys",
     "lock_name",
@@ -49,6 +50,11 @@ class IndexRow:
     index_type: str
     collection: str
     state: IndexState
+
+    @property
+    def alias(self) -> str:
+        """The index' name for outsiders: the collection's without its version."""
+        return self.collection.rpartition("_v")[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +147,25 @@ def find_index(
         .one_or_none()
     )
     return None if row is None else IndexRow(**{**row, "state": IndexState(row["state"])})
+
+
+def get_index(connection: Connection, index_id: int) -> IndexRow:
+    """An index version by its number."""
+    row = (
+        connection.execute(
+            text(
+                """
+                SELECT id, catalog_id, name, version, embedder, embedder_fingerprint, parts, dim,
+                    index_type, collection, state
+                FROM "index" WHERE id = :id
+                """
+            ),
+            {"id": index_id},
+        )
+        .mappings()
+        .one()
+    )
+    return IndexRow(**{**row, "state": IndexState(row["state"])})
 
 
 def ready_index(connection: Connection, catalog: str, name: str | None) -> IndexRow:

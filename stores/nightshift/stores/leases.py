@@ -9,7 +9,7 @@ from time import monotonic, sleep
 
 from sqlalchemy import Connection, text
 
-from nightshift.schema.errors import LeaseLostError, ServiceUnavailableError
+from nightshift.schema.errors import LeaseLostError, NightshiftError, ServiceUnavailableError
 from nightshift.stores.database import Database
 from nightshift.stores.milvus import VectorStore
 
@@ -112,7 +112,7 @@ def hold(
     while (token := acquire(database, name, holder, ttl_s)) is None:
         if monotonic() > deadline:
             raise ServiceUnavailableError(
-                f"the lease {name!r} was not free for {timeout_s:.0f} s", "postgres"
+                f"the lease {name!r} was not free for {timeout_s:.0f} s", "lease"
             )
         waiting()
         sleep(0.02)
@@ -165,7 +165,7 @@ def _renew(database: Database, name: str, holder: str, ttl_s: float, ended: Even
                     ),
                     {"name": name, "holder": holder, "ttl": ttl_s},
                 )
-        except ServiceUnavailableError as error:
+        except NightshiftError as error:
             _log.warning("the lease %r may run out: %s", name, error)
         else:
             if renewed.rowcount == 0:

@@ -11,6 +11,7 @@ from nightshift.schema.errors import LeaseLostError
 from nightshift.schema.states import RunState, Stage
 from nightshift.stores import failing
 from nightshift.stores.database import Database
+from nightshift.stores.outages import hand_back_from_outage
 from nightshift.stores.retries import retry_or_split
 
 __all__ = ["Claim", "Ledger"]
@@ -138,9 +139,21 @@ class Ledger:
             yield connection
 
     def hand_back(self, claim: Claim, reason: str) -> None:
-        """Put the job back unharmed: a stopping worker, a paused run or a lost service."""
+        """Put the job back unharmed: a stopping worker or a paused run."""
         with self.database.begin() as connection:
             _hand_back(connection, claim, reason)
+
+    def hand_back_from_outage(self, claim: Claim, message: str) -> None:
+        """Put the job back because of a lost service; unharmed unless only this job has lost it."""
+        with self.database.begin() as connection:
+            hand_back_from_outage(
+                connection,
+                run_id=claim.run_id,
+                job_id=claim.job_id,
+                token=claim.token,
+                message=message,
+                max_attempts=self.max_attempts,
+            )
 
     def fail_attempt(self, claim: Claim, reason: str, message: str) -> None:
         """End this attempt: retry later, bisect, or record a lone unit's failure."""

@@ -124,7 +124,8 @@ def reset_waiting(connection: Connection, run_id: int) -> int:
         text(
             """
             WITH reset AS (
-                UPDATE job SET attempt = 0, not_before = '-infinity', sent_at = NULL
+                UPDATE job SET attempt = 0, not_before = '-infinity', sent_at = NULL,
+                    outage_since = NULL
                 WHERE run_id = :run AND state = 'queued' RETURNING n_units
             )
             SELECT coalesce(sum(n_units), 0) FROM reset

@@ -42,8 +42,9 @@ def retry_or_split(
     """
     job = connection.execute(
         text(
-            "SELECT stage, queue, payload, attempt FROM job WHERE run_id = :run AND id = :job "
-            "AND token = :token AND state = 'running' FOR UPDATE"
+            "SELECT stage, queue, payload, attempt, outage_since FROM job "
+            "WHERE run_id = :run AND id = :job AND token = :token "
+            "AND state = 'running' FOR UPDATE"
         ),
         {"run": run_id, "job": job_id, "token": token},
     ).one_or_none()
@@ -80,13 +81,14 @@ def retry_or_split(
         connection.execute(
             text(
                 """
-                INSERT INTO job (run_id, id, stage, queue, payload, n_units)
-                SELECT :run, max(id) + 1, :stage, :queue, :payload, :units FROM job
+                INSERT INTO job (run_id, id, stage, queue, payload, n_units, outage_since)
+                SELECT :run, max(id) + 1, :stage, :queue, :payload, :units, :since FROM job
                 WHERE run_id = :run
                 """
             ),
             {
                 "run": run_id,
+                "since": job.outage_since,
                 "stage": job.stage,
                 "queue": job.queue,
                 "payload": json.dumps(payload),

@@ -6,7 +6,7 @@ from celery.exceptions import OperationalError
 
 from nightshift.schema.errors import ServiceUnavailableError
 from nightshift.schema.runs import MessageBody
-from nightshift.stores.redis_transport import drop_malformed_messages
+from nightshift.stores.redis_transport import harden
 
 __all__ = ["TASK_NAME", "Wire", "make_celery"]
 
@@ -18,7 +18,7 @@ _VISIBILITY_S = 3600
 
 def make_celery(redis_url: str) -> Celery:
     """The Celery application that both ends share: JSON only, late acks, no results."""
-    drop_malformed_messages()
+    harden()
     app = Celery("nightshift", broker=redis_url)
     app.conf.update(
         accept_content=["json"],

@@ -11,6 +11,7 @@ from celery.worker.consumer import Consumer
 from nightshift.schema.settings import Settings
 from nightshift.schema.states import Stage
 from nightshift.stores.wire import TASK_NAME, make_celery
+from nightshift.workers.consumer import PatientConsumer
 from nightshift.workers.do_job import do_job
 from nightshift.workers.queues import choose_queues
 from nightshift.workers.session import WorkerSession, open_session
@@ -42,6 +43,7 @@ def run_worker(settings: Settings, *, stages: frozenset[Stage], device: str) -> 
     try:
         worker = app.Worker(
             pool="solo",
+            consumer_cls=PatientConsumer,
             concurrency=1,
             hostname=f"{session.worker_id}@nightshift",
             queues=[_IDLE_QUEUE],
@@ -71,13 +73,18 @@ def make_app(session: WorkerSession) -> Celery:
 
         requires = ("celery.worker.consumer.tasks:Tasks",)
 
+        def __init__(self, parent: Consumer, **options: Any) -> None:  # noqa: ANN401 - Celery's
+            super().__init__(parent, **options)
+            self._timer: Any = None
+
         def start(self, parent: Consumer) -> None:
             self._timer = parent.timer.call_repeatedly(
                 _CHOOSE_EVERY_S, follow_ledger, (session, parent)
             )
 
         def stop(self, parent: Consumer) -> None:  # noqa: ARG002 - Celery's signature
-            self._timer.cancel()
+            if self._timer is not None:  # else Redis refused a step before this one
+                self._timer.cancel()
 
     app.steps["consumer"].add(ChooseQueues)
     signals.setup_logging.connect(_keep_our_logging, weak=False)

@@ -133,7 +133,9 @@ def _do_claimed(
         )
     except (HandBackError, ServiceUnavailableError) as error:
         _log.info("run %d: job %d handed back: %s", claim.run_id, claim.job_id, error)
-        _hand_back(session, claim, str(error))
+        # Those who wait for a lease see others finish, and are at no fault.
+        outage = isinstance(error, ServiceUnavailableError) and error.service != "lease"
+        _hand_back(session, claim, str(error), outage=outage)
     except LeaseLostError as error:
         _log.warning("%s", error)
         if error.job_id == 0:  # a named lease: the job itself is still in these hands
@@ -157,12 +159,13 @@ def _end_if_broken(error: Exception) -> None:
         os._exit(70)
 
 
-def _hand_back(session: WorkerSession, claim: Claim, reason: str) -> None:
+def _hand_back(session: WorkerSession, claim: Claim, reason: str, *, outage: bool = False) -> None:
     """Give the job and its attempt back, also where Postgres is what went away."""
     deadline = monotonic() + session.settings.lease_s
+    ledger = session.ledger
     while True:
         try:
-            session.ledger.hand_back(claim, reason)
+            (ledger.hand_back_from_outage if outage else ledger.hand_back)(claim, reason)
         except ServiceUnavailableError:
             if monotonic() > deadline:
                 raise

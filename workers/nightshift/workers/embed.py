@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from nightshift.models.content import ItemContent
 from nightshift.models.embedder import Embedder, Prepared, Role
-from nightshift.schema.errors import InputError
+from nightshift.schema.errors import InputError, NotFoundError
 from nightshift.schema.identity import embedding_key
 from nightshift.schema.runs import BlockPayload, Kinds, kinds_from_text
 from nightshift.schema.states import SubjectKind, TallyName
@@ -23,6 +23,7 @@ from nightshift.stores.runs import RunRow
 from nightshift.stores.tallies import write_tallies
 from nightshift.workers.contents import Readers, ahead, chunks, prepared, read_contents
 from nightshift.workers.failures import Outcome, record_outcomes
+from nightshift.workers.lost_collection import restore_for
 from nightshift.workers.progress import Progress
 from nightshift.workers.session import WorkerSession
 from nightshift.workers.stored_tokens import StoredTokens, codec_of_index
@@ -58,7 +59,7 @@ def do_embed(session: WorkerSession, run: RunRow, claim: Claim, progress: Progre
         # A writer that was killed keeps the others waiting, for longer than a job's lease may be.
         with hold_writer(session.database, session.vectors, session.worker_id, progress.step):
             # Upsert and flush before the commit: a key that Postgres calls live has its vector.
-            session.vectors.upsert(run.collection, keys, done.vectors)
+            _upsert(session, run, keys, done.vectors)
             session.vectors.flush(run.collection)
     n_failed = sum(outcome.fatal for outcome in done.outcomes)
     told = {
@@ -76,6 +77,16 @@ def do_embed(session: WorkerSession, run: RunRow, claim: Claim, progress: Progre
         record_outcomes(connection, run.id, claim.stage, SubjectKind.ITEM, done.outcomes)
         damaged = stored.damaged.values()
         record_outcomes(connection, run.id, claim.stage, SubjectKind.JOB, damaged)
+
+
+def _upsert(
+    session: WorkerSession, run: RunRow, keys: list[str], vectors: NDArray[np.float32]
+) -> None:
+    try:
+        session.vectors.upsert(run.collection, keys, vectors)
+    except NotFoundError:
+        restore_for(session, run)
+        session.vectors.upsert(run.collection, keys, vectors)
 
 
 def embed_records(

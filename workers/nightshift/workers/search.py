@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from nightshift.schema.errors import ServiceUnavailableError
+from nightshift.schema.errors import NotFoundError, ServiceUnavailableError
 from nightshift.schema.runs import BlockPayload, RunParams, kinds_from_text
 from nightshift.schema.states import SubjectKind
 from nightshift.stores.contents import load_records
@@ -18,6 +18,7 @@ from nightshift.stores.runs import RunRow
 from nightshift.workers.contents import chunks
 from nightshift.workers.embed import embed_records
 from nightshift.workers.failures import record_outcomes
+from nightshift.workers.lost_collection import restore_for
 from nightshift.workers.progress import Progress
 from nightshift.workers.session import WorkerSession
 from nightshift.workers.stored_tokens import StoredTokens, codec_of_index
@@ -79,7 +80,7 @@ def _live_hits(
     limit = top_k + max(8, top_k // 4)
     while True:
         limit = min(limit, _MAX_LIMIT)
-        found = _search(session, run.collection, vectors, limit, progress)
+        found = _search(session, run, vectors, limit, progress)
         keys = sorted({hit.key for hits in found for hit in hits})
         with session.database.begin() as connection:
             live = live_keys(connection, run.index_id, keys)
@@ -98,15 +99,19 @@ def _live_hits(
 
 def _search(
     session: WorkerSession,
-    collection: str,
+    run: RunRow,
     vectors: NDArray[np.float32],
     limit: int,
     progress: Progress,
 ) -> list[list[Hit]]:
+    collection = run.collection
     try:
         return session.vectors.search(collection, vectors, limit, consistency="Strong")
-    except ServiceUnavailableError:
+    except (ServiceUnavailableError, NotFoundError) as error:
         # A kill may have torn the index, and no search succeeds until a writer has mended it.
         with hold_writer(session.database, session.vectors, session.worker_id, progress.step):
+            if isinstance(error, NotFoundError):
+                # What this search misses is seen after the stage, which is then done again.
+                restore_for(session, run)
             session.vectors.load(collection)
         return session.vectors.search(collection, vectors, limit, consistency="Strong")

@@ -120,6 +120,8 @@ class WorkerSession:
                 self._report()
             except ServiceUnavailableError as error:
                 _log.warning("could not report: %s", error)
+            except Exception:  # noqa: BLE001 - without reports it would count as dead
+                _log.exception("could not report")
 
     def _report(self) -> None:
         with self._reporting, self.database.begin() as connection:

@@ -48,4 +48,6 @@ class GracefulStop:
             session.retire()
         except ServiceUnavailableError as error:
             _log.warning("could not hand back, its lease will run out: %s", error)
+        except Exception:  # noqa: BLE001 - the process ends in any case
+            _log.exception("could not hand back, its lease will run out")
         os._exit(0)

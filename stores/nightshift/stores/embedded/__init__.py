@@ -3,6 +3,7 @@
 from nightshift.stores.embedded.stack import Stack
 from nightshift.stores.embedded.state import ServiceUrls
 from nightshift.stores.embedded.status import PartStatus, StackStatus
+from nightshift.stores.embedded.supervisor import Supervisor, only_supervisor
 from nightshift.stores.embedded.urls import resolve_database_url, resolve_urls
 
 __all__ = [
@@ -10,6 +11,8 @@ __all__ = [
     "ServiceUrls",
     "Stack",
     "StackStatus",
+    "Supervisor",
+    "only_supervisor",
     "resolve_database_url",
     "resolve_urls",
 ]

@@ -139,6 +139,37 @@ class Stack:
             raise NotFoundError(f"{name} of {self.data_dir} is not running: see nightshift status")
         process.stop(record, signal.SIGKILL, 10.0)
 
+    def prepare(self) -> None:
+        """Make the data directory and those in it."""
+        self._make_directories()
+
+    def recorded(self) -> dict[str, bool]:
+        """The parts that were started and not stopped → whether their processes live."""
+        return {path.stem: self.is_running(path.stem) for path in self._run_dir.glob("*.json")}
+
+    def start(self, name: str) -> bool:
+        """Start a part that died, and programs again whose addresses changed by it.
+
+        Returns:
+            Whether it was started: not where it runs, or was stopped.
+
+        Raises:
+            ServiceUnavailableError: When a service does not come up; carries the end of its log.
+            ConflictError: When another `up` or `down` holds the directory.
+        """
+        with exclusive(self.data_dir):
+            state = StackState.load(self.data_dir)
+            if state is None or self.recorded().get(name, True):
+                return False
+            for service in _services(self.data_dir, state):
+                if service.name == name:
+                    self._ensure_service(service, state)
+            programs = [other for other in self.recorded() if other not in SERVICES]
+            for other in programs:
+                if other == name or self.is_running(other):
+                    self._ensure_program(other, state.urls())
+            return True
+
     def restart(self, name: str) -> None:
         """Stop a part cleanly and start it again.
 

@@ -10,20 +10,26 @@ from nightshift.stores.embedded.state import ServiceUrls, StackState
 __all__ = ["resolve_database_url", "resolve_urls"]
 
 
-def resolve_urls(settings: Settings) -> ServiceUrls:
+def resolve_urls(settings: Settings, *, running: bool = True) -> ServiceUrls:
     """Address each service by its setting, or else by the running stack of `settings.data_dir`.
+
+    Args:
+        settings: Of this process.
+        running: Whether each service of the stack must run.
 
     Raises:
         ConfigurationError: When a service has neither; names the variable to set.
         ServiceUnavailableError: When the stack is there and the service does not run.
     """
     stack = Stack(settings.data_dir)
-    database_url = resolve_database_url(settings)
-    redis_url = _plain(settings.redis_url) or _embedded(stack, "redis").redis_url
+    database_url = _plain(settings.database_url)
+    if database_url is None:
+        database_url = _embedded(stack, "postgres", running).database_url
+    redis_url = _plain(settings.redis_url) or _embedded(stack, "redis", running).redis_url
     if settings.milvus_uri:
         uri, token = settings.milvus_uri, _plain(settings.milvus_token) or ""
     else:
-        embedded = _embedded(stack, "milvus")
+        embedded = _embedded(stack, "milvus", running)
         uri, token = embedded.milvus_uri, embedded.milvus_token
     return ServiceUrls(
         database_url=database_url, redis_url=redis_url, milvus_uri=uri, milvus_token=token
@@ -51,13 +57,14 @@ _VARIABLES = {
 }
 
 
-def _embedded(stack: Stack, service: str) -> ServiceUrls:
-    if not stack.is_running(service):
+def _embedded(stack: Stack, service: str, running: bool = True) -> ServiceUrls:
+    known = StackState.load(stack.data_dir) is not None
+    if not stack.is_running(service) and (running or not known):
         message = (
             f"{service} of the embedded stack in {stack.data_dir} is not running: "
             f"run `nightshift up`, or set {_VARIABLES[service]}"
         )
-        if StackState.load(stack.data_dir) is None:
+        if not known:
             raise ConfigurationError(message)
         raise ServiceUnavailableError(message, service)
     return stack.urls()

@@ -1,6 +1,7 @@
 """One connection to Milvus: made when first used, outlasting restarts, its errors translated."""
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,8 +25,15 @@ _OUTAGES = frozenset(
         grpc.StatusCode.DEADLINE_EXCEEDED,
         grpc.StatusCode.CANCELLED,
         grpc.StatusCode.ABORTED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
     }
 )
+#: Codes of `MilvusException`: memory, too many requests, disk, rate, quota, a clock that lags,
+#: resources. What lacks them now may have them later.
+_RESOURCES = frozenset({3, 4, 7, 8, 9, 11, 12})
+#: How Milvus Lite passes on what the operating system denies it.
+_DENIED = re.compile(r"\[Errno (5|12|23|24|28|30|122)\]|No space left on device|not ready")
 _REFUSALS = frozenset({grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED})
 
 _T = TypeVar("_T")
@@ -121,7 +129,13 @@ def _code(error: MilvusException | grpc.RpcError) -> object:
 
 def _is_outage(error: MilvusException | grpc.RpcError) -> bool:
     code = _code(error)
-    return code in _OUTAGES or code == _CONNECT_FAILED or bool(getattr(error, "retriable", False))
+    return (
+        code in _OUTAGES
+        or code == _CONNECT_FAILED
+        or code in _RESOURCES
+        or bool(getattr(error, "retriable", False))
+        or _DENIED.search(_describe(error) or "") is not None
+    )
 
 
 def _is_refusal(error: MilvusException | grpc.RpcError) -> bool:

@@ -98,6 +98,7 @@ class VectorStore(AbstractContextManager["VectorStore"]):
             ConfigurationError: For an index type that this server cannot be trusted with.
             ConflictError: When it exists with another width.
         """
+        self._shapes.pop(collection, None)  # it may have been dropped since
         wanted = Shape(dim, check_index_type(index_type, lite=self.is_lite), metric)
         if not self.has(collection):
             self._run(create_collection, collection, wanted)
@@ -109,7 +110,7 @@ class VectorStore(AbstractContextManager["VectorStore"]):
         """Delete a collection and the aliases that point to it; harmless where it is not there."""
         self._shapes.pop(collection, None)
         if self.has(collection):
-            for alias in self._run(MilvusClient.describe_collection, collection)["aliases"]:
+            for alias in self.aliases(collection):
                 self._run(MilvusClient.drop_alias, alias)
             self._run(MilvusClient.drop_collection, collection)
 
@@ -117,9 +118,22 @@ class VectorStore(AbstractContextManager["VectorStore"]):
         """Whether there is a collection or alias of that name."""
         return bool(self._run(MilvusClient.has_collection, collection, timeout=_CALL_S))
 
+    def dim(self, collection: str) -> int:
+        """Width of the vectors that a collection holds at this moment.
+
+        Raises:
+            ConflictError: When somebody else made it.
+        """
+        self._shapes.pop(collection, None)
+        return self._shape(collection).dim
+
     def collections(self) -> list[str]:
         """The names of all collections, sorted."""
         return sorted(self._run(MilvusClient.list_collections))
+
+    def aliases(self, collection: str) -> list[str]:
+        """The aliases that name a collection."""
+        return list(self._run(MilvusClient.list_aliases, collection)["aliases"])
 
     def set_alias(self, alias: str, collection: str) -> None:
         """Let `alias` name `collection`, whatever it named before."""

@@ -1,0 +1,23 @@
+"""A job meets a collection that Milvus has lost, and makes it again."""
+
+import logging
+
+from nightshift.stores import indexes
+from nightshift.stores.collections import restore_collection
+from nightshift.stores.runs import RunRow
+from nightshift.workers.session import WorkerSession
+
+__all__ = ["restore_for"]
+
+_log = logging.getLogger(__name__)
+
+
+def restore_for(session: WorkerSession, run: RunRow) -> None:
+    """Make a run's collection again, empty; the comparison around a search embeds what it held.
+
+    Only with the right to write to Milvus.
+    """
+    with session.database.begin() as connection:
+        index = indexes.get_index(connection, run.index_id)
+    if restore_collection(session.vectors, index):
+        _log.warning("%s was gone from Milvus and is made again", run.collection)
