@@ -3,11 +3,13 @@
 import json
 
 from click.testing import CliRunner
+from pymilvus import MilvusClient
 from sqlalchemy import text
 
 from nightshift.cli.main import main
 from nightshift.schema.states import RunState
 from nightshift.stores import indexes, runs
+from nightshift.stores.embedded.state import StackState
 from tests.stores.ledger_helpers import add_index_run
 
 
@@ -41,3 +43,33 @@ def test_doctor_looks_at_gpus_and_at_the_models_that_are_needed(settings, databa
     assert "gpu" in found
     assert only_indexed.exit_code == 0, "an index that cannot be searched holds nobody up"
     assert "! model     open_clip:test (index" in only_indexed.stdout
+
+
+def test_doctor_looks_at_all_that_it_can_while_the_whole_stack_is_down(tmp_path):
+    state = StackState()
+    for service in ("postgres", "redis", "milvus"):
+        state.change_port(service)
+    state.save(tmp_path)
+
+    done = CliRunner(env={"NIGHTSHIFT_DATA_DIR": str(tmp_path)}).invoke(main, ["doctor", "--json"])
+
+    levels = {(one["check"], one["level"]) for one in json.loads(done.stdout)}
+    assert done.exit_code == 1
+    assert {(service, "error") for service in ("postgres", "redis", "milvus")} <= levels
+    assert {("versions", "ok"), ("gpu", "ok"), ("model", "warning")} <= levels
+    assert "disk" in {check for check, _ in levels}
+
+
+def test_doctor_looks_at_everything_although_a_repair_was_refused(settings, database, vector_store):
+    run_id = add_index_run(database, n_jobs=1, per_job=1)
+    with database.begin() as connection:
+        run = runs.get_run(connection, run_id)
+        indexes.make_ready(connection, run.index_id)
+    vector_store._run(MilvusClient.create_collection, run.collection, dimension=4)
+
+    done = _doctor(settings, "--repair", "--json")
+
+    found = json.loads(done.stdout)
+    (refused,) = [one["message"] for one in found if one["check"] == "repair"]
+    assert "was not made by this program" in refused
+    assert {"redis", "disk", "runs"} <= {one["check"] for one in found}

@@ -5,7 +5,6 @@ import shutil
 
 import numpy as np
 import pytest
-from pymilvus import MilvusClient
 from sqlalchemy import text
 
 from nightshift.producers.advance import advance
@@ -163,27 +162,18 @@ def test_a_milvus_that_began_on_an_empty_directory_during_the_search_is_filled_a
     assert _n_candidates(database) == 0
 
 
-@pytest.mark.parametrize("made_by_us", [True, False])
-def test_another_collection_of_the_same_name_is_left_alone_and_the_run_says_so(
-    database, vector_store, run_id, made_by_us
+def test_what_milvus_lite_cannot_read_is_set_aside_at_its_start_and_embedded_again(
+    stack, database, vector_store, run_id
 ):
-    vector_store.drop(_COLLECTION)
-    if made_by_us:
-        vector_store.create(_COLLECTION, dim=7)
-    else:
-        vector_store._run(MilvusClient.create_collection, _COLLECTION, dimension=4)
+    folder = stack.data_dir / "milvus" / "collections" / _COLLECTION
+    stack.kill("milvus")
+    for manifest in folder.glob("manifest.json*"):
+        manifest.write_text("{")
+    stack.up(0, dispatcher=False)
 
-    _advance(database, vector_store, run_id)
-
-    with database.begin() as connection:
-        assert runs.get_run(connection, run_id).state is RunState.FAILED
-        message = connection.execute(
-            text("SELECT message FROM failure WHERE reason = 'collection_conflict'")
-        ).scalar_one()
-    assert _COLLECTION in message
-    assert f"nightshift run retry-failed {run_id}" in message
-    assert vector_store.has(_COLLECTION)
-    assert ("doctor --repair" in message) is made_by_us
+    assert _advance(database, vector_store, run_id) is Stage.EMBED
+    assert _queued(database, run_id, Stage.EMBED) == _items(database)
+    assert list((stack.data_dir / "milvus-damaged").glob(f"{_COLLECTION}-*"))
 
 
 def test_vectors_that_are_there_twice_are_merged_before_the_search(

@@ -3,17 +3,20 @@ from time import sleep
 
 import pytest
 import redis
+from pymilvus import MilvusClient
 from sqlalchemy import text
 
 from nightshift.producers.dispatcher import Dispatcher
-from nightshift.schema.errors import LeaseLostError
+from nightshift.schema.errors import LeaseLostError, NightshiftError, ServiceUnavailableError
 from nightshift.schema.states import RunState
 from nightshift.stores import leases, runs, workers
 from nightshift.stores.ledger import Ledger
 from nightshift.stores.milvus import VectorStore
 from nightshift.stores.wire import Wire
+from tests.query.ranked import add_reference_run
 from tests.stores.ledger_helpers import FINGERPRINT, add_index_run, expire, job_row, make_due
 
+_COLLECTION = "c_v1"
 _QUEUE = f"embed.{FINGERPRINT}"
 
 
@@ -192,3 +195,71 @@ def test_an_index_run_is_done_when_its_last_job_is(database, dispatcher):
 def _collection(database, run_id: int) -> str:
     with database.begin() as connection:
         return runs.get_run(connection, run_id).collection
+
+
+@pytest.mark.parametrize("made_by_us", [True, False])
+def test_another_collection_of_the_same_name_is_left_alone_and_the_run_says_so(
+    database, dispatcher, vector_store, made_by_us
+):
+    run_id = _before_its_search(database)
+    if made_by_us:
+        vector_store.create(_COLLECTION, dim=7)
+    else:
+        vector_store._run(MilvusClient.create_collection, _COLLECTION, dimension=4)
+
+    dispatcher.tick()
+
+    with database.begin() as connection:
+        assert runs.get_run(connection, run_id).state is RunState.FAILED
+        message = connection.execute(
+            text("SELECT message FROM failure WHERE reason = 'collection_conflict'")
+        ).scalar_one()
+    assert _COLLECTION in message
+    assert f"nightshift run retry-failed {run_id}" in message
+    assert vector_store.has(_COLLECTION)
+    assert ("doctor --repair" in message) is made_by_us
+
+
+def test_a_run_that_cannot_be_advanced_fails_with_the_reason_instead_of_hanging(
+    database, dispatcher, monkeypatch
+):
+    run_id = _before_its_search(database)
+
+    def refuses(*_):
+        raise NightshiftError("Milvus refuses: a manifest is damaged")
+
+    monkeypatch.setattr("nightshift.producers.advance.lost_around_search", refuses)
+    dispatcher.tick()
+    with database.begin() as connection:
+        assert runs.get_run(connection, run_id).state is RunState.RUNNING, "it may pass"
+
+    monkeypatch.setattr("nightshift.producers.dispatcher._REFUSED_S", 0.0)
+    dispatcher.tick()
+
+    with database.begin() as connection:
+        assert runs.get_run(connection, run_id).state is RunState.FAILED
+        failure = connection.execute(text("SELECT reason, message FROM failure")).one()
+    assert failure.reason == "cannot_advance"
+    assert "a manifest is damaged" in failure.message
+
+
+def test_an_outage_fails_no_run_however_long_it_lasts(database, dispatcher, monkeypatch):
+    run_id = _before_its_search(database)
+
+    def away(*_):
+        raise ServiceUnavailableError("Milvus is away", "milvus")
+
+    monkeypatch.setattr("nightshift.producers.advance.lost_around_search", away)
+    monkeypatch.setattr("nightshift.producers.dispatcher._REFUSED_S", 0.0)
+    for _ in range(3):
+        dispatcher.tick()
+
+    with database.begin() as connection:
+        assert runs.get_run(connection, run_id).state is RunState.RUNNING
+
+
+def _before_its_search(database):
+    run_id = add_reference_run(database)
+    with database.begin() as connection:
+        connection.execute(text("UPDATE run SET stage = 'embed'"))
+    return run_id

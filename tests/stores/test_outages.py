@@ -1,12 +1,16 @@
 """A service that is in trouble costs a job nothing, unless the job itself is the trouble."""
 
+import grpc
 import pytest
+from pymilvus import MilvusException
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from nightshift.schema.errors import NightshiftError, ServiceUnavailableError
 from nightshift.stores.database import Database, copy_rows
+from nightshift.stores.embedded import Stack
 from nightshift.stores.ledger import Ledger
+from nightshift.stores.milvus.connection import Connection
 from tests.stores.ledger_helpers import add_index_run, job_row, make_due
 
 _OUTAGES = {
@@ -176,3 +180,56 @@ def test_a_stale_claim_gives_nothing_back(database: Database, ledger: Ledger):
     ledger.hand_back_from_outage(claim, "late")
 
     assert job_row(database, run_id, 1).state == "running"
+
+
+class _RpcError(grpc.RpcError):
+    def __init__(self, code: grpc.StatusCode) -> None:
+        self._code = code
+
+    def code(self) -> grpc.StatusCode:
+        return self._code
+
+    def details(self) -> str:
+        return "the reason"
+
+
+_MILVUS_OUTAGES = {
+    "resources": _RpcError(grpc.StatusCode.RESOURCE_EXHAUSTED),
+    "away": _RpcError(grpc.StatusCode.UNAVAILABLE),
+    "slow": _RpcError(grpc.StatusCode.DEADLINE_EXCEEDED),
+    "stream cut": _RpcError(grpc.StatusCode.INTERNAL),
+    "not ready": MilvusException(1, "service not ready[...]: the reason"),
+    "memory": MilvusException(3, "the reason"),
+    "disk": MilvusException(7, "the reason"),
+    "rate": MilvusException(8, "the reason"),
+    "quota": MilvusException(9, "the reason"),
+    "full disk below Milvus Lite": MilvusException(1, "[Errno 28] No space left: the reason"),
+    "said to be passing": MilvusException(2200, "the reason", retriable=True),
+}
+
+
+@pytest.mark.parametrize("error", _MILVUS_OUTAGES.values(), ids=_MILVUS_OUTAGES.keys())
+def test_want_of_something_that_milvus_needs_is_an_outage(stack: Stack, error: Exception):
+    with pytest.raises(ServiceUnavailableError, match="the reason") as caught:
+        _milvus(stack, error)
+    assert caught.value.service == "milvus"
+
+
+@pytest.mark.parametrize(
+    "error", [MilvusException(1, "no such field"), _RpcError(grpc.StatusCode.INVALID_ARGUMENT)]
+)
+def test_what_milvus_refuses_is_no_outage(stack: Stack, error: Exception):
+    with pytest.raises(type(error)):
+        _milvus(stack, error)
+
+
+def _milvus(stack: Stack, error: Exception) -> None:
+    def fails(_: object) -> None:
+        raise error
+
+    urls = stack.urls()
+    connection = Connection(urls.milvus_uri, urls.milvus_token, patience_s=0.0)
+    try:
+        connection.call(fails)
+    finally:
+        connection.close()

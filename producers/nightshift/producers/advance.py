@@ -8,7 +8,6 @@ from sqlalchemy import Connection
 from nightshift.producers.around_search import is_around_search, lost_around_search
 from nightshift.producers.job_sizes import block_jobs, job_size, score_jobs
 from nightshift.producers.plan_tokens import token_jobs
-from nightshift.schema.errors import ConflictError
 from nightshift.schema.runs import RunParams, queue_name
 from nightshift.schema.states import RunKind, RunState, Stage
 from nightshift.scoring.methods.registry import framings_of, tie_framing
@@ -53,10 +52,7 @@ def advance(database: Database, vectors: VectorStore, run_id: int, fence: Fence)
         The stage that began; None where there was nothing to decide or the run ended.
     """
     # Before the run is locked: this takes as long as the collection is large.
-    try:
-        lost = lost_around_search(database, vectors, run_id)
-    except ConflictError as error:
-        return _fail_over_collection(database, run_id, fence, error)
+    lost = lost_around_search(database, vectors, run_id)
     with database.begin() as connection:
         run = runs.lock_run(connection, run_id)
         if run is None or unfinished_jobs(connection, run.id, run.stage):
@@ -78,20 +74,6 @@ def advance(database: Database, vectors: VectorStore, run_id: int, fence: Fence)
                 index = indexes.get_index(connection, run.index_id)
             vectors.set_alias(index.alias, index.collection)
     return begun
-
-
-def _fail_over_collection(
-    database: Database, run_id: int, fence: Fence, error: ConflictError
-) -> Stage | None:
-    """End a run whose collection somebody else has made: nothing here may delete it."""
-    with database.begin() as connection:
-        run = runs.lock_run(connection, run_id)
-        if run is None:
-            return None
-        message = f"{error}; then `nightshift run retry-failed {run_id}`"
-        failing.fail_run(connection, run.id, run.stage, "collection_conflict", message)
-        fence(connection)
-    return run.stage
 
 
 def _embed_again(connection: Connection, run: RunRow, lost: list[str]) -> Stage:

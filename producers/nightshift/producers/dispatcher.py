@@ -8,19 +8,26 @@ import logging
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from threading import Event
+from time import monotonic
 from uuid import uuid4
 
 from sqlalchemy import Connection
 
 from nightshift.producers.advance import Fence, advance
-from nightshift.schema.errors import LeaseLostError, ServiceUnavailableError
+from nightshift.schema.errors import (
+    ConflictError,
+    LeaseLostError,
+    NightshiftError,
+    ServiceUnavailableError,
+)
 from nightshift.schema.settings import Settings
-from nightshift.stores import doorbells, leases, loads, runs, workers
+from nightshift.stores import doorbells, failing, leases, loads, runs, workers
 from nightshift.stores.database import Database
 from nightshift.stores.election import Election
+from nightshift.stores.foreign_errors import translated_foreign
 from nightshift.stores.milvus import VectorStore
 from nightshift.stores.progress_counts import compact
 from nightshift.stores.retries import expire_leases
@@ -35,6 +42,8 @@ _LEASE = "dispatcher"
 _LEASE_TTL_S = 8.0
 _TICK_S = 0.25
 _OUTAGE_PAUSE_S = 1.0
+#: A run that cannot be advanced for so long would hang for ever.
+_REFUSED_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +61,8 @@ class Dispatcher:
     vectors: VectorStore
     wire: Wire
     settings: Settings
+    #: Runs that could not be advanced → since when, by `monotonic`.
+    _refused: dict[int, float] = field(default_factory=dict)
 
     def run(self, stop: Event) -> None:
         """Tick until `stop` is set; outages of a service are waited out."""
@@ -93,9 +104,35 @@ class Dispatcher:
         return self._ring(fence)
 
     def _advance(self, run_id: int, fence: Fence) -> None:
-        begun = advance(self.database, self.vectors, run_id, fence)
-        if begun is not None:
-            _log.info("run %d begins to %s", run_id, begun.value)
+        """Advance a run; what keeps it from that for a minute, and is no outage, fails it."""
+        try:
+            begun = advance(self.database, self.vectors, run_id, fence)
+        except (ServiceUnavailableError, LeaseLostError):
+            raise
+        except ConflictError as error:
+            self._fail(run_id, fence, "collection_conflict", str(error))
+        except Exception as error:
+            since = self._refused.setdefault(run_id, monotonic())
+            if monotonic() - since < _REFUSED_S:
+                raise
+            self._refused.pop(run_id)
+            known = error if isinstance(error, NightshiftError) else translated_foreign(error)
+            message = str(known or f"unexpected {type(error).__name__}: see the dispatcher's log")
+            self._fail(run_id, fence, "cannot_advance", message)
+            raise
+        else:
+            if begun is not None:
+                _log.info("run %d begins to %s", run_id, begun.value)
+        self._refused.pop(run_id, None)
+
+    def _fail(self, run_id: int, fence: Fence, reason: str, message: str) -> None:
+        with self.database.begin() as connection:
+            run = runs.lock_run(connection, run_id)
+            if run is not None:
+                message = f"{message}; then `nightshift run retry-failed {run_id}`"
+                failing.fail_run(connection, run_id, run.stage, reason, message)
+                fence(connection)
+                _log.error("run %d failed: %s", run_id, message)
 
     def _tick_if_elected(self, token: int | None) -> int:
         return 0 if token is None else self.tick(token)

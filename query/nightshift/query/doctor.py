@@ -137,7 +137,12 @@ def _milvus(database: Database, vectors: VectorStore, *, ledger: bool) -> Iterat
         except ServiceUnavailableError:
             raise
         except NightshiftError as error:
-            yield Finding(check="milvus", level="error", message=str(error))
+            remedy = (
+                "; `nightshift down`, then `up`, sets damaged files aside"
+                if vectors.is_lite
+                else ""
+            )
+            yield Finding(check="milvus", level="error", message=f"{error}{remedy}")
 
 
 def _index(database: Database, vectors: VectorStore, index: IndexRow) -> Iterator[Finding]:

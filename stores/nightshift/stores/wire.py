@@ -39,6 +39,9 @@ def make_celery(redis_url: str) -> Celery:
         broker_transport_options={
             "visibility_timeout": _VISIBILITY_S,
             "socket_keepalive": True,
+            # A Redis that was frozen, or a network that swallows packets, must not hold a process.
+            "socket_timeout": 30,
+            "socket_connect_timeout": 10,
             "health_check_interval": 25,
         },
         visibility_timeout=_VISIBILITY_S,

@@ -1,6 +1,6 @@
 """When a job's outages began, so that one that only this job sees can cost it attempts.
 
-Revision: 0015, after 0011.
+Revision: 0015, after 0014.
 Compatible with workers of the previous release: yes; they never set it.
 """
 
@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0015"
-down_revision = "0011"
+down_revision = "0014"
 branch_labels = None
 depends_on = None
 

@@ -13,6 +13,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from nightshift.schema.errors import ConfigurationError
+from nightshift.stores.embedded.milvus_files import set_aside_damaged
 from nightshift.stores.embedded.process import Launch, end_strays
 from nightshift.stores.embedded.state import HOST, StackState, write_private
 
@@ -112,6 +113,7 @@ class MilvusLite:
         """Make its directory and choose its port."""
         self.directory.mkdir(mode=0o700, exist_ok=True)
         end_strays(self.directory, "milvus_lite", self.stop_signal)
+        set_aside_damaged(self.directory)
         self._state.port(self.name)
 
     def launch(self) -> Launch:
