@@ -65,6 +65,40 @@ def test_odd_ids_steering_texts_and_pictures_that_went_away(
     assert night.rows("SELECT count(*) FROM pair_score WHERE run_id = :r", r=run_id) == [(6,)]
 
 
+def test_items_that_lost_their_image_are_no_candidates(
+    busy_night: Night, scenes: Path, embedder: str, scorer: str, tmp_path: Path
+):
+    """Where none is left, each query fails and the command says so."""
+    night = busy_night
+    drawn = sorted((scenes / "images").rglob("*.*"))[:4]
+    rows = [
+        {"id": f"{number}", "image": str(path), "text": "x"} for number, path in enumerate(drawn)
+    ]
+    feed = _write(tmp_path / "feed.jsonl", rows)
+    night.cli("catalog", "import", "losing", feed)
+    night.cli("index", "build", "losing", "--embedder", embedder, "--parts", "image", "--wait")
+    queries = _write(tmp_path / "q.jsonl", [{"id": "q", "text": "a red circle"}])
+    rerank = ("rerank", "losing", "--queries", queries, "--scorer", scorer, "--top-k", "4",
+              "--wait", "--json")  # fmt: skip
+
+    def lose(count: int) -> None:
+        for row in rows[:count]:
+            row.pop("image", None)
+        night.cli("catalog", "import", "losing", _write(tmp_path / "feed.jsonl", rows), "--yes")
+
+    lose(2)
+    some = json.loads(night.cli(*rerank).stdout)
+    lose(4)
+    none = night.cli(*rerank, check=False)
+
+    ranked = night.rows("SELECT item FROM v_ranking WHERE run_id = :r", r=some["run_id"])
+    assert sorted(ranked) == [("2",), ("3",)]
+    assert none.returncode == 7
+    assert json.loads(none.stdout)["reasons"] == {"no_candidates": 1}
+    listed = json.loads(night.cli("index", "list", "--json").stdout)
+    assert [index["items"] for index in listed if index["catalog"] == "losing"] == [0]
+
+
 def test_what_the_embedder_cannot_read_or_reads_in_part_is_told(
     busy_night: Night, scenes: Path, embedder: str, scorer: str, tmp_path: Path
 ):

@@ -153,6 +153,13 @@ def clear_search(connection: Connection, run_id: int) -> None:
     _supersede(connection, run_id, [Stage.SEARCH], "done", "failed")
     connection.execute(text("DELETE FROM candidate WHERE run_id = :run"), {"run": run_id})
     connection.execute(
+        text(
+            "DELETE FROM failure WHERE run_id = :run AND stage = 'search' "
+            "AND reason = 'no_candidates'"
+        ),
+        {"run": run_id},
+    )
+    connection.execute(
         text("UPDATE run SET plan = plan - 'search_again' WHERE id = :run"), {"run": run_id}
     )
 

@@ -17,7 +17,7 @@ from nightshift.stores.results_write import CandidateRow, write_candidates
 from nightshift.stores.runs import RunRow
 from nightshift.workers.contents import chunks
 from nightshift.workers.embed import embed_records
-from nightshift.workers.failures import record_outcomes
+from nightshift.workers.failures import Outcome, record_outcomes
 from nightshift.workers.lost_collection import restore_for
 from nightshift.workers.progress import Progress
 from nightshift.workers.session import WorkerSession
@@ -42,14 +42,17 @@ def do_search(session: WorkerSession, run: RunRow, claim: Claim, progress: Progr
     present = [records[one] for one in ids if one in records]
     queries = embed_records(embedder, present, kinds, progress, role="query", stored=stored)
     rows: list[CandidateRow] = []
+    outcomes = list(queries.outcomes)
     for batch in chunks(range(len(queries.records)), _SEARCH_BATCH):
         found = _live_hits(session, run, queries.vectors[list(batch)], params.top_k, progress)
         for position, hits in zip(batch, found, strict=True):
-            query_id = queries.records[position].id
+            query = queries.records[position]
+            if not hits:
+                outcomes.append(_nothing_to_find(query.external_id))
             rows += [
                 CandidateRow(
                     run_id=run.id,
-                    query_id=query_id,
+                    query_id=query.id,
                     item_id=item_id,
                     coarse_rank=rank,
                     coarse_score=score,
@@ -57,12 +60,22 @@ def do_search(session: WorkerSession, run: RunRow, claim: Claim, progress: Progr
                 for rank, (item_id, score) in enumerate(hits, 1)
             ]
         progress.step()
-    n_failed = sum(outcome.fatal for outcome in queries.outcomes)
+    n_failed = sum(outcome.fatal for outcome in outcomes)
     with session.ledger.finish(claim, n_failed=n_failed) as connection:
         write_candidates(connection, rows)
-        record_outcomes(connection, run.id, claim.stage, SubjectKind.QUERY, queries.outcomes)
+        record_outcomes(connection, run.id, claim.stage, SubjectKind.QUERY, outcomes)
         damaged = stored.damaged.values()
         record_outcomes(connection, run.id, claim.stage, SubjectKind.JOB, damaged)
+
+
+def _nothing_to_find(query: str) -> Outcome:
+    return Outcome(
+        subject_id=query,
+        reason="no_candidates",
+        message="the index holds no live item: all are gone, or lost the part that it is made of; "
+        "import the catalogue and build the index again",
+        fatal=True,
+    )
 
 
 def _live_hits(
