@@ -51,6 +51,8 @@ def import_facts(summary: ImportSummary, limits: ImportLimits) -> dict[str, obje
         facts |= {"not_applied": summary.not_applied, "refused": summary.refused}
     if limits.prune:
         facts |= {"gone": summary.gone, "pruned": not (summary.refused or summary.not_pruned)}
+    if summary.left_out:
+        facts |= {"left_out": summary.left_out, "left_out_names": list(summary.left_out_names)}
     if summary.message:
         facts["message"] = summary.message
     return facts

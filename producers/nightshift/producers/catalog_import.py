@@ -14,7 +14,7 @@ from nightshift.producers.import_limits import (
     why_refuse,
 )
 from nightshift.producers.intake import Intake, Rejected, batches
-from nightshift.producers.sources import FieldNames, Row, open_source
+from nightshift.producers.sources import FieldNames, LeftOut, Row, open_source
 from nightshift.schema.errors import ServiceUnavailableError
 from nightshift.schema.states import SubjectKind
 from nightshift.stores import catalogs
@@ -54,6 +54,10 @@ class ImportSummary:
     unreadable: int = 0
     #: Files that could not be read to their end.
     broken_files: int = 0
+    #: Files of the source, or members of its tars, that nobody reads.
+    left_out: int = 0
+    #: A few of them, of every kind.
+    left_out_names: Sequence[str] = ()
 
     def is_clean(self, limits: ImportLimits) -> bool:
         """Whether all was done that was asked for, with no more failures than were allowed."""
@@ -97,13 +101,15 @@ def import_catalog(
         ConflictError: Where a newer import of this catalogue has begun.
         ServiceUnavailableError: Where Postgres went away; the catalogue is as it was.
     """
-    rows = open_source(source)
+    left_out = LeftOut()
+    rows = open_source(source, left_out)
     intake = Intake(
         names=mapping or FieldNames(),
         kind=SubjectKind.ITEM,
         verify=verify,
         blobs=blobs,
         roots=ImageRoots([root_of(source), *image_roots]),
+        left_out=left_out,
     )
     return import_rows(
         database,
@@ -212,8 +218,10 @@ def _decide(
         not_applied=summary.not_applied,
     )
     catalogs.count_rows(connection, summary.import_id, counts)
+    record_failures(connection, intake.notices(), import_id=summary.import_id)
     catalogs.finish_import(connection, summary.import_id)
-    return summary
+    left_out = intake.left_out
+    return replace(summary, left_out=left_out.count, left_out_names=tuple(left_out.names))
 
 
 def _apply(

@@ -1,6 +1,7 @@
 """From rows to records: fields checked, images looked at in threads ahead, order kept."""
 
 import hashlib
+import logging
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -9,8 +10,9 @@ from dataclasses import dataclass, field
 
 from nightshift.producers.columns import SeenColumns
 from nightshift.producers.sources.fields import Draft, FieldNames, RawPart, draft_of
-from nightshift.producers.sources.rows import BadRow, EmbeddedImage, Row
-from nightshift.schema.errors import InputError
+from nightshift.producers.sources.left_out import LeftOut
+from nightshift.producers.sources.rows import BadRow, EmbeddedImage, RawRow, Row
+from nightshift.schema.errors import InputError, NightshiftError
 from nightshift.schema.identity import content_hashes
 from nightshift.schema.records import ImagePart, Part, TextPart
 from nightshift.schema.states import SubjectKind
@@ -22,10 +24,14 @@ from nightshift.stores.images import verify_bytes, verify_image
 from nightshift.stores.import_failures import ImportFailure
 from nightshift.stores.roots import ImageRoots
 
+log = logging.getLogger(__name__)
+
 __all__ = ["Intake", "Rejected", "batches", "rejected_line"]
 
 #: Rows whose images may be in memory or in work at once.
 _AHEAD = 64
+#: Bytes of images that came with their rows and are not kept yet, where one row has no more.
+_AHEAD_BYTES = 128 * 2**20
 #: A batch ends at either.
 _BATCH_ROWS = 1000
 _BATCH_CHARS = 8 * 2**20
@@ -52,6 +58,7 @@ class Intake:
         verify: Whether images that lie here are decoded, so that a broken one fails now.
         blobs: Keeps images that came in the cells of a Parquet file.
         roots: Where images may lie that a row names.
+        left_out: That of the reader.
     """
 
     names: FieldNames
@@ -61,16 +68,21 @@ class Intake:
     roots: ImageRoots = field(default_factory=ImageRoots)
     #: The columns of the rows that were taken in.
     columns: SeenColumns = field(default_factory=SeenColumns)
+    #: What nobody reads of the source, complete once its rows are read.
+    left_out: LeftOut = field(default_factory=LeftOut)
 
     def records(self, rows: Iterable[Row]) -> Iterator[NewRecord | Rejected]:
         """Records and rejected rows, one for each row, in order; a few rows are read ahead."""
         threads = min(8, os.cpu_count() or 1)
         with ThreadPoolExecutor(threads, thread_name_prefix="intake") as pool:
             waiting: deque[NewRecord | Rejected | Future[NewRecord | Rejected]] = deque()
+            sizes: deque[int] = deque()
             try:
                 for row in rows:
+                    sizes.append(row.n_bytes() if isinstance(row, RawRow) else 0)
                     waiting.append(self._begin(row, pool))
-                    if len(waiting) > _AHEAD:
+                    while len(waiting) > _AHEAD or (sum(sizes) > _AHEAD_BYTES and len(sizes) > 1):
+                        sizes.popleft()
                         yield _outcome(waiting.popleft())
                 while waiting:
                     yield _outcome(waiting.popleft())
@@ -87,6 +99,8 @@ class Intake:
             draft = draft_of(row, self.names)
         except InputError as error:
             return self.rejected(error, row.position)
+        except Exception as error:  # noqa: BLE001 - no row may end the import
+            return self.rejected(_unforeseen(error), row.position)
         if all(isinstance(part, TextPart) for part in draft.parts):
             return self._finish(draft)
         return pool.submit(self._finish, draft)
@@ -96,6 +110,10 @@ class Intake:
             parts = tuple(self._look_at(part) for part in draft.parts)
         except InputError as error:
             return self.rejected(InputError(error.message, error.reason, draft.id), draft.position)
+        except NightshiftError:
+            raise
+        except Exception as error:  # noqa: BLE001 - no image may end the import
+            return self.rejected(_unforeseen(error, draft.id), draft.position)
         return NewRecord(
             position=draft.position,
             external_id=draft.id,
@@ -127,6 +145,20 @@ class Intake:
                 "no_blob_store",
             )
         return self.blobs.put(data)
+
+    def notices(self) -> list[ImportFailure]:
+        """What to say of the source once it is read, beside the failures."""
+        if not self.left_out.count:
+            return []
+        return [
+            ImportFailure(
+                kind=SubjectKind.LINE,
+                subject="",
+                reason="left_out",
+                message=self.left_out.message(),
+                fatal=False,
+            )
+        ]
 
     def duplicate(self, position: str, external_id: str) -> ImportFailure:
         """The failure of a row whose id came before."""
@@ -178,6 +210,16 @@ def _size(record: NewRecord | Rejected) -> int:
         return 0
     texts = (part.text for part in record.parts if isinstance(part, TextPart))
     return len(record.metadata) + sum(map(len, texts))
+
+
+def _unforeseen(error: Exception, subject: str = "") -> InputError:
+    log.warning("a row could not be taken", exc_info=error)
+    return InputError(
+        f"the row cannot be taken ({type(error).__name__}: {error!s:.300}); "
+        "leave it out, and report it",
+        "row_malformed",
+        subject,
+    )
 
 
 def _digest(data: bytes) -> str:

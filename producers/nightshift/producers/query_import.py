@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from nightshift.producers.intake import Intake, Rejected, batches, rejected_line
 from nightshift.producers.judgements import open_judgements, split_judgements
-from nightshift.producers.sources import BadRow, FieldNames, open_source
+from nightshift.producers.sources import BadRow, FieldNames, LeftOut, open_source
 from nightshift.schema.errors import InputError
 from nightshift.schema.states import SubjectKind
 from nightshift.stores import query_sets
@@ -112,7 +112,8 @@ def read_queries(
         NotFoundError: Where there is no such file.
         ConfigurationError: Where it has no known format.
     """
-    rows = open_source(file)
+    left_out = LeftOut()
+    rows = open_source(file, left_out)
     judgements = open_judgements(qrels) if qrels else iter(())
     intake = Intake(
         names=mapping or FieldNames(),
@@ -120,6 +121,7 @@ def read_queries(
         verify=verify,
         blobs=blobs,
         roots=ImageRoots([root_of(file), *image_roots]),
+        left_out=left_out,
     )
     # What follows the path of a URL may be a signature.
     path = file.partition("?")[0] if is_url(file) else file
@@ -180,6 +182,7 @@ class _SetInMaking:
         if known is not None:
             query_sets.drop_set(self.connection, self.set_id)
             return known
+        record_failures(self.connection, self.intake.notices(), query_set_id=self.set_id)
         if self.n_foreign:
             record_failures(self.connection, [_foreign(self.n_foreign)], query_set_id=self.set_id)
         query_sets.seal_set(

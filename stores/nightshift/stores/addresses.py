@@ -8,7 +8,11 @@ from urllib.parse import quote, unquote
 
 __all__ = ["MemberAddress", "is_url", "resolve_beside", "stem_of", "without_password"]
 
+#: A host is none of ours, but for this one; `file:/x` is what Java writes.
+_FILE_URL = re.compile(r"file:(?://(?:localhost)?(?=/)|(?=/(?!/)))", re.IGNORECASE)
 _PREFIX = "tar://"
+#: Of an offset: some exabytes, less than what a file system can seek to.
+_MAX_DIGITS = 18
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,15 +39,19 @@ class MemberAddress:
 
     @classmethod
     def parse(cls, address: str) -> "MemberAddress | None":
-        """The inverse of `str`; None for any other address."""
+        """The inverse of `str`; None for any other address, and for numbers that no file has."""
         member, separator, archive = address.partition("::")
         name, question, numbers = member.removeprefix(_PREFIX).partition("?offset=")
         offset, ampersand, size = numbers.partition("&size=")
         if not (address.startswith(_PREFIX) and separator and question and ampersand):
             return None
-        if not (offset.isascii() and offset.isdigit() and size.isascii() and size.isdigit()):
+        if not (_is_number(offset) and _is_number(size)):
             return None
         return cls(archive=archive, name=unquote(name), offset=int(offset), size=int(size))
+
+
+def _is_number(digits: str) -> bool:
+    return digits.isascii() and digits.isdigit() and len(digits) <= _MAX_DIGITS
 
 
 def is_url(address: str) -> bool:
@@ -54,10 +62,11 @@ def is_url(address: str) -> bool:
 def resolve_beside(folder: str, path: str) -> str:
     """The address of `path` as written in a file that lies in `folder`.
 
-    URLs and absolute paths are kept; `file://` becomes a plain path.
+    URLs and absolute paths are kept; a `file:` URL of this machine becomes a plain path.
     """
-    if path.startswith("file://"):
-        return normpath(path.removeprefix("file://"))
+    if local := _FILE_URL.match(path):
+        # As `pathlib.Path.as_uri` writes it, in bytes that need not be UTF-8.
+        return normpath(unquote(path[local.end() :], errors="surrogateescape"))
     if is_url(path) or isabs(path):
         return path
     if is_url(folder):

@@ -24,7 +24,7 @@ from nightshift.stores.deadlines import Deadline, answer_s
 from nightshift.stores.roots import ImageRoots
 from nightshift.stores.web import fetch, is_web
 
-__all__ = ["open_file", "read_bytes", "sha256", "translated"]
+__all__ = ["MAX_MEMBER_BYTES", "open_file", "read_bytes", "sha256", "translated"]
 
 #: Prefix of the reason codes: `image_missing`, `file_unreadable`, …
 Noun = Literal["file", "image"]
@@ -32,6 +32,8 @@ Noun = Literal["file", "image"]
 _BUFFER_BYTES = 2**20
 #: Of an image from a web server.
 _WEB_BYTES = 256 * 2**20
+#: Of a member of a tar: it is held in memory.
+MAX_MEMBER_BYTES = 256 * 2**20
 #: Extras of ours that bring what reads a protocol.
 _EXTRAS: dict[str, Extra] = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
 #: Web servers are tried so often before the address counts as bad.
@@ -73,8 +75,7 @@ def open_file(
         yield io.BytesIO(fetch(place, max_bytes=_WEB_BYTES, span=span, deadline=deadline))
     elif member is not None:
         with open_file(member.archive, noun=noun, roots=roots, deadline=deadline) as archive:
-            archive.seek(member.offset)
-            yield io.BytesIO(archive.read(member.size))
+            yield io.BytesIO(_member_bytes(archive, member, noun))
     elif is_url(address):
         if noun == "image" and deadline is None:
             deadline = Deadline(answer_s())
@@ -118,6 +119,26 @@ def read_bytes(
         raise InputError(
             f"{address} has more than {max_bytes / 2**20:.0f} MiB; make it smaller",
             f"{noun}_too_large",
+        )
+    return data
+
+
+def _member_bytes(archive: BinaryIO, member: MemberAddress, noun: Noun) -> bytes:
+    if member.size > MAX_MEMBER_BYTES:
+        raise InputError(
+            f"{member.name} in {without_password(member.archive)} has {member.size:,} bytes; "
+            "make it smaller",
+            f"{noun}_too_large",
+        )
+    try:
+        archive.seek(member.offset)
+        data = archive.read(member.size)
+    except (OSError, OverflowError, ValueError):  # no file is so long
+        data = b""
+    if len(data) < member.size:
+        raise InputError(
+            f"{without_password(member.archive)} ends before {member.name}; import it again",
+            f"{noun}_missing",
         )
     return data
 

@@ -2,6 +2,7 @@
 
 from nightshift.producers.sources.detect import open_source
 from nightshift.producers.sources.fields import Draft, FieldNames, draft_of
+from nightshift.producers.sources.left_out import LeftOut
 from nightshift.producers.sources.rows import BadRow, EmbeddedImage, RawRow, Row
 
 __all__ = [
@@ -9,6 +10,7 @@ __all__ = [
     "Draft",
     "EmbeddedImage",
     "FieldNames",
+    "LeftOut",
     "RawRow",
     "Row",
     "draft_of",

@@ -8,10 +8,15 @@ from typing import BinaryIO, Self
 
 from nightshift.producers.sources.lines import MAX_LINE_BYTES, numbered_lines, opened
 from nightshift.producers.sources.rows import BadRow, RawRow, Row
+from nightshift.producers.sources.start import check_header
 from nightshift.schema.errors import InputError
 from nightshift.stores.listing import ListedFile
 
 __all__ = ["read_delimited"]
+
+#: Of a record: what stands in quotes may go on for lines, but what never ends must not be kept.
+_MAX_LINES = 100_000
+_MAX_FIELDS = 1_000_000
 
 
 def read_delimited(file: ListedFile, delimiter: str) -> Iterator[Row]:
@@ -34,7 +39,7 @@ def read_delimited(file: ListedFile, delimiter: str) -> Iterator[Row]:
                 message = f"{position}: {values.message}"
                 yield BadRow(position=position, reason=values.reason, message=message)
             elif header is None:
-                header = _checked_header(file, values)
+                header = _checked_header(file, values, delimiter)
                 records.width = len(header)
             else:
                 fields = dict(zip(header, values, strict=True))
@@ -46,6 +51,8 @@ class _Lines:
     """Lines of a file that can be given back, and those of the record that is being read."""
 
     numbered: Iterator[tuple[int, bytes | None]]
+    delimiter: bytes
+    n_chars: int = 0
     taken: list[tuple[int, str]] = field(default_factory=list)
     too_long: list[int] = field(default_factory=list)
     _again: deque[tuple[int, str]] = field(default_factory=deque)
@@ -58,12 +65,23 @@ class _Lines:
             self.taken.append(self._again.popleft())
         else:
             number, line = next(self.numbered)
+            if line is not None and line.count(self.delimiter) > _MAX_FIELDS:
+                line = None
             if line is None:
                 self.too_long.append(number)
             # Undecodable bytes become lone surrogates, so that they spoil their own row only.
             text = "" if line is None else line.decode(errors="surrogateescape")
             self.taken.append((number, text))
+        self.n_chars += len(self.taken[-1][1])
+        if self.n_chars > MAX_LINE_BYTES or len(self.taken) > _MAX_LINES:
+            msg = "the record has no end"
+            raise csv.Error(msg)
         return self.taken[-1][1]
+
+    def begin(self) -> None:
+        """Forget the lines of the last record."""
+        self.taken.clear()
+        self.n_chars = 0
 
     def give_back(self, lines: list[tuple[int, str]]) -> None:
         """Read these again next."""
@@ -78,12 +96,12 @@ class _Records:
         csv.field_size_limit(MAX_LINE_BYTES)
         self.width: int | None = None
         self._delimiter = delimiter
-        self._lines = _Lines(numbered_lines(lines))
+        self._lines = _Lines(numbered_lines(lines), delimiter.encode())
         self._reader = csv.reader(self._lines, delimiter=delimiter, strict=True)
 
     def __iter__(self) -> Iterator[tuple[int, list[str] | InputError]]:
         while True:
-            self._lines.taken.clear()
+            self._lines.begin()
             try:
                 values = next(self._reader, None)
             except csv.Error as error:
@@ -143,11 +161,7 @@ def _lost(first: int, lines: list[tuple[int, str]]) -> Iterator[tuple[int, Input
         yield number, InputError(message, "malformed_line")
 
 
-def _checked_header(file: ListedFile, names: list[str]) -> list[str]:
+def _checked_header(file: ListedFile, names: list[str], delimiter: str) -> list[str]:
     header = [name.strip() for name in names]
-    if len(set(header)) < len(header):
-        twice = next(name for name in header if header.count(name) > 1)
-        raise InputError(
-            f"{file.name} has two columns {twice!r}; rename one of them", "malformed_header"
-        )
+    check_header(file.name, header, delimiter)
     return header

@@ -1,23 +1,47 @@
 """From what the operator names to the rows in it."""
 
 from collections.abc import Iterator
-from itertools import groupby
+from itertools import groupby, islice
 
-from nightshift.producers.sources.delimited import read_delimited
-from nightshift.producers.sources.folder import image_rows, is_image, read_folder
-from nightshift.producers.sources.jsonl import read_jsonl
-from nightshift.producers.sources.parquet import read_parquet
+from nightshift.producers.sources.folder import described_rows, image_rows, read_folder
+from nightshift.producers.sources.left_out import LeftOut
+from nightshift.producers.sources.readers import is_data, read_data
 from nightshift.producers.sources.rows import Row, contained
-from nightshift.producers.sources.webdataset import read_webdataset
-from nightshift.schema.errors import ConfigurationError
-from nightshift.stores.listing import ListedFile, find_file, glob_files, list_folder
+from nightshift.schema.errors import ConfigurationError, NightshiftError
+from nightshift.stores.addresses import stem_of, without_password
+from nightshift.stores.image_formats import is_image_name
+from nightshift.stores.listing import (
+    ListedFile,
+    find_file,
+    glob_files,
+    list_folder,
+    walk_files,
+)
 
 __all__ = ["open_source"]
 
 _FORMATS = ".jsonl, .jsonl.gz, .csv, .tsv (both also .gz), .parquet, .tar, and images"
+#: Extension → what to do with a file that is named and not read.
+_REMEDIES = {
+    ".json": "write one object a line into a .jsonl file: `jq -c '.[]' OLD > NEW.jsonl`",
+    ".txt": "call it .tsv or .csv if its lines have columns, else write .jsonl",
+    ".xlsx": "save the sheet as CSV",
+    ".xls": "save the sheet as CSV",
+    ".ods": "save the sheet as CSV",
+    ".zip": "unpack it, and name the folder",
+    ".gz": "unpack it: of what is packed, .jsonl.gz, .csv.gz and .tsv.gz are read",
+    ".tgz": "unpack it to a .tar, so that its images can be found again by their place",
+    ".bz2": "unpack it: `bunzip2`",
+    ".xz": "unpack it: `unxz`",
+    ".zst": "unpack it: `unzstd`",
+    ".arrow": "write it as Parquet",
+    ".feather": "write it as Parquet",
+}
+#: Folders below a folder of data files that are looked through for more of them.
+_FOLDERS = 1000
 
 
-def open_source(source: str) -> Iterator[Row]:
+def open_source(source: str, left_out: LeftOut | None = None) -> Iterator[Row]:
     """Find out what a source is and read it, one file after another.
 
     A folder with data files at its top is read as these, in the order of their names; any other
@@ -25,51 +49,72 @@ def open_source(source: str) -> Iterator[Row]:
 
     Args:
         source: A file, a folder or a glob pattern, as a path or any fsspec URL.
+        left_out: Counts the files in it that nobody reads; complete once the rows are read.
 
     Raises:
         NotFoundError: Where there is nothing.
         ConfigurationError: Where nothing of it has a known format.
     """
+    left_out = LeftOut() if left_out is None else left_out
     files = glob_files(source)
     if files is None:
         file = find_file(source)
-        files = [file] if file else [f for f in list_folder(source) if _is_data(f.name)]
-        if not files:
-            return contained(source, read_folder(source))
-    known = [file for file in files if _is_data(file.name) or is_image(file.name)]
+        if file is None:
+            return _open_folder(source, left_out)
+        files = [file]
+    known = [file for file in files if is_data(file.name) or is_image_name(file.name)]
     if not known:
-        raise ConfigurationError(f"{source} is of no known format; these are read: {_FORMATS}")
-    return _read_all(known)
+        shown = without_password(source)
+        remedy = _REMEDIES.get(f".{files[0].name.lower().rpartition('.')[2]}", "")
+        raise ConfigurationError(
+            f"{shown} is of no known format"
+            + (f": {remedy}" if remedy else "")
+            + f"; these are read: {_FORMATS}"
+        )
+    _leave_out(files, known, left_out)
+    return _read_all(known, left_out)
 
 
-def _read_all(files: list[ListedFile]) -> Iterator[Row]:
-    for (folder, images), together in groupby(files, lambda f: (f.folder, is_image(f.name))):
+def _open_folder(source: str, left_out: LeftOut) -> Iterator[Row]:
+    files = list_folder(source)
+    data = [file for file in files if is_data(file.name)]
+    if all(described_rows(file, LeftOut()) is not None for file in data):
+        return contained(source, read_folder(source, left_out))
+    return _read_data_folder(source, files, data, left_out)
+
+
+def _read_data_folder(
+    source: str, files: list[ListedFile], data: list[ListedFile], left_out: LeftOut
+) -> Iterator[Row]:
+    yield from _read_all(data, left_out)
+    # Images lie beside the rows that name them.
+    _leave_out([file for file in files if not is_image_name(file.name)], data, left_out)
+    try:
+        for below in islice(walk_files(source), 1, _FOLDERS):
+            for file in below:
+                if is_data(file.name):
+                    left_out.add(file.name, "in a folder below that of the data files")
+    except NightshiftError:
+        return  # a folder that may not be listed holds nothing that was promised
+
+
+def _read_all(files: list[ListedFile], left_out: LeftOut) -> Iterator[Row]:
+    for (folder, images), together in groupby(files, lambda f: (f.folder, is_image_name(f.name))):
         if images:
-            yield from contained(folder, _read_images(folder, list(together)))
+            yield from contained(folder, _read_images(folder, list(together), left_out))
         else:
             for file in together:
-                yield from contained(file.name, _read(file))
+                yield from contained(file.name, read_data(file, left_out))
 
 
-def _read_images(folder: str, files: list[ListedFile]) -> Iterator[Row]:
-    yield from image_rows(files, list_folder(folder), root=folder)
+def _read_images(folder: str, files: list[ListedFile], left_out: LeftOut) -> Iterator[Row]:
+    yield from image_rows(files, list_folder(folder), root=folder, left_out=left_out)
 
 
-def _is_data(name: str) -> bool:
-    plain = name.lower().removesuffix(".gz")
-    if plain.endswith((".parquet", ".pq", ".tar")):
-        return plain == name.lower()
-    return plain.endswith((".jsonl", ".ndjson", ".csv", ".tsv"))
-
-
-def _read(file: ListedFile) -> Iterator[Row]:
-    plain = file.name.lower().removesuffix(".gz")
-    if plain.endswith(".csv"):
-        return read_delimited(file, ",")
-    if plain.endswith(".tsv"):
-        return read_delimited(file, "\t")
-    if plain.endswith(".tar"):
-        return read_webdataset(file)
-    if plain.endswith((".parquet", ".pq")):
-        return read_parquet(file)
-    return read_jsonl(file)
+def _leave_out(files: list[ListedFile], known: list[ListedFile], left_out: LeftOut) -> None:
+    read = {file.address for file in known}
+    captioned = {stem_of(file.address) for file in known if is_image_name(file.name)}
+    for file in files:
+        is_caption = file.name.lower().endswith(".txt") and stem_of(file.address) in captioned
+        if file.address not in read and not is_caption:
+            left_out.add(file.name)

@@ -1,15 +1,16 @@
 """From a row's fields to an id, ordered parts and metadata, each checked."""
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from math import isfinite
 from typing import Any, Self
 
+from nightshift.producers.sources.inline import from_base64, inline_image
+from nightshift.producers.sources.metadata import MAX_TEXT_BYTES, checked, encoded
 from nightshift.producers.sources.rows import EmbeddedImage, RawRow
 from nightshift.schema.errors import ConfigurationError, InputError
 from nightshift.schema.records import ImagePart, TextPart
-from nightshift.stores.addresses import resolve_beside
+from nightshift.stores.addresses import MemberAddress, resolve_beside
 
 __all__ = [
     "MAX_ID_CHARS",
@@ -24,8 +25,13 @@ __all__ = [
 MAX_ID_CHARS = 1024
 #: Two ids make one key of an index in Postgres, which holds 2,700 bytes.
 _MAX_ID_BYTES = 1300
-MAX_TEXT_BYTES = 1_000_000
-_MAX_DEPTH = 32
+#: A row of more texts and images is an accident, and its images would be read for hours.
+_MAX_PARTS = 1000
+#: No system has longer paths; web addresses are shorter, too.
+_MAX_PATH_CHARS = 8192
+_WINDOWS = re.compile(r"[A-Za-z]:\\")
+_NO_PROTOCOL = re.compile(r"//[\w-]+(\.[\w-]+)*\.[a-z]{2,}/")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 RawPart = TextPart | ImagePart | EmbeddedImage
 
@@ -99,9 +105,11 @@ def draft_of(row: RawRow, names: FieldNames) -> Draft:
         parts, part_fields = _parts(row, names)
         if not parts:
             raise _nothing(row, names)
+        if len(parts) > _MAX_PARTS:
+            raise _too_many(len(parts))
         used = {names.id or "id", *part_fields}
         others = {name: value for name, value in row.fields.items() if name not in used}
-        return Draft(position=row.position, id=identity, parts=parts, metadata=_metadata(others))
+        return Draft(position=row.position, id=identity, parts=parts, metadata=encoded(others))
     except InputError as error:
         raise InputError(error.message, error.reason, identity) from error
 
@@ -115,7 +123,8 @@ def identity_of(value: object, default: str | None = None) -> str:
     if value is None or value == "":
         value = default
     if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)
+        # Python writes no number of over 4,300 digits.
+        value = str(value) if value.bit_length() < 8 * _MAX_ID_BYTES else "0" * _MAX_ID_BYTES * 2
     if value is None:
         raise InputError(
             "the row has no id; give it one, or name the field with --map id=FIELD", "missing_id"
@@ -124,7 +133,7 @@ def identity_of(value: object, default: str | None = None) -> str:
         raise InputError(f"the id is a {_kind(value)}; make it a string", "bad_id")
     if not value.strip():
         raise InputError("the id is blank; give the row one", "missing_id")
-    size = len(_checked(value, "the id"))
+    size = len(checked(value, "the id"))
     if len(value) > MAX_ID_CHARS or size > _MAX_ID_BYTES:
         raise InputError(
             f"the id has {len(value)} characters ({size} bytes), at most {MAX_ID_CHARS} "
@@ -142,26 +151,36 @@ def _parts(row: RawRow, names: FieldNames) -> tuple[tuple[RawPart, ...], tuple[s
         parts = tuple(_listed_part(part, row.folder) for part in listed)
         return parts, (names.parts or "parts",)
     images, texts = names.image or ("image",), names.text or ("text",)
-    parts = (
-        *(_image(value, row.folder) for value in _given(row, images) if value != ""),
-        *(_text(value) for value in _given(row, texts)),
-    )
-    return parts, (*images, *texts)
+    seen = tuple(_image(value, row.folder) for value in _given(row, images) if not _is_blank(value))
+    # A CSV has no null: beside an image, an empty cell is no text.
+    read = tuple(_text(value) for value in _given(row, texts) if not (seen and _is_blank(value)))
+    return (*seen, *read), (*images, *texts)
 
 
 def _given(row: RawRow, names: tuple[str, ...]) -> Iterator[Any]:
     for name in names:
         value = row.fields.get(name)
         if isinstance(value, list):
-            yield from value
-        elif value is not None:
+            yield from (inner for inner in value if not _is_null(inner))
+        elif not _is_null(value):
             yield value
+
+
+def _is_null(value: object) -> bool:
+    """Whether a value is none, as Parquet files may write it: a struct of nulls, too."""
+    if isinstance(value, dict):
+        return bool(value) and all(inner is None for inner in value.values())
+    return value is None
+
+
+def _is_blank(value: object) -> bool:
+    return isinstance(value, str) and not value.strip()
 
 
 def _listed_part(part: object, folder: str) -> RawPart:
     # Parquet gives every struct all its fields, the absent ones as null.
     given = (
-        {name: value for name, value in part.items() if value is not None}
+        {name: value for name, value in part.items() if not _is_null(value)}
         if isinstance(part, dict)
         else {}
     )
@@ -183,7 +202,7 @@ def _text(value: object) -> TextPart:
         )
     if not value.strip():
         raise InputError("the text is empty; write one, or make the field null", "empty_text")
-    size = len(_checked(value, "the text"))
+    size = len(checked(value, "the text"))
     if size > MAX_TEXT_BYTES:
         raise InputError(
             f"the text has {size:,} bytes, at most {MAX_TEXT_BYTES:,} are taken; shorten it",
@@ -194,73 +213,49 @@ def _text(value: object) -> TextPart:
 
 def _image(value: object, folder: str) -> ImagePart | EmbeddedImage:
     if isinstance(value, dict) and value.keys() <= {"bytes", "path"}:
-        value = value.get("bytes") or value.get("path")
+        data = value.get("bytes")
+        if isinstance(data, str) and data.strip():
+            # JSON has no bytes.
+            return inline_image(data) or from_base64(data)
+        value = value.get("path") or data if data in (None, "", b"") else data
     if isinstance(value, EmbeddedImage):
         return value
-    if isinstance(value, bytes):
-        return EmbeddedImage(data=value)
+    if isinstance(value, bytes | bytearray | memoryview):
+        return EmbeddedImage(data=bytes(value))
     if not isinstance(value, str) or not value.strip():
         raise InputError(
             f"the image is a {_kind(value)}; make it a path or URL, or name another field with "
             "--map image=FIELD",
             "image_not_path",
         )
-    _checked(value, "the image's path")
-    return ImagePart(uri=resolve_beside(folder, value))
+    checked(value, "the image's path")
+    return inline_image(value) or ImagePart(uri=_address(value, folder))
 
 
-def _metadata(fields: dict[str, Any]) -> str:
-    if not fields:
-        return "{}"
-    encoded = json.dumps(_clean(fields, _MAX_DEPTH), ensure_ascii=False)
-    if len(encoded) > MAX_TEXT_BYTES:
+def _address(path: str, folder: str) -> str:
+    if len(path) > _MAX_PATH_CHARS:
         raise InputError(
-            f"the other fields have {len(encoded):,} characters, at most {MAX_TEXT_BYTES:,} are "
-            "taken; leave some out",
-            "metadata_too_long",
+            f"the image is a text of {len(path):,} characters, which is no path, no URL, and no "
+            "base64 of an image; write one of these",
+            "image_not_path",
         )
-    return encoded
-
-
-def _clean(value: object, depth: int) -> Any:  # noqa: ANN401 - any JSON value
-    match value:
-        case str():
-            _checked(value, "the metadata")
-        case Mapping() | list() | tuple():
-            return _clean_nested(value, depth)
-        case float() if not isfinite(value):
-            return None
-        case bytes() | EmbeddedImage():
-            # Pictures and vectors; they have no place in JSON, nor a reader there.
-            return None
-        case None | bool() | int() | float():
-            pass
-        case _:
-            return _clean(str(value), depth)
-    return value
-
-
-def _clean_nested(value: Mapping[Any, Any] | Sequence[Any], depth: int) -> Any:  # noqa: ANN401
-    if depth == 0:
+    if _WINDOWS.match(path):
         raise InputError(
-            f"the metadata is nested over {_MAX_DEPTH} levels deep; flatten it", "metadata_too_deep"
+            f"{path} is a path of Windows; write it relative to the source, with /", "image_missing"
         )
-    if isinstance(value, Mapping):
-        return {_clean(str(name), depth): _clean(inner, depth - 1) for name, inner in value.items()}
-    return [_clean(inner, depth - 1) for inner in value]
-
-
-def _checked(value: str, what: str) -> bytes:
-    if "\x00" in value:
+    if _NO_PROTOCOL.match(path):
         raise InputError(
-            f"{what} holds a NUL character, which Postgres cannot store; remove it", "nul_character"
+            f"{path} is a URL without its protocol; write https:{path}", "image_missing"
         )
-    try:
-        return value.encode()
-    except UnicodeEncodeError as error:
+    address = resolve_beside(folder, _SCHEME.sub(lambda found: found[0].lower(), path))
+    if address.startswith("tar://") and MemberAddress.parse(address) is None:
         raise InputError(
-            f"{what} is not UTF-8 at character {error.start}; convert the source", "not_utf8"
-        ) from error
+            "the image's address names no place in a tar; write "
+            "tar://NAME?offset=BYTES&size=BYTES::TAR",
+            "image_missing",
+        )
+    checked(address, "the image's path")
+    return address
 
 
 def _nothing(row: RawRow, names: FieldNames) -> InputError:
@@ -271,6 +266,13 @@ def _nothing(row: RawRow, names: FieldNames) -> InputError:
         f"there is no field {' or '.join(sorted(sought))}, only {_list(row)}; name one with "
         "--map text=FIELD or --map image=FIELD",
         "missing_field",
+    )
+
+
+def _too_many(n_parts: int) -> InputError:
+    return InputError(
+        f"the row has {n_parts:,} texts and images, at most {_MAX_PARTS:,} are taken; split it",
+        "too_many_parts",
     )
 
 
@@ -285,6 +287,7 @@ _KINDS = {
     int: "number",
     float: "number",
     str: "blank",
+    list: "list",
     type(None): "null",
 }
 

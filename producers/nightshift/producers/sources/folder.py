@@ -1,57 +1,97 @@
-"""Folders of images, each with an optional caption in a `.txt` of the same stem beside it."""
+"""Folders of images, each with an optional caption in a `.txt` of the same stem beside it.
+
+In a folder with a `metadata.jsonl` or `.csv`, the images that its rows name by `file_name` are the
+items (the layout of Hugging Face's imagefolder), also where that folder lies below the source.
+"""
 
 from collections.abc import Iterable, Iterator
-from pathlib import PurePosixPath
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from itertools import chain
 
-from nightshift.producers.sources.rows import BadRow, RawRow, Row
+from nightshift.producers.sources.left_out import LeftOut
+from nightshift.producers.sources.readers import describes_images, read_data
+from nightshift.producers.sources.rows import BadRow, RawRow, Row, contained
+from nightshift.producers.sources.start import decoded_text
 from nightshift.schema.errors import InputError
-from nightshift.stores.addresses import stem_of
+from nightshift.stores.addresses import resolve_beside, stem_of
 from nightshift.stores.files import open_file
+from nightshift.stores.image_formats import is_image_name
 from nightshift.stores.listing import ListedFile, walk_files
 from nightshift.stores.roots import ImageRoots
 
-__all__ = ["image_rows", "is_image", "read_folder"]
+__all__ = ["described_rows", "image_rows", "read_folder"]
 
-_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 _CAPTION_BYTES = 2 * 2**20
 
 
-def is_image(name: str) -> bool:
-    """Whether a file is taken for an image, by its extension."""
-    return PurePosixPath(name).suffix.lower() in _SUFFIXES
-
-
-def read_folder(address: str) -> Iterator[Row]:
+def read_folder(address: str, left_out: LeftOut) -> Iterator[Row]:
     """Images of a folder and of the folders in it; the id is the path without its extension.
 
     Raises:
         InputError: `empty_source` where there is none.
     """
     empty = True
+    described: list[_Described] = []
     for files in walk_files(address):
-        for row in image_rows(files, files, root=address):
+        if not files:
+            continue
+        while described and not described[-1].covers(files[0]):
+            described.pop()
+        for file in files:
+            rows = described_rows(file, left_out)
+            if rows is not None:
+                described.append(_Described(file))
+                empty = False
+                yield from described[-1].rows(rows)
+                break
+        if described:
+            described[-1].leave_out(files, left_out)
+            continue
+        for row in image_rows(files, files, root=address, left_out=left_out):
             empty = False
             yield row
     if empty:
+        why = left_out.message()
         raise InputError(
-            f"{address} holds no image and no data file; name the folder or file itself",
+            f"{address} holds no image and no data file; name the folder or file itself"
+            + (f". {why}" if why else ""),
             "empty_source",
         )
 
 
+def described_rows(file: ListedFile, left_out: LeftOut) -> Iterator[Row] | None:
+    """The rows of a file that names the images of its folder; None of any other file."""
+    if not describes_images(file.name):
+        return None
+    rows = contained(file.name, read_data(file, left_out))
+    first = next(rows, None)
+    if first is None or (isinstance(first, RawRow) and "image" not in first.fields):
+        return None
+    return chain((first,), rows)
+
+
 def image_rows(
-    files: Iterable[ListedFile], beside: Iterable[ListedFile], *, root: str
+    files: Iterable[ListedFile],
+    beside: Iterable[ListedFile],
+    *,
+    root: str,
+    left_out: LeftOut,
 ) -> Iterator[Row]:
     """Rows of the images among `files`, with captions from `beside` that lie below `root`."""
     roots = ImageRoots([root])
-    captions = {stem_of(file.address): file for file in beside if file.name.endswith(".txt")}
+    captions = {stem_of(file.address): file for file in beside if _is_caption(file.name)}
+    used: set[str] = set()
+    others: list[ListedFile] = []
     for file in files:
-        if not is_image(file.name):
+        if not is_image_name(file.name):
+            others.append(file)
             continue
         caption = captions.get(stem_of(file.address))
         fields: dict[str, str] = {"image": file.address}
         try:
             if caption is not None:
+                used.add(caption.address)
                 fields["text"] = _read_caption(caption, roots)
         except InputError as error:
             yield BadRow(
@@ -64,12 +104,58 @@ def image_rows(
             yield RawRow(
                 position=file.name, fields=fields, folder=file.folder, default_id=stem_of(file.name)
             )
+    for file in others:
+        if file.address not in used:
+            left_out.add(file.name)
+
+
+@dataclass(slots=True)
+class _Described:
+    """A folder whose images a file names."""
+
+    file: ListedFile
+    #: Of the addresses that were named: one that is not is left out, and said to be.
+    _named: set[bytes] = field(default_factory=set)
+
+    def covers(self, other: ListedFile) -> bool:
+        """Whether a file lies in this folder or below it."""
+        return f"{other.folder}/".startswith(f"{self.file.folder}/")
+
+    def rows(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """The rows, with ids that begin with this folder's path."""
+        folder = self.file.name.rpartition("/")[0]
+        for row in rows:
+            image = row.fields.get("image") if isinstance(row, RawRow) else None
+            if isinstance(row, RawRow) and isinstance(image, str):
+                self._named.add(_digest(row.folder, image))
+                if folder and row.default_id:
+                    yield replace(row, default_id=f"{folder}/{row.default_id}")
+                    continue
+            yield row
+
+    def leave_out(self, files: Iterable[ListedFile], left_out: LeftOut) -> None:
+        """Count the files that no row names."""
+        for file in files:
+            if file.address == self.file.address:
+                continue
+            if _digest(file.folder, file.address.rpartition("/")[2]) not in self._named:
+                image = is_image_name(file.name)
+                left_out.add(file.name, "that no row of the metadata names" if image else "")
+
+
+def _digest(folder: str, path: str) -> bytes:
+    address = resolve_beside(folder, path)
+    return blake2b(address.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+
+
+def _is_caption(name: str) -> bool:
+    return name.lower().endswith(".txt")
 
 
 def _read_caption(file: ListedFile, roots: ImageRoots) -> str:
     try:
         with open_file(file.address, roots=roots) as raw:
-            return raw.read(_CAPTION_BYTES).decode().strip()
+            data = raw.read(_CAPTION_BYTES + 1)
     except InputError as error:
         if error.reason != "image_not_allowed":
             raise
@@ -77,7 +163,10 @@ def _read_caption(file: ListedFile, roots: ImageRoots) -> str:
             f"{file.name} is a link to a file outside the folder; put the caption itself there",
             "caption_not_allowed",
         ) from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file.name} is not UTF-8; convert it", "not_utf8") from error
     except OSError as error:
         raise InputError(f"{file.name} cannot be read: {error}", "caption_unreadable") from error
+    if len(data) > _CAPTION_BYTES:
+        raise InputError(
+            f"{file.name} has over {_CAPTION_BYTES >> 20} MiB; shorten it", "text_too_long"
+        )
+    return decoded_text(file.name, data)

@@ -1,24 +1,21 @@
 """JSON Lines: one object a line."""
 
 import json
+import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from nightshift.producers.sources.lines import MAX_LINE_BYTES, numbered_lines, opened
 from nightshift.producers.sources.rows import BadRow, RawRow, Row
 from nightshift.schema.errors import InputError
-from nightshift.stores.addresses import stem_of
 from nightshift.stores.listing import ListedFile
 
 __all__ = ["parse_object", "read_jsonl"]
 
 
 def read_jsonl(file: ListedFile) -> Iterator[Row]:
-    """Rows of a `.jsonl` file.
-
-    In an image folder's `metadata.jsonl`, `file_name` stands for `image`, and its stem for `id`.
-    """
-    describes_folder = file.name.rpartition("/")[2].startswith("metadata.jsonl")
+    """Rows of a `.jsonl` file."""
     with opened(file.address) as lines:
         for number, line in numbered_lines(lines):
             if line is not None and not line.strip():
@@ -30,10 +27,7 @@ def read_jsonl(file: ListedFile) -> Iterator[Row]:
                 message = f"{position}: {error.message}"
                 yield BadRow(position=position, reason=error.reason, message=message)
             else:
-                default_id = _name_image(fields) if describes_folder else None
-                yield RawRow(
-                    position=position, fields=fields, folder=file.folder, default_id=default_id
-                )
+                yield RawRow(position=position, fields=fields, folder=file.folder)
 
 
 def parse_object(line: bytes | None) -> dict[str, Any]:
@@ -46,8 +40,12 @@ def parse_object(line: bytes | None) -> dict[str, Any]:
         raise InputError(
             f"the line has over {MAX_LINE_BYTES >> 20} MiB; is a line end missing?", "line_too_long"
         )
+    if _n_values(line) > _MAX_VALUES:
+        raise InputError(
+            f"the line has over {_MAX_VALUES:,} values; leave some out", "line_too_long"
+        )
     try:
-        value = _DECODER.decode(line.decode())
+        value = _DECODER.decode(line.removeprefix(_BOM).decode())
     except UnicodeDecodeError as error:
         raise InputError(
             f"byte {error.start} of the line is not UTF-8; convert the file", "not_utf8"
@@ -59,7 +57,36 @@ def parse_object(line: bytes | None) -> dict[str, Any]:
             f"the line holds a {type(value).__name__}; write one object, {{…}}, a line",
             "malformed_line",
         )
+    if isinstance(value, _Repeated):
+        raise InputError(
+            f"the field {value.name[:200]!r} stands there twice; leave one", "malformed_line"
+        )
     return value
+
+
+class _Repeated(dict[str, Any]):
+    """An object with two fields of one name."""
+
+    name = ""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) == len(pairs):
+        return fields
+    repeated = _Repeated(fields)
+    ((repeated.name, _),) = Counter(name for name, _ in pairs).most_common(1)
+    return repeated
+
+
+def _n_values(line: bytes) -> int:
+    """No fewer values than a line has: they take far more memory than the line."""
+    signs = line.count(b",") + line.count(b"[") + line.count(b"{")
+    if signs <= _MAX_VALUES:
+        return signs
+    # Not those in texts.
+    plain = _STRING.sub(b"", line)
+    return plain.count(b",") + plain.count(b"[") + plain.count(b"{")
 
 
 def _reject(constant: str) -> NoReturn:
@@ -67,11 +94,7 @@ def _reject(constant: str) -> NoReturn:
     raise ValueError(msg)
 
 
-_DECODER = json.JSONDecoder(strict=False, parse_constant=_reject)
-
-
-def _name_image(fields: dict[str, Any]) -> str | None:
-    if "file_name" in fields and "image" not in fields:
-        fields["image"] = fields.pop("file_name")
-    image = fields.get("image")
-    return stem_of(image) if isinstance(image, str) and image.strip("./") else None
+_MAX_VALUES = 1_000_000
+_BOM = b"\xef\xbb\xbf"
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_DECODER = json.JSONDecoder(strict=False, parse_constant=_reject, object_pairs_hook=_object)

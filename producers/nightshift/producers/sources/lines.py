@@ -1,25 +1,40 @@
 """Lines of bytes from a file, however long one of them is."""
 
 import gzip
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, cast
 
+from nightshift.producers.sources.start import check_start
 from nightshift.stores.files import open_file
 
 __all__ = ["MAX_LINE_BYTES", "numbered_lines", "opened"]
 
-#: A line of more bytes than this is no row: a text may have 1 MB, six-fold when escaped.
-MAX_LINE_BYTES = 64 * 2**20
+#: A line of more bytes than this is no row: a text may have 1 MB, six-fold when escaped, and an
+#: image that stands in it as base64 24 MB.
+MAX_LINE_BYTES = 32 * 2**20
 
+_GZIP = b"\x1f\x8b"
+_HEAD_BYTES = 2**16
 _BOM = b"\xef\xbb\xbf"
 
 
 @contextmanager
 def opened(address: str) -> Iterator[BinaryIO]:
-    """A file's bytes, unpacked where its name ends in `.gz`."""
+    """A file's bytes, unpacked where they are of gzip or its name ends in `.gz`.
+
+    Raises:
+        InputError: As `check_start`.
+    """
     with open_file(address) as raw:
-        yield cast("BinaryIO", gzip.GzipFile(fileobj=raw)) if address.endswith(".gz") else raw
+        stream = io.BufferedReader(cast("io.RawIOBase", raw), _HEAD_BYTES)
+        if stream.peek(2)[:2] == _GZIP or address.lower().endswith(".gz"):
+            stream = io.BufferedReader(
+                cast("io.RawIOBase", gzip.GzipFile(fileobj=stream)), _HEAD_BYTES
+            )
+        check_start(address.rpartition("/")[2], stream.peek(_HEAD_BYTES))
+        yield cast("BinaryIO", stream)
 
 
 def numbered_lines(file: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
@@ -32,4 +47,5 @@ def numbered_lines(file: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
                 line = file.readline(MAX_LINE_BYTES)
             yield number, None
         else:
-            yield number, line.removeprefix(_BOM) if number == 1 else line
+            # Also where several files were joined, each with a mark of its own.
+            yield number, line.removeprefix(_BOM)

@@ -9,7 +9,12 @@ from typing import Any, TypeVar
 
 from pyarrow import ArrowException
 
-from nightshift.schema.errors import InputError, NotFoundError, ServiceUnavailableError
+from nightshift.schema.errors import (
+    InputError,
+    NightshiftError,
+    NotFoundError,
+    ServiceUnavailableError,
+)
 
 __all__ = ["BadRow", "EmbeddedImage", "RawRow", "Row", "contained"]
 
@@ -25,6 +30,10 @@ class RawRow:
     folder: str
     #: The id of a row that brings none: relative path or WebDataset key.
     default_id: str | None = None
+
+    def n_bytes(self) -> int:
+        """About how many bytes its texts and images hold in memory."""
+        return sum(map(_n_bytes, self.fields.values()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +60,21 @@ class EmbeddedImage:
 
 Row = RawRow | BadRow
 
+
+def _n_bytes(value: object) -> int:
+    match value:
+        case EmbeddedImage():
+            return len(value.data)
+        case str() | bytes():
+            return len(value)
+        case list():
+            return sum(map(_n_bytes, value))
+        case dict():
+            return sum(map(_n_bytes, value.values()))
+        case _:
+            return 0
+
+
 _Read = TypeVar("_Read")
 
 
@@ -69,13 +93,17 @@ def contained(name: str, rows: Iterable[_Read]) -> "Iterator[_Read | BadRow]":
         yield BadRow(position=name, reason=error.reason, message=error.message, ends_file=True)
     except (OSError, NotFoundError, ServiceUnavailableError) as error:
         yield _broken(name, "source_lost", error, "it went away or may not be read")
+    except NightshiftError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a hostile file finds any fault of any library
+        yield _broken(name, "source_malformed", error, "its reader cannot make sense of it")
 
 
 def _broken(name: str, reason: str, error: Exception, remedy: str) -> BadRow:
     return BadRow(
         position=name,
         reason=reason,
-        message=f"{name} cannot be read to its end ({error}): {remedy}. Rows before this one are "
-        "in; mend it and import again",
+        message=f"{name} cannot be read to its end ({error!s:.500}): {remedy}. Rows before this "
+        "one are in; mend it and import again",
         ends_file=True,
     )

@@ -6,33 +6,45 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Self
 
-from nightshift.producers.sources.folder import is_image
 from nightshift.producers.sources.jsonl import parse_object
+from nightshift.producers.sources.left_out import LeftOut
 from nightshift.producers.sources.rows import BadRow, EmbeddedImage, RawRow, Row
+from nightshift.producers.sources.start import decoded_text
 from nightshift.schema.errors import InputError
 from nightshift.stores.addresses import MemberAddress
-from nightshift.stores.files import open_file
+from nightshift.stores.files import MAX_MEMBER_BYTES, open_file
+from nightshift.stores.image_formats import is_image_name, looks_like_image
 from nightshift.stores.listing import ListedFile
 
 __all__ = ["read_webdataset"]
 
 _BUFFER_BYTES = 2**16
+#: Of a member that is a text or an object; a text of more than 1 MB is refused by name.
+_MAX_TEXT_BYTES = 2 * 2**20
+_MAX_JSON_BYTES = 16 * 2**20
+#: Of all members of a sample together.
+_MAX_SAMPLE_BYTES = MAX_MEMBER_BYTES
+#: So many tell an image.
+_HEAD_BYTES = 32
+#: Of a header that goes before a member's own: a long name, or notes.
+_MAX_HEADER_BYTES = 2**20
 
 
-def read_webdataset(file: ListedFile) -> Iterator[Row]:
+def read_webdataset(file: ListedFile, left_out: LeftOut) -> Iterator[Row]:
     """Samples of a tar, in one pass over its bytes.
 
-    Images become `image`, `.txt` becomes `text`, the fields of `.json` are the row's other fields;
-    files of other kinds are left out.
+    Images become `image`, whatever their names say; `.txt` becomes `text`, the fields of `.json`
+    are the row's other fields; files of other kinds are left out.
     """
     with (
         open_file(file.address) as raw,
         tarfile.open(fileobj=raw, mode="r|", bufsize=_BUFFER_BYTES, tarinfo=_Header) as tar,
     ):
-        for key, members in groupby(_members(tar, file.address), lambda member: member.key):
+        members = _members(tar, file, left_out)
+        for key, sample in groupby(members, lambda member: member.key):
             position = f"{file.name}:{key}"
             try:
-                fields = _fields(members)
+                fields = _fields(sample)
             except InputError as error:
                 message = f"{position}: {error.message}"
                 yield BadRow(position=position, reason=error.reason, message=message)
@@ -56,6 +68,12 @@ class _Header(tarfile.TarInfo):
         except tarfile.HeaderError as error:
             raise tarfile.ReadError(str(error)) from error
 
+    def _proc_member(self, tar: tarfile.TarFile) -> Self:
+        if not self.isreg() and self.size > _MAX_HEADER_BYTES:
+            msg = f"a header of {self.size:,} bytes"
+            raise tarfile.ReadError(msg)
+        return super()._proc_member(tar)  # type: ignore[misc, no-any-return]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Member:
@@ -63,24 +81,59 @@ class _Member:
     name: str
     data: bytes
     address: str
+    #: Why it has no data.
+    fault: InputError | None = None
 
 
-def _members(tar: tarfile.TarFile, archive: str) -> Iterator[_Member]:
+def _members(tar: tarfile.TarFile, file: ListedFile, left_out: LeftOut) -> Iterator[_Member]:
+    last, n_bytes = "", 0
     while (info := tar.next()) is not None:
         tar.members.clear()  # type: ignore[attr-defined] # it would remember every header
         folder, slash, base = info.name.removeprefix("./").rpartition("/")
-        stem, _, extension = base.partition(".")
-        wanted = is_image(base) or extension.lower().rpartition(".")[2] in {"txt", "json"}
-        if not (info.isreg() and stem and wanted):
+        stem = base.partition(".")[0]
+        if info.isdir() or not stem:
             continue
-        data = tar.extractfile(info)
-        assert data is not None
-        address = MemberAddress(
-            archive=archive, name=info.name, offset=info.offset_data, size=info.size
-        )
-        yield _Member(
-            key=f"{folder}{slash}{stem}", name=base, data=data.read(), address=str(address)
-        )
+        key = f"{folder}{slash}{stem}"
+        last, n_bytes = key, n_bytes if key == last else 0
+        member = _read(tar, info, key, file.address, _MAX_SAMPLE_BYTES - n_bytes)
+        if member is None:
+            kind = "" if info.isreg() else "that is a link or a device"
+            left_out.add(f"{file.name}:{info.name}", kind)
+        else:
+            n_bytes += len(member.data)
+            yield member
+
+
+def _read(
+    tar: tarfile.TarFile, info: tarfile.TarInfo, key: str, archive: str, room: int
+) -> _Member | None:
+    """A member of a kind that is read, or its fault; None for any other."""
+    name = info.name.rpartition("/")[2]
+    kind = name.lower().rpartition(".")[2]
+    stream = tar.extractfile(info) if info.isreg() and not info.issparse() else None
+    head = b"" if stream is None or kind in {"txt", "json"} else stream.read(_HEAD_BYTES)
+    is_image = is_image_name(name) or looks_like_image(head)
+    if not (is_image or kind in {"txt", "json"}) or not info.isreg():
+        return None
+    most = {"txt": _MAX_TEXT_BYTES, "json": _MAX_JSON_BYTES}.get(kind, MAX_MEMBER_BYTES)
+    fault, data = None, b""
+    if stream is None:
+        message = f"{name} is a sparse file; write the tar again without --sparse"
+        fault = InputError(message, "member_sparse")
+    elif info.size > most:
+        message = f"{name} has {info.size:,} bytes, at most {most:,} are taken; make it smaller"
+        reason = {"txt": "text_too_long", "json": "metadata_too_long"}.get(kind, "image_too_large")
+        fault = InputError(message, reason)
+    elif info.size > room:
+        message = f"its files have over {_MAX_SAMPLE_BYTES >> 20} MiB together; split it"
+        fault = InputError(message, "sample_too_large")
+    else:
+        data = head + stream.read()
+    address = MemberAddress(
+        archive=archive, name=info.name, offset=info.offset_data, size=info.size
+    )
+    called = name if is_image_name(name) or not is_image else f"{name}.png"
+    return _Member(key=key, name=called, data=data, address=str(address), fault=fault)
 
 
 def _fields(members: Iterable[_Member]) -> dict[str, Any]:
@@ -89,21 +142,16 @@ def _fields(members: Iterable[_Member]) -> dict[str, Any]:
     texts: list[str] = []
     # All are consumed before one is judged: the tar is a stream, and the next sample follows.
     for member in list(members):
-        if is_image(member.name):
+        if member.fault is not None:
+            raise member.fault
+        if is_image_name(member.name):
             images.append(EmbeddedImage(data=member.data, address=member.address))
         elif member.name.lower().endswith("json"):
             fields |= parse_object(member.data)
         else:
-            texts.append(_decode(member))
+            texts.append(decoded_text(member.name, member.data))
     if images:
         fields["image"] = images
     if texts:
         fields["text"] = texts
     return fields
-
-
-def _decode(member: _Member) -> str:
-    try:
-        return member.data.decode().strip()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{member.name} is not UTF-8; convert it", "not_utf8") from error

@@ -1,0 +1,73 @@
+"""What a source holds and nobody reads: counted and named, so that it is not missed by chance."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+__all__ = ["LeftOut"]
+
+_NAMES = 3
+_KINDS = 12
+#: Files that lie beside data and are none.
+_SIDE_STEMS = ("readme", "license", "licence", "notice", "changelog", "citation", "_success")
+_SIDE_NAMES = frozenset({
+    "thumbs.db", "desktop.ini", "dataset_info.json", "dataset_infos.json", "dataset_dict.json",
+    "state.json", "sha256sums", "sha1sums", "md5sums", "checksums.txt",
+})  # fmt: skip
+_SIDE_SUFFIXES = frozenset({".md5", ".sha1", ".sha256", ".crc", ".idx", ".lock"})
+
+
+@dataclass(slots=True)
+class LeftOut:
+    """Files, or members of tars, that no reader took; a few of them by name."""
+
+    count: int = 0
+    #: Extension → how many.
+    kinds: Counter[str] = field(default_factory=Counter)
+    _names: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, name: str, kind: str = "") -> None:
+        """Count a file, but not what lies beside data everywhere and hidden names.
+
+        Args:
+            name: Relative to the source.
+            kind: What it is; its extension if nothing is given.
+        """
+        path = PurePosixPath(name.lower())
+        if (
+            path.name.startswith((".", *_SIDE_STEMS))
+            or path.name in _SIDE_NAMES
+            or path.suffix in _SIDE_SUFFIXES
+            or "__macosx" in path.parts
+        ):
+            return
+        kind = kind or _printable(path.suffix)[:20] or "without an extension"
+        if kind not in self.kinds and len(self.kinds) >= _KINDS:
+            kind = "of other kinds"
+        self.count += 1
+        self.kinds[kind] += 1
+        names = self._names.setdefault(kind, [])
+        if len(names) < _NAMES:
+            names.append(_printable(name)[:200])
+
+    @property
+    def names(self) -> list[str]:
+        """Some of them, of every kind."""
+        return [name for names in self._names.values() for name in names]
+
+    def message(self) -> str:
+        """What was left out, for people; empty where nothing was."""
+        if not self.count:
+            return ""
+        kinds = "; ".join(
+            f"{n:,} {kind} ({', '.join(self._names[kind])}{', …' if n > _NAMES else ''})"
+            for kind, n in self.kinds.most_common()
+        )
+        what = "1 file was" if self.count == 1 else f"{self.count:,} files were"
+        return f"{what} left out: {kinds}"
+
+
+def _printable(name: str) -> str:
+    return "".join(
+        sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in name
+    )

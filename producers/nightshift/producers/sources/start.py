@@ -1,0 +1,136 @@
+"""What a file of lines begins with: enough to say what it is where it is no UTF-8 text."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from nightshift.schema.errors import InputError
+
+__all__ = ["check_columns", "check_header", "check_start", "decoded_text"]
+
+_PACKED = {
+    b"PK\x03\x04": ("a zip or a spreadsheet", "unpack it, or save the sheet as CSV"),
+    b"\xd0\xcf\x11\xe0": ("a spreadsheet", "save the sheet as CSV"),
+    b"BZh": ("packed with bzip2", "unpack it: `bunzip2`"),
+    b"\xfd7zXZ": ("packed with xz", "unpack it: `unxz`"),
+    b"\x28\xb5\x2f\xfd": ("packed with zstd", "unpack it: `unzstd`"),
+    b"PAR1": ("Parquet", "give it a name that ends in .parquet"),
+    b"ARROW1": ("an Arrow file", "write it as Parquet"),
+}
+# The longer ones first: UTF-32 begins as UTF-16 does.
+_ENCODINGS = {
+    b"\xff\xfe\x00\x00": "UTF-32LE",
+    b"\x00\x00\xfe\xff": "UTF-32BE",
+    b"\xff\xfe": "UTF-16LE",
+    b"\xfe\xff": "UTF-16BE",
+}
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas"}
+
+
+def check_start(name: str, head: bytes) -> None:
+    """Refuse a file that is not lines of UTF-8.
+
+    Args:
+        name: For the message.
+        head: Its first bytes, some thousands where there are so many.
+
+    Raises:
+        InputError: `not_utf8`, `malformed_line` (its lines end with CR) or `source_malformed`.
+    """
+    for beginning, (what, remedy) in _PACKED.items():
+        if head.startswith(beginning):
+            raise InputError(f"{name} is {what}; {remedy}", "source_malformed")
+    encoding = _encoding(head)
+    if encoding is not None:
+        raise _not_utf8(name, encoding)
+    if _ends_lines_with_cr(head):
+        raise InputError(
+            f"{name} ends its lines with CR, as old Macs did; convert it: "
+            "`tr '\\r' '\\n' < OLD > NEW`",
+            "malformed_line",
+        )
+
+
+def decoded_text(name: str, data: bytes) -> str:
+    """A caption's bytes, without a mark at its start or blanks around it.
+
+    Raises:
+        InputError: `not_utf8`.
+    """
+    try:
+        if (encoding := _encoding(data)) is None:
+            return data.decode("utf-8-sig").strip()
+    except UnicodeDecodeError:
+        encoding = "WINDOWS-1252"
+    raise _not_utf8(name, encoding)
+
+
+def check_header(name: str, header: list[str], delimiter: str) -> None:
+    """Refuse the first line of a file where it names no columns that rows could have.
+
+    Raises:
+        InputError: `not_utf8`, or `malformed_header` where two columns have one name or the
+            separator is another.
+    """
+    for column in header:
+        try:
+            column.encode()
+        except UnicodeEncodeError as error:
+            raise _not_utf8(f"the first line of {name}", "WINDOWS-1252") from error
+    if len(header) == 1:
+        for separator, called in _SEPARATORS.items():
+            if separator != delimiter and separator in header[0]:
+                raise InputError(
+                    f"{name} has the single column {header[0][:200]!r}, so {called} probably "
+                    f"separate its fields; write {_SEPARATORS[delimiter]} instead"
+                    + (", or call it .tsv" if separator == "\t" else "")
+                    + (", or call it .csv" if separator == "," else ""),
+                    "malformed_header",
+                )
+    check_columns(name, header)
+
+
+def check_columns(name: str, columns: Sequence[str]) -> None:
+    """Refuse two columns of one name: one of them would be lost.
+
+    Raises:
+        InputError: `malformed_header`.
+    """
+    counts = Counter(columns)
+    if len(counts) < len(columns):
+        (twice, _), *_ = counts.most_common(1)
+        raise InputError(
+            f"{name} has two columns {twice[:200]!r}; rename one of them", "malformed_header"
+        )
+
+
+def _not_utf8(name: str, encoding: str) -> InputError:
+    is_sure = encoding != "WINDOWS-1252"
+    what = f"is {encoding}" if is_sure else "is not UTF-8"
+    command = f"`iconv -f {encoding} -t UTF-8 OLD > NEW`"
+    return InputError(
+        f"{name} {what}; convert it{':' if is_sure else ', for example'} {command}", "not_utf8"
+    )
+
+
+def _encoding(head: bytes) -> str | None:
+    for mark, encoding in _ENCODINGS.items():
+        if head.startswith(mark):
+            return encoding
+    # Without a mark: of every letter of a Western text, all bytes but one are zero.
+    places = [head[place::4].count(0) * 8 > len(head) for place in range(4)]
+    known = {
+        (False, True, False, True): "UTF-16LE",
+        (True, False, True, False): "UTF-16BE",
+        (False, True, True, True): "UTF-32LE",
+        (True, True, True, False): "UTF-32BE",
+    }
+    return known.get((places[0], places[1], places[2], places[3])) if len(head) >= 8 else None
+
+
+def _ends_lines_with_cr(head: bytes) -> bool:
+    first, sign, rest = head.partition(b"\r")
+    if not sign or not rest or b"\n" in head:
+        return False
+    if first.lstrip(b"\xef\xbb\xbf \t").startswith(b"{"):
+        return first.rstrip().endswith(b"}")
+    return first.count(b'"') % 2 == 0
