@@ -200,16 +200,15 @@ def test_each_bad_row_is_recorded_and_the_rest_goes_through(database, tmp_path):
 
     summary = import_catalog(database, "shop", str(source))
 
-    assert counts(summary) == (2, 9, 0)
-    assert stored_counts(database, summary.import_id) == (2, 9, 0)
-    assert set(items(database)) == {"good", "wrong extension"}
+    assert counts(summary) == (3, 8, 0)
+    assert stored_counts(database, summary.import_id) == (3, 8, 0)
+    assert set(items(database)) == {"good", "caption", "wrong extension"}
     assert failures(database, summary.import_id) == {
         ("item", "cut"): "image_unreadable",
         ("item", "zero"): "image_unreadable",
         ("item", "text"): "image_unreadable",
         ("item", "folder"): "image_unreadable",
         ("item", "missing"): "image_missing",
-        ("item", "caption"): "empty_text",
         ("item", "good"): "duplicate_id",
         ("line", "t.jsonl:9"): "malformed_line",
         ("line", "t.jsonl:10"): "missing_id",

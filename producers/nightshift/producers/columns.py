@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nightshift.producers.sources.folder import is_image
+from nightshift.stores.image_formats import is_image_name
 
 __all__ = ["SeenColumns"]
 
@@ -43,7 +43,7 @@ class SeenColumns:
 
 def _may_be_image(value: object) -> bool:
     if isinstance(value, str):
-        return len(value) < 2000 and is_image(value.partition("?")[0])
+        return len(value) < 2000 and is_image_name(value.partition("?")[0])
     if isinstance(value, Mapping):
         return value.keys() <= {"bytes", "path"}
     return isinstance(value, bytes)

@@ -108,7 +108,7 @@ class _Records:
                 yield from self._misread(error)
                 continue
             while self._lines.too_long:
-                message = f"the line has over {MAX_LINE_BYTES >> 20} MiB"
+                message = f"the line has over {MAX_LINE_BYTES >> 20} MiB or {_MAX_FIELDS:,} fields"
                 yield self._lines.too_long.pop(), InputError(message, "line_too_long")
             if values is None:
                 return
