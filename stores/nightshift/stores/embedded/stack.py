@@ -11,10 +11,18 @@ from pathlib import Path
 from typing import Literal
 
 from nightshift.migrations import upgrade
-from nightshift.schema.errors import ConfigurationError, NotFoundError, ServiceUnavailableError
+from nightshift.schema.errors import (
+    ConfigurationError,
+    ConflictError,
+    NotFoundError,
+    ServiceUnavailableError,
+)
+from nightshift.stores.database import Database
 from nightshift.stores.embedded import process
+from nightshift.stores.embedded.home import adopt, make_private
 from nightshift.stores.embedded.postgres import Postgres
 from nightshift.stores.embedded.process import Launch, ProcessRecord
+from nightshift.stores.embedded.relocation import rewrite_addresses
 from nightshift.stores.embedded.service import MilvusLite, Redis, Service
 from nightshift.stores.embedded.state import (
     HOST,
@@ -62,17 +70,27 @@ class Stack:
 
         Raises:
             ServiceUnavailableError: When a service does not come up; carries the end of its log.
-            ConflictError: When another `up` or `down` holds the directory.
+            ConflictError: When another `up` or `down` holds the directory, or it is a copy that was
+                made while services ran.
         """
-        self._make_directories()
+        make_private(self.data_dir)
         with exclusive(self.data_dir):
             state = StackState.load(self.data_dir) or StackState()
+            if state.restoring:
+                raise ConflictError(
+                    f"a restore into {self.data_dir} was interrupted: delete the directory and "
+                    "restore again"
+                )
+            if adopt(self.data_dir, state):
+                self._stop_all()
+            state.save(self.data_dir)
             for service in _services(self.data_dir, state):
                 if service.name in services:
                     self._ensure_service(service, state)
             urls = state.urls()
             if "postgres" in services:
                 upgrade(urls.database_url)
+                self._correct_addresses(state)
             if dispatcher:
                 self._ensure_program("dispatcher", urls)
             if workers:
@@ -92,15 +110,7 @@ class Stack:
         if StackState.load(self.data_dir) is None:
             return ()
         with exclusive(self.data_dir):
-            running = [part.name for part in self.status().parts if part.pid is not None]
-            programs = [name for name in running if name not in SERVICES]
-            with ThreadPoolExecutor(max(1, len(programs))) as pool:
-                list(pool.map(lambda name: self._stop(name, grace_s), programs))
-            for name in reversed(SERVICES):
-                self._stop(name)
-            for record in self._run_dir.glob("*.json"):
-                record.unlink()
-        return tuple(running)
+            return self._stop_all(grace_s)
 
     def status(self) -> StackStatus:
         """What runs, at this moment; starts and changes nothing."""
@@ -125,7 +135,7 @@ class Stack:
 
     def is_running(self, name: str) -> bool:
         """Whether the part's process lives."""
-        record = process.read_record(self._record(name))
+        record = self._known(name)
         return record is not None and process.is_alive(record)
 
     def kill(self, name: str) -> None:
@@ -134,7 +144,7 @@ class Stack:
         Raises:
             NotFoundError: When it does not run.
         """
-        record = process.read_record(self._record(name))
+        record = self._known(name)
         if record is None or not process.is_alive(record):
             raise NotFoundError(f"{name} of {self.data_dir} is not running: see nightshift status")
         process.stop(record, signal.SIGKILL, 10.0)
@@ -200,14 +210,35 @@ class Stack:
         names = (path.stem for path in self._run_dir.glob("worker-*.json"))
         return sorted(int(name.removeprefix("worker-")) for name in names)
 
-    def _make_directories(self) -> None:
-        # Root's Postgres runs as another user, who must be able to pass through.
-        self.data_dir.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
-        for directory in (self._run_dir, self.data_dir / "logs"):
-            directory.mkdir(mode=0o700, exist_ok=True)
+    def _known(self, name: str) -> ProcessRecord | None:
+        """The record of a part that this directory started, whether it runs still or has ended."""
+        record = process.read_record(self._record(name))
+        if record is None or name not in SERVICES or not process.is_alive(record):
+            return record
+        # The folder may be a copy that got the inode of the deleted original.
+        return record if process.works_in(record, self.data_dir / name) else None
+
+    def _stop_all(self, grace_s: float = 30.0) -> tuple[str, ...]:
+        running = [part.name for part in self.status().parts if part.pid is not None]
+        programs = [name for name in running if name not in SERVICES]
+        with ThreadPoolExecutor(max(1, len(programs))) as pool:
+            list(pool.map(lambda name: self._stop(name, grace_s), programs))
+        for name in reversed(SERVICES):
+            self._stop(name)
+        for record in self._run_dir.glob("*.json"):
+            record.unlink()
+        return tuple(running)
+
+    def _correct_addresses(self, state: StackState) -> None:
+        """After a move: let the database name blobs and tokens where they are now."""
+        if state.moved_from is not None:
+            with Database(state.urls().database_url) as database, database.begin() as connection:
+                rewrite_addresses(connection, Path(state.moved_from), self.data_dir)
+            state.moved_from = None
+            state.save(self.data_dir)
 
     def _ensure_service(self, service: Service, state: StackState) -> None:
-        record = process.read_record(self._record(service.name))
+        record = self._known(service.name)
         if record is not None and process.is_alive(record) and self._await(service, record):
             return
         for _ in range(3):
@@ -245,7 +276,7 @@ class Stack:
 
     def _ensure_program(self, name: str, urls: ServiceUrls) -> None:
         launch = self._program(name.partition("-")[0], urls)
-        record = process.read_record(self._record(name))
+        record = self._known(name)
         if record is not None and process.is_alive(record):
             if record.digest == launch.digest:
                 return
@@ -267,7 +298,7 @@ class Stack:
         )
 
     def _stop(self, name: str, grace_s: float = 30.0) -> None:
-        record = process.read_record(self._record(name))
+        record = self._known(name)
         if record is None:
             return
         service = _SERVICE_TYPES.get(name)
@@ -290,7 +321,7 @@ class Stack:
     def _part_status(
         self, name: str, address: str = "", alive: Literal["running", "silent"] = "running"
     ) -> PartStatus:
-        record = process.read_record(self._record(name))
+        record = self._known(name)
         log = self._log(name)
         if record is None:
             return PartStatus(name=name, state="stopped", address=address, log=log)

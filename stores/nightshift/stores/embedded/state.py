@@ -1,4 +1,4 @@
-"""What a data directory remembers: ports, passwords, where Postgres lives; and its lock."""
+"""What a data directory remembers: ports, passwords, where it lies; and its lock."""
 
 import fcntl
 import os
@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nightshift.schema.errors import ConfigurationError, ConflictError
 
 __all__ = [
     "HOST",
     "SERVICES",
+    "Home",
     "ServiceUrls",
     "StackState",
     "exclusive",
@@ -44,17 +45,46 @@ class ServiceUrls:
     milvus_token: str = field(repr=False, default="")
 
 
+class Home(BaseModel):
+    """Tells a data directory from a copy of it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    path: str
+    device: int
+    inode: int
+
+    @classmethod
+    def of(cls, data_dir: Path) -> Self:
+        """The directory as it is now."""
+        found = data_dir.stat()
+        return cls(path=str(data_dir), device=found.st_dev, inode=found.st_ino)
+
+    def is_same(self, other: Self) -> bool:
+        """Whether both are one directory, renamed or not.
+
+        A device may get another number when the machine starts, so an equal path will do as well.
+        """
+        return self.inode == other.inode and (
+            self.device == other.device or self.path == other.path
+        )
+
+
 class StackState(BaseModel):
     """`stack.json`: made once for a data directory, changed only under its lock."""
 
-    #: Names what must lie outside the data directory.
-    id: str = Field(default_factory=lambda: secrets.token_hex(4))
     postgres_password: str = Field(default_factory=lambda: secrets.token_hex(24), repr=False)
     redis_password: str = Field(default_factory=lambda: secrets.token_hex(24), repr=False)
     milvus_token: str = Field(default_factory=lambda: secrets.token_hex(24), repr=False)
-    #: Parent of the Postgres cluster; None before the first start.
-    postgres_home: Path | None = None
     ports: dict[str, int] = {}
+    #: The directory that this state belongs to; None before the first start.
+    home: Home | None = None
+    #: Where the directory was when addresses in the database were last right, if not here.
+    moved_from: str | None = None
+    #: What a restore is filling, or was when it was interrupted.
+    restoring: bool = False
+    #: Earlier versions: parent of the Postgres cluster, which root kept outside.
+    postgres_home: Path | None = None
 
     @classmethod
     def load(cls, data_dir: Path) -> Self | None:
@@ -120,7 +150,10 @@ def exclusive(data_dir: Path, timeout_s: float = 300.0) -> Iterator[None]:
     Raises:
         ConflictError: When another `up` or `down` held it all the while.
     """
-    with (data_dir / "lock").open("a") as lock:
+    # Readable by its owner only: whoever may open it could hold it.
+    descriptor = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "r+") as lock:
+        os.fchmod(descriptor, 0o600)
         deadline = time.monotonic() + timeout_s
         while True:
             try:
