@@ -115,6 +115,24 @@ def test_a_wrong_password_is_refused(healthy: Stack):
         client.ping()
 
 
+def test_redis_answers_nothing_without_its_password(healthy: Stack):
+    port = make_url(healthy.urls().redis_url).port
+    with redis.Redis(port=port or 0, retry=Retry(NoBackoff(), 0)) as client:
+        for command in ("PING", "INFO", "KEYS *", "CLIENT LIST", "CONFIG GET *", "SET a b",
+                        "EVAL return(1) 0", "SUBSCRIBE a", "SHUTDOWN"):  # fmt: skip
+            with pytest.raises(redis.RedisError, match="Authentication required"):
+                client.execute_command(*command.split())
+
+
+def test_postgres_asks_for_the_password_on_every_way_in(healthy: Stack):
+    rules = sql(
+        healthy, "SELECT type, address, auth_method FROM pg_hba_file_rules WHERE error IS NULL"
+    )
+    assert {method for _, _, method in rules} == {"scram-sha-256"}
+    assert {address for _, address, _ in rules} <= {None, "127.0.0.1", "::1"}
+    assert sql(healthy, "SHOW unix_socket_directories") == [("",)]
+
+
 def test_postgres_and_redis_are_set_up_to_lose_nothing(healthy: Stack):
     assert sql(healthy, "SHOW synchronous_commit") == [("on",)]
     assert sql(healthy, "SHOW max_connections") == [("200",)]

@@ -19,6 +19,8 @@ COMMANDS = {
     "up": "nightshift.cli.stack:up",
     "down": "nightshift.cli.stack:down",
     "status": "nightshift.cli.stack:status",
+    "backup": "nightshift.cli.backup:backup",
+    "restore": "nightshift.cli.backup:restore",
     "catalog": "nightshift.cli.catalog:catalog",
     "index": "nightshift.cli.index:index",
     "tokens": "nightshift.cli.tokens:tokens",

@@ -17,7 +17,7 @@ from nightshift.schema.errors import (
     ServiceUnavailableError,
 )
 
-__all__ = ["current_revision", "head_revision", "require_current", "upgrade"]
+__all__ = ["current_revision", "head_revision", "knows_revision", "require_current", "upgrade"]
 
 
 def upgrade(database_url: str, revision: str = "head") -> None:
@@ -48,6 +48,12 @@ def head_revision() -> str:
     head = ScriptDirectory.from_config(_config("")).get_current_head()
     assert head is not None
     return head
+
+
+def knows_revision(revision: str) -> bool:
+    """Whether this program can bring a database of that revision up to date."""
+    script = ScriptDirectory.from_config(_config(""))
+    return revision in {known.revision for known in script.walk_revisions()}
 
 
 def current_revision(connection: Connection) -> str | None:

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path, PurePosixPath
-from typing import IO, Literal
+from stat import S_ISREG
+from typing import IO, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 
 from nightshift.schema.errors import InputError, NotFoundError
 from nightshift.stores.embedded.state import write_private
@@ -46,6 +47,7 @@ class VectorFile(BaseModel):
 
     path: str
     collection: str
+    aliases: list[str]
     dim: int
     index_type: str
     metric: Literal["COSINE", "IP"]
@@ -69,6 +71,12 @@ class Manifest(BaseModel):
     data_dir: str
     vectors: list[VectorFile]
     files: list[BackupFile]
+
+    @model_validator(mode="after")
+    def _lists_all_it_names(self) -> Self:
+        if not {vectors.path for vectors in self.vectors} <= {file.path for file in self.files}:
+            raise ValueError("it names vectors that it does not list")
+        return self
 
     @property
     def n_bytes(self) -> int:
@@ -107,7 +115,7 @@ class Manifest(BaseModel):
 
 
 def checked_files(directory: Path, manifest: Manifest) -> None:
-    """Read every file of a backup and compare it with its checksum.
+    """Read every file of a backup and compare it with its checksum; links are not followed.
 
     Raises:
         InputError: Names the first file that is missing or differs.
@@ -116,8 +124,8 @@ def checked_files(directory: Path, manifest: Manifest) -> None:
         path = directory / file.path
         digest, n_bytes = hashlib.sha256(), 0
         try:
-            if path.is_symlink():
-                raise OSError("it is a link")  # noqa: TRY301 - one message for all of them
+            if not S_ISREG(path.lstat().st_mode):
+                raise OSError("it is no file")  # noqa: TRY301 - one message for all of them
             with path.open("rb") as stream:
                 while chunk := stream.read(_CHUNK):
                     digest.update(chunk)
@@ -139,7 +147,8 @@ def checked_files(directory: Path, manifest: Manifest) -> None:
 def new_file(directory: Path, path: str) -> Iterator[tuple[IO[bytes], list[BackupFile]]]:
     """Write one file of a backup; its entry is in the list when the block has ended."""
     target = directory / path
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for folder in reversed(PurePosixPath(path).parents):
+        (directory / folder).mkdir(mode=0o700, exist_ok=True)
     entry: list[BackupFile] = []
     with open(target, "xb", opener=_private) as stream:
         yield stream, entry

@@ -5,8 +5,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -132,6 +133,36 @@ class Stack:
         if state is None:
             raise ConfigurationError(f"there is no stack in {self.data_dir}: run `nightshift up`")
         return state.urls()
+
+    @contextmanager
+    def restoring(self) -> Iterator[ServiceUrls]:
+        """Postgres and Milvus of a new data directory, to be filled and then stopped.
+
+        Until the block has ended without an error, `up` refuses the directory.
+
+        Raises:
+            ConflictError: When there is something in the directory.
+            ServiceUnavailableError: As `up`.
+        """
+        if self.data_dir.exists() and any(self.data_dir.iterdir()):
+            raise ConflictError(
+                f"{self.data_dir} is not empty: name another directory with --data-dir, or stop "
+                "the stack there (`nightshift down`) and move it away"
+            )
+        make_private(self.data_dir)
+        with exclusive(self.data_dir):
+            state = StackState(restoring=True)
+            adopt(self.data_dir, state)
+            state.save(self.data_dir)
+            try:
+                for service in _services(self.data_dir, state):
+                    if service.name != "redis":
+                        self._ensure_service(service, state)
+                yield state.urls()
+            finally:
+                self._stop_all()
+            state.restoring = False
+            state.save(self.data_dir)
 
     def is_running(self, name: str) -> bool:
         """Whether the part's process lives."""

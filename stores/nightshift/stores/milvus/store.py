@@ -18,6 +18,7 @@ from nightshift.schema.errors import (
     ServiceUnavailableError,
 )
 from nightshift.stores.milvus.collections import (
+    VECTOR,
     Metric,
     Shape,
     create_collection,
@@ -135,6 +136,14 @@ class VectorStore(AbstractContextManager["VectorStore"]):
         """The aliases that name a collection."""
         return list(self._run(MilvusClient.list_aliases, collection)["aliases"])
 
+    def shape(self, collection: str) -> Shape:
+        """What a collection was made as.
+
+        Raises:
+            ConflictError: When another program made it.
+        """
+        return self._shape(collection)
+
     def set_alias(self, alias: str, collection: str) -> None:
         """Let `alias` name `collection`, whatever it named before."""
         try:
@@ -231,10 +240,17 @@ class VectorStore(AbstractContextManager["VectorStore"]):
             collection: Its name.
             batch_size: About so many keys come in a batch.
         """
-        [total] = self._query(collection, "", "count(*)")
-        for expression in key_ranges(-(-int(total["count(*)"]) // batch_size)):
-            if keys := [row["key"] for row in self._query(collection, expression, "key")]:
-                yield keys
+        for rows in self._pages(collection, batch_size, "key"):
+            yield [row["key"] for row in rows]
+
+    def rows(
+        self, collection: str, batch_size: int = 2048
+    ) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
+        """All keys, each once, with their vectors; in batches as `keys`."""
+        for page in self._pages(collection, batch_size, "key", VECTOR):
+            # Between a crash and the next flush a row may come twice.
+            rows = {row["key"]: row[VECTOR] for row in page}
+            yield list(rows), np.asarray(list(rows.values()), dtype=np.float32)
 
     def delete(self, collection: str, keys: Sequence[str]) -> None:
         """Remove rows; harmless where they are not there."""
@@ -280,12 +296,18 @@ class VectorStore(AbstractContextManager["VectorStore"]):
                 "milvus",
             ) from error
 
-    def _query(self, collection: str, expression: str, field: str) -> list[Any]:
+    def _pages(self, collection: str, batch_size: int, *fields: str) -> Iterator[list[Any]]:
+        [total] = self._query(collection, "", "count(*)")
+        for expression in key_ranges(-(-int(total["count(*)"]) // batch_size)):
+            if rows := self._query(collection, expression, *fields):
+                yield rows
+
+    def _query(self, collection: str, expression: str, *fields: str) -> list[Any]:
         rows = self._when_loaded(
             MilvusClient.query,
             collection,
             filter=expression,
-            output_fields=[field],
+            output_fields=list(fields),
             consistency_level="Strong",
             timeout=_CALL_S,
         )

@@ -1,0 +1,92 @@
+"""`nightshift backup` and `nightshift restore`: copies of an embedded stack that can be trusted."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from nightshift.cli.options import data_dir_option, json_option, read_settings
+from nightshift.schema.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from nightshift.schema.settings import Settings
+    from nightshift.stores.embedded.manifest import Manifest
+
+__all__ = ["backup", "restore"]
+
+
+@click.command(short_help="Back up the running stack.")
+@click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
+@data_dir_option
+@json_option
+def backup(directory: Path, data_dir: Path | None, as_json: bool) -> None:
+    """Write a backup of the running embedded stack to DIRECTORY, which must be empty.
+
+    It holds the database, the vectors, blobs/, tokens/ and the demo's files, with a checksum of
+    each, and no password. Runs go on meanwhile. Images, models and token stores outside the data
+    directory are not part of it. An interrupted backup has no manifest.json, and is not restored.
+
+    \b
+    Examples:
+      nightshift backup /backups/monday
+      nightshift backup /backups/monday --data-dir ./night
+    """
+    from nightshift.stores.embedded import Stack
+    from nightshift.stores.embedded.backup import back_up
+
+    settings = read_settings(data_dir)
+    _require_embedded(settings)
+    manifest = back_up(Stack(settings.data_dir), directory, _say)
+    _report(manifest, f"backed up to {directory}", as_json=as_json)
+
+
+@click.command(short_help="Make a stack from a backup.")
+@click.argument("directory", type=click.Path(file_okay=False, exists=True, path_type=Path))
+@data_dir_option
+@json_option
+def restore(directory: Path, data_dir: Path | None, as_json: bool) -> None:
+    """Make a data directory from the backup in DIRECTORY; start it with `nightshift up`.
+
+    Every file is compared with its checksum first. The data directory must be empty or not there
+    yet. The new stack has ports and passwords of its own.
+
+    \b
+    Examples:
+      nightshift restore /backups/monday
+      nightshift restore /backups/monday --data-dir ./night
+    """
+    from nightshift.stores.embedded.backup import restore as restore_backup
+
+    settings = read_settings(data_dir)
+    manifest = restore_backup(directory, settings.data_dir, _say)
+    _report(
+        manifest, f"restored into {settings.data_dir}; start it: nightshift up", as_json=as_json
+    )
+
+
+def _require_embedded(settings: "Settings") -> None:
+    for service in ("database_url", "milvus_uri"):
+        if getattr(settings, service):
+            raise ConfigurationError(
+                f"NIGHTSHIFT_{service.upper()} names a service that is not of the embedded stack: "
+                "back that up with its own tools, or unset the variable"
+            )
+
+
+def _say(message: str) -> None:
+    click.echo(f"• {message}", err=True)
+
+
+def _report(manifest: "Manifest", done: str, *, as_json: bool) -> None:
+    facts = {
+        "made_at": manifest.made_at.isoformat(),
+        "files": len(manifest.files),
+        "bytes": manifest.n_bytes,
+        "vectors": sum(vectors.rows for vectors in manifest.vectors),
+    }
+    if as_json:
+        click.echo(json.dumps(facts))
+    else:
+        counts = ", ".join(f"{facts[name]:,} {name}" for name in ("files", "bytes", "vectors"))
+        click.echo(f"{counts} {done}")

@@ -1,0 +1,87 @@
+"""A backup that is made while runs go on, and the stack that comes of it."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from nightshift.stores.embedded import Stack
+
+pytestmark = pytest.mark.night
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    with TemporaryDirectory(prefix="ns-night-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+def _cli(data_dir: Path, *words: str) -> Any:
+    return json.loads(_text(data_dir, *words, "--json"))
+
+
+def _text(data_dir: Path, *words: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "nightshift.cli.main", *words],
+        env={**os.environ, "NIGHTSHIFT_DATA_DIR": str(data_dir)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    return done.stdout
+
+
+def _parquet(scenes: Path, file: Path) -> None:
+    """The catalogue with its images in the cells, which are kept as blobs."""
+    rows = [json.loads(line) for line in (scenes / "items.jsonl").read_text().splitlines()]
+    images = [{"bytes": (scenes / row["image"]).read_bytes(), "path": None} for row in rows]
+    table = {"id": [row["id"] for row in rows], "image": images}
+    pq.write_table(pa.table(table), file)
+
+
+def test_a_run_in_progress_is_backed_up_and_ends_in_the_restored_stack(
+    place: Path, scenes: Path, embedder: str, scorer: str
+):
+    first, second = place / "first", place / "second"
+    _parquet(scenes, place / "items.parquet")
+    rerank = ("rerank", "scenes", "--queries", str(scenes / "queries-text.jsonl"))
+    rerank = (*rerank, "--scorer", scorer, "--top-k", "4")
+    try:
+        _cli(first, "up")
+        _cli(first, "catalog", "import", "scenes", str(place / "items.parquet"))
+        _cli(first, "index", "build", "scenes", "--embedder", embedder, "--wait")
+        done = _cli(first, *rerank, "--wait")["run_id"]
+        under_way = _cli(first, *rerank, "--preset", "code")["run_id"]
+
+        _cli(first, "backup", str(place / "backup"))
+
+        before = _cli(first, "verify", str(done))
+        ranked = _text(first, "results", str(done), "--format", "jsonl")
+        Stack(first).down()
+        # What the second reads must be its own.
+        first.rename(place / "gone")
+        _cli(second, "restore", str(place / "backup"))
+        _cli(second, "up")
+
+        assert _cli(second, "verify", str(done)) == before
+        assert before["complete"] is True
+        assert _text(second, "results", str(done), "--format", "jsonl") == ranked
+        _cli(second, "run", "watch", str(under_way))
+        assert _cli(second, "verify", str(under_way))["complete"] is True
+        again = _cli(second, *rerank, "--wait")["run_id"]
+        assert _cli(second, "verify", str(again))["complete"] is True
+        # Nothing was embedded again: the vectors came with the backup.
+        runs = _cli(second, "run", "list")
+        assert sum(run["kind"] == "index" for run in runs) == 1
+    finally:
+        Stack(place / "gone" if (place / "gone").exists() else first).down(0)
+        Stack(second).down(0)
