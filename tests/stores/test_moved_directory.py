@@ -114,6 +114,8 @@ def test_a_copy_of_a_running_stack_is_refused_and_signals_nobody(original: Stack
 
     assert {part.state for part in copy.status().parts} == {"stopped"}
     assert not any(copy.is_running(name) for name in _SERVICES)
+    with pytest.raises(ConfigurationError, match="is a copy of"):  # of the original's addresses
+        copy.urls()
     with pytest.raises(NotFoundError):
         copy.kill("redis")
     for _ in range(2):

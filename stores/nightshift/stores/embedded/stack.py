@@ -28,6 +28,7 @@ from nightshift.stores.embedded.service import MilvusLite, Redis, Service
 from nightshift.stores.embedded.state import (
     HOST,
     SERVICES,
+    Home,
     ServiceUrls,
     StackState,
     exclusive,
@@ -127,11 +128,17 @@ class Stack:
         """Addresses of the services, whether they run or not.
 
         Raises:
-            ConfigurationError: When no stack was ever started here.
+            ConfigurationError: When no stack was ever started here, or only in what this directory
+                is a copy of.
         """
         state = StackState.load(self.data_dir)
         if state is None:
             raise ConfigurationError(f"there is no stack in {self.data_dir}: run `nightshift up`")
+        if state.home is not None and not state.home.is_same(Home.of(self.data_dir)):
+            raise ConfigurationError(
+                f"{self.data_dir} is a copy of {state.home.path}, and its own stack was not started "
+                "yet: run `nightshift up`"
+            )
         return state.urls()
 
     @contextmanager
@@ -182,7 +189,7 @@ class Stack:
 
     def prepare(self) -> None:
         """Make the data directory and those in it."""
-        self._make_directories()
+        make_private(self.data_dir)
 
     def recorded(self) -> dict[str, bool]:
         """The parts that were started and not stopped → whether their processes live."""
