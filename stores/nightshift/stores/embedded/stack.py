@@ -136,8 +136,8 @@ class Stack:
             raise ConfigurationError(f"there is no stack in {self.data_dir}: run `nightshift up`")
         if state.home is not None and not state.home.is_same(Home.of(self.data_dir)):
             raise ConfigurationError(
-                f"{self.data_dir} is a copy of {state.home.path}, and its own stack was not started "
-                "yet: run `nightshift up`"
+                f"{self.data_dir} is a copy of {state.home.path}, and its own stack was not "
+                "started yet: run `nightshift up`"
             )
         return state.urls()
 
