@@ -1,12 +1,12 @@
 """`nightshift backup` and `nightshift restore`: copies of an embedded stack that can be trusted."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from nightshift.cli.options import data_dir_option, json_option, read_settings
+from nightshift.cli.say import echo, echo_json
 from nightshift.schema.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def _require_embedded(settings: "Settings") -> None:
 
 
 def _say(message: str) -> None:
-    click.echo(f"• {message}", err=True)
+    echo(f"• {message}", err=True)
 
 
 def _report(manifest: "Manifest", done: str, *, as_json: bool) -> None:
@@ -86,7 +86,7 @@ def _report(manifest: "Manifest", done: str, *, as_json: bool) -> None:
         "vectors": sum(vectors.rows for vectors in manifest.vectors),
     }
     if as_json:
-        click.echo(json.dumps(facts))
+        echo_json(facts)
     else:
         counts = ", ".join(f"{facts[name]:,} {name}" for name in ("files", "bytes", "vectors"))
-        click.echo(f"{counts} {done}")
+        echo(f"{counts} {done}")

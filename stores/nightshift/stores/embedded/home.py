@@ -10,7 +10,7 @@ from nightshift.stores.embedded.state import Home, StackState
 __all__ = ["adopt", "make_private"]
 
 #: Folders that hold what nobody else may see. Postgres' own one may belong to another user.
-_FOLDERS = ("run", "logs", "redis", "milvus", "blobs", "tokens", "demo")
+_FOLDERS = ("run", "logs", "redis", "milvus", "milvus-damaged", "blobs", "tokens", "demo")
 _FILES = ("lock", "supervisor.lock", "stack.json", "redis.conf")
 #: Names of ours; `postgres.new` and so on are left where something was interrupted.
 _OURS = frozenset({*_FOLDERS, *_FILES, "postgres"})
