@@ -17,25 +17,30 @@ from nightshift.stores.embedded import Stack, Supervisor, only_supervisor, proce
 _UP = ["-m", "nightshift.cli.main", "up", "--supervise", "--workers", "0"]
 
 
-@pytest.fixture
-def supervised() -> Iterator[tuple[Stack, subprocess.Popen[str]]]:
-    """A stack of its own with `up --supervise` beside it, when everything runs."""
+@pytest.fixture(scope="module")
+def own() -> Iterator[Stack]:
+    """A data directory of this module's own."""
     with TemporaryDirectory(prefix="ns-sup-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o711)
-        stack = Stack(Path(folder) / "data")
-        watching = subprocess.Popen(
-            [sys.executable, *_UP, "--data-dir", str(stack.data_dir)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        try:
-            _wait_until(lambda: len(_alive(stack)) == 4)
-            yield stack, watching
-        finally:
-            watching.terminate()
-            watching.wait(60)
-            stack.down()
+        yield Stack(Path(folder) / "data")
+
+
+@pytest.fixture
+def supervised(own: Stack) -> Iterator[tuple[Stack, subprocess.Popen[str]]]:
+    """A stack with `up --supervise` beside it, when everything runs."""
+    watching = subprocess.Popen(
+        [sys.executable, *_UP, "--data-dir", str(own.data_dir)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        _wait_until(lambda: len(_alive(own)) == 4)
+        yield own, watching
+    finally:
+        watching.terminate()
+        watching.wait(60)
+        own.down()
 
 
 def test_what_dies_is_started_again_until_the_supervisor_is_told_to_stop(supervised):

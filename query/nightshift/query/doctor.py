@@ -198,31 +198,32 @@ def _index(database: Database, vectors: VectorStore, index: IndexRow) -> Iterato
 
 
 def _disk(database: Database, data_dir: Path, *, ledger: bool) -> Iterator[Finding]:
-    folders = [data_dir, Path(gettempdir())]
+    scratch = Path(gettempdir())
+    folders = [data_dir]
     if ledger:
         with database.begin() as connection:
             folders += health.folders_in_use(connection)
     seen = set()
-    for folder in folders:
+    for folder in (*folders, scratch):
         if not folder.exists():
             continue
         room = health.disk_room(folder)
         if room.device in seen:
             continue
         seen.add(room.device)
-        yield _room(folder, room)
+        yield _room(folder, room, grows=folder != scratch)
 
 
-def _room(folder: Path, room: health.DiskRoom) -> Finding:
+def _room(folder: Path, room: health.DiskRoom, *, grows: bool) -> Finding:
     level: Level = "ok"
     message = f"{room.free_gib:.1f} GiB free at {folder}"
     if room.refuses or room.no_files:
         level = "error"
         message += f", and no file can be written ({room.refuses or 'no inode is free'}): make room"
-    elif room.free_gib < _NO_DISK_GIB:
+    elif grows and room.free_gib < _NO_DISK_GIB:
         level = "error"
         message += ": make room, or services stop taking writes"
-    elif room.free_gib < _LOW_DISK_GIB:
+    elif room.free_gib < (_LOW_DISK_GIB if grows else _NO_DISK_GIB):
         level = "warning"
     return Finding(check="disk", level=level, message=message)
 
