@@ -247,9 +247,10 @@ def test_utf_16_and_32_are_named(tmp_path: Path, name: str, encoding: str):
     assert "iconv -f UTF-" in row.message
 
 
+@pytest.mark.parametrize("header", ["id{}text", '"id"{}"text"', "id{}text{}price,eur"])
 @pytest.mark.parametrize(("sign", "word"), [(";", "semicolons"), ("\t", "tabs"), ("|", "bars")])
-def test_another_separator_is_named(tmp_path: Path, sign: str, word: str):
-    (tmp_path / "t.csv").write_text(f"id{sign}text\na{sign}b\n")
+def test_another_separator_is_named(tmp_path: Path, sign: str, word: str, header: str):
+    (tmp_path / "t.csv").write_text(f"{header.format(sign, sign)}\na{sign}b\n")
 
     (row,) = open_source(str(tmp_path / "t.csv"))
 
@@ -358,3 +359,25 @@ def test_an_image_that_cannot_be_decoded_says_what_it_is(tmp_path: Path, data: b
 
     assert rejected.failure.reason == "image_unreadable"
     assert word in rejected.failure.message
+
+
+def test_a_separator_within_a_column_of_its_own_is_no_other_separator(tmp_path: Path):
+    (tmp_path / "t.csv").write_text("id,text,tags a|b|c|d\na,x,b\n")
+
+    (draft,) = drafts(tmp_path / "t.csv")
+
+    assert draft.id == "a"
+
+
+def test_a_source_may_be_a_file_url(tmp_path: Path):
+    source = write_jsonl(write_image(tmp_path / "my ü" / "a.png").parent / "t.jsonl", [{"id": "a"}])
+
+    (row,) = open_source(source.as_uri())
+
+    assert row.folder == str(source.parent)
+
+
+def test_json_that_is_no_json_lines_says_so(tmp_path: Path):
+    (tmp_path / "t.jsonl").write_text(json.dumps([{"id": "a"}, {"id": "b"}], indent=1))
+
+    assert "one object, {…}, a line" in next(open_source(str(tmp_path / "t.jsonl"))).message

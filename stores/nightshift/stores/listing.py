@@ -9,7 +9,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from nightshift.schema.errors import NotFoundError
-from nightshift.stores.addresses import without_password
+from nightshift.stores.addresses import resolve_beside, without_password
 from nightshift.stores.files import translated
 
 __all__ = ["ListedFile", "find_file", "glob_files", "list_folder", "root_of", "walk_files"]
@@ -104,6 +104,8 @@ def _before_signs(path: str) -> str:
 
 
 def _locate(address: str) -> tuple[Any, str]:
+    if address[:5].lower() == "file:":
+        address = resolve_beside("/", address)  # fsspec leaves %20 as it is
     with _reaching(address):
         filesystem, path = fsspec.core.url_to_fs(address)
     return filesystem, path.rstrip("/") or "/"

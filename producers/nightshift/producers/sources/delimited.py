@@ -35,6 +35,8 @@ def read_delimited(file: ListedFile, delimiter: str) -> Iterator[Row]:
             position = f"{file.name}:{number}"
             if isinstance(values, InputError):
                 if header is None:
+                    # Quotes beside another separator look wrong: that is what to say.
+                    _checked_header(file, [records.line()], delimiter)
                     raise InputError(f"{position}: {values.message}", values.reason)
                 message = f"{position}: {values.message}"
                 yield BadRow(position=position, reason=values.reason, message=message)
@@ -118,6 +120,10 @@ class _Records:
                 yield self._lines.taken[-1][0], values
             else:
                 yield from self._ragged(len(values))
+
+    def line(self) -> str:
+        """The line that the record begins with."""
+        return self._lines.taken[0][1] if self._lines.taken else ""
 
     def _misread(self, error: csv.Error) -> Iterator[tuple[int, InputError]]:
         first, *swallowed = self._lines.taken

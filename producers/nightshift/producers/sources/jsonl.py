@@ -51,7 +51,10 @@ def parse_object(line: bytes | None) -> dict[str, Any]:
             f"byte {error.start} of the line is not UTF-8; convert the file", "not_utf8"
         ) from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"the line is not JSON: {error}", "malformed_line") from error
+        raise InputError(
+            f"the line is not JSON: {error!s:.300}; write one object, {{…}}, a line",
+            "malformed_line",
+        ) from error
     if not isinstance(value, dict):
         raise InputError(
             f"the line holds a {type(value).__name__}; write one object, {{…}}, a line",

@@ -76,16 +76,16 @@ def check_header(name: str, header: list[str], delimiter: str) -> None:
             column.encode()
         except UnicodeEncodeError as error:
             raise _not_utf8(f"the first line of {name}", "WINDOWS-1252") from error
-    if len(header) == 1:
-        for separator, called in _SEPARATORS.items():
-            if separator != delimiter and separator in header[0]:
-                raise InputError(
-                    f"{name} has the single column {header[0][:200]!r}, so {called} probably "
-                    f"separate its fields; write {_SEPARATORS[delimiter]} instead"
-                    + (", or call it .tsv" if separator == "\t" else "")
-                    + (", or call it .csv" if separator == "," else ""),
-                    "malformed_header",
-                )
+    for separator, called in _SEPARATORS.items():
+        times = sum(column.count(separator) for column in header)
+        if separator == delimiter or separator not in header[0] or times < len(header):
+            continue
+        suffix = {"\t": ", or call it .tsv", ",": ", or call it .csv"}.get(separator, "")
+        raise InputError(
+            f"{name} has the column {header[0][:200]!r}, so {called} probably separate its fields; "
+            f"write {_SEPARATORS[delimiter]} instead{suffix}",
+            "malformed_header",
+        )
     check_columns(name, header)
 
 
