@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import tracemalloc
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -215,6 +216,22 @@ def test_a_stray_quote_is_mended_however_many_lines_follow(tmp_path):
 
     assert isinstance(first, BadRow)
     assert [int(row.fields["id"]) for row in rest] == list(numbers)
+
+
+def test_a_quote_that_is_never_closed_needs_little_memory(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text('id,text\n1,"open\n' + "x\n" * 150_000)
+
+    tracemalloc.start()
+    try:
+        rows = open_source(str(path))
+        n_bad = sum(isinstance(row, BadRow) for row in rows)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert n_bad == 150_001
+    assert peak < 60 * 2**20
 
 
 def test_a_csv_file_whose_header_is_unreadable_is_not_read(tmp_path):

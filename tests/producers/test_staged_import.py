@@ -482,6 +482,7 @@ def test_a_source_is_the_same_by_every_spelling(tmp_path, monkeypatch):
 
     assert {source_key(one) for one in spellings} == {folder}
     assert source_key("latest.csv") == f"{tmp_path}/latest.csv"
+    assert source_key("~nobody-at-all/x.csv") == f"{tmp_path}/~nobody-at-all/x.csv"
     assert source_key("link/*.tar") == f"{folder}/*.tar"
     same = ["s3://Bucket/x/y.csv", "S3://bucket/x//y.csv", "s3a://key:word@bucket/x/y.csv"]
     assert len({source_key(one) for one in same}) == 1

@@ -1,6 +1,7 @@
 """The name of a source that all its spellings share: which items are its own depends on it."""
 
 import hashlib
+import os
 from pathlib import Path
 from posixpath import normpath
 
@@ -29,7 +30,8 @@ def source_key(source: str) -> str:
         source: File, folder or pattern; path or fsspec URL.
     """
     if not is_url(source) or source.startswith(_LOCAL):
-        path = Path(source.partition("://")[2] or source).expanduser()
+        # Unlike `Path.expanduser`, this leaves the home of nobody as it is.
+        path = Path(os.path.expanduser(source.partition("://")[2] or source))  # noqa: PTH111
         return str(path.resolve() if path.is_dir() else path.parent.resolve() / path.name)
     address = without_password(source).partition("?")[0]
     outer, chain, inner = address.replace("***@", "").rpartition("::")

@@ -104,6 +104,6 @@ def _broken(name: str, reason: str, error: Exception, remedy: str) -> BadRow:
         position=name,
         reason=reason,
         message=f"{name} cannot be read to its end ({error!s:.500}): {remedy}. Rows before this "
-        "one are in; mend it and import again",
+        "one are taken; mend it and import again",
         ends_file=True,
     )
