@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub import constants
+from transformers import PreTrainedModel
 
 from nightshift.models.describe import describe_embedder, describe_scorer, describe_vision
 from nightshift.models.doctor import examine_devices, examine_models
@@ -42,12 +43,20 @@ def test_of_a_scorer_it_is_said_what_works(
     def load(*_: object, **__: object) -> None:
         raise AssertionError("weights are being loaded")
 
+    placed = []
+    from_pretrained = PreTrainedModel.from_pretrained.__func__
+
+    def note(cls: type, *where: object, **told: object) -> object:
+        placed.append(told.get("device_map"))
+        return from_pretrained(cls, *where, **told)
+
     monkeypatch.setattr("safetensors.torch.load_file", load)
-    monkeypatch.setattr("transformers.PreTrainedModel.from_pretrained", load)
+    monkeypatch.setattr(PreTrainedModel, "from_pretrained", classmethod(note))
 
     found = _look(_scorer(qwen_folder))
 
     assert found.level == "ok", found.message
+    assert placed == [{"": torch.device("meta")}]
     for fact in ("run 7", "packed: yes", "visual enhancement: yes", "FreeRet embedding: yes",
                  "stored visual tokens: yes"):  # fmt: skip
         assert fact in found.message
@@ -103,10 +112,11 @@ def test_weights_that_are_cut_short_are_named(copied: Path, n_bytes: int) -> Non
 
 
 def test_a_shard_that_is_missing_is_named(copied: Path) -> None:
+    planned = _scorer(copied)
     index = {"weight_map": {"a": "model.safetensors", "b": "model-00002-of-00002.safetensors"}}
     (copied / "model.safetensors.index.json").write_text(json.dumps(index))
 
-    found = _look(_scorer(copied))
+    found = _look(planned)
 
     assert found.level == "error"
     assert "model-00002-of-00002.safetensors is missing" in found.message
@@ -170,7 +180,7 @@ def test_a_hub_model_is_sought_in_the_cache_alone(
 
     assert present.level == "ok", present.message
     assert "a worker here downloads them" in without_weights.message
-    assert "neither on the hub nor in the local cache" in absent.message
+    assert "config.json is not in the cache of this machine" in absent.message
     assert constants.HF_HUB_OFFLINE is False, "as it was"
 
 

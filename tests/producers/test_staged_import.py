@@ -19,7 +19,7 @@ from nightshift.producers.intake import Intake
 from nightshift.producers.sources import BadRow, FieldNames, RawRow
 from nightshift.schema.errors import ConfigurationError, ServiceUnavailableError
 from nightshift.schema.states import SubjectKind
-from nightshift.stores.indexes import live_keys
+from nightshift.stores.indexes import live_items
 from nightshift.stores.planning import drop_gone_embeddings
 from nightshift.stores.results_write import write_embeddings
 from nightshift.stores.source_keys import source_key
@@ -595,7 +595,7 @@ def test_an_item_that_was_embedded_while_an_import_took_it_out_is_no_candidate(d
     assert {len(keys) for keys in indexed(database).values()} == {2}
 
     with database.begin() as connection:
-        live = [sorted(live_keys(connection, index, ["0", "1", "2"])) for index in (1, 2, 3)]
+        live = [sorted(live_items(connection, index, ["0", "1", "2"])) for index in (1, 2, 3)]
         gone = [drop_gone_embeddings(connection, index_id=index) for index in (1, 2, 3)]
     assert live == [["1"], ["0"], ["0", "1"]]
     assert gone == [1, 1, 0]

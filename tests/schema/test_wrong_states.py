@@ -6,6 +6,7 @@ from sqlalchemy.exc import IntegrityError
 
 import nightshift.schema.count_tables
 import nightshift.schema.ledger_tables
+import nightshift.schema.load_tables
 import nightshift.schema.token_tables  # noqa: F401 - registers its tables
 from nightshift.schema.result_tables import PARTITIONED_TABLES
 from nightshift.schema.tables import Base
@@ -35,6 +36,7 @@ INSERT INTO token_set (id, catalog_id, vision_fingerprint, codec, width, precisi
 VALUES (1, 1, 'v', 'int8', 4, 'float32', 'a'), (2, 1, 'v', 'none', 4, 'float32', 'b');
 INSERT INTO token_shard (id, token_set_id, name, n_bytes, sha256, run_id)
 VALUES (1, 1, 'one', 9, 's', 3), (2, 1, 'two', 9, 's', 3);
+INSERT INTO model_load (worker_id, spec, fingerprint, files) VALUES ('w', 'x', 'e', '[]');
 INSERT INTO token_record (token_set_id, content, shard_id, start, n_bytes, digest, n_images,
     n_tokens)
 VALUES (1, 'c', 1, 0, 9, 'd', 1, 4);
@@ -157,6 +159,8 @@ _WRONG = {
     "ck_token_shard_n_bytes": "UPDATE token_shard SET n_bytes = 0",
     "ck_token_record_counts": "UPDATE token_record SET n_images = 0",
     "ck_token_record_place": "UPDATE token_record SET start = -1",
+    "ck_model_load_files": "UPDATE model_load SET files = '{}'",
+    "ck_model_load_changed": "UPDATE model_load SET changed_at = now()",
 }
 
 #: Of a run's partitions only jobs refer to other tables (docs/decisions/0011), and a run that is

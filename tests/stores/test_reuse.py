@@ -5,7 +5,7 @@ from sqlalchemy import text
 
 from nightshift.schema.runs import RunParams
 from nightshift.schema.states import RunKind, Stage
-from nightshift.stores import pairs, runs
+from nightshift.stores import equal_pairs, pairs, runs
 from nightshift.stores.reuse import estimate_reuse
 from tests.query.ranked import SCORER, add_reference_run
 
@@ -34,7 +34,7 @@ def scored(database):
 
 
 def score_all(connection, run_id, *, lists=False):
-    key = pairs.pair_key("text", "text", lists=lists)
+    key = equal_pairs.pair_key("text", "text", lists=lists)
     connection.execute(
         text(
             "INSERT INTO pair_score (run_id, query_id, item_id, pair_key, margin, logit_positive, "
@@ -83,7 +83,9 @@ def reused(connection, *, lists=False, top_k=DEPTH, item_parts="text") -> int:
         {"run": run_id, "top_k": top_k},
     )
     run = runs.get_run(connection, run_id)
-    pairs.reuse_scores(connection, run, query_parts="text", item_parts=item_parts, lists=lists)
+    equal_pairs.reuse_scores(
+        connection, run, query_parts="text", item_parts=item_parts, lists=lists
+    )
     return pairs.count_pairs(connection, run_id).reused
 
 

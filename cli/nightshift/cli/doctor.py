@@ -29,22 +29,31 @@ _MARKS = {"ok": "✓", "warning": "!", "error": "✗"}
     is_flag=True,
     help="Mend indexes and runs first: torn, lost, doubled and orphaned vectors, missing results.",
 )
+@click.option(
+    "--drop-load",
+    "dropped",
+    type=int,
+    multiple=True,
+    metavar="N",
+    help="Delete what was computed with load N of a model, whose files changed under it, first.",
+)
 @data_dir_option
 @json_option
-def doctor(mend: bool, data_dir: Path | None, as_json: bool) -> None:
+def doctor(mend: bool, dropped: tuple[int, ...], data_dir: Path | None, as_json: bool) -> None:
     """Check services, migrations, disk, ledger, indexes, runs, GPUs and models.
 
     Models are those of unfinished runs and of indexes that searches use: whether a worker on this
     machine could load them as they were planned, and what works with them. No weights are loaded
     and nothing is downloaded.
 
-    Changes nothing without --repair. Exits with 1 where something is wrong.
+    Changes nothing without --repair or --drop-load. Exits with 1 where something is wrong.
 
     \b
     Examples:
       nightshift doctor
       nightshift doctor --json
       nightshift doctor --repair
+      nightshift doctor --drop-load 12 --repair
     """
     from nightshift.query.doctor import examine
     from nightshift.stores.database import Database
@@ -59,6 +68,7 @@ def doctor(mend: bool, data_dir: Path | None, as_json: bool) -> None:
         VectorStore(urls.milvus_uri, urls.milvus_token, patience_s=5.0) as vectors,
     ):
         findings = chain(
+            _drop(database, dropped),
             _repair(database, vectors) if mend else (),
             _parts(settings),
             examine(database, vectors, urls.redis_url, settings.data_dir),
@@ -72,6 +82,15 @@ def doctor(mend: bool, data_dir: Path | None, as_json: bool) -> None:
         echo_json([asdict(finding) for finding in found], indent=None)
     if any(finding.level == "error" for finding in found):
         raise SystemExit(1)
+
+
+def _drop(database: "Database", load_ids: tuple[int, ...]) -> "Iterator[Finding]":
+    """What was deleted of loads in doubt."""
+    from nightshift.producers.repair import drop_loads
+    from nightshift.schema.findings import Finding
+
+    for done in drop_loads(database, load_ids):
+        yield Finding(check="loads", level="ok", message=done)
 
 
 def _repair(database: "Database", vectors: "VectorStore") -> "Iterator[Finding]":

@@ -94,6 +94,10 @@ def worker(ctx: click.Context, queues: str, device: str, data_dir: Path | None) 
         raise ConfigurationError(f"--queues: {', '.join(unknown)} is not among {_STAGES}")
     settings = read_settings(data_dir)
     log_to_stderr(settings.log_level)
+    if device not in {"auto", "cpu"}:
+        from nightshift.models.load import pick_device
+
+        pick_device(device)  # refused now, not at the first job
     _wait_for_database(resolve_urls(settings).database_url)
     stages = frozenset(Stage(name) for name in names)
 

@@ -68,16 +68,19 @@ def build(
     from nightshift.cli.ending import RunEnd, follow_run
     from nightshift.cli.planning import default_item_parts
     from nightshift.cli.services import open_services
+    from nightshift.models.ready import require_loadable
     from nightshift.producers.plan_index import plan_index
 
     settings = read_settings(data_dir)
     with open_services(settings) as services:
         parts = parts or default_item_parts(services.database, catalog)
+        facts = _describe(services.database, catalog, embedder)
+        require_loadable(facts)
         planned = plan_index(
             services.database,
             services.vectors,
             catalog,
-            embedder=_describe(services.database, catalog, embedder),
+            embedder=facts,
             parts=parts,
             name=name,
             index_type=index_type,
@@ -93,8 +96,8 @@ def build(
         if wait:
             end = follow_run(services.database, planned.run_id, quiet=as_json)
     if as_json:
-        facts = {"run_id": planned.run_id, "index": planned.index, "version": planned.version}
-        echo_json({**facts, "items": planned.n_units, **end.facts()}, indent=None)
+        told = {"run_id": planned.run_id, "index": planned.index, "version": planned.version}
+        echo_json({**told, "items": planned.n_units, **end.facts()}, indent=None)
     end.leave(quiet=as_json)
 
 

@@ -197,6 +197,7 @@ def rerank(
     from nightshift.cli.planning import index_parts, query_set_parts
     from nightshift.cli.services import open_database
     from nightshift.models.describe import describe_scorer, describe_vision
+    from nightshift.models.ready import require_loadable
     from nightshift.producers.plan_rerank import plan_rerank
     from nightshift.producers.plan_tokens import token_set_of
     from nightshift.producers.query_import import import_queries
@@ -248,6 +249,7 @@ def rerank(
             ),
         )
         facts = describe_scorer(scorer, params.scorer)
+        require_loadable(facts, params.scorer)
         if dry_run:
             show_estimate(
                 database,

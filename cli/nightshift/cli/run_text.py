@@ -131,7 +131,8 @@ def _plan(details: RunDetails) -> dict[str, str]:
 
 
 _PLAN = (
-    "items", "gone", "queries", "pairs", "reused", "unscorable", "to_score", "groups", "tied",
+    "items", "gone", "queries", "pairs", "reused", "unscorable", "equal", "to_score", "groups",
+    "tied",
 )  # fmt: skip
 
 

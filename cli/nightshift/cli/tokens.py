@@ -71,6 +71,7 @@ def build(
     from nightshift.cli.ending import RunEnd, follow_run
     from nightshift.cli.services import open_database
     from nightshift.models.describe import describe_vision
+    from nightshift.models.ready import require_loadable
     from nightshift.producers.estimate_tokens import estimate_tokens
     from nightshift.producers.plan_tokens import plan_tokens
     from nightshift.schema.errors import ConfigurationError
@@ -82,6 +83,7 @@ def build(
     vision = describe_vision(
         scorer, min_pixels=min_pixels, max_pixels=max_pixels, long_side=long_side
     )
+    require_loadable(vision)
     with open_database(settings) as database:
         if plan or max_bytes is not None:
             from nightshift.cli.token_text import show_plan

@@ -2,13 +2,17 @@
 
 import gc
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar, cast
 
+from nightshift.models.checkpoint import Snapshot
 from nightshift.models.codecs.codec import Codec
 from nightshift.models.describe import describe_embedder, describe_scorer, describe_vision
 from nightshift.models.embedder import Embedder
 from nightshift.models.engine.work import Work
+from nightshift.models.files import snapshot
+from nightshift.models.hub import hub_if_reached
 from nightshift.models.load import (
     bind_answerer,
     bind_embedder,
@@ -21,6 +25,7 @@ from nightshift.models.load import (
     why_singly,
 )
 from nightshift.models.scorer import Scorer
+from nightshift.models.spec import is_of_hub, parse_spec
 from nightshift.schema.errors import ModelError
 from nightshift.schema.models import ModelFacts
 from nightshift.schema.runs import ScorerParams, TokenParams
@@ -54,6 +59,8 @@ class ModelCache:
         self.loaded: str | None = None
         #: What the weights in memory are called by all who share them.
         self._weights: str | None = None
+        #: Their files as they were when they were loaded.
+        self.files: Snapshot | None = None
         self._family: Family | None = None
         self._bound: dict[str, object] = {}
 
@@ -61,6 +68,24 @@ class ModelCache:
     def work(self) -> Work:
         """What the multimodal LLM in memory has done since it was loaded; a copy."""
         return replace(self._family.work) if self._family else Work()
+
+    def drop_if_changed(self) -> str | None:
+        """Forget the weights in memory where their files are no longer those that were loaded.
+
+        A file that is overwritten in place changes weights that are mapped. One that was replaced
+        leaves them as they are, but nobody could say by which files they go.
+
+        Returns:
+            The first file that changed; None where none did, or nothing is loaded.
+        """
+        changed = self.files.changed() if self.files else None
+        if changed is not None:
+            self.drop()
+        return changed
+
+    def drop(self) -> None:
+        """Forget the weights in memory; the next job loads them again."""
+        self._make_room()
 
     def embedder(self, spec: str, fingerprint: str, codec: Codec | None = None) -> Embedder:
         """The embedder of a run, with the codec of its parameters.
@@ -75,13 +100,14 @@ class ModelCache:
                 return bind_embedder(self._shared(facts), facts, codec)
             return load_embedder(spec, device=self.device)
 
-        return self._get(fingerprint, lambda: describe_embedder(spec), load)
+        return self._get(spec, fingerprint, lambda: describe_embedder(spec), load)
 
     def scorer(
         self, spec: str, params: ScorerParams, fingerprint: str, codec: Codec | None = None
     ) -> Scorer:
         """The scorer of a run, with the codec of its parameters; ModelError as for `embedder`."""
         return self._get(
+            spec,
             fingerprint,
             lambda: describe_scorer(spec, params),
             lambda facts: bind_scorer(self._shared(facts), params, facts, codec),
@@ -94,6 +120,7 @@ class ModelCache:
     def vision(self, spec: str, limits: TokenParams, fingerprint: str) -> "VisionTower":
         """The vision tower of a run that makes visual tokens; ModelError as for `embedder`."""
         return self._get(
+            spec,
             fingerprint,
             lambda: describe_vision(
                 spec,
@@ -107,6 +134,7 @@ class ModelCache:
     def answerer(self, spec: str, params: ScorerParams, fingerprint: str) -> "Answerer":
         """Generates with the scorer's model; ModelError as for `embedder`."""
         return self._get(
+            spec,
             fingerprint,
             lambda: describe_scorer(spec, params),
             lambda facts: bind_answerer(self._shared(facts), params),
@@ -115,6 +143,7 @@ class ModelCache:
 
     def _get(
         self,
+        spec: str,
         fingerprint: str,
         describe: Callable[[], ModelFacts],
         load: Callable[[ModelFacts], _M],
@@ -122,26 +151,49 @@ class ModelCache:
     ) -> _M:
         bound = use + fingerprint
         if bound not in self._bound:
-            facts = describe()
-            if facts.fingerprint != fingerprint:
-                raise ModelError(
-                    f"{facts.spec} has the fingerprint {facts.fingerprint} here, but the run was "
-                    f"planned with {fingerprint}: the weights or their configuration differ "
-                    "between this worker and the planner; make them the same or plan the run anew",
-                    facts.spec,
-                )
-            weights = str(facts.card.get("weights", facts.fingerprint))
-            if weights != self._weights:
-                self._make_room()
-            self._bound[bound] = load(facts)
-            # Only now: what a load that fails leaves behind is cleared away before the next one.
-            self._weights = weights
+            with hub_if_reached() if is_of_hub(spec) else nullcontext():
+                self._bound[bound] = self._load(spec, fingerprint, describe, load)
         self.loaded = fingerprint
         return cast("_M", self._bound[bound])
 
+    def _load(
+        self,
+        spec: str,
+        fingerprint: str,
+        describe: Callable[[], ModelFacts],
+        load: Callable[[ModelFacts], _M],
+    ) -> _M:
+        self.drop_if_changed()
+        # Before they are hashed, so that none can change between that and the loading.
+        before = snapshot(parse_spec(spec))
+        facts = describe()
+        if facts.fingerprint != fingerprint:
+            raise ModelError(
+                f"{facts.spec} has the fingerprint {facts.fingerprint} here, but the run was "
+                f"planned with {fingerprint}: the weights or their configuration differ "
+                "between this worker and the planner; make them the same or plan the run anew",
+                facts.spec,
+            )
+        weights = str(facts.card.get("weights", facts.fingerprint))
+        if weights != self._weights:
+            self._make_room()
+        bound = load(facts)
+        if changed := before.changed():
+            self._make_room()
+            raise ModelError(
+                f"{changed} changed while {facts.spec} was being loaded: it is loaded again; "
+                "write a model's files into a new directory, never over those in use",
+                facts.spec,
+            )
+        # Only now: what a load that fails leaves behind is cleared away before the next one.
+        if weights != self._weights:
+            # Anew: the hub's library adds files as they are needed.
+            self._weights, self.files = weights, snapshot(parse_spec(spec))
+        return bound
+
     def _make_room(self) -> None:
         # First out, then in: two models of 7 B parameters do not fit one GPU.
-        self.loaded, self._weights, self._family = None, None, None
+        self.loaded, self._weights, self._family, self.files = None, None, None, None
         self._bound.clear()
         gc.collect()
         release_device_memory()

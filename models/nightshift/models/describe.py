@@ -18,6 +18,7 @@ from nightshift.models.files import (
 )
 from nightshift.models.rewritten import rewritten, rewritten_embedding
 from nightshift.models.spec import Builtin, Directory, Hub, ModelSpec, parse_spec
+from nightshift.models.unfit import refuse_damaged
 from nightshift.schema.errors import ConfigurationError, ModelError
 from nightshift.schema.identity import DECODING_VERSION, fingerprint
 from nightshift.schema.models import ModelFacts
@@ -213,13 +214,24 @@ def _multimodal(parsed: ModelSpec) -> tuple[ModelSpec, dict[str, Any], dict[str,
     """
     precision = parsed.precision or ("bfloat16" if _has_gpu() else "float32")
     config, identity = hf_config(parsed)
-    model_type = config.get("model_type")
+    model_type = _model_type(config, parsed)
     if model_type not in FAMILIES:
         known = ", ".join(sorted(FAMILIES))
         spec = str(parsed)
         raise ModelError(f"{spec!r} is of family {model_type!r}; known scorers: {known}", spec)
     facts = {"family": model_type, **identity, "precision": precision}
     return replace(parsed, precision=precision), config, {**facts, "weights": fingerprint(facts)}
+
+
+def _model_type(config: Mapping[str, Any], spec: ModelSpec) -> str:
+    named = config.get("model_type")
+    if not isinstance(named, str):
+        raise ModelError(
+            f"{spec}: its config.json names no model_type, which says what kind of model it is: "
+            "fetch the file again, or save the model with transformers",
+            str(spec),
+        )
+    return named
 
 
 def _width(config: dict[str, Any]) -> int:
@@ -258,7 +270,13 @@ def _open_clip(spec: ModelSpec) -> tuple[dict[str, Any], int, int]:
             identity["weights"] = file_digest(open_clip_checkpoint(source))
         case Hub() as source:
             identity["weights"] = file_digest(open_clip_checkpoint(source))
+    refuse_damaged([open_clip_checkpoint(spec.source)], str(spec))
     model = config.get("model_cfg", config)
+    if not isinstance(model, Mapping) or not {"text_cfg", "embed_dim"} <= set(model):
+        raise ModelError(
+            f"{spec}: its open_clip_config.json describes no model with text_cfg and embed_dim",
+            str(spec),
+        )
     context = model["text_cfg"].get("context_length", 77)
     return identity, int(model["embed_dim"]), int(context)
 
@@ -266,7 +284,7 @@ def _open_clip(spec: ModelSpec) -> tuple[dict[str, Any], int, int]:
 def _hf_embedder(spec: ModelSpec) -> tuple[dict[str, Any], int, int]:
     config, identity = hf_config(spec)
     text = config.get("text_config", {})
-    match config.get("model_type"):
+    match _model_type(config, spec):
         case "siglip" | "siglip2":
             dim = text.get("projection_size") or text.get("hidden_size", 768)
             context = text.get("max_position_embeddings", 64)

@@ -1,22 +1,19 @@
 """Could a worker on this machine load the models that are waited for, and where would they run?"""
 
-import json
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from huggingface_hub import constants, hf_hub_download
-from safetensors import SafetensorError, safe_open
 
 from nightshift.models.describe import (
     describe_embedder,
     describe_scorer,
     describe_vision,
 )
-from nightshift.models.files import open_clip_checkpoint
-from nightshift.models.load import bind_scorer, load_family
-from nightshift.models.spec import Hub, ModelSpec, parse_spec
+from nightshift.models.files import local_weights
+from nightshift.models.hub import offline
+from nightshift.models.ready import examine
+from nightshift.models.spec import Hub, parse_spec
 from nightshift.schema.errors import ModelError, NightshiftError
 from nightshift.schema.findings import Finding, Level
 from nightshift.schema.models import ModelFacts, ModelInUse
@@ -65,7 +62,7 @@ def examine_models(wanted: Iterable[ModelInUse]) -> Iterator[Finding]:
         name = f"{model.spec} ({', '.join(model.used_by)})"
         level: Level = "error" if model.waited_for else "warning"
         try:
-            with _offline():
+            with offline():
                 said = _examine(model)
         except NightshiftError as error:
             said = f"cannot be loaded on this machine: {error}"
@@ -79,7 +76,12 @@ def examine_models(wanted: Iterable[ModelInUse]) -> Iterator[Finding]:
 def _examine(model: ModelInUse) -> str:
     """What can be said of a model that would load; ModelError where it would not."""
     facts = _describe(model)
-    _check_weights(parse_spec(facts.spec))
+    if isinstance(parse_spec(facts.spec).source, Hub) and not local_weights(parse_spec(facts.spec)):
+        raise ModelError(
+            "its weights are not in the hub's cache of this machine; a worker here downloads them "
+            "when it needs them",
+            facts.spec,
+        )
     if facts.fingerprint != model.fingerprint:
         raise ModelError(
             f"its fingerprint is {facts.fingerprint} here, but {model.fingerprint} where it was "
@@ -87,14 +89,7 @@ def _examine(model: ModelInUse) -> str:
             "plan anew",
             facts.spec,
         )
-    if "family" not in facts.card:
-        return f"can be loaded: {facts.dim} numbers a vector"
-    # On this device tensors have shapes, but no numbers.
-    family = load_family(facts, device="meta")
-    if model.kind == "scorer":
-        # Fails where a label is not one token.
-        bind_scorer(family, model.scorer or ScorerParams(), facts)
-    return f"can be loaded: {family.report.text()}"
+    return examine(facts, model.scorer)
 
 
 def _describe(model: ModelInUse) -> ModelFacts:
@@ -109,45 +104,3 @@ def _describe(model: ModelInUse) -> ModelFacts:
         max_pixels=limits.max_pixels,
         long_side=limits.long_side,
     )
-
-
-def _check_weights(spec: ModelSpec) -> None:
-    """ModelError where a file of weights is missing or cut short; only their headers are read."""
-    for file in _weight_files(spec):
-        try:
-            with safe_open(file, framework="np"):
-                pass
-        except (OSError, SafetensorError) as error:
-            raise ModelError(f"{file} is missing or damaged: {error}", str(spec)) from error
-
-
-def _weight_files(spec: ModelSpec) -> list[Path]:
-    if spec.library == "open_clip":
-        return [open_clip_checkpoint(spec.source)]
-    folder = Path(str(spec.source))
-    if isinstance(spec.source, Hub):
-        # It was read a moment ago, to describe the model.
-        folder = Path(hf_hub_download(spec.source.name, "config.json")).parent
-    shards = {
-        folder / name
-        for index in folder.glob("*.safetensors.index.json")
-        for name in json.loads(index.read_text("utf-8"))["weight_map"].values()
-    }
-    found = sorted(shards | set(folder.glob("*.safetensors")))
-    if not found:
-        raise ModelError(
-            f"its weights are not in the hub's cache of this machine ({folder}); a worker here "
-            "downloads them when it needs them",
-            str(spec),
-        )
-    return found
-
-
-@contextmanager
-def _offline() -> Iterator[None]:
-    before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before

@@ -1,28 +1,42 @@
 """The files of a model, wherever they lie: a directory, the hub's cache, or a library's own."""
 
 import hashlib
-import json
 from functools import lru_cache
 from importlib import import_module, util
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HFValidationError
-
+from nightshift.models.checkpoint import (
+    FileIdentity,
+    Snapshot,
+    checkpoint_files,
+    identity,
+    weight_files,
+)
+from nightshift.models.hub import cached_folder, hub_file, hub_if_reached
 from nightshift.models.spec import Builtin, Directory, Hub, ModelSpec
+from nightshift.models.unfit import (
+    read_object,
+    refuse_adapter,
+    refuse_damaged,
+    refuse_unfit,
+    refuse_without_extra,
+)
 from nightshift.schema.errors import ModelError
 
 __all__ = [
     "digests",
     "file_digest",
     "hf_config",
+    "local_weights",
     "open_clip_checkpoint",
     "open_clip_config",
     "revision",
+    "snapshot",
 ]
 
-_NAMED = (".json", ".safetensors", ".jinja", ".txt", ".model", ".py")
+#: By library: the file that says how a model of it is made.
+_CONFIG, _OPEN_CLIP_CONFIG = "config.json", "open_clip_config.json"
 
 
 def hf_config(spec: ModelSpec) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -33,10 +47,20 @@ def hf_config(spec: ModelSpec) -> tuple[dict[str, Any], dict[str, Any]]:
     """
     match spec.source:
         case Directory(path=path):
-            return _read_json(path / "config.json"), {"files": digests(path)}
-        case Hub(name=name) as hub:
-            file = _hub_file(hub, "config.json")
-            return _read_json(file), {"hub": name, "revision": file.parent.name}
+            refuse_unfit(path, _CONFIG)
+            config = read_object(path / _CONFIG)
+            refuse_without_extra(config, str(spec))
+            refuse_damaged(weight_files(path), str(spec))
+            return config, {"files": digests(path)}
+        case Hub(name=name):
+            try:
+                file = hub_file(name, _CONFIG)
+            except ModelError:
+                refuse_adapter(name)
+                raise
+            config = read_object(file)
+            refuse_without_extra(config, str(spec))
+            return config, {"hub": name, "revision": file.parent.name}
         case Builtin():
             raise ModelError(f"{spec} is no model of transformers", str(spec))
 
@@ -49,9 +73,10 @@ def open_clip_config(source: Builtin | Directory | Hub) -> dict[str, Any]:
     """
     match source:
         case Directory(path=path):
-            return _read_json(path / "open_clip_config.json")
-        case Hub():
-            return _read_json(_hub_file(source, "open_clip_config.json"))
+            refuse_unfit(path, _OPEN_CLIP_CONFIG)
+            return read_object(path / _OPEN_CLIP_CONFIG)
+        case Hub(name=name):
+            return read_object(hub_file(name, _OPEN_CLIP_CONFIG))
         case Builtin(architecture=architecture):
             # The package's own file, found without importing it: that would import torch.
             found = util.find_spec("open_clip")
@@ -65,7 +90,7 @@ def open_clip_config(source: Builtin | Directory | Hub) -> dict[str, Any]:
                     "its `list_models()` prints those it does",
                     architecture,
                 )
-            return _read_json(file)
+            return read_object(file)
 
 
 def open_clip_checkpoint(source: Builtin | Directory | Hub) -> Path:
@@ -85,8 +110,8 @@ def open_clip_checkpoint(source: Builtin | Directory | Hub) -> Path:
                     f"{path} must hold one .safetensors checkpoint, found {names}", str(path)
                 )
             return candidates[0]
-        case Hub():
-            return _hub_file(source, "open_clip_model.safetensors")
+        case Hub(name=name):
+            return hub_file(name, "open_clip_model.safetensors")
         case Builtin(architecture=architecture, weights=weights):
             path = Path(weights) if Path(weights).is_file() else _tagged(architecture, weights)
             if path.suffix != ".safetensors":
@@ -104,7 +129,42 @@ def revision(hub: Hub) -> str:
     Raises:
         ModelError: Neither the hub nor the cache has it.
     """
-    return _hub_file(hub, "config.json").parent.name
+    return hub_file(hub.name, _CONFIG).parent.name
+
+
+def snapshot(spec: ModelSpec) -> Snapshot:
+    """The files of a model as they are now on this machine.
+
+    Raises:
+        ModelError: They cannot be looked at.
+    """
+    try:
+        match spec.source:
+            case Directory(path=path):
+                return Snapshot.of_folder(path)
+            case Hub(name=name):
+                return Snapshot.of_files(_present(name))
+            case Builtin() as source:
+                return Snapshot.of_files([open_clip_checkpoint(source)])
+    except OSError as error:
+        raise ModelError(f"the files of {spec} cannot be looked at: {error}", str(spec)) from error
+
+
+def local_weights(spec: ModelSpec) -> list[Path]:
+    """The weights of a model that lie on this machine; none where a worker would download them.
+
+    Raises:
+        ModelError: They are damaged, or an index names others.
+    """
+    if spec.library == "open_clip":
+        return [open_clip_checkpoint(spec.source)]
+    if isinstance(spec.source, Directory):
+        return weight_files(spec.source.path)
+    folder = cached_folder(str(spec.source))
+    try:
+        return weight_files(folder) if folder else []
+    except ModelError:
+        return []  # not all of them are here yet
 
 
 def digests(directory: Path) -> dict[str, str]:
@@ -113,16 +173,15 @@ def digests(directory: Path) -> dict[str, str]:
     Raises:
         ModelError: There are no safetensors weights among them.
     """
-    files = sorted(file for file in directory.iterdir() if file.suffix in _NAMED)
+    files = checkpoint_files(directory)
     if not any(file.suffix == ".safetensors" for file in files):
         raise ModelError(f"{directory} holds no .safetensors weights", str(directory))
-    return {file.name: file_digest(file) for file in files}
+    return {file.relative_to(directory).as_posix(): file_digest(file) for file in files}
 
 
 def file_digest(file: Path) -> str:
     """SHA-256 of a file, hex; remembered until the file changes."""
-    stat = file.stat()
-    return _digest_of_version(file, stat.st_size, stat.st_mtime_ns)
+    return _digest_of_version(identity(file))
 
 
 def _tagged(architecture: str, tag: str) -> Path:
@@ -135,33 +194,29 @@ def _tagged(architecture: str, tag: str) -> Path:
             f"known tags: {tags}",
             f"{architecture}/{tag}",
         )
+    if not config.get("hf_hub") and not config.get("file"):
+        # It would be fetched in full, and then refused.
+        return Path(str(config.get("url", tag)))
     try:
-        return Path(pretrained.download_pretrained(config))
+        with hub_if_reached() as unreached:
+            return Path(pretrained.download_pretrained(config))
     except (OSError, RuntimeError) as error:
+        why = unreached or str(error).partition(". ")[0]
         raise ModelError(
-            f"the weights {architecture}/{tag} cannot be downloaded: {error}",
+            f"the weights {architecture}/{tag} are not in the cache of this machine, and {why}: "
+            f"connect it, or give the path of a .safetensors file, as "
+            f"open_clip:{architecture}/PATH",
             f"{architecture}/{tag}",
         ) from error
 
 
-def _hub_file(hub: Hub, name: str) -> Path:
-    try:
-        return Path(hf_hub_download(hub.name, name))
-    except (OSError, HFValidationError) as error:
-        raise ModelError(
-            f"{hub.name}: {name} is neither on the hub nor in the local cache: {error}", hub.name
-        ) from error
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        value: dict[str, Any] = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{file} cannot be read: {error}", str(file)) from error
-    return value
+def _present(name: str) -> list[Path]:
+    """What the hub's cache has of a model."""
+    folder = cached_folder(name)
+    return [file for file in folder.iterdir() if file.is_file()] if folder else []
 
 
 @lru_cache(maxsize=256)
-def _digest_of_version(file: Path, _size: int, _mtime_ns: int) -> str:
-    with file.open("rb") as stream:
+def _digest_of_version(version: FileIdentity) -> str:
+    with Path(version.path).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,6 +1,7 @@
 """Load a model by its specification, as a worker does."""
 
 import logging
+import re
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,8 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
+
+_DEVICE = re.compile(r"auto|cpu|cuda(:(0|[1-9][0-9]{0,3}))?")
 
 
 def load_embedder(spec: str, *, device: str = "auto") -> Embedder:
@@ -83,7 +86,9 @@ def load_family(facts: ModelFacts, *, device: str = "auto", compiled: bool = Fal
         ModelError: It cannot be loaded, or not compiled.
     """
     library = import_module(FAMILIES[facts.card["family"]])
-    family: Family = library.load(facts, pick_device(device))
+    # On `meta` tensors have shapes, but no numbers.
+    where = torch.device("meta") if device == "meta" else pick_device(device)
+    family: Family = library.load(facts, where)
     if compiled:
         import_module("nightshift.models.engine.compiled").compile_layers(family.decoder)
     _log.info("%s: %s", facts.spec, family.report.text())
@@ -145,15 +150,16 @@ def pick_device(name: str = "auto") -> torch.device:
     Raises:
         ConfigurationError: It is malformed, or there is no such device.
     """
+    if not _DEVICE.fullmatch(name):
+        raise ConfigurationError(f"--device {name!r}: write auto, cpu, cuda or cuda:N")
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigurationError(f"--device {name!r}: auto, cpu, cuda or cuda:N") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
+        numbers = f"cuda:0 to cuda:{count - 1}" if count else "none"
         raise ConfigurationError(
-            f"--device {name!r}: this machine has {torch.cuda.device_count()} CUDA devices"
+            f"--device {name!r}: PyTorch finds {count} GPUs on this machine ({numbers}); "
+            "`nightshift doctor` says why, and --device cpu works without one"
         )
     return device
 

@@ -45,4 +45,4 @@ def not_loaded(spec: str, error: Exception, library: str = _OURS) -> ModelError:
             if package in str(error).lower():
                 hint = install_hint(extra)
                 return ModelError(f"{spec} cannot be loaded: it needs {package}; {hint}", spec)
-    return ModelError(f"{spec} cannot be loaded: {error}", spec)
+    return ModelError(f"{spec} cannot be loaded: {' '.join(str(error).split())}", spec)

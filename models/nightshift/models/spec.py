@@ -12,7 +12,7 @@ from nightshift.schema.errors import ModelError
 from nightshift.schema.runs import EmbedderParams
 from nightshift.scoring.codecs import parse_codec
 
-__all__ = ["Builtin", "Directory", "Hub", "ModelSpec", "Precision", "parse_spec"]
+__all__ = ["Builtin", "Directory", "Hub", "ModelSpec", "Precision", "is_of_hub", "parse_spec"]
 
 Library = Literal["open_clip", "hf", "freeret"]
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -108,6 +108,11 @@ def parse_spec(text: str) -> ModelSpec:
     raise ModelError(f"{text!r} is not a model specification: {_HELP}", text)
 
 
+def is_of_hub(text: str) -> bool:
+    """Whether a specification names a model of the hub; raises as `parse_spec`."""
+    return isinstance(parse_spec(text).source, Hub)
+
+
 def _split_precision(text: str) -> tuple[str, Precision | None]:
     for precision in get_args(Precision):
         if text.endswith(f"@{precision}"):
@@ -132,7 +137,8 @@ def _open_clip(where: str, text: str) -> Builtin | Directory | Hub:
 
 
 def _hf(where: str, text: str) -> Directory | Hub:
-    return _directory(where, text) if _is_directory(where) else _hub(where, text)
+    is_local = _is_directory(where) or (bool(where) and Path(where).is_file())
+    return _directory(where, text) if is_local else _hub(where, text)
 
 
 def _embedding(options: str, text: str) -> EmbedderParams:
@@ -162,6 +168,12 @@ def _hub(name: str, text: str) -> Hub:
 
 def _directory(where: str, text: str) -> Directory:
     path = Path(where).expanduser()
+    if path.is_file():
+        raise ModelError(
+            f"{text!r}: {path.absolute()} is a file: give the directory that holds the model's "
+            "configuration, weights and tokenizer",
+            text,
+        )
     if not path.is_dir():
         raise ModelError(f"{text!r}: there is no directory {path.absolute()}", text)
     return Directory(path=path.resolve())

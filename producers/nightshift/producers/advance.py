@@ -2,6 +2,8 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypedDict
 
 from sqlalchemy import Connection
 
@@ -12,6 +14,7 @@ from nightshift.schema.runs import RunParams, queue_name
 from nightshift.schema.states import RunKind, RunState, Stage
 from nightshift.scoring.methods.registry import framings_of, tie_framing
 from nightshift.stores import (
+    equal_pairs,
     failing,
     indexes,
     pairs,
@@ -37,6 +40,8 @@ _log = logging.getLogger(__name__)
 _WRITER = "dispatcher"
 #: Times that lost vectors are embedded again before a run gives up.
 _MOST_ROUNDS = 3
+#: Times that another of several equal pairs is asked about, where the one before failed.
+_MOST_EQUAL = 2
 
 
 def advance(database: Database, vectors: VectorStore, run_id: int, fence: Fence) -> Stage | None:
@@ -126,43 +131,35 @@ def _after_embed(connection: Connection, run: RunRow) -> Stage | None:
 def _after_search(connection: Connection, run: RunRow) -> Stage:
     params = RunParams.model_validate(run.params)
     runs.refresh_statistics(connection, run.id, "candidate")
-    pairs.reuse_scores(
-        connection,
-        run,
-        query_parts=params.query_parts,
-        item_parts=params.item_parts,
-        lists=params.scorer.score == "listwise",
-    )
-    pairs.record_unscorable(
-        connection, run.id, query_parts=params.query_parts, item_parts=params.item_parts
-    )
+    # A run that is taken up again may have scored some of them itself.
+    equal_pairs.share_scores(connection, run, **_seen(params))
+    equal_pairs.reuse_scores(connection, run, **_seen(params))
+    parts = {"query_parts": params.query_parts, "item_parts": params.item_parts}
+    pairs.record_unscorable(connection, run.id, **parts)
     asked = _record_unasked(connection, run, params)
     counts = pairs.count_pairs(connection, run.id)
-    rate = stage_rate(connection, Stage.SCORE, run.scorer_fingerprint)
-    size = job_size(counts.unscored, rate)
-    counted = _Counted()
-    add_jobs(
-        connection,
-        run.id,
-        Stage.SCORE,
-        queue_name(Stage.SCORE, run.scorer_fingerprint),
-        counted.over(list(_score_jobs(connection, run, params, asked, size))),
-    )
+    planned = _add_score_jobs(connection, run, params, asked, counts.unscored)
+    equal = counts.unscored - planned.pairs
     plan = {
         "pairs": counts.pairs,
         "reused": counts.reused,
         "unscorable": counts.unscorable,
-        "to_score": counts.pairs - counts.reused - counts.unscorable,
+        # Contents that another pair has too: scored with it.
+        "equal": equal,
+        "to_score": counts.pairs - counts.reused - counts.unscorable - equal,
         # A run that is taken up again adds to the groups of its first pass.
-        "groups": run.plan.get("groups", 0) + counted.groups,
+        "groups": run.plan.get("groups", 0) + planned.groups,
     }
     runs.move_to_stage(connection, run.id, Stage.SCORE, plan)
     return Stage.SCORE
 
 
 def _after_score(connection: Connection, run: RunRow) -> Stage:
+    params = RunParams.model_validate(run.params)
     runs.refresh_statistics(connection, run.id, "pair_score")
-    if _ask_about_ties(connection, run):
+    if run.plan.get("equal") and _share(connection, run, params):
+        return Stage.SCORE
+    if _ask_about_ties(connection, run, params):
         return Stage.SCORE
     reopening.clear_ranking(connection, run.id)
     queries = planning.ranked_query_ids(connection, run.id)
@@ -171,9 +168,31 @@ def _after_score(connection: Connection, run: RunRow) -> Stage:
     return Stage.RANK
 
 
-def _ask_about_ties(connection: Connection, run: RunRow) -> bool:
+def _share(connection: Connection, run: RunRow, params: RunParams) -> bool:
+    """Give pairs the score of an equal one; where that has none, ask about another of them."""
+    equal_pairs.share_scores(connection, run, **_seen(params))
+    equal_pairs.share_entropies(connection, run.id)
+    rounds = int(run.plan.get("equal_rounds", 0))
+    if rounds < _MOST_EQUAL and params.scorer.score != "listwise":
+        asked, _ = _by_prompt(connection, run, params)
+        planned = _add_score_jobs(connection, run, params, asked, run.plan["equal"])
+        if planned.pairs:
+            told = {
+                "equal_rounds": rounds + 1,
+                "equal": run.plan["equal"] - planned.pairs,
+                "to_score": run.plan["to_score"] + planned.pairs,
+                "groups": run.plan["groups"] + planned.groups,
+            }
+            runs.move_to_stage(connection, run.id, Stage.SCORE, told)
+            return True
+    equal_pairs.share_failures(
+        connection, run.id, query_parts=params.query_parts, item_parts=params.item_parts
+    )
+    return False
+
+
+def _ask_about_ties(connection: Connection, run: RunRow, params: RunParams) -> bool:
     """Ask once more about pairs whose scores tie, where the score holds no entropy; once a pass."""
-    params = RunParams.model_validate(run.params)
     if "tied" in run.plan or not params.quantum or tie_framing(params.scorer) is None:
         return False
     found = list(
@@ -243,49 +262,91 @@ def _record_unasked(connection: Connection, run: RunRow, params: RunParams) -> l
     Returns:
         What the scorer sees of the others.
     """
-    parts = {"query_parts": params.query_parts, "item_parts": params.item_parts}
     rule, *_ = framings_of(params.scorer)
-    asked: list[KindPair] = []
-    unasked: list[KindPair] = []
-    for pair in pairs.kind_pairs(connection, run.id, **parts):
-        (asked if (pair.query, pair.item) in rule.templates else unasked).append(pair)
+    asked, unasked = _by_prompt(connection, run, params)
     if unasked:
         message = (
             f"framing {rule.name!r} has no prompt for what this run shows of this query and item: "
             "choose other --query-parts or --item-parts, or another framing"
         )
-        pairs.record_unasked(connection, run.id, **parts, combinations=unasked, message=message)
+        pairs.record_unasked(
+            connection,
+            run.id,
+            query_parts=params.query_parts,
+            item_parts=params.item_parts,
+            combinations=unasked,
+            message=message,
+        )
     return asked
+
+
+def _by_prompt(
+    connection: Connection, run: RunRow, params: RunParams
+) -> tuple[list[KindPair], list[KindPair]]:
+    """What the scorer sees of unscored pairs: kinds that the framing has a prompt for, and not."""
+    rule, *_ = framings_of(params.scorer)
+    asked: list[KindPair] = []
+    unasked: list[KindPair] = []
+    found = pairs.kind_pairs(
+        connection, run.id, query_parts=params.query_parts, item_parts=params.item_parts
+    )
+    for pair in found:
+        (asked if (pair.query, pair.item) in rule.templates else unasked).append(pair)
+    return asked, unasked
+
+
+def _add_score_jobs(
+    connection: Connection, run: RunRow, params: RunParams, asked: list[KindPair], n_pairs: int
+) -> "_Counted":
+    """Queue unscored pairs, grouped by the side that the framing shares for their kinds.
+
+    Args:
+        connection: The transaction of the step.
+        run: The run.
+        params: Its parameters.
+        asked: What the scorer sees of pairs that it has a prompt for.
+        n_pairs: About how many pairs there are.
+    """
+    rate = stage_rate(connection, Stage.SCORE, run.scorer_fingerprint)
+    jobs = list(_score_jobs(connection, run, params, asked, job_size(n_pairs, rate)))
+    queue = queue_name(Stage.SCORE, run.scorer_fingerprint)
+    add_jobs(connection, run.id, Stage.SCORE, queue, jobs)
+    return _Counted(
+        pairs=sum(job.n_units for job in jobs),
+        groups=sum(len(job.payload["groups"]) for job in jobs),
+    )
 
 
 def _score_jobs(
     connection: Connection, run: RunRow, params: RunParams, asked: list[KindPair], size: int
 ) -> Iterator[NewJob]:
-    """Jobs of unscored pairs, grouped by the side that the framing shares for their kinds."""
     rule, *_ = framings_of(params.scorer)
-    lists = params.scorer.score == "listwise"
     for side in ("query", "candidate"):
         wanted = [pair for pair in asked if rule.shared_side(pair.query, pair.item) == side]
         if wanted:
-            found = pairs.groups(
-                connection,
-                run.id,
-                query_parts=params.query_parts,
-                item_parts=params.item_parts,
-                combinations=wanted,
-                shared_side=side,
-                lists=lists,
-            )
-            yield from score_jobs(found, size, side, lists=lists)
+            seen = _seen(params)
+            found = pairs.groups(connection, run.id, **seen, combinations=wanted, shared_side=side)
+            yield from score_jobs(found, size, side, lists=seen["lists"])
 
 
+class _Seen(TypedDict):
+    query_parts: str
+    item_parts: str
+    lists: bool
+
+
+def _seen(params: RunParams) -> _Seen:
+    """What the scorer sees of pairs, and whether as lists."""
+    return {
+        "query_parts": params.query_parts,
+        "item_parts": params.item_parts,
+        "lists": params.scorer.score == "listwise",
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Counted:
-    """Counts the groups of the jobs that pass."""
+    """What was queued."""
 
-    def __init__(self) -> None:
-        self.groups = 0
-
-    def over(self, jobs: list[NewJob]) -> Iterator[NewJob]:
-        for job in jobs:
-            self.groups += len(job.payload["groups"])
-            yield job
+    pairs: int
+    groups: int

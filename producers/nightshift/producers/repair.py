@@ -1,6 +1,6 @@
 """`doctor --repair`: Milvus, the ledger and the rankings are made to agree again."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from sqlalchemy import Connection
 
@@ -9,7 +9,7 @@ from nightshift.producers.retry import redo_incomplete
 from nightshift.schema.errors import NightshiftError, ServiceUnavailableError
 from nightshift.schema.runs import queue_name
 from nightshift.schema.states import RunKind, RunState, Stage
-from nightshift.stores import indexes, receipts, reconcile, runs
+from nightshift.stores import indexes, model_loads, receipts, reconcile, runs
 from nightshift.stores.collections import restore_collection
 from nightshift.stores.database import Database
 from nightshift.stores.indexes import IndexRow
@@ -17,11 +17,29 @@ from nightshift.stores.jobs import add_jobs
 from nightshift.stores.leases import hold_writer
 from nightshift.stores.milvus import VectorStore
 
-__all__ = ["repair"]
+__all__ = ["drop_loads", "repair"]
 
 _WRITER = "doctor"
 #: The last runs whose books are counted.
 _RUNS = 50
+
+
+def drop_loads(database: Database, load_ids: Iterable[int]) -> Iterator[str]:
+    """Delete what comes of loads of models that are in doubt.
+
+    Yields:
+        A sentence for each.
+
+    Raises:
+        NotFoundError: There is no such load.
+    """
+    for load_id in load_ids:
+        with database.begin() as connection:
+            dropped = model_loads.drop_load(connection, load_id)
+        yield (
+            f"load {load_id}: {dropped.text()} deleted, with the rankings and answers made of "
+            "them; --repair takes up the runs that lack them and embeds again"
+        )
 
 
 def repair(database: Database, vectors: VectorStore) -> Iterator[str]:

@@ -12,7 +12,7 @@ from nightshift.schema.distribution import installed_version
 from nightshift.schema.errors import NightshiftError, NotFoundError, ServiceUnavailableError
 from nightshift.schema.findings import Finding, Level
 from nightshift.schema.states import RunState
-from nightshift.stores import health, indexes, reconcile, runs, workers
+from nightshift.stores import health, indexes, model_loads, reconcile, runs, workers
 from nightshift.stores.database import Database
 from nightshift.stores.foreign_errors import translated_foreign
 from nightshift.stores.indexes import IndexRow
@@ -46,6 +46,7 @@ def examine(
         ("disk", frozenset(), lambda: _disk(database, data_dir, ledger="postgres" not in away)),
         ("ledger", frozenset({"postgres"}), lambda: _ledger(database)),
         ("runs", frozenset({"postgres"}), lambda: _runs(database)),
+        ("loads", frozenset({"postgres"}), lambda: _loads(database)),
     )
     for name, needed, check in checks:
         if away & needed:
@@ -273,3 +274,16 @@ def _runs(database: Database) -> Iterator[Finding]:
                 f"`nightshift verify {run.id}`",
             )
     yield Finding(check="runs", level="ok", message=f"counted the books of {len(done)} runs")
+
+
+def _loads(database: Database) -> Iterator[Finding]:
+    with database.begin() as connection:
+        suspect = model_loads.suspect_loads(connection)
+    for load in suspect:
+        yield Finding(
+            check="loads",
+            level="warning",
+            message=f"{load.changed_file} changed while {load.worker_id} had {load.spec} in "
+            f"memory. {load.kept.text()} of this load were kept before, each after a look at its "
+            f"files; if you doubt them, `nightshift doctor --drop-load {load.id}` deletes them",
+        )

@@ -43,6 +43,9 @@ class Candidate(Base):
     item_id: Mapped[int] = mapped_column(comment="The item that was found, by item.id.")
     coarse_rank: Mapped[int] = mapped_column(SmallInteger, comment="From 1.")
     coarse_score: Mapped[float] = mapped_column(REAL, comment="Cosine similarity.")
+    load_id: Mapped[int | None] = mapped_column(
+        comment="The load in model_load that it comes of; empty where nobody knows."
+    )
 
 
 class PairScore(Base):
@@ -104,6 +107,9 @@ class PairScore(Base):
     )
     reused_from: Mapped[int | None] = mapped_column(
         comment="The run that computed it, if not this."
+    )
+    load_id: Mapped[int | None] = mapped_column(
+        comment="The load in model_load that it comes of; empty where nobody knows."
     )
 
 
@@ -204,6 +210,9 @@ class Answer(Base):
     )
     created_at: Mapped[datetime] = mapped_column(
         server_default=func.now(), comment="When it was kept."
+    )
+    load_id: Mapped[int | None] = mapped_column(
+        comment="The load in model_load that it comes of; empty where nobody knows."
     )
 
 

@@ -277,6 +277,9 @@ class Embedding(Base):
     )
     key: Mapped[str] = mapped_column(comment="Milvus primary key, 64 hex digits.")
     run_id: Mapped[int] = mapped_column(comment="The run that made it.")
+    load_id: Mapped[int | None] = mapped_column(
+        comment="The load in model_load that it comes of; empty where nobody knows."
+    )
 
 
 class QuerySet(Base):

@@ -67,6 +67,9 @@ class TokenShard(Base):
     n_bytes: Mapped[int] = mapped_column(comment="Size of the file.")
     sha256: Mapped[bytes] = mapped_column(comment="Of the whole file.")
     run_id: Mapped[int] = mapped_column(comment="The run that wrote it.")
+    load_id: Mapped[int | None] = mapped_column(
+        comment="The load in model_load that it comes of; empty where nobody knows."
+    )
 
 
 class TokenRecord(Base):

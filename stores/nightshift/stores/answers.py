@@ -115,15 +115,24 @@ def best_items(
     return {int(row.query_id): tuple(map(int, row.items)) for row in rows}
 
 
-def write_answers(connection: Connection, rows: Iterable[AnswerRow]) -> None:
-    """Keep answers, inside the transaction that marks the job done; the first of each stays."""
+def write_answers(
+    connection: Connection, rows: Iterable[AnswerRow], load_id: int | None = None
+) -> None:
+    """Keep answers, inside the transaction that marks the job done; the first of each stays.
+
+    Args:
+        connection: The transaction.
+        rows: The answers.
+        load_id: The load of the model that wrote them.
+    """
     for row in rows:
         connection.execute(
             text(
                 """
                 INSERT INTO answer
-                    (run_id, query_id, text, shown, cited, n_tokens, ended, answerer)
-                VALUES (:run, :query, :text, :shown, :cited, :n_tokens, :ended, :answerer)
+                    (run_id, query_id, text, shown, cited, n_tokens, ended, answerer, load_id)
+                VALUES (:run, :query, :text, :shown, :cited, :n_tokens, :ended, :answerer,
+                    :load)
                 ON CONFLICT DO NOTHING
                 """
             ),
@@ -136,6 +145,7 @@ def write_answers(connection: Connection, rows: Iterable[AnswerRow]) -> None:
                 "n_tokens": row.n_tokens,
                 "ended": row.ended,
                 "answerer": json.dumps(row.answerer),
+                "load": load_id,
             },
         )
 

@@ -13,6 +13,7 @@ __all__ = [
     "BELONGS_IN_INDEX",
     "IndexRow",
     "IndexSummary",
+    "LiveItem",
     "catalog_id",
     "count_live",
     "create_version",
@@ -20,7 +21,7 @@ __all__ = [
     "find_index",
     "get_index",
     "list_indexes",
-    "live_keys",
+    "live_items",
     "lock_name",
     "make_ready",
     "ready_index",
@@ -75,6 +76,16 @@ class IndexSummary:
     #: Mean share of its squared length that a vector has in its five largest dimensions; near 1, a
     #: cosine compares little else. None where nobody measured it.
     top_share: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveItem:
+    """An item that a search may return."""
+
+    id: int
+    external_id: str
+    #: Digest of what the embedder saw of it.
+    content: bytes
 
 
 def list_indexes(connection: Connection) -> list[IndexSummary]:
@@ -273,17 +284,23 @@ def count_live(connection: Connection, index_id: int) -> int:
     )
 
 
-def live_keys(connection: Connection, index_id: int, keys: list[str]) -> dict[str, int]:
-    """Item ids of those Milvus keys that are live; keys unknown to Postgres drop out.
+def live_items(connection: Connection, index_id: int, keys: list[str]) -> dict[str, LiveItem]:
+    """Items of those Milvus keys that are live; keys unknown to Postgres drop out.
 
     So do items that are gone or lost the part that the index is made of.
     """
     rows = connection.execute(
         text(
-            'SELECT key, item_id FROM embedding JOIN "index" i ON i.id = index_id '
-            "JOIN item ON item.id = item_id "
+            "SELECT key, item.id, external_id, CASE i.parts WHEN 'text' THEN text_hash "
+            "WHEN 'image' THEN image_hash ELSE content_hash END AS content "
+            'FROM embedding JOIN "index" i ON i.id = index_id JOIN item ON item.id = item_id '
             f"WHERE index_id = :index AND key = ANY(:keys) AND {BELONGS_IN_INDEX}"
         ),
         {"index": index_id, "keys": keys},
     )
-    return {row.key: int(row.item_id) for row in rows}
+    return {
+        row.key: LiveItem(
+            id=int(row.id), external_id=row.external_id, content=bytes(row.content or b"")
+        )
+        for row in rows
+    }

@@ -8,19 +8,17 @@ from sqlalchemy import Connection, text
 from nightshift.schema.records import PartKind
 from nightshift.schema.runs import kinds_from_text, kinds_to_text
 from nightshift.stores.planning import HASH_COLUMN
-from nightshift.stores.runs import RunRow
 
 __all__ = [
+    "UNSCORED",
+    "WITHOUT_FAILURE",
     "KindPair",
     "PairCounts",
     "count_pairs",
     "groups",
     "kind_pairs",
-    "pair_key",
     "record_unasked",
     "record_unscorable",
-    "reuse_scores",
-    "runs_of_scorer",
     "tied_pairs",
 ]
 
@@ -69,80 +67,6 @@ def count_pairs(connection: Connection, run_id: int) -> PairCounts:
     )
 
 
-def reuse_scores(
-    connection: Connection, run: RunRow, *, query_parts: str, item_parts: str, lists: bool = False
-) -> None:
-    """Copy scores of equal pairs under the same scorer from its latest earlier runs.
-
-    Args:
-        connection: The stage's transaction.
-        run: The run that needs scores.
-        query_parts: What the scorer sees of queries.
-        item_parts: What it sees of items.
-        lists: Whether it sees a query's candidates as a list: equal pairs are of equal lists.
-    """
-    earlier = runs_of_scorer(connection, run.scorer_fingerprint, but=run.id)
-    if not earlier:
-        return
-    connection.execute(
-        text(
-            f"""
-            WITH wanted AS MATERIALIZED (
-                SELECT c.query_id, c.item_id,
-                    {pair_key(query_parts, item_parts, lists=lists)} AS pair_key
-                FROM candidate c JOIN query q ON q.id = c.query_id JOIN item i ON i.id = c.item_id
-                WHERE c.run_id = :run
-            )
-            INSERT INTO pair_score (run_id, query_id, item_id, pair_key, margin, logit_positive,
-                logit_negative, logsumexp, entropy, fired, fired_layer, uncertainty, plain_margin,
-                written, reused_from)
-            SELECT DISTINCT ON (w.query_id, w.item_id) :run, w.query_id, w.item_id, w.pair_key,
-                p.margin, p.logit_positive, p.logit_negative, p.logsumexp, p.entropy, p.fired,
-                p.fired_layer, p.uncertainty, p.plain_margin, p.written,
-                coalesce(p.reused_from, p.run_id)
-            FROM wanted w JOIN pair_score p
-                ON p.pair_key = w.pair_key AND p.run_id = ANY(:earlier)
-            ORDER BY w.query_id, w.item_id, p.run_id DESC
-            ON CONFLICT DO NOTHING
-            """
-        ),
-        {"run": run.id, "fingerprint": run.scorer_fingerprint, "earlier": earlier},
-    )
-
-
-def runs_of_scorer(
-    connection: Connection, fingerprint: str | None, *, but: int | None = None
-) -> list[int]:
-    """The latest runs of a scorer, whose scores are looked through for equal pairs."""
-    rows = connection.execute(
-        text(
-            "SELECT id FROM run WHERE scorer_fingerprint = :fingerprint AND id <> :run "
-            "ORDER BY id DESC LIMIT :limit"
-        ),
-        {"fingerprint": fingerprint, "run": but or 0, "limit": _LOOK_BACK_RUNS},
-    )
-    return [int(row.id) for row in rows]
-
-
-def pair_key(query_parts: str, item_parts: str, *, lists: bool) -> str:
-    """SQL of what names a pair's contents under a scorer, `:fingerprint`.
-
-    Args:
-        query_parts: What the scorer sees of `q`, a query.
-        item_parts: What it sees of `i`, an item.
-        lists: Whether it sees them as a list of the candidates, `c`, of the query.
-    """
-    item = f"i.{HASH_COLUMN[item_parts]}"
-    of_list = (
-        f" || sha256(string_agg({item}, ''::bytea) OVER (PARTITION BY c.query_id "
-        "ORDER BY c.coarse_rank ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING))"
-    )
-    return (
-        f"sha256(convert_to(:fingerprint, 'UTF8') || q.{HASH_COLUMN[query_parts]} || {item}"
-        f"{of_list if lists else ''})"
-    )
-
-
 def kind_pairs(
     connection: Connection, run_id: int, *, query_parts: str, item_parts: str
 ) -> list[KindPair]:
@@ -152,7 +76,7 @@ def kind_pairs(
             f"""
             SELECT DISTINCT {_kinds("q", query_parts)} AS query_kinds,
                 {_kinds("i", item_parts)} AS item_kinds
-            {_UNSCORED}
+            {UNSCORED}
             """
         ),
         {"run": run_id},
@@ -174,24 +98,43 @@ def groups(
     shared_side: str,
     lists: bool = False,
 ) -> Iterator[tuple[int, list[int]]]:
-    """Unscored pairs of the given kinds, grouped by the shared side.
+    """Unscored pairs of the given kinds without a failure, grouped by the shared side.
+
+    Of pairs whose contents are equal one is asked about, and `equal_pairs` gives the others its
+    score; so it is with candidates in a list.
 
     Yields:
-        (id on the shared side, sorted ids on the other side), in id order; the other side of
-        lists in coarse order.
+        (id on the shared side, ids on the other side), both in the order of their external ids,
+        which is that of no import; the other side of lists in coarse order.
     """
-    order = "c.coarse_rank" if lists else None
-    shared, other = (
-        ("c.query_id", "c.item_id") if shared_side == "query" else ("c.item_id", "c.query_id")
+    query, item = f"q.{HASH_COLUMN[query_parts]}", f"i.{HASH_COLUMN[item_parts]}"
+    shared, other = ("query", "item") if shared_side == "query" else ("item", "query")
+    equal = "c.query_id, item" if lists else "query, item"
+    place = "c.coarse_rank" if lists else 'c.query_name COLLATE "C", c.item_name COLLATE "C"'
+    grouped = (
+        _LISTS
+        if lists
+        else f"""
+            SELECT {shared}_id AS shared,
+                array_agg({other}_id ORDER BY {other}_name COLLATE "C") AS others
+            FROM once GROUP BY {shared}_id, {shared}_name ORDER BY {shared}_name COLLATE "C"
+        """
     )
     wanted = [f"{kinds_to_text(pair.query)}/{kinds_to_text(pair.item)}" for pair in combinations]
     rows = connection.execute(
         text(
             f"""
-            SELECT {shared} AS shared, array_agg({other} ORDER BY {order or other}) AS others
-            {_UNSCORED}
-                AND {_kinds("q", query_parts)} || '/' || {_kinds("i", item_parts)} = ANY(:wanted)
-            GROUP BY 1 ORDER BY 1
+            WITH unscored AS (
+                SELECT c.query_id, c.item_id, c.coarse_rank, {query} AS query, {item} AS item,
+                    q.external_id AS query_name, i.external_id AS item_name
+                {UNSCORED}
+                    AND {_kinds("q", query_parts)} || '/' || {_kinds("i", item_parts)}
+                        = ANY(:wanted)
+                    AND {WITHOUT_FAILURE}
+            ), once AS (
+                SELECT DISTINCT ON ({equal}) c.* FROM unscored c ORDER BY {equal}, {place}
+            )
+            {grouped}
             """
         ).execution_options(yield_per=1000),
         {"run": run_id, "wanted": wanted},
@@ -203,7 +146,7 @@ def groups(
 def tied_pairs(
     connection: Connection, run_id: int, *, quantum: float, fusion: float, guard: bool
 ) -> Iterator[tuple[int, list[int]]]:
-    """Pairs whose tie entropy would decide, and whose entropy is not known.
+    """Pairs whose tie entropy would decide, and whose entropy is not known; of equal ones, one.
 
     The rule is that of `scoring.tie_break`: equal steps of the score, above one half.
 
@@ -214,7 +157,7 @@ def tied_pairs(
         text(
             """
             WITH scored AS (
-                SELECT p.query_id, p.item_id, p.entropy, floor((:fusion * c.coarse_score
+                SELECT p.query_id, p.item_id, p.pair_key, p.entropy, floor((:fusion * c.coarse_score
                     + (1 - :fusion) / (1 + exp(-p.margin::double precision))) / :quantum + 1e-5)
                     AS level
                 FROM pair_score p JOIN candidate c ON c.run_id = p.run_id
@@ -223,8 +166,13 @@ def tied_pairs(
             ), tied AS (
                 SELECT *, count(*) OVER (PARTITION BY query_id, level) AS size FROM scored
             )
-            SELECT query_id, array_agg(item_id ORDER BY item_id) AS items FROM tied
-            WHERE size > 1 AND entropy IS NULL AND (NOT :guard OR level * :quantum > 0.5 + 1e-5)
+            SELECT query_id, array_agg(item_id ORDER BY item_id) AS items
+            FROM (
+                SELECT DISTINCT ON (pair_key) query_id, item_id FROM tied
+                WHERE size > 1 AND entropy IS NULL
+                    AND (NOT :guard OR level * :quantum > 0.5 + 1e-5)
+                ORDER BY pair_key, query_id, item_id
+            ) AS once
             GROUP BY query_id ORDER BY query_id
             """
         ),
@@ -251,7 +199,7 @@ def record_unasked(
             INSERT INTO failure (run_id, stage, subject_kind, subject_id, reason, message)
             SELECT :run, 'score', 'pair', q.external_id || ' → ' || i.external_id, 'no_prompt',
                 :message
-            {_UNSCORED}
+            {UNSCORED}
                 AND {_kinds("q", query_parts)} || '/' || {_kinds("i", item_parts)} = ANY(:unasked)
             ON CONFLICT DO NOTHING
             """
@@ -272,7 +220,7 @@ def record_unscorable(
                 'nothing_to_score',
                 'the run shows the scorer ' || :query_parts || ' of queries and ' || :item_parts ||
                 ' of items, and one side has none of it: widen --query-parts or --item-parts'
-            {_UNSCORED}
+            {UNSCORED}
                 AND ({_kinds("q", query_parts)} = '' OR {_kinds("i", item_parts)} = '')
             ON CONFLICT DO NOTHING
             """
@@ -281,16 +229,31 @@ def record_unscorable(
     )
 
 
-#: Nights to look back for scores; a night copies what it reuses, so one back is often enough.
-_LOOK_BACK_RUNS = 30
-
-
-_UNSCORED = """
+#: Candidates of a run that have no score, with their query and item.
+UNSCORED = """
     FROM candidate c JOIN query q ON q.id = c.query_id JOIN item i ON i.id = c.item_id
     WHERE c.run_id = :run AND NOT EXISTS (
         SELECT FROM pair_score p WHERE p.run_id = c.run_id AND p.query_id = c.query_id
             AND p.item_id = c.item_id)
 """
+
+
+# Equal queries with equal lists are asked about once too.
+_LISTS = """
+    SELECT shared, others FROM (
+        SELECT DISTINCT ON (query, contents) shared, others, query_name FROM (
+            SELECT query_id AS shared, query, query_name,
+                array_agg(item_id ORDER BY coarse_rank) AS others,
+                array_agg(item ORDER BY coarse_rank) AS contents
+            FROM once GROUP BY query_id, query, query_name
+        ) AS list ORDER BY query, contents, query_name COLLATE "C"
+    ) AS distinct_list ORDER BY query_name COLLATE "C"
+"""
+
+#: Beside `UNSCORED`: pairs that nothing went wrong with so far.
+WITHOUT_FAILURE = """NOT EXISTS (
+    SELECT FROM failure f WHERE f.run_id = :run AND f.stage = 'score' AND f.subject_kind = 'pair'
+        AND f.fatal AND f.subject_id = q.external_id || ' → ' || i.external_id)"""
 
 
 def _kinds(alias: str, parts: str) -> str:

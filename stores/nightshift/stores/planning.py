@@ -23,7 +23,10 @@ HASH_COLUMN = {"text": "text_hash", "image": "image_hash", "text,image": "conten
 def items_to_embed(
     connection: Connection, *, catalog_id: int, index_id: int, parts: str, fingerprint: str
 ) -> Iterator[int]:
-    """Ids of live items whose present content has no live vector in the index, in id order."""
+    """Ids of live items whose present content has no live vector in the index.
+
+    In id order, but equal contents follow the first of them: a job embeds each content once.
+    """
     rows = connection.execute(
         text(
             f"""
@@ -32,7 +35,7 @@ def items_to_embed(
                 ON embedding.item_id = item.id AND embedding.index_id = :index
             WHERE item.catalog_id = :catalog AND item.state = 'live'
                 AND item.{HASH_COLUMN[parts]} IS NOT NULL
-            ORDER BY item.id
+            ORDER BY min(item.id) OVER (PARTITION BY item.{HASH_COLUMN[parts]}), item.id
             """
         ).execution_options(yield_per=5000),
         {"catalog": catalog_id, "index": index_id},
@@ -69,13 +72,13 @@ def query_ids(connection: Connection, query_set_id: int) -> list[int]:
 
 
 def queries_to_search(connection: Connection, run_id: int, query_set_id: int) -> list[int]:
-    """Queries of a set that have no candidates in a run, in id order."""
+    """Queries of a set that have no candidates in a run; in id order, equal ones together."""
     rows = connection.execute(
         text(
             """
             SELECT id FROM query WHERE query_set_id = :queries AND NOT EXISTS (
                 SELECT FROM candidate c WHERE c.run_id = :run AND c.query_id = query.id)
-            ORDER BY id
+            ORDER BY min(id) OVER (PARTITION BY content_hash), id
             """
         ),
         {"run": run_id, "queries": query_set_id},

@@ -169,7 +169,8 @@ def reopen(connection: Connection, run_id: int, stage: Stage) -> None:
     connection.execute(
         text(
             "UPDATE run SET state = 'running', stage = :stage, finished_at = NULL, "
-            "plan = plan - 'embed_rounds' - 'search_again' - 'tied' WHERE id = :run"
+            "plan = plan - 'embed_rounds' - 'search_again' - 'tied' - 'equal_rounds' "
+            "WHERE id = :run"
         ),
         {"run": run_id, "stage": stage.value},
     )

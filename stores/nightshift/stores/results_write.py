@@ -95,28 +95,34 @@ class ScoredCandidate:
 
 
 def write_embeddings(
-    connection: Connection, *, index_id: int, run_id: int, keys: Sequence[tuple[int, str]]
+    connection: Connection,
+    *,
+    index_id: int,
+    run_id: int,
+    keys: Sequence[tuple[int, str]],
+    load_id: int | None = None,
 ) -> None:
     """Make vectors live: from this commit on a search may return them.
 
     An item that is gone meanwhile stays out. One that lost its part meanwhile does not, but
-    `indexes.live_keys` does not know it, and the next index build drops it.
+    `indexes.live_items` does not know it, and the next index build drops it.
 
     Args:
         connection: The job's last transaction.
         index_id: The index version.
         run_id: The run that made them.
         keys: (item id, Milvus key).
+        load_id: The load of the embedder.
     """
     connection.execute(
         text(
             """
-            INSERT INTO embedding (index_id, run_id, item_id, key)
-            SELECT :index, :run, item_id, key
+            INSERT INTO embedding (index_id, run_id, item_id, key, load_id)
+            SELECT :index, :run, item_id, key, :load
             FROM unnest(CAST(:items AS bigint[]), CAST(:keys AS text[])) AS new(item_id, key)
             JOIN item ON item.id = new.item_id AND item.state = 'live'
             ON CONFLICT (index_id, item_id) DO UPDATE SET
-                key = excluded.key, run_id = excluded.run_id
+                key = excluded.key, run_id = excluded.run_id, load_id = excluded.load_id
             """
         ),
         {
@@ -124,18 +130,23 @@ def write_embeddings(
             "run": run_id,
             "items": [item_id for item_id, _ in keys],
             "keys": [key for _, key in keys],
+            "load": load_id,
         },
     )
 
 
-def write_candidates(connection: Connection, rows: Iterable[CandidateRow]) -> None:
-    """Keep what the coarse search found."""
-    _copy(connection, "candidate", CandidateRow, rows)
+def write_candidates(
+    connection: Connection, rows: Iterable[CandidateRow], load_id: int | None = None
+) -> None:
+    """Keep what the coarse search found, with the load of the embedder."""
+    _copy(connection, "candidate", CandidateRow, rows, load_id=load_id)
 
 
-def write_scores(connection: Connection, rows: Iterable[PairScoreRow]) -> None:
-    """Keep what the scorer read."""
-    _copy(connection, "pair_score", PairScoreRow, rows)
+def write_scores(
+    connection: Connection, rows: Iterable[PairScoreRow], load_id: int | None = None
+) -> None:
+    """Keep what the scorer read, with its load."""
+    _copy(connection, "pair_score", PairScoreRow, rows, load_id=load_id)
 
 
 def write_tie_entropies(connection: Connection, run_id: int, rows: Sequence[PairScoreRow]) -> None:
@@ -205,5 +216,9 @@ def load_scored_candidates(
     return found
 
 
-def _copy(connection: Connection, table: str, kind: type[Any], rows: Iterable[Any]) -> None:
-    copy_rows(connection, table, [field.name for field in fields(kind)], map(astuple, rows))
+def _copy(
+    connection: Connection, table: str, kind: type[Any], rows: Iterable[Any], **same: object
+) -> None:
+    """Copy rows, with columns that are the same for all of them."""
+    columns = [*(field.name for field in fields(kind)), *same]
+    copy_rows(connection, table, columns, ((*astuple(row), *same.values()) for row in rows))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
-from nightshift.stores.pairs import pair_key, runs_of_scorer
+from nightshift.stores.equal_pairs import pair_key, runs_of_scorer
 from nightshift.stores.planning import HASH_COLUMN
 
 __all__ = ["ReuseEstimate", "estimate_reuse"]
@@ -31,7 +31,7 @@ def estimate_reuse(
     top_k: int,
     lists: bool,
 ) -> ReuseEstimate:
-    """Pairs that `pairs.reuse_scores` would find a score for, if the search finds what it found.
+    """Pairs that `reuse_scores` would find a score for, if the search finds what it found.
 
     Each query's candidates are those of the last run over the index that searched for the same
     content as deep as this one; the pairs are those of the items as they are now.

@@ -193,6 +193,7 @@ def write_shard_rows(
     name: str,
     shard: Shard,
     records: Sequence[NewRecord],
+    load_id: int | None = None,
 ) -> None:
     """Make records readable: from this commit on workers find them.
 
@@ -205,11 +206,12 @@ def write_shard_rows(
         name: Of the shard, below the set's address.
         shard: The file.
         records: What is in it.
+        load_id: The load of the vision tower.
     """
     shard_id = connection.execute(
         text(
-            "INSERT INTO token_shard (token_set_id, name, n_bytes, sha256, run_id) "
-            "VALUES (:set, :name, :bytes, :sha256, :run) RETURNING id"
+            "INSERT INTO token_shard (token_set_id, name, n_bytes, sha256, run_id, load_id) "
+            "VALUES (:set, :name, :bytes, :sha256, :run, :load) RETURNING id"
         ),
         {
             "set": set_id,
@@ -217,6 +219,7 @@ def write_shard_rows(
             "bytes": shard.n_bytes,
             "sha256": shard.sha256,
             "run": run_id,
+            "load": load_id,
         },
     ).scalar_one()
     connection.execute(

@@ -68,8 +68,8 @@ def do_answer(session: WorkerSession, run: RunRow, claim: Claim, progress: Progr
             else:
                 rows.append(found)
         progress.step()
-    with session.ledger.finish(claim, n_failed=len(outcomes)) as connection:
-        write_answers(connection, rows)
+    with session.finish(claim, n_failed=len(outcomes)) as connection:
+        write_answers(connection, rows, session.load_id)
         record_outcomes(connection, run.id, claim.stage, SubjectKind.QUERY, outcomes)
         damaged = stored.damaged.values()
         record_outcomes(connection, run.id, claim.stage, SubjectKind.JOB, damaged)

@@ -66,6 +66,7 @@ def _load(session: WorkerSession, run: RunRow) -> ModelError | None:
 
     What a worker loads is known before it begins: a load that ends the process counts too.
     """
+    session.watch_files()
     wanted = run.model()
     if wanted is None or wanted == session.models.loaded:
         return _use_model(session, run)
@@ -106,6 +107,9 @@ def _use_model(session: WorkerSession, run: RunRow) -> ModelError | None:
         _log.exception("run %d: its model did not load", run.id)
         _end_if_broken(error)
         return ModelError(f"the model did not load: {type(error).__name__}: {error}")
+    if wanted := run.model():
+        by_scorer = run.scorer is not None and run.stage not in (Stage.EMBED, Stage.SEARCH)
+        session.note_load(str(run.scorer if by_scorer else run.embedder), wanted)
     return None
 
 

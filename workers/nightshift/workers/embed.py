@@ -1,7 +1,7 @@
 """Embed a block of items: fetch and decode ahead, embed, upsert, then make the keys live."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -58,6 +58,7 @@ def do_embed(session: WorkerSession, run: RunRow, claim: Claim, progress: Progre
     if keys:
         # A writer that was killed keeps the others waiting, for longer than a job's lease may be.
         with hold_writer(session.database, session.vectors, session.worker_id, progress.step):
+            session.refuse_changed()
             # Upsert and flush before the commit: a key that Postgres calls live has its vector.
             _upsert(session, run, keys, done.vectors)
             session.vectors.flush(run.collection)
@@ -66,12 +67,13 @@ def do_embed(session: WorkerSession, run: RunRow, claim: Claim, progress: Progre
         TallyName.VECTORS: len(done.vectors),
         TallyName.TOP_SHARE: top_share(done.vectors).sum(),
     }
-    with session.ledger.finish(claim, n_failed=n_failed) as connection:
+    with session.finish(claim, n_failed=n_failed) as connection:
         write_embeddings(
             connection,
             index_id=run.index_id,
             run_id=run.id,
             keys=[(record.id, key) for record, key in zip(done.records, keys, strict=True)],
+            load_id=session.load_id,
         )
         write_tallies(connection, run.id, told)
         record_outcomes(connection, run.id, claim.stage, SubjectKind.ITEM, done.outcomes)
@@ -128,10 +130,27 @@ def embed_records(
             ],
         )
 
+    def embed(some: Sequence[StoredRecord]) -> None:
+        for batch in ahead(chunks(some, _MICRO_BATCH), prepare):
+            done.embed(batch)
+            progress.step()
+
     done = _Done(embedder=embedder, role=role, progress=progress)
-    for batch in ahead(chunks(records, _MICRO_BATCH), prepare):
-        done.embed(batch)
-        progress.step()
+    firsts: dict[bytes | int, StoredRecord] = {}
+    twins: list[tuple[StoredRecord, bytes | int]] = []
+    for record in records:
+        # Without anything to see it is a case of its own.
+        content = record.hashes.of(kinds) or record.id
+        if firsts.setdefault(content, record) is not record:
+            twins.append((record, content))
+    embed(list(firsts.values()))
+    embedded = {record.id: place for place, record in enumerate(done.records)}
+    place_of = {content: embedded.get(record.id) for content, record in firsts.items()}
+    # A picture may lie at two addresses, and be gone from the first of them alone.
+    embed([record for record, content in twins if place_of[content] is None])
+    done.copy(
+        [(record, place) for record, content in twins if (place := place_of[content]) is not None]
+    )
     empty = np.empty((0, embedder.dim), np.float32)
     return Embeddings(
         records=done.records,
@@ -160,6 +179,20 @@ class _Done:
     records: list[StoredRecord] = field(default_factory=list)
     vectors: list[NDArray[np.float32]] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
+
+    def copy(self, twins: Sequence[tuple[StoredRecord, int]]) -> None:
+        """Give records the vector of an equal one, by its place, and what was noted of it."""
+        if not twins:
+            return
+        told: dict[str, list[Outcome]] = {}
+        for outcome in self.outcomes:
+            told.setdefault(outcome.subject_id, []).append(outcome)
+        for record, place in twins:
+            notices = told.get(self.records[place].external_id, [])
+            self.outcomes += [replace(one, subject_id=record.external_id) for one in notices]
+        self.vectors = [np.concatenate(self.vectors)]
+        self.vectors.append(self.vectors[0][[place for _, place in twins]])
+        self.records += [record for record, _ in twins]
 
     def embed(self, batch: _Read) -> None:
         """Embed a micro-batch; where one record spoils it, its records one by one."""

@@ -81,11 +81,11 @@ def do_score(session: WorkerSession, run: RunRow, claim: Claim, progress: Progre
     if ties:
         # The pairs have their scores: one whose tie stays open loses nothing else.
         outcomes = [replace(outcome, fatal=False) for outcome in outcomes]
-    with session.ledger.finish(claim, n_failed=sum(one.fatal for one in outcomes)) as connection:
+    with session.finish(claim, n_failed=sum(one.fatal for one in outcomes)) as connection:
         if ties:
             write_tie_entropies(connection, run.id, scores.rows)
         else:
-            write_scores(connection, scores.rows)
+            write_scores(connection, scores.rows, session.load_id)
         told = {
             TallyName.PAIRS: len(scores.rows),
             TallyName.PREFIXES: done.prefixes,

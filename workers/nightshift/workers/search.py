@@ -1,6 +1,7 @@
 """Coarse search for a block of queries: embed them, search, keep the live hits."""
 
 from collections.abc import Sequence
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,10 +10,10 @@ from nightshift.schema.errors import NotFoundError, ServiceUnavailableError
 from nightshift.schema.runs import BlockPayload, RunParams, kinds_from_text
 from nightshift.schema.states import SubjectKind
 from nightshift.stores.contents import load_records
-from nightshift.stores.indexes import live_keys
+from nightshift.stores.indexes import LiveItem, live_items
 from nightshift.stores.leases import hold_writer
 from nightshift.stores.ledger import Claim
-from nightshift.stores.milvus import Hit
+from nightshift.stores.milvus import MAX_LIMIT, TIE, Hit
 from nightshift.stores.results_write import CandidateRow, write_candidates
 from nightshift.stores.runs import RunRow
 from nightshift.workers.contents import chunks
@@ -23,10 +24,9 @@ from nightshift.workers.progress import Progress
 from nightshift.workers.session import WorkerSession
 from nightshift.workers.stored_tokens import StoredTokens, codec_of_index
 
-__all__ = ["do_search"]
+__all__ = ["do_search", "ranked"]
 
 _SEARCH_BATCH = 64
-_MAX_LIMIT = 16384
 
 
 def do_search(session: WorkerSession, run: RunRow, claim: Claim, progress: Progress) -> None:
@@ -41,28 +41,36 @@ def do_search(session: WorkerSession, run: RunRow, claim: Claim, progress: Progr
         records = load_records(connection, "query", ids)
     present = [records[one] for one in ids if one in records]
     queries = embed_records(embedder, present, kinds, progress, role="query", stored=stored)
-    rows: list[CandidateRow] = []
-    outcomes = list(queries.outcomes)
-    for batch in chunks(range(len(queries.records)), _SEARCH_BATCH):
+    # Equal queries have equal lists: one of them is searched for.
+    contents = [record.hashes.of(kinds) or b"" for record in queries.records]
+    firsts = {content: place for place, content in reversed(list(enumerate(contents)))}
+    hits_of: dict[bytes, list[tuple[int, float]]] = {}
+    for batch in chunks(sorted(firsts.values()), _SEARCH_BATCH):
         found = _live_hits(session, run, queries.vectors[list(batch)], params.top_k, progress)
-        for position, hits in zip(batch, found, strict=True):
-            query = queries.records[position]
-            if not hits:
-                outcomes.append(_nothing_to_find(query.external_id))
-            rows += [
-                CandidateRow(
-                    run_id=run.id,
-                    query_id=query.id,
-                    item_id=item_id,
-                    coarse_rank=rank,
-                    coarse_score=score,
-                )
-                for rank, (item_id, score) in enumerate(hits, 1)
-            ]
+        hits_of.update(zip((contents[place] for place in batch), found, strict=True))
         progress.step()
+    rows = [
+        CandidateRow(
+            run_id=run.id,
+            query_id=record.id,
+            item_id=item_id,
+            coarse_rank=rank,
+            coarse_score=score,
+        )
+        for record, content in zip(queries.records, contents, strict=True)
+        for rank, (item_id, score) in enumerate(hits_of[content], 1)
+    ]
+    outcomes = [
+        *queries.outcomes,
+        *(
+            _nothing_to_find(record.external_id)
+            for record, content in zip(queries.records, contents, strict=True)
+            if not hits_of[content]
+        ),
+    ]
     n_failed = sum(outcome.fatal for outcome in outcomes)
-    with session.ledger.finish(claim, n_failed=n_failed) as connection:
-        write_candidates(connection, rows)
+    with session.finish(claim, n_failed=n_failed) as connection:
+        write_candidates(connection, rows, session.load_id)
         record_outcomes(connection, run.id, claim.stage, SubjectKind.QUERY, outcomes)
         damaged = stored.damaged.values()
         record_outcomes(connection, run.id, claim.stage, SubjectKind.JOB, damaged)
@@ -85,29 +93,54 @@ def _live_hits(
     top_k: int,
     progress: Progress,
 ) -> Sequence[list[tuple[int, float]]]:
-    """(item id, cosine) of the best `top_k` live items of each query; equal scores by item id.
+    """(item id, cosine) of the best `top_k` live items of each query, in the order of `ranked`.
 
     Orphans (vectors of changed or removed items, or of a late zombie) are dropped, so the search
     asks for more than it needs, and again for twice as many where that was not enough.
     """
     limit = top_k + max(8, top_k // 4)
     while True:
-        limit = min(limit, _MAX_LIMIT)
+        limit = min(limit, MAX_LIMIT)
         found = _search(session, run, vectors, limit, progress)
         keys = sorted({hit.key for hits in found for hit in hits})
         with session.database.begin() as connection:
-            live = live_keys(connection, run.index_id, keys)
-        ranked = [
-            sorted(
-                ((live[hit.key], hit.score) for hit in hits if hit.key in live),
-                key=lambda hit: (-hit[1], hit[0]),
-            )[:top_k]
+            live = live_items(connection, run.index_id, keys)
+        best = [
+            ranked([(live[hit.key], hit.score) for hit in hits if hit.key in live])[:top_k]
             for hits in found
         ]
-        exhausted = limit >= _MAX_LIMIT or all(len(hits) < limit for hits in found)
-        if exhausted or all(len(hits) == top_k for hits in ranked):
-            return ranked
+        exhausted = limit >= MAX_LIMIT or all(len(hits) < limit for hits in found)
+        if exhausted or all(len(hits) == top_k for hits in best):
+            return best
         limit *= 2
+
+
+def ranked(hits: Sequence[tuple[LiveItem, float]]) -> list[tuple[int, float]]:
+    """Item ids with their similarity, nearest first, in an order that no import or batch changes.
+
+    Hits that are as near but for rounding have the similarity of the nearest of them, and equal
+    contents always do. They go by external id, equal contents side by side.
+    """
+    nearest: dict[bytes, float] = {}
+    for item, score in hits:
+        nearest[item.content] = max(score, nearest.get(item.content, score))
+    by_score = sorted(hits, key=lambda hit: -nearest[hit[0].content])
+    tied: list[tuple[float, list[LiveItem]]] = []
+    last = inf
+    for item, _ in by_score:
+        score = nearest[item.content]
+        if last - score > TIE or not tied:
+            tied.append((score, []))
+        tied[-1][1].append(item)
+        last = score
+    return [(item.id, score) for score, items in tied for item in _in_order(items)]
+
+
+def _in_order(items: Sequence[LiveItem]) -> list[LiveItem]:
+    first: dict[bytes, str] = {}
+    for item in items:
+        first[item.content] = min(item.external_id, first.get(item.content, item.external_id))
+    return sorted(items, key=lambda item: (first[item.content], item.external_id))
 
 
 def _search(

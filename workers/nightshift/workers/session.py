@@ -5,16 +5,19 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from threading import Event, Lock, Thread
 from time import monotonic
 from uuid import uuid4
 
+from sqlalchemy import Connection
+
 from nightshift.models.cache import ModelCache
-from nightshift.schema.errors import ServiceUnavailableError
+from nightshift.models.checkpoint import Snapshot
+from nightshift.schema.errors import ModelError, ServiceUnavailableError
 from nightshift.schema.settings import Settings
 from nightshift.schema.states import Stage
-from nightshift.stores import loads, workers
+from nightshift.stores import loads, model_loads, workers
 from nightshift.stores.database import Database
 from nightshift.stores.embedded import resolve_urls
 from nightshift.stores.ledger import Claim, Ledger
@@ -29,6 +32,12 @@ _REPORT_EVERY_S = 3.0
 _TRANSACTION_S = 60.0
 #: Longest outage of Milvus that a job waits out; it is handed back before its lease is gone.
 _PATIENCE_S = 60.0
+
+_CHANGED = (
+    "{} changed while its model was in memory, and weights may be read from the file as they are "
+    "needed: nothing of this job is kept, and the model is loaded again. Write a model's files "
+    "into a new directory, never over those in use"
+)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -52,6 +61,10 @@ class WorkerSession:
     last_step: float = field(default_factory=monotonic)
     #: Workers alive on this machine, this one among them.
     neighbours: int = 1
+    #: The number of the load of the weights in memory, if anything was loaded.
+    load_id: int | None = None
+    #: The files of that load.
+    _noted: Snapshot | None = None
     #: Run and fingerprint of the model that is being loaded.
     _loading: tuple[int, str] | None = None
     _closing: Event = field(default_factory=Event)
@@ -89,6 +102,71 @@ class WorkerSession:
         if self.models.loaded == fingerprint:
             with self.database.begin() as connection:
                 loads.forget_lost_loads(connection, fingerprint)
+
+    def watch_files(self) -> None:
+        """Forget weights in memory whose files have changed, and note that; before each job."""
+        if changed := self.models.drop_if_changed():
+            _log.warning("%s changed since it was loaded: the model is loaded again", changed)
+            self._note_change(changed)
+
+    def note_load(self, spec: str, fingerprint: str) -> None:
+        """Give the weights in memory a number, once, by which results name them."""
+        files = self.models.files
+        if files is not None and files is not self._noted:
+            with self.database.begin() as connection:
+                self.load_id = model_loads.record_load(
+                    connection,
+                    worker_id=self.worker_id,
+                    spec=spec,
+                    fingerprint=fingerprint,
+                    files=[asdict(file) for file in files.files],
+                )
+            self._noted = files
+
+    @contextmanager
+    def finish(self, claim: Claim, *, n_failed: int = 0) -> Iterator[Connection]:
+        """`Ledger.finish` for what a model computed; looks at its files right before the commit.
+
+        Raises:
+            LeaseLostError: As `Ledger.finish`.
+            ModelError: A file of the model has changed since it was loaded, or what comes of this
+                load was dropped: nothing is kept, and the model is forgotten.
+        """
+        changed = None
+        try:
+            with self.ledger.finish(claim, n_failed=n_failed) as connection:
+                self._refuse_dropped(connection)
+                yield connection
+                changed = self.models.drop_if_changed()
+                if changed:
+                    raise ModelError(_CHANGED.format(changed))
+        finally:
+            if changed:
+                self._note_change(changed)
+
+    def refuse_changed(self) -> None:
+        """Look at the model's files before something is written that no transaction takes back.
+
+        Raises:
+            ModelError: As `finish`.
+        """
+        if changed := self.models.drop_if_changed():
+            self._note_change(changed)
+            raise ModelError(_CHANGED.format(changed))
+
+    def _refuse_dropped(self, connection: Connection) -> None:
+        try:
+            model_loads.refuse_dropped(connection, self.load_id)
+        except ModelError:
+            self.models.drop()
+            self.load_id = None
+            raise
+
+    def _note_change(self, file: str) -> None:
+        if self.load_id is not None:
+            with self.database.begin() as connection:
+                model_loads.record_change(connection, self.load_id, file)
+        self.load_id = None
 
     def close(self) -> None:
         """Say goodbye and give the connections back."""

@@ -63,7 +63,7 @@ def do_codebook(session: WorkerSession, run: RunRow, claim: Claim, progress: Pro
             )
         book = train(spec.quantise, np.concatenate(vectors)[:wanted]).to_bytes()
         progress.step()
-    with session.ledger.finish(claim) as connection:
+    with session.finish(claim) as connection:
         if token_set.codebook_digest is None:
             token_sets.keep_codebook(connection, token_set.id, book, codebook_digest(book))
 
@@ -86,7 +86,7 @@ def do_tokens(session: WorkerSession, run: RunRow, claim: Claim, progress: Progr
             # Opened at the first tokens: a job without any leaves no file.
             kept.writer = kept.writer or stack.enter_context(writing_shard(address))
             kept.add(seen, outcomes)
-    with session.ledger.finish(claim, n_failed=len(outcomes)) as connection:
+    with session.finish(claim, n_failed=len(outcomes)) as connection:
         if kept.writer is not None:
             token_sets.write_shard_rows(
                 connection,
@@ -95,6 +95,7 @@ def do_tokens(session: WorkerSession, run: RunRow, claim: Claim, progress: Progr
                 name=name,
                 shard=kept.writer.shard(address),
                 records=kept.records,
+                load_id=session.load_id,
             )
         record_outcomes(connection, run.id, claim.stage, SubjectKind.ITEM, outcomes)
 

@@ -13,12 +13,14 @@ from transformers.utils.logging import disable_progress_bar
 from nightshift.models.describe import describe_embedder
 from nightshift.models.embedders.dual_encoder import DualEncoder, Tokens
 from nightshift.models.embedders.plain_text import PlainText
+from nightshift.models.files import local_weights
 from nightshift.models.refusal import LOAD_ERRORS, not_loaded
 from nightshift.models.spec import parse_spec
 from nightshift.models.upstream import loaded_whole, pinned
 from nightshift.schema.errors import ModelError
+from nightshift.schema.models import ModelFacts
 
-__all__ = ["load"]
+__all__ = ["examine", "load"]
 
 Inputs = dict[str, Tensor]
 
@@ -33,8 +35,10 @@ def load(spec: str, device: torch.device) -> DualEncoder[Inputs]:
     where = pinned(parse_spec(spec).source)
     dtype = getattr(torch, facts.card["precision"])
     disable_progress_bar()
+    # On `meta` tensors have shapes, but no numbers.
+    placed = {"device_map": {"": device}} if device.type == "meta" else {}
     try:
-        model = loaded_whole(AutoModel, spec, **where, dtype=dtype)
+        model = loaded_whole(AutoModel, spec, **where, dtype=dtype, **placed)
         tokenizer = AutoTokenizer.from_pretrained(**where)
         image_processor = AutoImageProcessor.from_pretrained(**where)
     except LOAD_ERRORS as error:
@@ -42,13 +46,26 @@ def load(spec: str, device: torch.device) -> DualEncoder[Inputs]:
     if not (hasattr(model, "get_text_features") and hasattr(model, "get_image_features")):
         raise ModelError(f"{spec} gives no text and image features: it is no embedder", spec)
     towers = _TransformersTowers(
-        model.to(device).eval(),
+        (model if placed else model.to(device)).eval(),
         tokenizer,
         image_processor,
         int(facts.card["context_length"]),
         str.lower if facts.card.get("case") == "lower" else str,
     )
     return DualEncoder(towers, facts)
+
+
+def examine(facts: ModelFacts) -> None:
+    """Raise ModelError as `load` would; reads no weights, and downloads none."""
+    if local_weights(parse_spec(facts.spec)):
+        load(facts.spec, torch.device("meta"))
+        return
+    where = pinned(parse_spec(facts.spec).source)
+    try:
+        AutoTokenizer.from_pretrained(**where)
+        AutoImageProcessor.from_pretrained(**where)
+    except LOAD_ERRORS as error:
+        raise not_loaded(facts.spec, error) from error
 
 
 class _TransformersTowers:

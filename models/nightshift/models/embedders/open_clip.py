@@ -2,6 +2,7 @@
 
 import logging
 import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Lock
@@ -20,8 +21,9 @@ from nightshift.models.embedders.plain_text import PlainText
 from nightshift.models.files import open_clip_checkpoint, open_clip_config
 from nightshift.models.refusal import not_loaded
 from nightshift.models.spec import Builtin, Directory, ModelSpec, Precision, parse_spec
+from nightshift.schema.models import ModelFacts
 
-__all__ = ["load"]
+__all__ = ["examine", "load"]
 
 _PRECISIONS: dict[Precision | None, str] = {
     None: "fp32",
@@ -54,6 +56,14 @@ def load(spec: str, device: torch.device) -> DualEncoder[Tensor]:
     except _DAMAGE as error:
         raise not_loaded(spec, error, "open_clip") from error
     return DualEncoder(towers, facts)
+
+
+def examine(facts: ModelFacts) -> None:
+    """Raise ModelError as `load` would; weights are named and measured, but not read."""
+    # On this device tensors have shapes, but no numbers.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that numbers went nowhere
+        load(facts.spec, torch.device("meta"))
 
 
 class _OpenClip:

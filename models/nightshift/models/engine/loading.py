@@ -3,11 +3,12 @@
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoProcessor, PreTrainedModel
+from transformers import AutoConfig, AutoProcessor, PreTrainedConfig, PreTrainedModel
 from transformers.utils.import_utils import is_flash_attn_2_available
 from transformers.utils.logging import disable_progress_bar
 
 from nightshift.models.engine.quantised import ready_quantised, refuse_misread
+from nightshift.models.files import local_weights
 from nightshift.models.refusal import LOAD_ERRORS, not_loaded
 from nightshift.models.spec import parse_spec
 from nightshift.models.upstream import loaded_whole, pinned
@@ -46,8 +47,7 @@ def load_pretrained(
         config = AutoConfig.from_pretrained(**where)
         quantised = ready_quantised(config)
         if device.type == "meta":
-            with device:
-                model: Any = model_class(config)
+            model: Any = _without_weights(model_class, config, facts, where, quantised=quantised)
         else:
             model = loaded_whole(
                 model_class,
@@ -64,7 +64,31 @@ def load_pretrained(
         processor = processor_class.from_pretrained(**where)
     except LOAD_ERRORS as error:
         raise not_loaded(facts.spec, error) from error
-    return model if quantised else model.to(device=device), processor, facts.spec
+    placed = quantised or device.type == "meta"
+    return model if placed else model.to(device=device), processor, facts.spec
+
+
+def _without_weights(
+    model_class: type[PreTrainedModel],
+    config: PreTrainedConfig,
+    facts: ModelFacts,
+    where: dict[str, Any],
+    *,
+    quantised: bool,
+) -> Any:  # noqa: ANN401 - as above
+    """A model whose tensors have shapes, but no numbers; its files are compared with them.
+
+    What is quantised is put together on the device alone, and what is not here yet stays where it
+    is: neither is compared.
+    """
+    meta = torch.device("meta")
+    if quantised or not local_weights(parse_spec(facts.spec)):
+        with meta:
+            return model_class(config)
+    dtype = getattr(torch, facts.card["precision"])
+    return loaded_whole(
+        model_class, facts.spec, **where, config=config, dtype=dtype, device_map={"": meta}
+    )
 
 
 def attention_for(

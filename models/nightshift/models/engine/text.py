@@ -12,6 +12,7 @@ from typing import Any
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
+from nightshift.models.engine.chat_template import render_chat
 from nightshift.schema.errors import ModelError
 
 __all__ = ["TextEncoder", "Turn", "Written", "read_turn"]
@@ -297,13 +298,7 @@ def read_turn(processor: ProcessorMixin, text: TextEncoder, placeholder: str, na
         messages: Any = [{"role": "user", "content": [_part(kind) for kind in content]}]
         if answered:
             messages.append({"role": "assistant", "content": [_part(_MARK)]})
-        try:
-            found: str = processor.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=not answered
-            )
-        except Exception as error:  # whatever a template or its interpreter raises
-            raise ModelError(f"{name} has no usable chat template: {error}", name) from error
-        return found
+        return render_chat(processor, messages, name, add_generation_prompt=not answered)
 
     alone, first = rendered(_MARK).split(_MARK), rendered(_IMAGE, _MARK).split(_MARK)
     if len(alone) != 2 or len(first) != 2 or first[0].count(placeholder) != 1:

@@ -12,10 +12,24 @@ from numpy.typing import NDArray
 from nightshift.schema.errors import ConflictError
 from nightshift.stores.milvus.collections import VECTOR
 
-__all__ = ["Hit", "batches", "check_keys", "check_matrix", "is_settled", "key_ranges", "ordered"]
+__all__ = [
+    "TIE",
+    "Hit",
+    "batches",
+    "check_keys",
+    "check_matrix",
+    "is_settled",
+    "key_ranges",
+    "ordered",
+    "through_ties",
+]
 
 # A message of a server's log may have 5 MB, a request 64 MB.
 _BATCH_BYTES = 4 * 2**20
+
+#: Similarities closer than this are equal: they are sums of float32 products of unit vectors, and
+#: equal contents, embedded or compared in other batches, differ by some 1e-7.
+TIE = 1e-6
 
 _KEY = re.compile(r"[0-9a-f]{1,64}")
 
@@ -81,8 +95,16 @@ def ordered(hits: Sequence[Any]) -> list[Hit]:
     return sorted(distinct.values(), key=lambda hit: (-hit.score, hit.key))
 
 
-def is_settled(hits: list[Hit], limit: int, asked: int, returned: int) -> bool:
-    """Whether no row beyond those returned could belong among the first `limit`.
+def through_ties(hits: Sequence[Hit], limit: int) -> int:
+    """How many hits are the first `limit`, and all behind them that the last ties with."""
+    end = min(limit, len(hits))
+    while 0 < end < len(hits) and hits[end - 1].score - hits[end].score <= TIE:
+        end += 1
+    return end
+
+
+def is_settled(hits: Sequence[Hit], limit: int, asked: int, returned: int) -> bool:
+    """Whether no row beyond those returned could belong among the first `limit`, or tie with them.
 
     Args:
         hits: As `ordered` gives them.
@@ -90,4 +112,4 @@ def is_settled(hits: list[Hit], limit: int, asked: int, returned: int) -> bool:
         asked: How many the server was asked for.
         returned: How many it returned, duplicates included.
     """
-    return returned < asked or (len(hits) > limit and hits[-1].score < hits[limit - 1].score)
+    return returned < asked or through_ties(hits, limit) < len(hits)

@@ -36,6 +36,7 @@ from nightshift.stores.milvus.rows import (
     is_settled,
     key_ranges,
     ordered,
+    through_ties,
 )
 
 __all__ = ["MAX_LIMIT", "VectorStore"]
@@ -205,7 +206,7 @@ class VectorStore(AbstractContextManager["VectorStore"]):
         *,
         consistency: Consistency = "Strong",
     ) -> list[list[Hit]]:
-        """The nearest rows of each query, nearest first, ties by key, also at the limit's edge.
+        """The nearest rows of each query, nearest first, and all that tie at the limit's edge.
 
         Args:
             collection: Its name, or an alias.
@@ -214,7 +215,9 @@ class VectorStore(AbstractContextManager["VectorStore"]):
             consistency: `Strong` sees everything written before.
 
         Returns:
-            For each query at most `limit` hits with distinct keys; fewer when there are no more.
+            For each query the first `limit` hits and those behind them that are as near but for
+            rounding, with distinct keys; fewer when there are no more. Which of more than 16,384
+            equally near rows are returned is the server's affair.
 
         Raises:
             ConflictError: When the width does not fit.
@@ -334,7 +337,7 @@ class VectorStore(AbstractContextManager["VectorStore"]):
                 is_settled(hits, limit, asked, len(returned))
                 for hits, returned in zip(ranked, found, strict=True)
             ):
-                return [hits[:limit] for hits in ranked]
+                return [hits[: through_ties(hits, limit)] for hits in ranked]
             asked = min(2 * asked, MAX_LIMIT)
 
     def _shape(self, collection: str) -> Shape:

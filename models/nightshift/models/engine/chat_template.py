@@ -1,0 +1,99 @@
+"""The chat template of a checkpoint: which one it is, and its text, within bounds."""
+
+import json
+import subprocess
+import sys
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from nightshift.schema.errors import ModelError
+
+__all__ = ["render_chat"]
+
+_PROGRAM = Path(__file__).with_name("render_chat.py")
+# Its processor time is limited inside; this is for a machine that is too busy to run it.
+_WAIT_S = 120.0
+
+
+def render_chat(
+    processor: Any,  # noqa: ANN401 - transformers types it loosely
+    messages: list[dict[str, Any]],
+    name: str,
+    *,
+    add_generation_prompt: bool,
+) -> str:
+    """The text of a conversation, as the processor's `apply_chat_template` gives it.
+
+    Rendered in a process of its own, with bounds on time, memory and length: a template is a
+    program that comes with the weights.
+
+    Args:
+        processor: The checkpoint's own.
+        messages: Of the conversation: texts and pictures.
+        name: The model, for messages.
+        add_generation_prompt: Whether the text ends where an answer begins.
+
+    Raises:
+        ModelError: There is no template, or it cannot be rendered within the bounds.
+    """
+    variables = {
+        "messages": messages,
+        "tools": None,
+        "documents": None,
+        "add_generation_prompt": add_generation_prompt,
+        **_special_tokens(processor.tokenizer),
+    }
+    asked = json.dumps({"template": _template(processor, name), "variables": variables})
+    said = _rendered(asked)
+    if "error" in said:
+        raise ModelError(f"{name} has no usable chat template: {said['error']}", name)
+    return said["text"]
+
+
+def _template(processor: Any, name: str) -> str:  # noqa: ANN401 - as above
+    """The processor's, or else its tokenizer's: older repositories keep it there."""
+    for owner in (processor, processor.tokenizer):
+        found = getattr(owner, "chat_template", None)
+        if isinstance(found, dict):
+            if "default" not in found:
+                raise ModelError(
+                    f"{name} has several chat templates ({', '.join(sorted(found))}) and none of "
+                    "them is named default: write the one to use into chat_template.jinja",
+                    name,
+                )
+            found = found["default"]
+        if found:
+            return str(found)
+    raise ModelError(
+        f"{name} has no chat template, neither in chat_template.jinja nor in "
+        "tokenizer_config.json: take an instruction-tuned checkpoint, or put the template of the "
+        "model that it was trained from into chat_template.jinja",
+        name,
+    )
+
+
+def _special_tokens(tokenizer: Any) -> dict[str, Any]:  # noqa: ANN401 - as above
+    found: dict[str, Any] = json.loads(json.dumps(tokenizer.special_tokens_map, default=str))
+    return found
+
+
+@lru_cache(maxsize=64)
+def _rendered(asked: str) -> dict[str, str]:
+    """What the program says: the text, or an error."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", str(_PROGRAM)],
+            input=asked.encode(),
+            capture_output=True,
+            timeout=_WAIT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return {"error": f"it takes longer than {_WAIT_S:.0f} s"}
+    if done.returncode == 0:
+        said: dict[str, str] = json.loads(done.stdout)
+        return said
+    if done.returncode < 0:
+        return {"error": "it takes more processor time or memory than any template needs"}
+    return {"error": done.stderr.decode(errors="replace").strip().rpartition("\n")[2]}
