@@ -117,11 +117,16 @@ def test_an_interrupt_is_told_in_a_word(tmp_path):
     assert (done.exit_code, done.stderr) == (130, "interrupted\n")
 
 
-def test_a_reader_that_goes_away_ends_a_command_silently():
+@pytest.mark.parametrize("words", [("run", "--help"), ("run", "list"), ("run", "list", "--json")])
+def test_a_reader_that_goes_away_ends_a_command_silently(words, database, database_url):
+    add_reference_run(database)
     read, write = os.pipe()
     os.close(read)
-    command = [sys.executable, "-m", "nightshift.cli.main", "run", "--help"]
-    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False)
+    command = [sys.executable, "-m", "nightshift.cli.main", *words]
+    environment = {**os.environ, "NIGHTSHIFT_DATABASE_URL": database_url}
+    done = subprocess.run(
+        command, stdout=write, stderr=subprocess.PIPE, env=environment, check=False
+    )
     os.close(write)
 
     assert (done.returncode, done.stderr) == (141, b"")

@@ -72,6 +72,10 @@ def test_markup_in_a_catalogue_is_shown_and_not_obeyed(database, run_id, tmp_pat
             ),
             {"hostile": "<script>alert(1)</script>\x1b[31m \u0416\u65e5 " + "word" * 200},
         )
+        connection.execute(
+            text("UPDATE item SET external_id = :hostile WHERE external_id = 'i3'"),
+            {"hostile": "\u202egnp.exe\x9b<b>"},
+        )
 
     write_report(database, run_id, tmp_path / "run.html")
     write_report(database, run_id, tmp_path / "run.png")
@@ -79,7 +83,8 @@ def test_markup_in_a_catalogue_is_shown_and_not_obeyed(database, run_id, tmp_pat
     page = (tmp_path / "run.html").read_text()
     assert "&lt;script&gt;alert(1)" in page
     assert "<script" not in page
-    assert "\x1b" not in page
+    assert "\\u202egnp.exe\\x9b&lt;b&gt;" in page
+    assert not any(sign in page for sign in "\x1b\x9b\u202e")
 
 
 def test_the_picture_is_drawn_without_a_browser(database, run_id, tmp_path):

@@ -9,8 +9,8 @@ __all__ = ["leave_covered", "tell_coverage"]
 def tell_coverage(covered: Coverage) -> None:
     """Say on stderr how many queries a run has ranked, unless it is done with all of them."""
     if not covered.complete or covered.state != "done":
-        so_far = ": these are the rankings so far" if covered.state in ("running", "paused") else ""
-        echo(f"run {covered.run_id} is {covered.state}{so_far}; {covered}", err=True)
+        so_far = " these are the rankings so far;" if covered.state in ("running", "paused") else ""
+        echo(f"run {covered.run_id}:{so_far} {covered}", err=True)
 
 
 def leave_covered(covered: Coverage) -> None:

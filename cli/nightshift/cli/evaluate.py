@@ -47,11 +47,12 @@ def evaluate(run_id: int, data_dir: Path | None, as_json: bool) -> None:
     title = f"Run {run_id}, {found.n_measured:,} of {found.n_queries:,} judged queries measured"
     if found.n_failed:
         title += f", {found.n_failed:,} of them without a ranking, as zero"
-    table = make_table("measure", "coarse", "fine", "change", right="coarse fine change",
-                       title=title)  # fmt: skip
+    table = make_table("measure", "coarse", "fine", "change", right="coarse fine change")
     for name in _MEASURES:
         before, after = found.coarse[name], found.fine[name]
         table.add_row(name, f"{before:.4f}", f"{after:.4f}", f"{after - before:+.4f}")
-    make_console().print(table)
+    console = make_console()
+    console.print(title, style="bold")
+    console.print(table)
     tell_coverage(covered)
     leave_covered(covered)

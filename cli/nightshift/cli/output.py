@@ -1,5 +1,6 @@
 """Printing: JSON for programs, tables for people."""
 
+import errno
 import logging
 import sys
 from collections import Counter
@@ -51,6 +52,10 @@ class _VisibleTable(Table):
 
 class _VisibleConsole(Console):
     """Texts of other people are shown and not obeyed, whether they come as cells or as lines."""
+
+    def on_broken_pipe(self) -> None:
+        """Leave it to the command's boundary; rich would exit with 1."""
+        raise BrokenPipeError(errno.EPIPE, "the reader went away")
 
     def render_str(self, text: str, **options: Any) -> Text:  # noqa: ANN401 - rich's
         return super().render_str(visible(text, keep="\n"), **options)

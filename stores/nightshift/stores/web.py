@@ -13,6 +13,7 @@ from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from nightshift.schema.errors import InputError
 from nightshift.schema.settings import Settings
+from nightshift.stores.addresses import without_password
 from nightshift.stores.deadlines import Deadline, answer_s
 from nightshift.stores.networks import Address, Network, may_connect, parsed
 
@@ -269,7 +270,7 @@ def _target(parts: SplitResult) -> str:
 
 def _shown(url: str) -> str:
     # What follows the question mark may be a signature that opens a store.
-    shown = url.partition("?")[0]
+    shown = without_password(url).partition("?")[0]
     return shown if len(shown) <= _SHOWN_CHARS else f"{shown[:_SHOWN_CHARS]}…"
 
 
