@@ -1,9 +1,11 @@
 """Waiting no longer than was meant, also where what is waited for knows no time limit."""
 
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from functools import cache
+from functools import cache, partial
+from queue import SimpleQueue
 from threading import BoundedSemaphore, Thread
 from typing import TypeVar
 
@@ -18,6 +20,9 @@ _WHOLE_S = 60.0
 _SHARE_OF_LEASE = 0.75
 #: Calls at once, those among them that nobody waits for any more.
 _calls = BoundedSemaphore(64)
+#: Threads that wait for their next call, the last one first: fsspec keeps an object store's
+#: connections by thread, and would make new ones in every new thread.
+_idle: "list[SimpleQueue[Callable[[], None]]]" = []
 
 
 @cache
@@ -60,17 +65,32 @@ class Deadline:
         if not _calls.acquire(timeout=self.left()):
             raise TimeoutError("too many calls are waiting")
         outcome: Future[_T] = Future()
-        Thread(target=_run, args=(action, outcome), name="deadline", daemon=True).start()
+        try:
+            inbox = _idle.pop()
+        except IndexError:
+            inbox = SimpleQueue()
+            Thread(target=_serve, args=(inbox,), name="deadline", daemon=True).start()
+        inbox.put(partial(_settle, action, outcome))
         try:
             return outcome.result(timeout=self.left())
         except TimeoutError as error:
             raise error if outcome.done() else TimeoutError("it does not answer in time") from error
 
 
-def _run(action: Callable[[], _T], outcome: "Future[_T]") -> None:
+def _serve(inbox: "SimpleQueue[Callable[[], None]]") -> None:
+    while True:
+        call = inbox.get()
+        call()
+        del call  # and what it holds, while the thread is idle
+        _idle.append(inbox)
+        _calls.release()
+
+
+def _settle(action: Callable[[], _T], outcome: "Future[_T]") -> None:
     try:
         outcome.set_result(action())
     except BaseException as error:  # noqa: BLE001 - raised where it is waited for
         outcome.set_exception(error)
-    finally:
-        _calls.release()
+
+
+os.register_at_fork(after_in_child=_idle.clear)
