@@ -99,7 +99,7 @@ def test_a_restored_stack_is_the_same_and_serves_at_once(
     copy = Stack(place / "restored")
     done = _nightshift("restore", str(backup), "--data-dir", str(copy.data_dir))
     assert done.exit_code == 0, done.output
-    assert "start it: nightshift up" in done.output
+    assert f"start it: nightshift up --data-dir {copy.data_dir}" in done.output
     try:
         copy.up(0, dispatcher=False)
 

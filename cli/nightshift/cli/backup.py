@@ -60,9 +60,9 @@ def restore(directory: Path, data_dir: Path | None, as_json: bool) -> None:
 
     settings = read_settings(data_dir)
     manifest = restore_backup(directory, settings.data_dir, _say)
-    _report(
-        manifest, f"restored into {settings.data_dir}; start it: nightshift up", as_json=as_json
-    )
+    start = f"nightshift up --data-dir {data_dir}" if data_dir else "nightshift up"
+    done = f"restored into {settings.data_dir}; start it: {start}"
+    _report(manifest, done, as_json=as_json)
 
 
 def _require_embedded(settings: "Settings") -> None:
