@@ -600,6 +600,18 @@ def test_the_command_prints_four_counts_and_exits_with_zero(nightshift, tmp_path
     assert result.stderr == ""
 
 
+def test_the_command_names_what_it_left_out_and_exits_with_zero(nightshift, tmp_path):
+    write_jsonl(tmp_path / "t.jsonl", [{"id": "a", "text": "x"}])
+    (tmp_path / "u.json").touch()
+
+    result = nightshift("catalog", "import", "shop", tmp_path, "--json")
+
+    assert result.exit_code == 0
+    facts = json.loads(result.stdout)
+    assert (facts["read"], facts["left_out"], facts["left_out_names"]) == (1, 1, ["u.json"])
+    assert "1 file was left out: 1 .json (u.json)" in result.stderr
+
+
 def test_the_command_exits_with_seven_and_says_how_to_list_what_failed(nightshift, tmp_path):
     rows = [{"id": "a", "text": "x"}, b"{", {"id": "b", "text": ""}, {"id": "b", "text": ""}]
     source = write_jsonl(tmp_path / "t.jsonl", rows)

@@ -286,3 +286,14 @@ def test_files_that_are_not_there_are_refused_at_once(
         import_queries(
             database, str(tmp_path / file), qrels=None if qrels is None else str(tmp_path / qrels)
         )
+
+
+def test_what_nobody_reads_beside_the_queries_is_named(database, tmp_path):
+    write_jsonl(tmp_path / "q.jsonl", [{"id": "a", "text": "x"}])
+    (tmp_path / "more.json").touch()
+
+    summary = import_queries(database, str(tmp_path))
+
+    assert "more.json" in summary.left_out
+    assert summary.reasons == {}
+    assert failures(database, summary.query_set_id, fatal=False) == {("line", ""): "left_out"}

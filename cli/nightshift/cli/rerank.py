@@ -271,6 +271,8 @@ def rerank(
             blobs=BlobStore(settings.data_dir / "blobs"),
             image_roots=settings.image_roots,
         )
+        if imported.left_out:
+            echo(f"of the queries, {imported.left_out}", err=True)
         if query_parts is None:
             with database.begin() as connection:
                 query_parts = query_set_parts(connection, imported.query_set_id)

@@ -39,6 +39,8 @@ class QuerySetSummary:
     reasons: Mapping[str, int]
     #: About the first of them.
     first_message: str = ""
+    #: What nobody reads of the file or folder; empty where all of it is read.
+    left_out: str = ""
 
     @property
     def failed(self) -> int:
@@ -136,6 +138,7 @@ def read_queries(
         n_queries=making.n_queries,
         reasons=making.reasons,
         first_message=making.first_message,
+        left_out=left_out.message(),
     )
 
 
