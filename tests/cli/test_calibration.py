@@ -1,6 +1,7 @@
 """`nightshift calibration` says what the enhancement did: where it acted, and which way."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
@@ -114,3 +115,36 @@ def test_nearly_every_pair_is_nineteen_of_twenty(n_fired, static):
 
 def test_a_run_without_scores_has_no_static_injection():
     assert CalibrationStats().is_static is False
+
+
+def test_a_gamma_is_measured_that_fires_on_a_share_of_the_pairs(database, database_url, tmp_path):
+    run_id = add_reference_run(database)
+    seen = [0.31, 0.72, 0.05, 0.44, 0.44]
+    with database.begin() as connection:
+        rows = [_score(connection, run_id, *one) for one in COMPARED[: len(seen)]]
+        looked = [
+            replace(row, fired=False, fired_layer=None, plain_margin=None, uncertainty=u)
+            for row, u in zip(rows, seen, strict=True)
+        ]
+        write_scores(connection, looked)
+    environment = {"NIGHTSHIFT_DATABASE_URL": database_url, "COLUMNS": "400"}
+
+    def run(share, *words):
+        called = ["calibration", str(run_id), "--firing-share", share, *words]
+        return CliRunner(env=environment).invoke(main, called)
+
+    found = json.loads(run("0.2", "--json").stdout)["threshold"]
+    assert (found["share"], found["n_pairs"]) == (0.2, 5)
+    assert found["gamma"] == pytest.approx((0.72 + 0.44) / 2)
+    # Two pairs are equal at the edge: neither is above.
+    assert json.loads(run("0.4", "--json").stdout)["threshold"]["share"] == 0.2
+    assert json.loads(run("1", "--json").stdout)["threshold"]["share"] == 1.0
+    assert "fire on 20.0% of the 5 pairs with --enhancement gamma=0.58" in run("0.2").stdout
+    with database.begin() as connection:
+        connection.execute(
+            text("UPDATE pair_score SET fired = true, fired_layer = 3 WHERE uncertainty > 0.4")
+        )
+    refused = run("0.2")
+    assert refused.exit_code != 0
+    assert "--enhancement gamma=1" in refused.stderr
+    assert json.loads(run("0.8", "--json").stdout)["threshold"]["share"] == 0.8

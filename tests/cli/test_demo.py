@@ -60,9 +60,20 @@ def test_the_demo_counts_what_it_did(demo):
 
 def test_running_it_again_is_safe_and_finds_the_same(demo):
     passing = {"seconds", "run_id"}
+    for one in (demo.first, demo.again):
+        one["enhancement"].pop("run_id")
     runs = (demo.first, demo.again)
     first, again = ({k: v for k, v in facts.items() if k not in passing} for facts in runs)
     assert again == first
+
+
+def test_the_enhancement_fires_on_the_share_that_it_is_given_and_says_what_it_changed(demo):
+    told = demo.first["enhancement"]
+    assert told["published_firing_share"] < 0.05
+    assert told["firing_share"] == pytest.approx(0.2, abs=0.02)
+    before, after = (demo.first["fine"], told["fine"])
+    for name, value in before.items():
+        assert f"{name} {value:.3f} → {after[name]:.3f}" in " ".join(demo.person.split())
 
 
 def test_a_person_is_told_recall_and_a_few_rankings_with_both_orders_beside_each_other(demo):

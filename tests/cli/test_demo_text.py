@@ -10,7 +10,15 @@ from rich.console import Console
 from sqlalchemy import text
 
 from nightshift.cli.demo_text import print_night, rankings
-from nightshift.demo.night import IMAGE_TO_TEXT, TEXT_TO_IMAGE, Direction, Night, Ranked
+from nightshift.demo.night import (
+    IMAGE_TO_IMAGE,
+    IMAGE_TO_TEXT,
+    TEXT_TO_IMAGE,
+    Direction,
+    Enhanced,
+    Night,
+    Ranked,
+)
 from nightshift.query.evaluate import evaluate
 from tests.query.ranked import add_reference_run
 
@@ -55,7 +63,9 @@ def test_what_to_try_next_is_said_in_words_that_the_user_s_shell_understands(
     monkeypatch.setattr(sys, "argv", [str(program) if on_path else "bin/nightshift", "demo"])
     ranked = of_run(database, run_id)
     night = Night(
-        items=8, failed=0, text_to_image=ranked, image_to_text=ranked, others=(),
+        items=8, failed=0, text_to_image=ranked, image_to_text=ranked,
+        enhanced=Enhanced(ranked=ranked, gamma=0.25, share_before=0.0, share=0.2),
+        others=(of_run(database, run_id, IMAGE_TO_IMAGE),),
         import_s=1, index_s=1, rerank_s=1,
     )  # fmt: skip
 
@@ -63,6 +73,12 @@ def test_what_to_try_next_is_said_in_words_that_the_user_s_shell_understands(
         print_night(database, night, [Path("a.png")], Path("my data"))
 
     told = capsys.readouterr().out
+    flat = " ".join(told.split())
+    assert "fired on 0.0% of the text-to-image pairs at its published gamma of 0.75" in flat
+    assert "With gamma 0.25, chosen from the measured uncertainty, it fired on 20.0% in run" in flat
+    # Of five relevant items one can be a fifth at the most: recall@1 would look broken.
+    assert "success@1 success@5 mAP@20" in flat
+    assert "5 are relevant to each query" in flat
     assert told.count("query q1") == 2
     assert f"\n  {called} results {run_id} --query text-000 --data-dir 'my data'  " in told
     assert f"\n  {called} down --data-dir 'my data'  " in told

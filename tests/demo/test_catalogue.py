@@ -98,7 +98,7 @@ def test_another_seed_draws_other_scenes() -> None:
 
 
 def test_every_picture_exists_and_has_the_demo_size(written: Path) -> None:
-    for name in ("items", "renderings", "queries-image"):
+    for name in ("items", "renderings", "queries-image", "queries-instance"):
         for record in records(written / f"{name}.jsonl"):
             with Image.open(written / record["image"]) as picture:
                 assert picture.size == (IMAGE_SIZE, IMAGE_SIZE)
@@ -117,7 +117,7 @@ def test_text_queries_are_worded_anew_for_most_items(written: Path) -> None:
     [
         ("text-image", "queries-text", "items", 1),
         ("image-text", "queries-image", "captions", 1),
-        ("image-image", "queries-image", "renderings", len(TRAINED)),
+        ("instance-image", "queries-instance", "renderings", len(TRAINED)),
     ],
 )
 def test_judgements_name_existing_queries_and_items(

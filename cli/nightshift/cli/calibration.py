@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from nightshift.query.calibration import Directionality
+    from nightshift.query.calibration import Directionality, Threshold
     from nightshift.query.runs import RunProgress
     from nightshift.scoring.calibration import CalibrationStats
 
@@ -24,9 +24,16 @@ _BAR_CELLS = 28
 
 @click.command(short_help="Plot the scores and entropies of a run.")
 @click.argument("run_id", metavar="RUN", type=int)
+@click.option(
+    "--firing-share",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Say with which gamma the enhancement would fire on this share of the pairs.",
+)
 @data_dir_option
 @json_option
-def calibration(run_id: int, data_dir: Path | None, as_json: bool) -> None:
+def calibration(
+    run_id: int, firing_share: float | None, data_dir: Path | None, as_json: bool
+) -> None:
     """Plot the scores and entropies of RUN, and count what ties and the enhancement did.
 
     The statistics are kept as one row a job and merged in job order, so they are the same for any
@@ -40,6 +47,7 @@ def calibration(run_id: int, data_dir: Path | None, as_json: bool) -> None:
     Examples:
       nightshift calibration 7
       nightshift calibration 7 --json
+      nightshift calibration 7 --firing-share 0.2
 
     Exits as `nightshift results`: 1 or 7 where an ended run lacks rankings.
     """
@@ -48,7 +56,7 @@ def calibration(run_id: int, data_dir: Path | None, as_json: bool) -> None:
     from nightshift.cli.say import echo_json
     from nightshift.cli.services import open_database
     from nightshift.query.calibration import calibration as merged
-    from nightshift.query.calibration import directionality
+    from nightshift.query.calibration import directionality, threshold
     from nightshift.query.coverage import coverage
     from nightshift.query.runs import progress
 
@@ -57,12 +65,23 @@ def calibration(run_id: int, data_dir: Path | None, as_json: bool) -> None:
         moved = directionality(database, run_id)
         run = progress(database, run_id)
         covered = coverage(database, run_id)
+        chosen = firing_share and threshold(database, run_id, firing_share)
     if as_json:
-        echo_json({**_facts(run, stats, moved), "coverage": covered})
+        told = {"threshold": chosen} if chosen else {}
+        echo_json({**_facts(run, stats, moved), **told, "coverage": covered})
     else:
         _plot(make_console(), run, stats, moved)
+        if chosen:
+            click.echo(_of_threshold(chosen))
         tell_coverage(covered)
     leave_covered(covered)
+
+
+def _of_threshold(chosen: "Threshold") -> str:
+    return (
+        f"The enhancement would fire on {chosen.share:.1%} of the {chosen.n_pairs:,} pairs with "
+        f"--enhancement gamma={chosen.gamma:.6g}"
+    )
 
 
 def _facts(

@@ -106,7 +106,7 @@ def _draw(database: "Database", night: "Night", output: Path) -> list[Path]:
 
 def _facts(night: "Night") -> dict[str, Any]:
     """The object that `--json` prints."""
-    from nightshift.cli.demo_text import recalls
+    from nightshift.cli.demo_text import measures
 
     forward, backward = night.text_to_image, night.image_to_text
     return {
@@ -114,11 +114,18 @@ def _facts(night: "Night") -> dict[str, Any]:
         "queries": forward.queries,
         "pairs": forward.pairs,
         "failed": night.failed,
-        **recalls(forward),
+        **measures(forward),
         "image_to_text": {
             "queries": backward.queries,
             "pairs": backward.pairs,
-            **recalls(backward),
+            **measures(backward),
+        },
+        "enhancement": {
+            "gamma": night.enhanced.gamma,
+            "firing_share": round(night.enhanced.share, 4),
+            "published_firing_share": round(night.enhanced.share_before, 4),
+            **measures(night.enhanced.ranked),
+            "run_id": night.enhanced.ranked.run_id,
         },
         "others": [
             {
@@ -126,7 +133,7 @@ def _facts(night: "Night") -> dict[str, Any]:
                 "direction": ranked.direction.name,
                 "queries": ranked.queries,
                 "pairs": ranked.pairs,
-                **recalls(ranked),
+                **measures(ranked),
                 "run_id": ranked.run_id,
             }
             for ranked in night.others

@@ -11,11 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from nightshift.cli.output import make_console, make_table
-from nightshift.demo.night import Night, Ranked
+from nightshift.demo.night import TOP_K, Night, Ranked
 from nightshift.query.sheets import Entry, Sheet, load_report
 from nightshift.stores.database import Database
 
-__all__ = ["PICTURED", "print_night", "rankings", "recalls"]
+__all__ = ["PICTURED", "measures", "print_night", "rankings"]
 
 #: Queries in a picture; those that are printed are among them.
 PICTURED = 4
@@ -35,7 +35,22 @@ def print_night(
     """
     forward, backward = night.text_to_image, night.image_to_text
     console = make_console()
-    console.print(_recall_table([forward, backward, *night.others]))
+    runs = [forward, backward, *night.others]
+    console.print(
+        _table(
+            [one for one in runs if one.direction.relevant == 1],
+            "Recall on held-out scenes, before and after fine scoring",
+        )
+    )
+    if several := [one for one in runs if one.direction.relevant > 1]:
+        console.print(
+            _table(
+                several,
+                f"Other images of a scene that is shown small, crowded and half hidden: "
+                f"{several[0].direction.relevant} are relevant to each query",
+            )
+        )
+    console.print(_of_enhancement(night))
     for table in (*rankings(database, forward), *rankings(database, backward, n=1)):
         console.print(table)
     console.print("✓ is what was looked for. Pictures stand here under captions that no model saw.")
@@ -64,23 +79,47 @@ def rankings(database: Database, ranked: Ranked, *, n: int = 2) -> Iterator[Tabl
         yield _ranking(ranked, sheet)
 
 
-def recalls(ranked: Ranked) -> dict[str, dict[str, float]]:
-    """Recall at 1, 5 and 10 of both orders, of four digits."""
-    names = ("recall@1", "recall@5", "recall@10")
+def measures(ranked: Ranked) -> dict[str, dict[str, float]]:
+    """What both orders reach, of four digits.
+
+    Recall at 1, 5 and 10 where a query looks for one item. Where it looks for several, one item
+    cannot be all of them: success at 1 and 5 (the field's R@1 and R@5), and mean average precision
+    of the candidates.
+    """
+    names = {"recall@1": "recall@1", "recall@5": "recall@5", "recall@10": "recall@10"}
+    if ranked.direction.relevant > 1:
+        names = {"success@1": "success@1", "success@5": "success@5", f"mAP@{TOP_K}": "map"}
     return {
-        "coarse": {name: round(ranked.evaluation.coarse[name], 4) for name in names},
-        "fine": {name: round(ranked.evaluation.fine[name], 4) for name in names},
+        order: {name: round(means[of], 4) for name, of in names.items()}
+        for order, means in (
+            ("coarse", ranked.evaluation.coarse),
+            ("fine", ranked.evaluation.fine),
+        )
     }
 
 
-def _recall_table(ranked: list[Ranked]) -> Table:
-    numbers = ("recall@1", "recall@5", "recall@10", "run")
+def _of_enhancement(night: Night) -> str:
+    """What a firing enhancement changed, whether for the better or not."""
+    enhanced, before = night.enhanced, night.text_to_image
+    without, with_it = (measures(one)["fine"] for one in (before, enhanced.ranked))
+    changed = ", ".join(
+        f"{name} {value:.3f} → {with_it[name]:.3f}" for name, value in without.items()
+    )
+    return (
+        f"RetLLM's visual enhancement fired on {enhanced.share_before:.1%} of the text-to-image "
+        f"pairs at its published gamma of 0.75. With gamma {enhanced.gamma:.4g}, chosen from the "
+        f"measured uncertainty, it fired on {enhanced.share:.1%} in run {enhanced.ranked.run_id}: "
+        f"{changed}."
+    )
+
+
+def _table(ranked: list[Ranked], title: str) -> Table:
+    numbers = (*measures(ranked[0])["coarse"], "run")
     table = make_table(
-        "direction", "order", *numbers, right=" ".join(numbers),
-        title="Recall on held-out scenes, before and after fine scoring",
+        "direction", "order", *numbers, right=" ".join(numbers), title=title
     )  # fmt: skip
     for one in ranked:
-        for order, values in recalls(one).items():
+        for order, values in measures(one).items():
             by = order if order == "coarse" else one.method
             cells = [f"{value:.3f}" for value in values.values()]
             table.add_row(one.direction.name, by, *cells, str(one.run_id))

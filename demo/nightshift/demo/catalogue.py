@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -21,6 +21,8 @@ SEED = 2026
 
 _FAMILY = 16
 _QUERIES = 200
+#: Of each queried scene: as many as there are images of it.
+_STRANGERS = len(TRAINED)
 _MARK = "drawn.sha256"
 
 
@@ -80,9 +82,12 @@ def write_catalogue(
 
     - `items.jsonl` (`id`, `image`, `text`): the catalogue, its captions beside the pictures;
     - `captions.jsonl` (`id`, `text`): the captions as a catalogue of their own;
-    - `renderings.jsonl` (`id`, `image`): the queried scenes drawn anew, once in each manner;
+    - `renderings.jsonl` (`id`, `image`): the queried scenes drawn anew, once in each manner, and
+      scenes one edit away from them that nobody looks for;
     - `queries-text.jsonl` (`id`, `text`), `queries-image.jsonl` (`id`, `image`);
-    - `qrels-text-image.txt`, `qrels-image-text.txt`, `qrels-image-image.txt`: TREC judgements.
+    - `queries-instance.jsonl` (`id`, `image`): the queried scenes once more, smaller, more
+      crowded, half hidden and in a stronger light;
+    - `qrels-text-image.txt`, `qrels-image-text.txt`, `qrels-instance-image.txt`: TREC judgements.
 
     Images are PNG files under `images/`, named relative to `directory`. `drawn.sha256` is written
     last, for `is_current`.
@@ -153,15 +158,33 @@ def _write_queries(directory: Path, catalogue: Catalogue) -> None:
 
 
 def _write_renderings(directory: Path, catalogue: Catalogue, seed: int) -> None:
-    lines, qrels = [], []
+    lines, qrels, queries = [], [], []
+    taken = {item.scene for item in catalogue.queried}
     for number, item in enumerate(catalogue.queried):
+        query = {"id": f"instance-{number:03d}", "image": _image_path(f"{item.id}-harsh")}
+        draw_item(item, seed, Rendering.HARSH).save(directory / query["image"])
+        queries.append(query)
+        for near in _strangers(item, taken, seed):
+            manner = TRAINED[len(taken) % len(TRAINED)]
+            draw_item(near, seed, manner).save(directory / _image_path(near.id))
+            lines.append({"id": near.id, "image": _image_path(near.id)})
         for rendering in TRAINED:
             name = f"{item.id}-{rendering}"
             draw_item(item, seed, rendering).save(directory / _image_path(name))
             lines.append({"id": name, "image": _image_path(name)})
-            qrels.append(f"image-{number:03d} 0 {name} 1")
+            qrels.append(f"{query['id']} 0 {name} 1")
     _write_lines(directory / "renderings.jsonl", lines)
-    _write_qrels(directory / "qrels-image-image.txt", qrels)
+    _write_lines(directory / "queries-instance.jsonl", queries)
+    _write_qrels(directory / "qrels-instance-image.txt", qrels)
+
+
+def _strangers(item: Item, taken: set[Scene], seed: int) -> Iterator[Item]:
+    """Scenes one edit away from an item's, none of them drawn before; they are taken then."""
+    near = [scene for scene in neighbours(item.scene) if scene not in taken]
+    Random(f"{seed}:{item.id}:strangers").shuffle(near)
+    for number, scene in enumerate(near[:_STRANGERS]):
+        taken.add(scene)
+        yield Item(id=f"{item.id}-near-{number}", scene=scene, caption="")
 
 
 def _image_path(name: str) -> str:

@@ -7,21 +7,26 @@ from time import monotonic
 
 from nightshift.demo.catalogue import is_current, write_catalogue
 from nightshift.demo.paths import coarse_dir, scorer_dir
+from nightshift.demo.render import TRAINED
 from nightshift.models.describe import describe_embedder, describe_scorer
 from nightshift.producers.catalog_import import import_catalog
 from nightshift.producers.plan_index import plan_index
 from nightshift.producers.plan_rerank import plan_rerank
 from nightshift.producers.query_import import import_queries
+from nightshift.query.calibration import calibration, threshold
 from nightshift.query.evaluate import Evaluation, evaluate
 from nightshift.schema.runs import MethodName, RunParams, ScorerParams
 from nightshift.scoring.methods.registry import METHODS
 from nightshift.stores.database import Database
 from nightshift.stores.milvus import VectorStore
 
-__all__ = ["Direction", "Night", "Ranked", "run_night"]
+__all__ = ["Direction", "Enhanced", "Night", "Ranked", "run_night"]
 
 #: Deep enough that what the coarse search has in its first twenty can be brought to the top.
 TOP_K = 20
+#: Share of the pairs on which the enhancement is made to fire once: at its published gamma it fires
+#: on none of them.
+FIRING_SHARE = 0.2
 #: Share of the queries scored without the enhancement too.
 COMPARE = 0.25
 
@@ -33,6 +38,10 @@ class Direction:
     catalog: str
     queries: str
     items: str
+    #: The stem of the files of queries and judgements, if it is another than `queries`.
+    file: str = ""
+    #: Items that each query looks for.
+    relevant: int = 1
 
     @property
     def name(self) -> str:
@@ -42,8 +51,14 @@ class Direction:
 
 TEXT_TO_IMAGE = Direction(catalog="demo-pictures", queries="text", items="image")
 IMAGE_TO_TEXT = Direction(catalog="demo-captions", queries="image", items="text")
-#: Other pictures of the scene that a picture shows.
-IMAGE_TO_IMAGE = Direction(catalog="demo-renderings", queries="image", items="image")
+#: Other images of the scene that an image shows badly, among images of scenes one edit away.
+IMAGE_TO_IMAGE = Direction(
+    catalog="demo-renderings",
+    queries="image",
+    items="image",
+    file="instance",
+    relevant=len(TRAINED),
+)
 
 #: What each method is shown on, RetLLM beside it; IndexMLLM asks about two pictures only.
 _SHOWN_ON: Mapping[MethodName, tuple[Direction, ...]] = {
@@ -73,6 +88,17 @@ class Ranked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Enhanced:
+    """The text queries once more, with an enhancement that fires."""
+
+    ranked: Ranked
+    gamma: float
+    #: Of the pairs, those on which it fired: at its published gamma, and at this one.
+    share_before: float
+    share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Night:
     """What the demo did; times in seconds."""
 
@@ -80,6 +106,7 @@ class Night:
     failed: int
     text_to_image: Ranked
     image_to_text: Ranked
+    enhanced: Enhanced
     #: Runs of another method, and of RetLLM in a direction of that method's alone.
     others: tuple[Ranked, ...]
     import_s: float
@@ -129,15 +156,39 @@ def run_night(
         return _rerank(database, folder, direction, by, wait=wait, say=say)
 
     by_retllm = {one: rerank(one, "retllm") for one in directions}
+    enhanced = _enhanced(database, folder, by_retllm[TEXT_TO_IMAGE], wait=wait, say=say)
     return Night(
         items=imports[TEXT_TO_IMAGE.catalog].read,
         failed=sum(counts.failed for counts in imports.values()),
         text_to_image=by_retllm.pop(TEXT_TO_IMAGE),
         image_to_text=by_retllm.pop(IMAGE_TO_TEXT),
+        enhanced=enhanced,
         others=(*by_retllm.values(), *(rerank(one, method) for one in _SHOWN_ON[method])),
         import_s=imported - began,
         index_s=indexed - imported,
         rerank_s=monotonic() - indexed,
+    )
+
+
+def _enhanced(
+    database: Database,
+    folder: Path,
+    before: Ranked,
+    *,
+    wait: Callable[[Database, int], None],
+    say: Callable[[str], None],
+) -> Enhanced:
+    """Re-rank with a gamma at which the enhancement fires on a share of the pairs."""
+    found = threshold(database, before.run_id, FIRING_SHARE)
+    ranked = _rerank(
+        database, folder, before.direction, "retllm", gamma=found.gamma, wait=wait, say=say
+    )
+    at_first, then = (calibration(database, one.run_id) for one in (before, ranked))
+    return Enhanced(
+        ranked=ranked,
+        gamma=found.gamma,
+        share_before=at_first.n_fired / at_first.n_scored,
+        share=then.n_fired / then.n_scored,
     )
 
 
@@ -147,16 +198,17 @@ def _rerank(
     direction: Direction,
     method: MethodName,
     *,
+    gamma: float | None = None,
     wait: Callable[[Database, int], None],
     say: Callable[[str], None],
 ) -> Ranked:
     queries = import_queries(
         database,
-        str(folder / f"queries-{direction.queries}.jsonl"),
+        str(folder / f"queries-{direction.file or direction.queries}.jsonl"),
         name=f"demo-{direction.name}",
-        qrels=str(folder / f"qrels-{direction.queries}-{direction.items}.txt"),
+        qrels=str(folder / f"qrels-{direction.file or direction.queries}-{direction.items}.txt"),
     )
-    params = _params(direction, method)
+    params = _params(direction, method, gamma)
     scorer = describe_scorer(f"hf:{scorer_dir()}", params.scorer)
     planned = plan_rerank(
         database,
@@ -167,8 +219,9 @@ def _rerank(
         params=params,
     )
     say(
-        f"run {planned.run_id}: {method} re-ranks {queries.n_queries} {direction.queries} queries "
-        f"over {direction.catalog}, {planned.n_units} pairs"
+        f"run {planned.run_id}: {method}{', enhanced,' if gamma else ''} re-ranks "
+        f"{queries.n_queries} {direction.queries} queries over {direction.catalog}, "
+        f"{planned.n_units} pairs"
     )
     wait(database, planned.run_id)
     return Ranked(
@@ -181,20 +234,24 @@ def _rerank(
     )
 
 
-def _params(direction: Direction, method: MethodName) -> RunParams:
+def _params(direction: Direction, method: MethodName, gamma: float | None) -> RunParams:
     chosen = METHODS[method].preset(None)
+    enhancement = chosen.enhancement
+    if gamma is not None:
+        enhancement = enhancement.model_copy(update={"gamma": gamma})
     return RunParams(
         top_k=TOP_K,
         query_parts=direction.queries,
         item_parts=direction.items,
         quantum=chosen.quantum,
         fusion=chosen.fusion,
-        compare=COMPARE,
+        # What it changed shows beside the run before.
+        compare=0.0 if gamma else COMPARE,
         scorer=ScorerParams(
             method=method,
             preset="default" if "default" in chosen.presets else None,
             score=chosen.score,
             framing=_FRAMINGS.get((direction, method), chosen.framing_for(chosen.score).name),
-            enhancement=chosen.enhancement,
+            enhancement=enhancement,
         ),
     )

@@ -22,6 +22,7 @@ _GAP = (3.0, 9.0)
 _ASKEW = 3.0
 _MARGIN = 1.5
 _FAR, _NEAR = 0.82, 1.14
+_FURTHEST = 0.7
 _PALETTE = {
     "red": (214, 36, 40),
     "yellow": (246, 224, 40),
@@ -45,9 +46,11 @@ class Rendering(StrEnum):
     HIDDEN = "hidden"
     CANDID = "candid"
     """From a step away, relit, cluttered, and with two things partly hidden, all at once."""
+    HARSH = "harsh"
+    """Candid, and worse: smaller still, twice the clutter, a stronger light."""
 
 
-TRAINED = tuple(one for one in Rendering if one is not Rendering.CANDID)
+TRAINED = tuple(one for one in Rendering if one not in (Rendering.CANDID, Rendering.HARSH))
 """What the models learn from; a candid picture combines what they met one by one."""
 
 
@@ -79,19 +82,26 @@ def render_placed(
         zoom = rng.choice((_FAR, _NEAR))
     elif rendering is Rendering.CANDID:
         zoom = _FAR
+    elif rendering is Rendering.HARSH:
+        zoom = _FURTHEST
     canvas = _background(rng)
     draw = ImageDraw.Draw(canvas)
     if rendering in (Rendering.CLUTTERED, Rendering.CANDID):
         _scatter(draw, rng)
+    elif rendering is Rendering.HARSH:
+        _scatter(draw, rng)
+        _scatter(draw, rng)
     placed = _place(scene, rng, zoom)
     for one in placed:
         _draw_thing(draw, one, rng)
-    n_hidden = {Rendering.HIDDEN: 1, Rendering.CANDID: 2}.get(rendering, 0)
+    n_hidden = {Rendering.HIDDEN: 1, Rendering.CANDID: 2, Rendering.HARSH: 2}.get(rendering, 0)
     for one in rng.sample(placed, n_hidden):
         _hide_a_part(draw, one, rng)
     picture = canvas.reduce(_SCALE)
     if rendering in (Rendering.RELIT, Rendering.CANDID):
         picture = _relight(picture, rng)
+    elif rendering is Rendering.HARSH:
+        picture = _relight(picture, rng, warmth=(0.1, 0.18), level=(0.6, 0.78))
     return picture, placed
 
 
@@ -226,11 +236,16 @@ def _hide_a_part(draw: ImageDraw.ImageDraw, placed: Placed, rng: Random) -> None
     draw.rectangle(tuple(edge * _SCALE for edge in box), fill=(shade, shade, shade))
 
 
-def _relight(picture: Image.Image, rng: Random) -> Image.Image:
+def _relight(
+    picture: Image.Image,
+    rng: Random,
+    warmth: tuple[float, float] = (0.05, 0.12),
+    level: tuple[float, float] = (0.72, 0.9),
+) -> Image.Image:
     """Multiply by a warm, cool or dim light."""
-    warmth = rng.choice((-1, 1)) * rng.uniform(0.05, 0.12)
-    level = rng.uniform(0.72, 0.9)
-    light = tuple(round(255 * min(1.0, level * (1 + k * warmth))) for k in (1, 0, -1))
+    tint = rng.choice((-1, 1)) * rng.uniform(*warmth)
+    grey = rng.uniform(*level)
+    light = tuple(round(255 * min(1.0, grey * (1 + k * tint))) for k in (1, 0, -1))
     return ImageChops.multiply(picture, Image.new("RGB", picture.size, light))
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from nightshift.scoring.tie_break import Placement
 
-__all__ = ["ENTROPY_EDGES", "SCORE_EDGES", "CalibrationStats", "observe_query"]
+__all__ = ["ENTROPY_EDGES", "SCORE_EDGES", "CalibrationStats", "gamma_for", "observe_query"]
 
 _SCORE_BINS = 20
 _ENTROPY_BINS = 24
@@ -165,6 +165,25 @@ def observe_query(
     if relevant is None:
         return stats
     return stats.merge(_labelled(chances, np.array([relevant[i] for i in scored], bool)))
+
+
+def gamma_for(uncertainties: Sequence[float], share: float) -> float:
+    """The threshold above which a share of pairs is uncertain.
+
+    Args:
+        uncertainties: (n,) each pair's most uncertain layer; infinite where it is known only to be
+            above every other one. n ≥ 1.
+        share: 0 to 1.
+
+    Returns:
+        Half-way between the last pair above and the first one below, so that rounding moves no
+        pair. Of equal pairs at the edge none is above.
+    """
+    falling = np.sort(np.asarray(uncertainties, np.float64))[::-1]
+    n = round(share * len(falling))
+    above = falling[n - 1] if n else math.inf
+    below = float(falling[n]) if n < len(falling) else 0.0
+    return below if math.isinf(above) else (float(above) + below) / 2
 
 
 def _labelled(chances: NDArray[np.float64], relevant: NDArray[np.bool_]) -> CalibrationStats:

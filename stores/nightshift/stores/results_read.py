@@ -21,6 +21,7 @@ __all__ = [
     "margin_shifts",
     "require_rerank",
     "stream_rankings",
+    "uncertainties",
     "winners",
 ]
 
@@ -260,6 +261,22 @@ def margin_shifts(connection: Connection, run_id: int) -> dict[bool, MarginShift
         {"run": run_id},
     )
     return {row.relevant: MarginShift(pairs=row.pairs, mean=row.mean) for row in rows}
+
+
+def uncertainties(connection: Connection, run_id: int) -> tuple[int, list[float]]:
+    """How many pairs of a run the enhancement fired on, and the most uncertain layer of others.
+
+    Only of pairs that it looked at; in falling order.
+    """
+    rows = connection.execute(
+        text(
+            "SELECT fired, uncertainty FROM pair_score WHERE run_id = :run "
+            "AND uncertainty IS NOT NULL ORDER BY uncertainty DESC"
+        ),
+        {"run": run_id},
+    ).all()
+    looked = [float(row.uncertainty) for row in rows if not row.fired]
+    return len(rows) - len(looked), looked
 
 
 def load_statistics(connection: Connection, run_id: int) -> Iterator[dict[str, Any]]:
