@@ -24,7 +24,7 @@ class Row:
 
     direction: str
     order: str
-    #: At 1, 5 and 10.
+    #: At 1, 5 and 10; success at 1 and 5 and mAP where several items are relevant.
     recall: tuple[float, ...]
     run_id: int
 
@@ -48,7 +48,7 @@ def told() -> Iterator[dict[str, list[Row]]]:
     ("method", "shown_on", "gains_at"),
     [
         ("freeret", ["text-to-image", "image-to-text"], 0),
-        # A scene has several pictures, and nearly any search finds one of them first.
+        # Several images are relevant: the third number is mAP there.
         ("indexmllm", ["image-to-image"], 2),
     ],
 )
