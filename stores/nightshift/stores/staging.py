@@ -246,10 +246,17 @@ _PRUNE = """
     WHERE item.id = unnamed.item_id AND unnamed.who = 'ours'
 """
 
+# Locked in the order in which jobs write them, so that neither waits for the other for ever.
 _LEAVE_INDEXES = f"""
-    DELETE FROM embedding USING "index" AS i, item
-    WHERE i.catalog_id = :catalog AND embedding.index_id = i.id AND embedding.item_id = item.id
-        AND item.id IN (SELECT item_id FROM compared WHERE fate = 'changed'
-            UNION ALL SELECT item_id FROM unnamed WHERE who = 'ours')
-        AND NOT ({BELONGS_IN_INDEX})
+    WITH dead AS MATERIALIZED (
+        SELECT embedding.index_id, embedding.item_id FROM embedding
+        JOIN "index" i ON i.id = embedding.index_id JOIN item ON item.id = embedding.item_id
+        WHERE i.catalog_id = :catalog
+            AND item.id IN (SELECT item_id FROM compared WHERE fate = 'changed'
+                UNION ALL SELECT item_id FROM unnamed WHERE who = 'ours')
+            AND NOT ({BELONGS_IN_INDEX})
+        ORDER BY embedding.index_id, embedding.item_id FOR UPDATE OF embedding
+    )
+    DELETE FROM embedding USING dead
+    WHERE embedding.index_id = dead.index_id AND embedding.item_id = dead.item_id
 """
