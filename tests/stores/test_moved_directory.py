@@ -122,6 +122,8 @@ def test_a_copy_of_a_running_stack_is_refused_and_signals_nobody(original: Stack
         with pytest.raises(ConflictError, match=r"made while services ran there.*backup"):
             copy.up(0, dispatcher=False)
     assert copy.down() == ()
+    with pytest.raises(ConflictError, match="made while services ran there"):
+        copy.up(0, dispatcher=False)
     assert pids(original) == before
     assert original.status().healthy
 
@@ -158,6 +160,26 @@ def test_what_runs_in_a_renamed_directory_is_started_again_at_its_new_place(
     finally:
         renamed.down()
         renamed.data_dir.rename(original.data_dir)
+
+
+def test_what_an_earlier_version_started_is_known_and_started_again(original: Stack, place: Path):
+    original.up(0)
+    before = pids(original)
+    for path in (original.data_dir / "run").glob("*.json"):
+        record = json.loads(path.read_text())
+        del record["home"]  # earlier pid files did not say where they lie
+        path.write_text(json.dumps(record))
+    copy = Stack(place / "of-earlier")
+    subprocess.run(["cp", "-a", str(original.data_dir), str(copy.data_dir)], check=False)
+
+    assert pids(original) == before
+    assert copy.down() == ()
+    original.up(0)
+
+    assert original.status().healthy
+    assert not set(filter(None, pids(original))) & set(before)
+    assert not any(pid and Path(f"/proc/{pid}/exe").exists() for pid in before)
+    assert "dispatcher" in original.down()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root alone kept Postgres elsewhere")

@@ -18,6 +18,8 @@ __all__ = [
     "ProcessRecord",
     "end_strays",
     "is_alive",
+    "is_copied",
+    "is_earlier",
     "log_tail",
     "read_record",
     "send",
@@ -116,9 +118,37 @@ def read_record(path: Path) -> ProcessRecord | None:
     """
     try:
         record = ProcessRecord.model_validate_json(path.read_bytes())
-        return record if record.home == _identity(path.parent) else None
     except (FileNotFoundError, ValidationError):
         return None
+    own = record.home == _identity(path.parent) or is_earlier(record, path.parent.parent)
+    return record if own else None
+
+
+def is_copied(path: Path) -> bool:
+    """Whether a pid file came here with a copy of the directory that its program was started in."""
+    try:
+        home = ProcessRecord.model_validate_json(path.read_bytes()).home
+    except (FileNotFoundError, ValidationError):
+        return False
+    return home is not None and home != _identity(path.parent)
+
+
+def is_earlier(record: ProcessRecord, data_dir: Path) -> bool:
+    """Whether it is a living program of a version whose pid files do not say where they lie.
+
+    Its services work in a folder of the data directory, its other programs have the directory's
+    name in their environment; a copy of the directory has another name.
+    """
+    if record.home is not None or not is_alive(record):
+        return False
+    here = os.fsencode(data_dir.resolve())
+    program = Path(f"/proc/{record.pid}")
+    try:
+        if os.fsencode((program / "cwd").readlink().parent) == here:
+            return True
+        return b"NIGHTSHIFT_DATA_DIR=" + here in (program / "environ").read_bytes().split(b"\0")
+    except OSError:  # gone meanwhile, or another user's
+        return False
 
 
 def is_alive(record: ProcessRecord) -> bool:

@@ -83,7 +83,7 @@ class Stack:
                     f"a restore into {self.data_dir} was interrupted: delete the directory and "
                     "restore again"
                 )
-            if adopt(self.data_dir, state):
+            if adopt(self.data_dir, state) or self._runs_earlier_version():
                 self._stop_all()
             state.save(self.data_dir)
             for service in _services(self.data_dir, state):
@@ -256,6 +256,11 @@ class Stack:
         # The folder may be a copy that got the inode of the deleted original.
         return record if process.works_in(record, self.data_dir / name) else None
 
+    def _runs_earlier_version(self) -> bool:
+        """Whether programs of a version run here that would not fit those that are started now."""
+        records = map(process.read_record, self._run_dir.glob("*.json"))
+        return any(record and process.is_earlier(record, self.data_dir) for record in records)
+
     def _stop_all(self, grace_s: float = 30.0) -> tuple[str, ...]:
         running = [part.name for part in self.status().parts if part.pid is not None]
         programs = [name for name in running if name not in SERVICES]
@@ -264,7 +269,8 @@ class Stack:
         for name in reversed(SERVICES):
             self._stop(name)
         for record in self._run_dir.glob("*.json"):
-            record.unlink()
+            if not process.is_copied(record):  # by those `up` knows that a copy may be torn
+                record.unlink()
         return tuple(running)
 
     def _correct_addresses(self, state: StackState) -> None:
