@@ -131,3 +131,9 @@ def test_the_root_of_a_source_is_its_folder(shop: Path):
 )
 def test_an_address_is_shown_without_its_password(address: str, shown: str):
     assert without_password(address) == shown
+
+
+def test_a_long_text_without_an_address_is_read_once():
+    # Read once more from each of its letters, it would take an hour.
+    text = "a" * 500_000
+    assert without_password(f"{text} http://u:hunter2@h/{text}") == f"{text} http://***@h/{text}"

@@ -91,7 +91,8 @@ def stem_of(name: str) -> str:
     return str(PurePosixPath(name).with_suffix(""))
 
 
-_SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*"
+# Bounded: else a long word without `://` would be read once more from each of its letters.
+_SCHEME = r"[A-Za-z][A-Za-z0-9+.-]{0,40}"
 #: One URL; a URL that begins inside it is the next match.
 _ADDRESS = re.compile(rf"(?P<scheme>{_SCHEME})://(?P<rest>(?:(?!{_SCHEME}://)\S)*)")
 _PASSWORD_WITH_BLANKS = re.compile(
