@@ -1,6 +1,6 @@
 """Each result names the load of the weights that it comes of.
 
-Revision: 0012, after 0015.
+Revision: 0016, after 0015.
 Compatible with workers of the previous release: yes; what they write names no load.
 """
 
@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
 
-revision = "0012"
+revision = "0016"
 down_revision = "0015"
 branch_labels = None
 depends_on = None
