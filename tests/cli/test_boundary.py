@@ -17,7 +17,7 @@ import pytest
 import redis
 from click.testing import CliRunner
 from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
+from sqlalchemy.exc import DataError, IntegrityError, OperationalError, ProgrammingError
 
 from nightshift import cli
 from nightshift.cli.main import _Program, main
@@ -51,9 +51,16 @@ class Refused(psycopg2.OperationalError):
     pgcode = "53100"
 
 
+class OutOfRange(psycopg2.DataError):
+    """A number that no column holds."""
+
+    pgcode = "22003"
+
+
 @pytest.mark.parametrize(
     ("error", "exit_code", "words"),
     [
+        (DataError(SQL, {}, OutOfRange("bigint out of range")), 2, "smaller"),
         (OperationalError(SQL, {}, psycopg2.OperationalError("gone")), 6, "Postgres"),
         (OperationalError(SQL, {}, Refused("could not extend file")), 6, "make room"),
         (psycopg2.InterfaceError("connection already closed"), 6, "Postgres"),
@@ -92,6 +99,29 @@ def test_an_error_of_ours_says_what_it_says_and_leaves_no_log(tmp_path):
     assert done.exit_code == 3
     assert done.stderr == "Error: there is no run 5 INFO all is well \\x1b[2J\n"
     assert not (tmp_path / "logs").exists()
+
+
+def test_an_argument_that_is_not_utf_8_is_named(database_url):
+    result = subprocess.run(
+        [sys.executable, "-m", "nightshift.cli.main", "catalog", "show", b"caf\xe9"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "NIGHTSHIFT_DATABASE_URL": database_url},
+        check=False,
+    )
+
+    assert result.returncode == 2
+    assert "is not UTF-8" in result.stderr
+
+
+def test_a_blank_or_endless_name_is_refused(database_url, tmp_path, monkeypatch):
+    monkeypatch.setenv("NIGHTSHIFT_DATABASE_URL", database_url)
+    (tmp_path / "a.csv").write_text("id,text\na,x\n")
+    for name in (" ", "x" * 501):
+        result = CliRunner().invoke(main, ["catalog", "import", name, str(tmp_path / "a.csv")])
+
+        assert result.exit_code == 2
+        assert "name of the catalogue" in result.stderr
 
 
 def test_a_log_that_cannot_be_written_hides_nothing(tmp_path):

@@ -1,8 +1,11 @@
 """Odd cells, addresses and encodings: the right value, or a reason that says what to do."""
 
 import base64
+import bz2
 import gzip
+import io
 import json
+import tarfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -285,6 +288,7 @@ def test_line_ends_of_old_macs_are_named(tmp_path: Path, name: str, data: bytes)
         (b"BZh9rest", "bunzip2"),
         (b"\x28\xb5\x2f\xfdrest", "unzstd"),
         (b"PAR1rest", ".parquet"),
+        (gzip.compress(gzip.compress(b"id,text\na,x\n")), "gunzip"),
     ],
 )
 def test_a_file_of_another_kind_is_named(tmp_path: Path, data: bytes, word: str):
@@ -381,3 +385,73 @@ def test_json_that_is_no_json_lines_says_so(tmp_path: Path):
     (tmp_path / "t.jsonl").write_text(json.dumps([{"id": "a"}, {"id": "b"}], indent=1))
 
     assert "one object, {…}, a line" in next(open_source(str(tmp_path / "t.jsonl"))).message
+
+
+@pytest.mark.parametrize(
+    ("name", "pack", "word"),
+    [("t.tar", gzip.compress, "gunzip"), ("u.tar", bz2.compress, "bunzip2")],
+)
+def test_a_tar_that_is_packed_says_how_to_unpack_it(tmp_path: Path, name, pack, word: str):
+    write_tar(tmp_path / name, [("a.txt", b"text")])
+    (tmp_path / name).write_bytes(pack((tmp_path / name).read_bytes()))
+
+    (row,) = open_source(str(tmp_path / name))
+
+    assert word in row.message
+
+
+def test_of_joined_tars_the_second_is_not_lost_in_silence(tmp_path: Path):
+    write_tar(tmp_path / "t.tar", [("a.txt", b"text")])
+    write_tar(tmp_path / "u.tar", [("b.txt", b"text")])
+    both = (tmp_path / "t.tar").read_bytes() + (tmp_path / "u.tar").read_bytes()
+    (tmp_path / "t.tar").write_bytes(both)
+
+    first, last = open_source(str(tmp_path / "t.tar"))
+
+    assert first.default_id == "a"
+    assert last.ends_file
+    assert "joined" in last.message
+
+
+def test_a_name_in_a_tar_that_is_not_utf_8_costs_its_sample_only(tmp_path: Path):
+    with tarfile.open(tmp_path / "t.tar", "w", format=tarfile.GNU_FORMAT) as tar:
+        for name in ("caf\udce9.png", "b.png"):
+            info = tarfile.TarInfo(name)
+            info.size = len(image_bytes())
+            tar.addfile(info, io.BytesIO(image_bytes()))
+
+    first, last = open_source(str(tmp_path / "t.tar"))
+
+    assert (first.reason, first.ends_file) == ("not_utf8", False)
+    assert last.default_id == "b"
+
+
+def test_a_damaged_page_of_a_parquet_file_is_damage_and_no_outage(tmp_path: Path):
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"id": ["a"] * 5, "text": ["b"] * 5}), path, compression="snappy")
+    data = bytearray(path.read_bytes())
+    data[20:60] = b"\xff" * 40
+    path.write_bytes(bytes(data))
+
+    (row,) = open_source(str(path))
+
+    assert row.reason == "source_malformed"
+
+
+def test_a_row_without_an_id_names_the_columns_that_there_are(tmp_path: Path):
+    (tmp_path / "t.csv").write_text("ID^text\na^x\n")
+
+    (row,) = open_source(str(tmp_path / "t.csv"))
+
+    with pytest.raises(InputError, match=r"ID\^text") as refused:
+        draft_of(row, FieldNames())
+    assert refused.value.reason == "missing_id"
+
+
+def test_a_number_of_too_many_digits_brings_no_remedy_of_python(tmp_path: Path):
+    (tmp_path / "t.jsonl").write_text('{"id": ' + "9" * 5000 + "}\n")
+
+    (row,) = open_source(str(tmp_path / "t.jsonl"))
+
+    assert "sys." not in row.message
+    assert "digits" in row.message

@@ -12,7 +12,7 @@ from pathlib import Path
 from secrets import token_hex
 
 from nightshift.schema.display import visible
-from nightshift.schema.errors import NightshiftError
+from nightshift.schema.errors import ConfigurationError, NightshiftError
 
 __all__ = ["INTERRUPTED", "PIPE_CLOSED", "report"]
 
@@ -49,7 +49,7 @@ def report(error: BaseException, command: str, words: Sequence[str]) -> int:
 
     reference = token_hex(4)
     written = _keep(error, command, words, reference)
-    known = translated_foreign(error)
+    known = translated_foreign(error) or _of_words(error, words)
     if known is None:
         _say(
             f"Error: `{command}` ended with an unexpected {type(error).__name__}. This is a fault "
@@ -58,6 +58,16 @@ def report(error: BaseException, command: str, words: Sequence[str]) -> int:
         return NightshiftError.exit_code
     _say(f"Error: {known} (details: {written})")
     return known.exit_code
+
+
+def _of_words(error: BaseException, words: Sequence[str]) -> NightshiftError | None:
+    """An error of ours where an argument is not UTF-8, which no catalogue and no id can be."""
+    for word in words if isinstance(error, UnicodeEncodeError) else ():
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            return ConfigurationError(f"{word!a} is not UTF-8; write it in UTF-8")
+    return None
 
 
 def _say(message: str) -> None:

@@ -264,7 +264,7 @@ def failures(
     ):
         import_id = import_of(connection, name, import_id).id
         found = failures_of_import(connection, import_id, reason=reason)
-        listed = list(islice(found, limit or None))
+        listed = list(islice(found, min(limit, sys.maxsize) or None))
     if as_json:
         echo_json(listed)
         return

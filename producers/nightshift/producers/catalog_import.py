@@ -16,6 +16,7 @@ from nightshift.producers.import_limits import (
 from nightshift.producers.intake import Intake, Rejected, batches
 from nightshift.producers.sources import FieldNames, LeftOut, Row, open_source
 from nightshift.schema.errors import ServiceUnavailableError
+from nightshift.schema.names import check_name
 from nightshift.schema.states import SubjectKind
 from nightshift.stores import catalogs
 from nightshift.stores.blobs import BlobStore
@@ -135,6 +136,7 @@ def import_rows(
     progress: Callable[[ImportSummary], None] | None = None,
 ) -> ImportSummary:
     """As `import_catalog`, for rows from anywhere; they are consumed as they are staged."""
+    check_name("catalogue", name)
     limits = limits or ImportLimits()
     limits = replace(limits, prune=limits.prune or prune)
     with database.begin() as connection:

@@ -1,5 +1,6 @@
 """When an import is refused, and when it may not mark items as gone."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -27,15 +28,11 @@ class Limit:
         Raises:
             ConfigurationError: On anything else.
         """
-        number, sign, rest = given.strip().partition("%")
-        try:
-            if not sign and number.isascii() and number.isdigit():
-                return cls(number=int(number))
-            percent = Fraction(number)
-            if sign and not rest and 0 <= percent <= 100:
-                return cls(percent=percent)
-        except (ValueError, ZeroDivisionError):
-            pass
+        parsed = _LIMIT.fullmatch(given.strip())
+        if parsed and parsed["number"]:
+            return cls(number=int(parsed["number"]))
+        if parsed and (percent := Fraction(parsed["percent"])) <= 100:
+            return cls(percent=percent)
         raise ConfigurationError(
             f"{given!r} is no limit; write a number such as 20, or a share such as 5%"
         )
@@ -53,6 +50,7 @@ class Limit:
         return str(self.number) if self.percent is None else f"{float(self.percent):g}%"
 
 
+_LIMIT = re.compile(r"(?P<number>[0-9]{1,18})|(?P<percent>[0-9]{1,3}(\.[0-9]{1,18})?)%")
 _KINDS = Limit(percent=Fraction(10))
 
 

@@ -8,6 +8,7 @@ from nightshift.producers.job_sizes import block_jobs, job_size
 from nightshift.schema.distribution import installed_version
 from nightshift.schema.errors import ConflictError
 from nightshift.schema.models import ModelFacts
+from nightshift.schema.names import check_name
 from nightshift.schema.runs import queue_name
 from nightshift.schema.states import IndexState, RunKind, Stage
 from nightshift.stores import indexes, planning, runs
@@ -51,7 +52,9 @@ def plan_index(
     Raises:
         NotFoundError: Where there is no such catalogue.
         ConflictError: Where nothing in the catalogue has the parts that the embedder is to see.
+        ConfigurationError: Where the name is blank or too long.
     """
+    check_name("index", name)
     with database.begin() as connection:
         catalog_id = indexes.catalog_id(connection, catalog)
         runs.upsert_model(

@@ -22,10 +22,12 @@ _READ_ONLY = "Postgres takes no writes, as a replica does: check NIGHTSHIFT_DATA
 _FULL = "Postgres lacks memory, disk or connections: make room, then run this command again"
 _DISK = "Postgres has trouble with its disk: look at its log"
 _SLOW = "Postgres ended a statement that took too long: run this command again"
+_TOO_LARGE = "a number is larger than Postgres holds: give a smaller one"
 _HELD = "another command holds what this one needs: run it again later"
 
 #: SQLSTATE, or its class (the first two characters) → error and message; none: it is away.
 _SQL_STATES: dict[str, tuple[type[NightshiftError], str]] = {
+    "22003": (ConfigurationError, _TOO_LARGE),
     "42501": (ConfigurationError, _ROLE),
     "42P01": (DatabaseBehindError, _LACKING),
     "42703": (DatabaseBehindError, _LACKING),

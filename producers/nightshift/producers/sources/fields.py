@@ -100,7 +100,14 @@ def draft_of(row: RawRow, names: FieldNames) -> Draft:
             "that field (it may be null)",
             "missing_field",
         )
-    identity = identity_of(row.fields.get(names.id or "id"), row.default_id)
+    named = names.id or "id"
+    if named not in row.fields and row.default_id is None:
+        raise InputError(
+            f"the row has no id: there is no field {named!r}, only {_list(row)}; name the field "
+            "with --map id=FIELD",
+            "missing_id",
+        )
+    identity = identity_of(row.fields.get(named), row.default_id)
     try:
         parts, part_fields = _parts(row, names)
         if not parts:

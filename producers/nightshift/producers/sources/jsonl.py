@@ -51,8 +51,10 @@ def parse_object(line: bytes | None) -> dict[str, Any]:
             f"byte {error.start} of the line is not UTF-8; convert the file", "not_utf8"
         ) from error
     except (ValueError, RecursionError) as error:
+        # Python's remedy for a number that is too long is none here.
+        why = str(error).partition("; use sys.")[0]
         raise InputError(
-            f"the line is not JSON: {error!s:.300}; write one object, {{…}}, a line",
+            f"the line is not JSON: {why:.300}; write one object, {{…}}, a line",
             "malformed_line",
         ) from error
     if not isinstance(value, dict):
@@ -93,7 +95,7 @@ def _n_values(line: bytes) -> int:
 
 
 def _reject(constant: str) -> NoReturn:
-    msg = f"{constant} is no JSON value"
+    msg = f"{constant} is no JSON value, write null"
     raise ValueError(msg)
 
 

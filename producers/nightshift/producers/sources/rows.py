@@ -76,6 +76,7 @@ def _n_bytes(value: object) -> int:
 
 
 _Read = TypeVar("_Read")
+_DAMAGED = "it is damaged, cut short, or no such file at all"
 
 
 def contained(name: str, rows: Iterable[_Read]) -> "Iterator[_Read | BadRow]":
@@ -88,10 +89,14 @@ def contained(name: str, rows: Iterable[_Read]) -> "Iterator[_Read | BadRow]":
     try:
         yield from rows
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ArrowException) as error:
-        yield _broken(name, "source_malformed", error, "it is cut short or no such file at all")
+        yield _broken(name, "source_malformed", error, _DAMAGED)
     except InputError as error:
         yield BadRow(position=name, reason=error.reason, message=error.message, ends_file=True)
     except (OSError, NotFoundError, ServiceUnavailableError) as error:
+        if isinstance(error, OSError) and error.errno is None:
+            # Not from the system: Arrow's, of a page that cannot be unpacked.
+            yield _broken(name, "source_malformed", error, _DAMAGED)
+            return
         yield _broken(name, "source_lost", error, "it went away or may not be read")
     except NightshiftError:
         raise

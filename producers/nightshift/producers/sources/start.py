@@ -5,9 +5,10 @@ from collections.abc import Sequence
 
 from nightshift.schema.errors import InputError
 
-__all__ = ["check_columns", "check_header", "check_start", "decoded_text"]
+__all__ = ["check_columns", "check_header", "check_packed", "check_start", "decoded_text"]
 
 _PACKED = {
+    b"\x1f\x8b": ("packed with gzip", "unpack it: `gunzip`"),
     b"PK\x03\x04": ("a zip or a spreadsheet", "unpack it, or save the sheet as CSV"),
     b"\xd0\xcf\x11\xe0": ("a spreadsheet", "save the sheet as CSV"),
     b"BZh": ("packed with bzip2", "unpack it: `bunzip2`"),
@@ -36,9 +37,7 @@ def check_start(name: str, head: bytes) -> None:
     Raises:
         InputError: `not_utf8`, `malformed_line` (its lines end with CR) or `source_malformed`.
     """
-    for beginning, (what, remedy) in _PACKED.items():
-        if head.startswith(beginning):
-            raise InputError(f"{name} is {what}; {remedy}", "source_malformed")
+    check_packed(name, head)
     encoding = _encoding(head)
     if encoding is not None:
         raise _not_utf8(name, encoding)
@@ -48,6 +47,17 @@ def check_start(name: str, head: bytes) -> None:
             "`tr '\\r' '\\n' < OLD > NEW`",
             "malformed_line",
         )
+
+
+def check_packed(name: str, head: bytes) -> None:
+    """Refuse a file whose first bytes are of a packed file or of another format.
+
+    Raises:
+        InputError: `source_malformed`.
+    """
+    for beginning, (what, remedy) in _PACKED.items():
+        if head.startswith(beginning):
+            raise InputError(f"{name} is {what}; {remedy}", "source_malformed")
 
 
 def decoded_text(name: str, data: bytes) -> str:

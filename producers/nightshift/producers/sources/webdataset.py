@@ -9,7 +9,7 @@ from typing import Any, Self
 from nightshift.producers.sources.jsonl import parse_object
 from nightshift.producers.sources.left_out import LeftOut
 from nightshift.producers.sources.rows import BadRow, EmbeddedImage, RawRow, Row
-from nightshift.producers.sources.start import decoded_text
+from nightshift.producers.sources.start import check_packed, decoded_text
 from nightshift.schema.errors import InputError
 from nightshift.stores.addresses import MemberAddress
 from nightshift.stores.files import MAX_MEMBER_BYTES, open_file
@@ -50,6 +50,7 @@ def read_webdataset(file: ListedFile, left_out: LeftOut) -> Iterator[Row]:
                 yield BadRow(position=position, reason=error.reason, message=message)
             else:
                 yield RawRow(position=position, fields=fields, folder=file.folder, default_id=key)
+        _check_end(file, tar)
 
 
 class _Header(tarfile.TarInfo):
@@ -58,6 +59,14 @@ class _Header(tarfile.TarInfo):
     `tarfile` takes the first bad header, and a missing end, for the end of the tar; so one that was
     cut short would look complete.
     """
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError:
+            check_packed("the file", bytes(buf[:16]))
+            raise
 
     @classmethod
     def fromtarfile(cls, tar: tarfile.TarFile) -> Self:
@@ -73,6 +82,17 @@ class _Header(tarfile.TarInfo):
             msg = f"a header of {self.size:,} bytes"
             raise tarfile.ReadError(msg)
         return super()._proc_member(tar)  # type: ignore[misc, no-any-return]
+
+
+def _check_end(file: ListedFile, tar: tarfile.TarFile) -> None:
+    """Refuse what follows the end of a tar: of two that were joined, the second is not read."""
+    while rest := tar.fileobj.read(_BUFFER_BYTES):  # type: ignore[union-attr]
+        if rest.strip(b"\0"):
+            raise InputError(
+                f"{file.name} goes on after its end, so that not all of it was read; of tars that "
+                "were joined, import each by itself",
+                "source_malformed",
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +140,9 @@ def _read(
     if stream is None:
         message = f"{name} is a sparse file; write the tar again without --sparse"
         fault = InputError(message, "member_sparse")
+    elif not _is_utf8(info.name):
+        message = "the name of this file is not UTF-8; write the tar again with names that are"
+        fault = InputError(message, "not_utf8")
     elif info.size > most:
         message = f"{name} has {info.size:,} bytes, at most {most:,} are taken; make it smaller"
         reason = {"txt": "text_too_long", "json": "metadata_too_long"}.get(kind, "image_too_large")
@@ -133,7 +156,16 @@ def _read(
         archive=archive, name=info.name, offset=info.offset_data, size=info.size
     )
     called = name if is_image_name(name) or not is_image else f"{name}.png"
-    return _Member(key=key, name=called, data=data, address=str(address), fault=fault)
+    place = "" if fault else str(address)
+    return _Member(key=key, name=called, data=data, address=place, fault=fault)
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _fields(members: Iterable[_Member]) -> dict[str, Any]:
