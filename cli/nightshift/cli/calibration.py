@@ -53,7 +53,7 @@ def calibration(
     """
     from nightshift.cli.covering import leave_covered, tell_coverage
     from nightshift.cli.output import make_console
-    from nightshift.cli.say import echo_json
+    from nightshift.cli.say import echo, echo_json
     from nightshift.cli.services import open_database
     from nightshift.query.calibration import calibration as merged
     from nightshift.query.calibration import directionality, threshold
@@ -72,7 +72,7 @@ def calibration(
     else:
         _plot(make_console(), run, stats, moved)
         if chosen:
-            click.echo(_of_threshold(chosen))
+            echo(_of_threshold(chosen))
         tell_coverage(covered)
     leave_covered(covered)
 

@@ -86,7 +86,7 @@ class _Header(tarfile.TarInfo):
 
 def _check_end(file: ListedFile, tar: tarfile.TarFile) -> None:
     """Refuse what follows the end of a tar: of two that were joined, the second is not read."""
-    while rest := tar.fileobj.read(_BUFFER_BYTES):  # type: ignore[union-attr]
+    while rest := tar.fileobj.read(_BUFFER_BYTES):
         if rest.strip(b"\0"):
             raise InputError(
                 f"{file.name} goes on after its end, so that not all of it was read; of tars that "
