@@ -49,5 +49,5 @@ def test_a_model_is_named_once_with_all_its_users(database):
         indexes.make_ready(connection, index_id)
         (model,) = models_in_use(connection)
 
-    assert model.used_by == (f"run {run_id}", "index collection_1")
+    assert model.used_by == (f"run {run_id}", "index collection_1_v1")
     assert model.waited_for

@@ -11,11 +11,21 @@ from sqlalchemy import make_url
 from nightshift.demo import coarse_dir, scorer_dir, write_catalogue
 from nightshift.schema.settings import Settings
 from nightshift.stores.embedded import Stack
+from nightshift.stores.milvus import VectorStore
 from tests.workers.night import Night
 
 
+@pytest.fixture(scope="module")
+def own_collections(stack: Stack) -> Iterator[None]:
+    """Drops what a module leaves in Milvus: later databases begin with the same ids."""
+    yield
+    with VectorStore(stack.urls().milvus_uri, stack.urls().milvus_token) as store:
+        for collection in store.collections():
+            store.drop(collection)
+
+
 @pytest.fixture
-def night(settings: Settings, tmp_path: Path) -> Iterator[Night]:
+def night(settings: Settings, tmp_path: Path, own_collections: None) -> Iterator[Night]:
     """A dispatcher is running; workers are each test's own to start."""
     quick = settings.model_copy(update={"lease_s": 6.0, "grace_s": 5.0})
     yield from _night(quick, tmp_path / "logs")
@@ -23,7 +33,10 @@ def night(settings: Settings, tmp_path: Path) -> Iterator[Night]:
 
 @pytest.fixture(scope="module")
 def busy_night(
-    stack: Stack, template_database: str, tmp_path_factory: pytest.TempPathFactory
+    stack: Stack,
+    template_database: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    own_collections: None,
 ) -> Iterator[Night]:
     """A night with a worker that the tests of a module share; each makes runs of its own."""
     name = f"module_{uuid4().hex[:8]}"

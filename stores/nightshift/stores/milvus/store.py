@@ -105,7 +105,10 @@ class VectorStore(AbstractContextManager["VectorStore"]):
         if not self.has(collection):
             self._run(create_collection, collection, wanted)
         if (found := self._shape(collection).dim) != dim:
-            raise ConflictError(f"{collection} holds vectors of {found} numbers, not {dim}")
+            raise ConflictError(
+                f"{collection} holds vectors of {found} numbers, not {dim}, so another "
+                "database made it; drop it, or give each database a Milvus of its own"
+            )
         self.load(collection)
 
     def drop(self, collection: str) -> None:
