@@ -481,17 +481,19 @@ def test_a_source_is_the_same_by_every_spelling(tmp_path, monkeypatch):
     folder = str(tmp_path / "photos")
     spellings = ["photos", "./photos/", "photos/../photos", f"file://{folder}/", "link", folder]
 
-    assert {source_key(one) for one in spellings} == {folder}
+    assert {source_key(spelling) for spelling in spellings} == {folder}
+    urls = [f"file://localhost{folder}/a%20b.csv", f"FILE:{folder}/a b.csv"]
+    assert {source_key(url) for url in urls} == {f"{folder}/a b.csv"}
     assert source_key("latest.csv") == f"{tmp_path}/latest.csv"
     assert source_key("~nobody-at-all/x.csv") == f"{tmp_path}/~nobody-at-all/x.csv"
     assert source_key("link/*.tar") == f"{folder}/*.tar"
     same = ["s3://Bucket/x/y.csv", "S3://bucket/x//y.csv", "s3a://key:word@bucket/x/y.csv"]
-    assert len({source_key(one) for one in same}) == 1
+    assert len({source_key(address) for address in same}) == 1
     signed = [
         "https://u:p@shop.example/feed?shop=1&X-Amz-Signature=abc&X-Amz-Date=2",
         "https://shop.example/feed?shop=1&X-Amz-Signature=def",
     ]
-    assert len({source_key(one) for one in signed}) == 1
+    assert len({source_key(address) for address in signed}) == 1
     assert source_key(signed[0]) != source_key("https://shop.example/feed?shop=2")
 
 

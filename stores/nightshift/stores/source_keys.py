@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from posixpath import normpath
 
-from nightshift.stores.addresses import is_url, without_password
+from nightshift.stores.addresses import is_url, resolve_beside, without_password
 
 __all__ = ["source_key"]
 
@@ -29,6 +29,8 @@ def source_key(source: str) -> str:
     Args:
         source: File, folder or pattern; path or fsspec URL.
     """
+    if source[:5].lower() == "file:":
+        source = resolve_beside("/", source)  # as whoever reads it takes it, %20 decoded
     if not is_url(source) or source.startswith(_LOCAL):
         # Unlike `Path.expanduser`, this leaves the home of nobody as it is.
         path = Path(os.path.expanduser(source.partition("://")[2] or source))  # noqa: PTH111
@@ -39,7 +41,8 @@ def source_key(source: str) -> str:
     host, slash, path_in = rest.partition("/")
     scheme = _SCHEMES.get(scheme.lower(), scheme.lower())
     path_in = normpath(f"/{path_in}").lstrip("/") if slash else ""
-    kept = [one for one in source.partition("?")[2].split("&") if one and not _is_credential(one)]
+    given = source.partition("?")[2].split("&")
+    kept = [parameter for parameter in given if parameter and not _is_credential(parameter)]
     # Its values may be secrets that nobody knows as such.
     digest = hashlib.sha256("&".join(kept).encode("utf-8", "replace")).hexdigest()[:16]
     return f"{outer}{chain}{scheme}://{host.lower()}/{path_in}{f'?{digest}' if kept else ''}"
