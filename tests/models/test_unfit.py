@@ -119,7 +119,7 @@ def _lacking_a_weight(folder: Path) -> None:
         (_holding("refs/main", "snapshots/abc/config.json"), "snapshots/abc"),
         (_holding("open_clip_config.json"), "a model of open_clip, so write open_clip:"),
         (_config(model_type=None), "names no model_type"),
-        (_config(quantization_config={"quant_method": "gptq"}), r"gptqmodel .*nightshift\[awq\]"),
+        (_config(quantization_config={"quant_method": "gptq"}), r"gptqmodel .*'\.\[awq\]'"),
         (_cut_short, "model.safetensors is missing or damaged"),
         (_lacking_a_weight, "1 of its weights are not in its files"),
     ],

@@ -78,7 +78,6 @@ def answer(
 
 
 def _print(found: "list[StoredAnswer]") -> None:
-
     for answered in found:
         echo(f"{answered.query}: {answered.text}{'' if answered.ended else ' …'}")
         cited = ", ".join(answered.cited) or "nothing"

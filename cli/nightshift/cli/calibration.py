@@ -67,8 +67,8 @@ def calibration(
         covered = coverage(database, run_id)
         chosen = firing_share and threshold(database, run_id, firing_share)
     if as_json:
-        told = {"threshold": chosen} if chosen else {}
-        echo_json({**_facts(run, stats, moved), **told, "coverage": covered})
+        more = {"threshold": chosen} if chosen else {}
+        echo_json({**_facts(run, stats, moved), **more, "coverage": covered})
     else:
         _plot(make_console(), run, stats, moved)
         if chosen:

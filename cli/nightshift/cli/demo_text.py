@@ -38,11 +38,11 @@ def print_night(
     runs = [forward, backward, *night.others]
     console.print(
         _table(
-            [one for one in runs if one.direction.relevant == 1],
+            [ranked for ranked in runs if ranked.direction.relevant == 1],
             "Recall on held-out scenes, before and after fine scoring",
         )
     )
-    if several := [one for one in runs if one.direction.relevant > 1]:
+    if several := [ranked for ranked in runs if ranked.direction.relevant > 1]:
         console.print(
             _table(
                 several,
@@ -101,7 +101,7 @@ def measures(ranked: Ranked) -> dict[str, dict[str, float]]:
 def _of_enhancement(night: Night) -> str:
     """What a firing enhancement changed, whether for the better or not."""
     enhanced, before = night.enhanced, night.text_to_image
-    without, with_it = (measures(one)["fine"] for one in (before, enhanced.ranked))
+    without, with_it = (measures(ranked)["fine"] for ranked in (before, enhanced.ranked))
     changed = ", ".join(
         f"{name} {value:.3f} → {with_it[name]:.3f}" for name, value in without.items()
     )

@@ -96,8 +96,8 @@ def build(
         if wait:
             end = follow_run(services.database, planned.run_id, quiet=as_json)
     if as_json:
-        told = {"run_id": planned.run_id, "index": planned.index, "version": planned.version}
-        echo_json({**told, "items": planned.n_units, **end.facts()}, indent=None)
+        ids = {"run_id": planned.run_id, "index": planned.index, "version": planned.version}
+        echo_json({**ids, "items": planned.n_units, **end.facts()}, indent=None)
     end.leave(quiet=as_json)
 
 

@@ -50,9 +50,9 @@ class OncePerMinute(logging.Filter):
 
 def _key(record: logging.LogRecord) -> tuple[object, ...]:
     error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
-    told = (record.name, record.levelno, record.getMessage())
+    message = (record.name, record.levelno, record.getMessage())
     if error is None:
-        return told
+        return message
     lines = traceback.extract_tb(error.__traceback__)
     places = tuple((line.filename, line.lineno) for line in lines)
-    return (*told, type(error).__qualname__, _VARIABLE.sub("#", str(error)), places)
+    return (*message, type(error).__qualname__, _VARIABLE.sub("#", str(error)), places)

@@ -48,7 +48,7 @@ def up(
     date. Everything listens on the loopback interface only.
 
     With --supervise it stays in the foreground, logs to standard error, and starts what dies again:
-    at once, then after pauses that double up to a minute. When it is told to stop it stops
+    at once, then after pauses that double up to a minute. On SIGTERM or Ctrl-C it stops
     everything, as `nightshift down` does; after `nightshift down` it ends by itself.
 
     \b

@@ -36,7 +36,7 @@ def show_plan(projections: Sequence[Projection], *, as_json: bool) -> None:
             f"{one.times_smaller:.1f} ×",
         )
     make_console().print(table)
-    echo("bytes, judged by a sample of the pictures")
+    echo("bytes, judged by a sample of the images")
 
 
 @contextmanager

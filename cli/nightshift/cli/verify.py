@@ -5,7 +5,6 @@ from pathlib import Path
 import click
 
 from nightshift.cli.options import data_dir_option, json_option, read_settings
-from nightshift.schema.display import visible
 
 __all__ = ["verify"]
 
@@ -65,7 +64,7 @@ def verify(run_id: int, data_dir: Path | None, as_json: bool) -> None:
                 f"+ {tally.failed} failed + {tally.skipped} skipped + {tally.missing} missing"
             )
         for gap in receipt.gaps:
-            echo(f"missing  {gap.unit}: {visible(gap.subject_id)}")
+            echo(f"missing  {gap.unit}: {gap.subject_id}")
         if receipt.coverage is not None and not receipt.coverage.complete:
             echo(f"covered  {receipt.coverage}")
         echo(f"digest   {receipt.digest}")

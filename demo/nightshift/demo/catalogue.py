@@ -82,7 +82,7 @@ def write_catalogue(
 
     - `items.jsonl` (`id`, `image`, `text`): the catalogue, its captions beside the pictures;
     - `captions.jsonl` (`id`, `text`): the captions as a catalogue of their own;
-    - `renderings.jsonl` (`id`, `image`): the queried scenes drawn anew, once in each manner, and
+    - `renderings.jsonl` (`id`, `image`): the queried scenes drawn again, once in each manner, and
       scenes one edit away from them that nobody looks for;
     - `queries-text.jsonl` (`id`, `text`), `queries-image.jsonl` (`id`, `image`);
     - `queries-instance.jsonl` (`id`, `image`): the queried scenes once more, smaller, more

@@ -179,14 +179,14 @@ def _enhanced(
     say: Callable[[str], None],
 ) -> Enhanced:
     """Re-rank with a gamma at which the enhancement fires on a share of the pairs."""
-    found = threshold(database, before.run_id, FIRING_SHARE)
+    chosen = threshold(database, before.run_id, FIRING_SHARE)
     ranked = _rerank(
-        database, folder, before.direction, "retllm", gamma=found.gamma, wait=wait, say=say
+        database, folder, before.direction, "retllm", gamma=chosen.gamma, wait=wait, say=say
     )
-    at_first, then = (calibration(database, one.run_id) for one in (before, ranked))
+    at_first, then = (calibration(database, run.run_id) for run in (before, ranked))
     return Enhanced(
         ranked=ranked,
-        gamma=found.gamma,
+        gamma=chosen.gamma,
         share_before=at_first.n_fired / at_first.n_scored,
         share=then.n_fired / then.n_scored,
     )

@@ -171,7 +171,7 @@ class ModelCache:
             raise ModelError(
                 f"{facts.spec} has the fingerprint {facts.fingerprint} here, but the run was "
                 f"planned with {fingerprint}: the weights or their configuration differ "
-                "between this worker and the planner; make them the same or plan the run anew",
+                "between this worker and the planner; make them the same or plan the run again",
                 facts.spec,
             )
         weights = str(facts.card.get("weights", facts.fingerprint))

@@ -59,7 +59,7 @@ class Snapshot:
                 return before.path
         if self.folder is None:
             return None
-        known = {one.path for one in self.files}
+        known = {file.path for file in self.files}
         try:
             present = [str(file) for file in checkpoint_files(self.folder)]
         except (OSError, ModelError):
@@ -87,11 +87,11 @@ def checkpoint_files(folder: Path) -> list[Path]:
         ModelError: An index of its weights names files that are not in it.
         OSError: It cannot be listed.
     """
-    found = {file for file in folder.iterdir() if file.suffix in READ and not file.is_dir()}
-    found.update(weight_files(folder))
+    files = {file for file in folder.iterdir() if file.suffix in READ and not file.is_dir()}
+    files.update(weight_files(folder))
     if (folder / _TEMPLATE).is_file() and not (folder / "chat_template.jinja").is_file():
-        found.add(folder / _TEMPLATE)
-    return sorted(found)
+        files.add(folder / _TEMPLATE)
+    return sorted(files)
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -101,10 +101,10 @@ def weight_files(folder: Path) -> list[Path]:
         ModelError: An index cannot be read, or names files that are missing or lie elsewhere.
         OSError: The directory cannot be listed.
     """
-    found = {file for file in folder.iterdir() if file.suffix == ".safetensors"}
+    files = {file for file in folder.iterdir() if file.suffix == ".safetensors"}
     for index in sorted(folder.glob("*.safetensors.index.json")):
-        found.update(_of_index(index))
-    return sorted(found)
+        files.update(_of_index(index))
+    return sorted(files)
 
 
 def _of_index(index: Path) -> Iterator[Path]:

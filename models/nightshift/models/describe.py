@@ -98,14 +98,14 @@ def describe_scorer(spec: str, params: ScorerParams) -> ModelFacts:
     if parsed.library != "hf":
         raise ModelError(f"{spec!r}: a scorer is loaded by transformers; write hf:MODEL", spec)
     canonical, config, weights = _multimodal(parsed)
-    asked = [one for one in (*framings_of(params), tie_framing(params)) if one is not None]
+    asked = [rule for rule in (*framings_of(params), tie_framing(params)) if rule is not None]
     card = {
         "kind": "scorer",
         "version": _SCORER_VERSION,
         "decoding": DECODING_VERSION,
         **weights,
         **rewritten(config, asked, params.enhancement),
-        "framings": [one.digest for one in asked],
+        "framings": [rule.digest for rule in asked],
         "params": params.model_dump(mode="json"),
     }
     return ModelFacts(kind="scorer", spec=str(canonical), fingerprint=fingerprint(card), card=card)

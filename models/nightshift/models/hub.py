@@ -38,9 +38,9 @@ def hub_file(name: str, file: str) -> Path:
 
 def cached_folder(name: str) -> Path | None:
     """Where the cache has the default branch of a repository; None where it does not."""
-    found = try_to_load_from_cache(name, "config.json")
-    found = found or try_to_load_from_cache(name, "open_clip_config.json")
-    return Path(found).parent if isinstance(found, str) else None
+    config = try_to_load_from_cache(name, "config.json")
+    config = config or try_to_load_from_cache(name, "open_clip_config.json")
+    return Path(config).parent if isinstance(config, str) else None
 
 
 @contextmanager

@@ -81,13 +81,13 @@ def examine(facts: ModelFacts, scorer: ScorerParams | None = None) -> str:
 
 def _passed(facts: ModelFacts) -> Path:
     """The file that says that a model passed."""
-    told: dict[str, object] = {
+    named: dict[str, object] = {
         "model": facts.fingerprint,
         "spec": facts.spec,
         "python": platform.python_version(),
         **{name: _version(name) for name in _LIBRARIES},
     }
-    return user_cache_path("nightshift") / "loadable" / fingerprint(told)
+    return user_cache_path("nightshift") / "loadable" / fingerprint(named)
 
 
 def _version(name: str) -> str:

@@ -37,7 +37,7 @@ def remembered(prompt: Rendered, params: EnhancementParams) -> tuple[bool, bool]
         return True, True
 
     def of_side(half: Sequence[Segment]) -> bool:
-        return {one.side for one in half if not isinstance(one, str)} == {params.memory}
+        return {part.side for part in half if not isinstance(part, str)} == {params.memory}
 
     return of_side(prompt.prefix), of_side(prompt.suffix)
 

@@ -32,7 +32,7 @@ def rewritten(
         enhancement: When it acts.
     """
     family = config["model_type"]
-    templates = [one for rule in rules for one in rule.templates.values()]
+    templates = [template for rule in rules for template in rule.templates.values()]
     changed = (
         _always(config)
         or _is_outside(config, enhancement)
@@ -85,7 +85,7 @@ def _is_open(stripped: str | Slot, part: str | Slot) -> bool:
 
 def _texts(template: Template) -> Iterator[list[str | Slot]]:
     parts = (*template.prefix, *template.suffix)
-    for is_image, run in groupby(parts, key=lambda one: one in _IMAGES):
+    for is_image, run in groupby(parts, key=lambda part: part in _IMAGES):
         if not is_image:
             yield list(run)
 

@@ -137,9 +137,8 @@ def refuse_without_extra(config: Mapping[str, Any], spec: str) -> None:
     if missing is not None:
         extra, package = missing
         raise ModelError(
-            f"{spec} is quantised ({method}), which needs {package} of the extra "
-            f"nightshift[{extra}], and that is not installed: {install_hint(extra)}, and on every "
-            "worker",
+            f"{spec} is quantised ({method}), which needs {package} of the extra {extra!r}, and "
+            f"that is not installed: {install_hint(extra)}, and on every worker",
             spec,
         )
 

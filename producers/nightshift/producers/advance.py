@@ -177,13 +177,13 @@ def _share(connection: Connection, run: RunRow, params: RunParams) -> bool:
         asked, _ = _by_prompt(connection, run, params)
         planned = _add_score_jobs(connection, run, params, asked, run.plan["equal"])
         if planned.pairs:
-            told = {
+            plan = {
                 "equal_rounds": rounds + 1,
                 "equal": run.plan["equal"] - planned.pairs,
                 "to_score": run.plan["to_score"] + planned.pairs,
                 "groups": run.plan["groups"] + planned.groups,
             }
-            runs.move_to_stage(connection, run.id, Stage.SCORE, told)
+            runs.move_to_stage(connection, run.id, Stage.SCORE, plan)
             return True
     equal_pairs.share_failures(
         connection, run.id, query_parts=params.query_parts, item_parts=params.item_parts
@@ -195,7 +195,7 @@ def _ask_about_ties(connection: Connection, run: RunRow, params: RunParams) -> b
     """Ask once more about pairs whose scores tie, where the score holds no entropy; once a pass."""
     if "tied" in run.plan or not params.quantum or tie_framing(params.scorer) is None:
         return False
-    found = list(
+    tied = list(
         pairs.tied_pairs(
             connection,
             run.id,
@@ -204,13 +204,13 @@ def _ask_about_ties(connection: Connection, run: RunRow, params: RunParams) -> b
             guard=params.tie_guard,
         )
     )
-    n_tied = sum(len(items) for _, items in found)
+    n_tied = sum(len(items) for _, items in tied)
     rate = stage_rate(connection, Stage.SCORE, run.scorer_fingerprint)
-    jobs = score_jobs(found, job_size(n_tied, rate), "query", asks="ties")
+    jobs = score_jobs(tied, job_size(n_tied, rate), "query", asks="ties")
     queue = queue_name(Stage.SCORE, run.scorer_fingerprint)
     add_jobs(connection, run.id, Stage.SCORE, queue, jobs)
     runs.move_to_stage(connection, run.id, Stage.SCORE, {"tied": n_tied})
-    return bool(found)
+    return bool(tied)
 
 
 def _after_rank(connection: Connection, run: RunRow) -> None:
@@ -287,10 +287,10 @@ def _by_prompt(
     rule, *_ = framings_of(params.scorer)
     asked: list[KindPair] = []
     unasked: list[KindPair] = []
-    found = pairs.kind_pairs(
+    kinds = pairs.kind_pairs(
         connection, run.id, query_parts=params.query_parts, item_parts=params.item_parts
     )
-    for pair in found:
+    for pair in kinds:
         (asked if (pair.query, pair.item) in rule.templates else unasked).append(pair)
     return asked, unasked
 
@@ -325,8 +325,8 @@ def _score_jobs(
         wanted = [pair for pair in asked if rule.shared_side(pair.query, pair.item) == side]
         if wanted:
             seen = _seen(params)
-            found = pairs.groups(connection, run.id, **seen, combinations=wanted, shared_side=side)
-            yield from score_jobs(found, size, side, lists=seen["lists"])
+            groups = pairs.groups(connection, run.id, **seen, combinations=wanted, shared_side=side)
+            yield from score_jobs(groups, size, side, lists=seen["lists"])
 
 
 class _Seen(TypedDict):

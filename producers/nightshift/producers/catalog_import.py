@@ -195,7 +195,7 @@ def _decide(
     n_duplicates = 0
     for page in staging.duplicates():
         n_duplicates += len(page)
-        failures = [intake.duplicate(one.position, one.external_id) for one in page]
+        failures = [intake.duplicate(row.position, row.external_id) for row in page]
         record_failures(connection, failures, import_id=summary.import_id)
     summary = replace(summary, failed=summary.failed + n_duplicates)
     read = Read(

@@ -87,7 +87,7 @@ class Read:
 
 
 def why_refuse(
-    limits: ImportLimits, read: Read, found: Comparison, columns: SeenColumns
+    limits: ImportLimits, read: Read, diff: Comparison, columns: SeenColumns
 ) -> tuple[str, str] | None:
     """Why nothing may be applied: (stable code, message); None where all may be."""
     most = None if limits.max_failures is None else limits.max_failures.of(read.read)
@@ -96,20 +96,20 @@ def why_refuse(
             f"{read.failed:,} of {read.read:,} rows failed, and --max-failures "
             f"{limits.max_failures} allows {most:,}; mend the source, or raise the limit"
         )
-    if found.kinds_changed > _KINDS.of(found.known) and not limits.change_kinds:
-        return "kinds_changed", " ".join(_kinds_message(found, columns))
-    if limits.prune and why_not_prune(limits, read, found) is None:
-        most = max(limits.max_gone.of(found.owned), 0 if limits.max_gone.is_zero else 1)
-        if found.leaving > most:
+    if diff.kinds_changed > _KINDS.of(diff.known) and not limits.change_kinds:
+        return "kinds_changed", " ".join(_kinds_message(diff, columns))
+    if limits.prune and why_not_prune(limits, read, diff) is None:
+        most = max(limits.max_gone.of(diff.owned), 0 if limits.max_gone.is_zero else 1)
+        if diff.leaving > most:
             return "too_many_gone", (
-                f"{found.leaving:,} of the {found.owned:,} items of this source are not in it any "
+                f"{diff.leaving:,} of the {diff.owned:,} items of this source are not in it any "
                 f"more, and --max-gone {limits.max_gone} lets {most:,} go. Check that the source "
                 "is complete; where it is, raise the limit (--max-gone 100% for any number)"
             )
     return None
 
 
-def why_not_prune(limits: ImportLimits, read: Read, found: Comparison) -> str | None:
+def why_not_prune(limits: ImportLimits, read: Read, diff: Comparison) -> str | None:
     """Why it is unknown which items left the source; None where it is known."""
     if read.broken_files:
         return (
@@ -123,21 +123,21 @@ def why_not_prune(limits: ImportLimits, read: Read, found: Comparison) -> str | 
             "may be meant; mend the source, or say "
             f"--accept-unreadable {read.unreadable} where none is"
         )
-    if found.accepted + found.unchanged == 0:
+    if diff.accepted + diff.unchanged == 0:
         return "the source held no good row"
-    if found.is_new_source and found.others:
+    if diff.is_new_source and diff.others:
         return (
             "nothing was imported from this source before, so that no item is its own, and "
-            f"{_count(found.others, 'item', 'items')} of other sources stay. Where it is the same "
+            f"{_count(diff.others, 'item', 'items')} of other sources stay. Where it is the same "
             "feed under a new name, import it under one name every time (a link will do)"
         )
     return None
 
 
-def _kinds_message(found: Comparison, columns: SeenColumns) -> Iterator[str]:
+def _kinds_message(diff: Comparison, columns: SeenColumns) -> Iterator[str]:
     yield (
-        f"{found.kinds_changed:,} of {found.known:,} items would change what they consist of "
-        f"({_kinds(found.kinds_before)} before, {_kinds(found.kinds_after)} after)."
+        f"{diff.kinds_changed:,} of {diff.known:,} items would change what they consist of "
+        f"({_kinds(diff.kinds_before)} before, {_kinds(diff.kinds_after)} after)."
     )
     like_images = columns.like_images()
     yield f"The source has the columns {columns.names()}."

@@ -24,9 +24,9 @@ from nightshift.stores.images import verify_bytes, verify_image
 from nightshift.stores.import_failures import ImportFailure
 from nightshift.stores.roots import ImageRoots
 
-log = logging.getLogger(__name__)
-
 __all__ = ["Intake", "Rejected", "batches", "rejected_line"]
+
+_log = logging.getLogger(__name__)
 
 #: Rows whose images may be in memory or in work at once.
 _AHEAD = 64
@@ -213,7 +213,7 @@ def _size(record: NewRecord | Rejected) -> int:
 
 
 def _unforeseen(error: Exception, subject: str = "") -> InputError:
-    log.warning("a row could not be taken", exc_info=error)
+    _log.warning("a row could not be taken", exc_info=error)
     return InputError(
         f"the row cannot be taken ({type(error).__name__}: {error!s:.300}); "
         "leave it out, and report it",

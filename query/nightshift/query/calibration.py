@@ -91,4 +91,5 @@ def threshold(database: Database, run_id: int, share: float) -> Threshold:
             "uncertain further layers are is not known: measure on a run with --enhancement gamma=1"
         )
     gamma = gamma_for([math.inf] * fired + looked, share)
-    return Threshold(gamma=gamma, share=(fired + sum(one > gamma for one in looked)) / n, n_pairs=n)
+    n_above = fired + sum(uncertainty > gamma for uncertainty in looked)
+    return Threshold(gamma=gamma, share=n_above / n, n_pairs=n)

@@ -5,7 +5,7 @@ import re
 __all__ = ["from_csv_cell", "to_csv_cell"]
 
 # What spreadsheets skip before they look whether a cell is a formula, and what ends a cell in one
-# that was told of another separator or of no quotation marks.
+# that expects another separator or no quotation marks.
 _INVISIBLE = "\\x00-\\x1f\\x7f-\\x9f\\xad\\u200b-\\u200f\\u202a-\\u202e\\u2060-\\u2069\\ufeff"
 _SKIPPED = f"['\"\\s{_INVISIBLE}]*"
 _FORMULA = f"{_SKIPPED}[=+\\-@\\uff1d\\uff0b\\uff0d\\uff20\\u2212]"

@@ -55,10 +55,10 @@ class _Quiet(_Frozen):
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_asked(self, serialise: SerializerFunctionWrapHandler) -> Any:  # noqa: ANN401 - pydantic's own
-        found = serialise(self)
+        fields = serialise(self)
         if self.long_side is None:
-            del found["long_side"]
-        return found
+            del fields["long_side"]
+        return fields
 
 
 class EnhancementParams(_Frozen):

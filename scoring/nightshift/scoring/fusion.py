@@ -67,8 +67,8 @@ def fused(
     if scale == "minmax":
         known = ~np.isnan(margin)
         cosine, chance = _among(cosine, known), _among(chance, known)
-    found = fuse(cosine, chance, weight=weight)
-    return found, found
+    scores = fuse(cosine, chance, weight=weight)
+    return scores, scores
 
 
 def _among(values: NDArray[np.float64], known: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -26,12 +26,12 @@ def restore_collection(vectors: VectorStore, index: IndexRow, *, replace: bool =
     """
     name = index.collection
     if vectors.has(name):
-        found = vectors.dim(name)
-        if found == index.dim:
+        width = vectors.dim(name)
+        if width == index.dim:
             return False
         if not replace:
             raise ConflictError(
-                f"{name} holds vectors of {found} numbers in Milvus, and its index has {index.dim}:"
+                f"{name} holds vectors of {width} numbers in Milvus, and its index has {index.dim}:"
                 " somebody has made it again; `nightshift doctor --repair` replaces it"
             )
         vectors.drop(name)

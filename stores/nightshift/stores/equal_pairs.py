@@ -57,7 +57,7 @@ def share_scores(
         lists: The same.
     """
     _copy_scores(connection, run, [run.id], query_parts, item_parts, lists=lists)
-    # A picture may be gone from one address and be read from another: the pair has its score.
+    # An image may be gone from one address and be read from another: the pair has its score.
     connection.execute(
         text(
             """

@@ -152,19 +152,19 @@ def sha256(address: str, *, noun: Noun = "file", roots: ImageRoots | None = None
 def _open_local(address: str, noun: Noun, roots: ImageRoots | None) -> BinaryIO:
     try:
         # By its path alone at first: to open a pipe or a device may wait or do something.
-        found = os.open(address, os.O_PATH | os.O_CLOEXEC)
+        descriptor = os.open(address, os.O_PATH | os.O_CLOEXEC)
         try:
-            if not stat.S_ISREG(os.fstat(found).st_mode):
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 # Reading a pipe or a device could wait for ever.
                 raise InputError(
                     f"{address} is not a regular file; name a file", f"{noun}_unreadable"
                 )
             if roots is not None:
-                roots.check_open(found, address)
+                roots.check_open(descriptor, address)
             # The very file that was judged, whatever its name leads to by now.
-            return open(f"/proc/self/fd/{found}", "rb")  # noqa: PTH123 - the caller closes
+            return open(f"/proc/self/fd/{descriptor}", "rb")  # noqa: PTH123 - the caller closes
         finally:
-            os.close(found)
+            os.close(descriptor)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         if isinstance(error, OSError):
             error.filename = address

@@ -92,10 +92,10 @@ def refuse_dropped(connection: Connection, load_id: int | None) -> None:
     Raises:
         ModelError: It was dropped: nothing more of it is kept.
     """
-    found = connection.execute(
+    dropped_at = connection.execute(
         text("SELECT dropped_at FROM model_load WHERE id = :load FOR SHARE"), {"load": load_id}
     ).scalar()
-    if found is not None:
+    if dropped_at is not None:
         raise ModelError(
             f"what came of load {load_id} was dropped by an operator, so nothing more of it is "
             "kept; the model is loaded again"
@@ -110,7 +110,7 @@ def suspect_loads(connection: Connection) -> list[SuspectLoad]:
             "WHERE changed_at IS NOT NULL AND dropped_at IS NULL ORDER BY id DESC"
         )
     ).all()
-    found = (
+    loads = (
         SuspectLoad(
             id=row.id,
             worker_id=row.worker_id,
@@ -121,7 +121,7 @@ def suspect_loads(connection: Connection) -> list[SuspectLoad]:
         )
         for row in rows
     )
-    return [load for load in found if load.kept]
+    return [load for load in loads if load.kept]
 
 
 def drop_load(connection: Connection, load_id: int) -> Dropped:

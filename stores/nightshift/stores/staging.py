@@ -94,7 +94,7 @@ class Staging:
         require_newest(self._connection, self._catalog_id, self._import_id)
         rows = ((plain(record.position), *record_columns(record)) for record in records)
         copy_into(self._connection, "staged", _RECORD, rows)
-        copy_into(self._connection, "staged", ("external_id",), ((one,) for one in failed_ids))
+        copy_into(self._connection, "staged", ("external_id",), ((name,) for name in failed_ids))
 
     def compare(self) -> Comparison:
         """Compare what is staged with the catalogue, which stays as it is until the commit.
@@ -166,9 +166,9 @@ _COMPARE = (
         CASE WHEN by.source_key = this.source_key THEN 'ours'
             WHEN by.source_key IS NOT NULL THEN 'other'
             WHEN by.source = this.source OR NOT EXISTS (
-                SELECT FROM catalog_import one WHERE one.catalog_id = :catalog
-                    AND one.source_key IS DISTINCT FROM this.source_key
-                    AND (one.source_key IS NOT NULL OR one.source <> by.source))
+                SELECT FROM catalog_import another WHERE another.catalog_id = :catalog
+                    AND another.source_key IS DISTINCT FROM this.source_key
+                    AND (another.source_key IS NOT NULL OR another.source <> by.source))
             THEN 'ours' ELSE 'unknown' END AS who,
         by.source_key = this.source_key AS is_recorded
     FROM catalog_import by JOIN catalog_import this ON this.id = :import
@@ -184,7 +184,9 @@ _COMPARE = (
         coalesce(owner.is_recorded, false) AS is_recorded,
         CASE item.state WHEN 'live' THEN {_KIND.format("item")} END AS was,
         {_KIND.format("staged")} AS is_now
-    FROM (SELECT min(number) AS number FROM staged WHERE parts IS NOT NULL GROUP BY external_id) one
+    FROM (
+        SELECT min(number) AS number FROM staged WHERE parts IS NOT NULL GROUP BY external_id
+    ) AS first_row
     JOIN staged USING (number)
     LEFT JOIN item ON item.catalog_id = :catalog AND item.external_id = staged.external_id
     LEFT JOIN owner ON owner.import_id = item.import_id

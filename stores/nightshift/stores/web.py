@@ -186,8 +186,8 @@ def _connect(parts: SplitResult, rules: WebRules, deadline: Deadline) -> socket.
     host = _host(parts)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     # A resolver knows no time limit.
-    found = deadline.call(lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-    for *_, place in found:
+    places = deadline.call(lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    for *_, place in places:
         address = parsed(str(place[0]))
         if not rules.allows_address(address):
             raise InputError(
@@ -196,7 +196,7 @@ def _connect(parts: SplitResult, rules: WebRules, deadline: Deadline) -> socket.
                 "image_not_allowed",
             )
     failure: OSError = OSError(f"{host} has no address")
-    for family, kind, protocol, _, place in found:
+    for family, kind, protocol, _, place in places:
         link = socket.socket(family, kind, protocol)
         try:
             link.settimeout(min(_CONNECT_S, deadline.left()))

@@ -136,17 +136,11 @@ def embed_records(
             progress.step()
 
     done = _Done(embedder=embedder, role=role, progress=progress)
-    firsts: dict[bytes | int, StoredRecord] = {}
-    twins: list[tuple[StoredRecord, bytes | int]] = []
-    for record in records:
-        # Without anything to see it is a case of its own.
-        content = record.hashes.of(kinds) or record.id
-        if firsts.setdefault(content, record) is not record:
-            twins.append((record, content))
+    firsts, twins = _by_content(records, kinds)
     embed(list(firsts.values()))
     embedded = {record.id: place for place, record in enumerate(done.records)}
     place_of = {content: embedded.get(record.id) for content, record in firsts.items()}
-    # A picture may lie at two addresses, and be gone from the first of them alone.
+    # An image may lie at two addresses, and be gone from the first of them only.
     embed([record for record, content in twins if place_of[content] is None])
     done.copy(
         [(record, place) for record, content in twins if (place := place_of[content]) is not None]
@@ -157,6 +151,20 @@ def embed_records(
         vectors=np.concatenate(done.vectors) if done.vectors else empty,
         outcomes=done.outcomes,
     )
+
+
+def _by_content(
+    records: Sequence[StoredRecord], kinds: Kinds
+) -> tuple[dict[bytes | int, StoredRecord], list[tuple[StoredRecord, bytes | int]]]:
+    """The first record of each content, and the other records with their contents."""
+    firsts: dict[bytes | int, StoredRecord] = {}
+    twins: list[tuple[StoredRecord, bytes | int]] = []
+    for record in records:
+        # Without anything to see it is a case of its own.
+        content = record.hashes.of(kinds) or record.id
+        if firsts.setdefault(content, record) is not record:
+            twins.append((record, content))
+    return firsts, twins
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,12 +192,12 @@ class _Done:
         """Give records the vector of an equal one, by its place, and what was noted of it."""
         if not twins:
             return
-        told: dict[str, list[Outcome]] = {}
+        noted: dict[str, list[Outcome]] = {}
         for outcome in self.outcomes:
-            told.setdefault(outcome.subject_id, []).append(outcome)
+            noted.setdefault(outcome.subject_id, []).append(outcome)
         for record, place in twins:
-            notices = told.get(self.records[place].external_id, [])
-            self.outcomes += [replace(one, subject_id=record.external_id) for one in notices]
+            notices = noted.get(self.records[place].external_id, [])
+            self.outcomes += [replace(notice, subject_id=record.external_id) for notice in notices]
         self.vectors = [np.concatenate(self.vectors)]
         self.vectors.append(self.vectors[0][[place for _, place in twins]])
         self.records += [record for record, _ in twins]

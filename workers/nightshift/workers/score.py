@@ -81,7 +81,7 @@ def do_score(session: WorkerSession, run: RunRow, claim: Claim, progress: Progre
     if ties:
         # The pairs have their scores: one whose tie stays open loses nothing else.
         outcomes = [replace(outcome, fatal=False) for outcome in outcomes]
-    with session.finish(claim, n_failed=sum(one.fatal for one in outcomes)) as connection:
+    with session.finish(claim, n_failed=sum(outcome.fatal for outcome in outcomes)) as connection:
         if ties:
             write_tie_entropies(connection, run.id, scores.rows)
         else:

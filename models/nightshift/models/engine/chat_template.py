@@ -30,7 +30,7 @@ def render_chat(
 
     Args:
         processor: The checkpoint's own.
-        messages: Of the conversation: texts and pictures.
+        messages: Of the conversation: texts and images.
         name: The model, for messages.
         add_generation_prompt: Whether the text ends where an answer begins.
 
@@ -54,17 +54,17 @@ def render_chat(
 def _template(processor: Any, name: str) -> str:  # noqa: ANN401 - as above
     """The processor's, or else its tokenizer's: older repositories keep it there."""
     for owner in (processor, processor.tokenizer):
-        found = getattr(owner, "chat_template", None)
-        if isinstance(found, dict):
-            if "default" not in found:
+        template = getattr(owner, "chat_template", None)
+        if isinstance(template, dict):
+            if "default" not in template:
                 raise ModelError(
-                    f"{name} has several chat templates ({', '.join(sorted(found))}) and none of "
-                    "them is named default: write the one to use into chat_template.jinja",
+                    f"{name} has several chat templates ({', '.join(sorted(template))}) and none "
+                    "of them is named default: write the one to use into chat_template.jinja",
                     name,
                 )
-            found = found["default"]
-        if found:
-            return str(found)
+            template = template["default"]
+        if template:
+            return str(template)
     raise ModelError(
         f"{name} has no chat template, neither in chat_template.jinja nor in "
         "tokenizer_config.json: take an instruction-tuned checkpoint, or put the template of the "
@@ -74,8 +74,8 @@ def _template(processor: Any, name: str) -> str:  # noqa: ANN401 - as above
 
 
 def _special_tokens(tokenizer: Any) -> dict[str, Any]:  # noqa: ANN401 - as above
-    found: dict[str, Any] = json.loads(json.dumps(tokenizer.special_tokens_map, default=str))
-    return found
+    tokens: dict[str, Any] = json.loads(json.dumps(tokenizer.special_tokens_map, default=str))
+    return tokens
 
 
 @lru_cache(maxsize=64)

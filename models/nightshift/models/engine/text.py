@@ -109,8 +109,8 @@ class TextEncoder:
         whole = tokenizer("x", add_special_tokens=True)["input_ids"]
         places = range(len(whole) - len(bare) + 1)
         start = next((i for i in places if whole[i : i + len(bare)] == bare), 0)
-        found = tuple(map(int, whole[:start]))
-        return () if self.trusted(prompt)[: len(found)] == found else found
+        added = tuple(map(int, whole[:start]))
+        return () if self.trusted(prompt)[: len(added)] == added else added
 
     def read(self, ids: Iterable[int]) -> str:
         """The text of generated ids, control tokens left out."""

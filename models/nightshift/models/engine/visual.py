@@ -57,7 +57,7 @@ def _scaled(image: Image.Image, long_side: int | None) -> Image.Image:
     if long_side is None:
         return image
     longer = max(image.size)
-    width, height = (max(1, one * long_side // longer) for one in image.size)
+    width, height = (max(1, side * long_side // longer) for side in image.size)
     return image.resize((width, height), Image.Resampling.BICUBIC)
 
 

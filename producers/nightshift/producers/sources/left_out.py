@@ -4,6 +4,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
+from nightshift.schema.display import visible
+
 __all__ = ["LeftOut"]
 
 _NAMES = 3
@@ -41,14 +43,14 @@ class LeftOut:
             or "__macosx" in path.parts
         ):
             return
-        kind = kind or _printable(path.suffix)[:20] or "without an extension"
+        kind = kind or visible(path.suffix)[:20] or "without an extension"
         if kind not in self.kinds and len(self.kinds) >= _KINDS:
             kind = "of other kinds"
         self.count += 1
         self.kinds[kind] += 1
         names = self._names.setdefault(kind, [])
         if len(names) < _NAMES:
-            names.append(_printable(name)[:200])
+            names.append(visible(name)[:200])
 
     @property
     def names(self) -> list[str]:
@@ -65,9 +67,3 @@ class LeftOut:
         )
         what = "1 file was" if self.count == 1 else f"{self.count:,} files were"
         return f"{what} left out: {kinds}"
-
-
-def _printable(name: str) -> str:
-    return "".join(
-        sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in name
-    )

@@ -4,7 +4,6 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import IO
 
@@ -12,7 +11,7 @@ import numpy as np
 from sqlalchemy import make_url, text
 
 from nightshift.migrations import current_revision, knows_revision
-from nightshift.schema.distribution import DISTRIBUTION
+from nightshift.schema.distribution import installed_version
 from nightshift.schema.errors import (
     ConflictError,
     InputError,
@@ -54,7 +53,7 @@ def back_up(stack: Stack, target: Path, tell: Tell) -> Manifest:
     Args:
         stack: Its Postgres and Milvus run.
         target: A directory that is empty or not there.
-        tell: Is told what is done.
+        tell: Called with what is done.
 
     Raises:
         ConflictError: When `target` is not empty, or lies in the data directory.
@@ -77,7 +76,7 @@ def back_up(stack: Stack, target: Path, tell: Tell) -> Manifest:
             files += _copy_folder(stack.data_dir, name, target, tell)
         manifest = Manifest(
             made_at=datetime.now(UTC),
-            nightshift=version(DISTRIBUTION),
+            nightshift=installed_version(),
             postgres=postgres,
             revision=revision,
             data_dir=str(stack.data_dir),
@@ -100,7 +99,7 @@ def restore(source: Path, data_dir: Path, tell: Tell) -> Manifest:
     Args:
         source: The directory of the backup.
         data_dir: Empty, or not there.
-        tell: Is told what is done.
+        tell: Called with what is done.
 
     Raises:
         NotFoundError: When `source` holds no finished backup.

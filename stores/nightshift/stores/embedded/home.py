@@ -1,4 +1,4 @@
-"""A data directory as a place: private to its owner, and told from its copies."""
+"""A data directory as a place: private to its owner, and distinguished from its copies."""
 
 import os
 import secrets

@@ -58,10 +58,10 @@ def _is_whole(collection: Path) -> bool:
 def _read(path: Path) -> dict[str, object] | None:
     """A JSON object; None where there is none."""
     try:
-        found = json.loads(path.read_bytes())
+        value = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return value if isinstance(value, dict) else None
 
 
 def _is_parquet(path: Path) -> bool:

@@ -141,7 +141,7 @@ class Postgres:
         if self._user is None:
             return True
         try:
-            found = subprocess.run(
+            done = subprocess.run(
                 ["/bin/sh", "-c", 'test -x "$0"', str(program)],
                 user=self._user,
                 group=self._user,
@@ -154,7 +154,7 @@ class Postgres:
                 f"Postgres cannot run as root, and root may not become another user here ({error}):"
                 " run nightshift as another user"
             ) from error
-        return found.returncode == 0
+        return done.returncode == 0
 
     def _name(self, directory: Path) -> str:
         """How a program that works in `directory` calls it."""

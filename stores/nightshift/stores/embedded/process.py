@@ -273,8 +273,8 @@ def _start_ticks(pid: int) -> int | None:
 
 
 def _identity(directory: Path) -> tuple[int, int]:
-    found = directory.stat()
-    return found.st_dev, found.st_ino
+    status = directory.stat()
+    return status.st_dev, status.st_ino
 
 
 def _private(path: str, flags: int) -> int:

@@ -57,8 +57,8 @@ class Home(BaseModel):
     @classmethod
     def of(cls, data_dir: Path) -> Self:
         """The directory as it is now."""
-        found = data_dir.stat()
-        return cls(path=str(data_dir), device=found.st_dev, inode=found.st_ino)
+        status = data_dir.stat()
+        return cls(path=str(data_dir), device=status.st_dev, inode=status.st_ino)
 
     def is_same(self, other: Self) -> bool:
         """Whether both are one directory, renamed or not.

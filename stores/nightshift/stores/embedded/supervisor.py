@@ -32,7 +32,7 @@ class _Part:
 
 
 class Supervisor:
-    """Keeps the parts of a stack running until told to stop.
+    """Keeps the parts of a stack running until it is stopped.
 
     A part counts as dead when its process is gone though nobody stopped it; what `nightshift down`
     has stopped is left alone.
