@@ -4,6 +4,7 @@ import json
 
 import pytest
 from click.testing import CliRunner
+from sqlalchemy import create_engine, text
 
 from nightshift.cli.main import main
 from nightshift.migrations import head_revision
@@ -49,3 +50,18 @@ def test_without_a_stack_the_remedy_is_named(tmp_path):
 
     assert done.exit_code == 2
     assert "nightshift up" in done.stderr
+
+
+def test_a_database_of_another_version_is_not_to_be_upgraded(cli, empty_database_url):
+    cli(empty_database_url, "db", "upgrade")
+    engine = create_engine(empty_database_url)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    engine.dispose()
+
+    for words in (["run", "list"], ["db", "upgrade"]):
+        done = cli(empty_database_url, *words)
+
+        assert done.exit_code == 5
+        assert "9999" in done.stderr
+        assert "take the version" in done.stderr

@@ -261,3 +261,15 @@ def test_four_threads_take_the_memory_of_one_where_the_budget_says_so(tmp_path: 
 
     # MiB; 72 for the image and its RGB, where it was 250 for each thread.
     assert int(done.stdout) < 180
+
+
+def test_odd_notes_of_a_camera_print_no_warning(tmp_path: Path):
+    path = tmp_path / "a.png"
+    Image.new("RGB", (4, 4)).save(path, exif=b"Exif\0\0MM\0*\0\0\0\x08" + b"\xff" * 40)
+    code = "import sys; from nightshift.stores.images import read_image; read_image(sys.argv[1])"
+
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")

@@ -6,6 +6,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from psycopg2.errors import InsufficientPrivilege, LockNotAvailable
 from sqlalchemy import Connection, create_engine
 from sqlalchemy.exc import DBAPIError, OperationalError
@@ -20,12 +21,17 @@ from nightshift.schema.errors import (
 __all__ = ["current_revision", "head_revision", "knows_revision", "require_current", "upgrade"]
 
 
+#: What to do with a database of another version.
+_NEWER = "take the version that made or upgraded it, or restore a backup of this one"
+
+
 def upgrade(database_url: str, revision: str = "head") -> None:
     """Bring the database to `revision`; harmless where it already is there.
 
     Raises:
         ConflictError: Another process migrates, or a session holds a table for too long.
         ConfigurationError: The role does not own the tables.
+        DatabaseBehindError: The database is at a revision that this program does not know.
     """
     try:
         command.upgrade(_config(database_url), revision)
@@ -41,6 +47,10 @@ def upgrade(database_url: str, revision: str = "head") -> None:
                 "the URL of the role that owns the tables, nightshift_migrate"
             ) from error
         raise
+    except CommandError as error:
+        raise DatabaseBehindError(
+            f"this version of Nightshift cannot upgrade the database ({error}): {_NEWER}"
+        ) from error
 
 
 def head_revision() -> str:
@@ -81,6 +91,11 @@ def require_current(database_url: str) -> None:
         ) from error
     finally:
         engine.dispose()
+    if current is not None and not knows_revision(current):
+        raise DatabaseBehindError(
+            f"the database is at revision {current}, which this version of Nightshift does not "
+            f"know: {_NEWER}"
+        )
     if current != head_revision():
         raise DatabaseBehindError(
             f"the database is at revision {current or 'none'}, this program needs "

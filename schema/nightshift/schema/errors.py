@@ -47,7 +47,7 @@ class ConflictError(NightshiftError):
 
 
 class DatabaseBehindError(NightshiftError):
-    """The database schema is older than this program: run `nightshift db upgrade`."""
+    """The database schema is not the one of this program: run `nightshift db upgrade`."""
 
     exit_code = 5
 

@@ -57,8 +57,9 @@ _ON_ITS_SIDE = {
 
 # An icon may hold an image larger than it says; Pillow refuses twice this size.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
-# Pillow's own warning would reach stderr before our error tells the same.
+# Pillow's own warnings would reach stderr: our error tells the same, or a camera's notes are odd.
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
