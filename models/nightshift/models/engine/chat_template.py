@@ -45,10 +45,10 @@ def render_chat(
         **_special_tokens(processor.tokenizer),
     }
     asked = json.dumps({"template": _template(processor, name), "variables": variables})
-    said = _rendered(asked)
-    if "error" in said:
-        raise ModelError(f"{name} has no usable chat template: {said['error']}", name)
-    return said["text"]
+    try:
+        return _rendered(asked)
+    except _RenderError as error:
+        raise ModelError(f"{name} has no usable chat template: {error}", name) from error
 
 
 def _template(processor: Any, name: str) -> str:  # noqa: ANN401 - as above
@@ -78,9 +78,13 @@ def _special_tokens(tokenizer: Any) -> dict[str, Any]:  # noqa: ANN401 - as abov
     return tokens
 
 
+class _RenderError(Exception):
+    """Why a template gives no text."""
+
+
 @lru_cache(maxsize=64)
-def _rendered(asked: str) -> dict[str, str]:
-    """What the program says: the text, or an error."""
+def _rendered(asked: str) -> str:
+    """The text that the program writes; errors are not remembered: a machine may have been busy."""
     try:
         done = subprocess.run(
             [sys.executable, "-P", str(_PROGRAM)],
@@ -89,11 +93,13 @@ def _rendered(asked: str) -> dict[str, str]:
             timeout=_WAIT_S,
             check=False,
         )
-    except subprocess.TimeoutExpired:
-        return {"error": f"it takes longer than {_WAIT_S:.0f} s"}
-    if done.returncode == 0:
-        said: dict[str, str] = json.loads(done.stdout)
-        return said
+    except subprocess.TimeoutExpired as error:
+        raise _RenderError(f"it takes longer than {_WAIT_S:.0f} s") from error
     if done.returncode < 0:
-        return {"error": "it takes more processor time or memory than any template needs"}
-    return {"error": done.stderr.decode(errors="replace").strip().rpartition("\n")[2]}
+        raise _RenderError("it takes more processor time or memory than any template needs")
+    if done.returncode:
+        raise _RenderError(done.stderr.decode(errors="replace").strip().rpartition("\n")[2])
+    said: dict[str, str] = json.loads(done.stdout)
+    if "error" in said:
+        raise _RenderError(said["error"])
+    return said["text"]
