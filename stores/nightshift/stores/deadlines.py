@@ -69,7 +69,11 @@ class Deadline:
             inbox = _idle.pop()
         except IndexError:
             inbox = SimpleQueue()
-            Thread(target=_serve, args=(inbox,), name="deadline", daemon=True).start()
+            try:
+                Thread(target=_serve, args=(inbox,), name="deadline", daemon=True).start()
+            except RuntimeError:  # no thread can be started at the moment
+                _calls.release()
+                raise
         inbox.put(partial(_settle, action, outcome))
         try:
             return outcome.result(timeout=self.left())
