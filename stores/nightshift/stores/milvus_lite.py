@@ -39,7 +39,7 @@ _OPTIONS = [
     # pymilvus pings every 10 s, also between calls. By default a server allows one ping in 5 min
     # and ends the connection of whoever sends more (ENHANCE_YOUR_CALM, too_many_pings).
     ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
 ]
 
 #: Fields of requests that hold names: `collection_name`, `partition_names`, `newName`, `alias`, …
