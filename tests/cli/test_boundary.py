@@ -239,6 +239,13 @@ def test_two_builds_of_a_new_index_at_once_work_on_the_same_version(database, ve
     assert len({plan.run_id for plan in planned}) == 2
 
 
+def test_an_empty_data_directory_is_not_the_current_one():
+    done = CliRunner().invoke(main, ["status", "--data-dir", ""])
+
+    assert done.exit_code == 2
+    assert "it is empty" in done.stderr
+
+
 def test_every_command_prints_by_way_of_one_module():
     """`say` writes out what a terminal would obey; tables and lines of `output` do too."""
     folder = Path(cli.__file__).parent

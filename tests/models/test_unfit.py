@@ -92,6 +92,11 @@ def _cut_short(folder: Path) -> None:
     os.truncate(folder / "model.safetensors", 3000)
 
 
+def _with_a_pipe(folder: Path) -> None:
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    os.mkfifo(folder / "generation_config.json")
+
+
 def _lacking_a_weight(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     del weights[max(weights)]
@@ -120,6 +125,7 @@ def _lacking_a_weight(folder: Path) -> None:
         (_holding("open_clip_config.json"), "a model of open_clip, so write open_clip:"),
         (_config(model_type=None), "names no model_type"),
         (_config(quantization_config={"quant_method": "gptq"}), r"gptqmodel .*'\.\[awq\]'"),
+        (_with_a_pipe, "generation_config.json, which is neither a file nor a directory"),
         (_cut_short, "model.safetensors is missing or damaged"),
         (_lacking_a_weight, "1 of its weights are not in its files"),
     ],

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 from pydantic import ValidationError
@@ -14,9 +14,19 @@ __all__ = ["data_dir_option", "json_option", "pixel_options", "read_settings"]
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
 
+
+class _Folder(click.Path):
+    """A folder; not an empty text, which would mean the current one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401 - click's
+        if value == "":
+            self.fail("it is empty; is a variable unset?", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 data_dir_option = click.option(
     "--data-dir",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=_Folder(file_okay=False, path_type=Path),
     help="Home of the embedded stack.  [default: NIGHTSHIFT_DATA_DIR, else in your data home]",
 )
 json_option = click.option(

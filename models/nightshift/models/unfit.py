@@ -75,6 +75,11 @@ def refuse_unfit(folder: Path, config: str) -> None:
             f"holds {_MERGE}"
             + (f"; where it is merged already, delete {_ADAPTER}" if config in names else ""),
         )
+    for name in sorted(names):
+        file = folder / name
+        # A pipe would be waited for, a device read without end.
+        if file.exists() and not (file.is_file() or file.is_dir()):
+            raise _unfit(folder, f"holds {name}, which is neither a file nor a directory")
     _refuse_pointers(folder)
     if config not in names:
         raise _unfit(folder, _without_config(folder, names, config))

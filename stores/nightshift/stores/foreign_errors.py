@@ -59,6 +59,11 @@ _SYSTEM = {
     errno.EMFILE: "too many files are open: raise the limit (`ulimit -n`)",
     errno.ENFILE: "too many files are open on this machine",
     errno.ENOMEM: "the machine lacks memory",
+    errno.ENOENT: "there is no such file or folder, and none can be made there",
+    errno.EEXIST: "it is there already, and is no folder",
+    errno.ENOTDIR: "a part of its path is no folder",
+    errno.ENAMETOOLONG: "its path is too long",
+    errno.ELOOP: "its path leads in a circle of links",
 }
 
 

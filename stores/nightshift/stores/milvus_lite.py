@@ -40,6 +40,8 @@ _OPTIONS = [
     # and ends the connection of whoever sends more (ENHANCE_YOUR_CALM, too_many_pings).
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    # On a busy machine several pings are read at once, as if they had been sent in a burst.
+    ("grpc.http2.max_ping_strikes", 0),
 ]
 
 #: Fields of requests that hold names: `collection_name`, `partition_names`, `newName`, `alias`, …
