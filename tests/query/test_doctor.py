@@ -191,6 +191,29 @@ def test_a_redis_that_refuses_writes_is_an_error(findings, redis_url):
     assert ("redis", "error") not in findings()
 
 
+def test_a_redis_whose_queues_are_something_else_is_an_error(findings, redis_url):
+    with redis.Redis.from_url(redis_url) as broker:
+        broker.set("score.0123abcd", "x")
+        broker.lpush("unacked_index", "x")
+        broker.set(b"\xff\xfe", "of somebody else")
+        found = findings()
+        broker.flushdb()
+        broker.lpush("score.0123abcd", "a doorbell")
+
+    assert "score.0123abcd, unacked_index" in found["redis", "error"]
+    assert ("redis", "ok") not in found
+    assert ("redis", "ok") in findings()
+
+
+def test_a_postgres_that_takes_no_writes_is_an_error(database, vector_store, redis_url, tmp_path):
+    url = database.engine.url.update_query_dict({"options": "-c default_transaction_read_only=on"})
+    with Database(url.render_as_string(hide_password=False)) as read_only:
+        found = list(examine(read_only, vector_store, redis_url, tmp_path))
+
+    (message,) = [one.message for one in found if (one.check, one.level) == ("postgres", "error")]
+    assert "takes no writes" in message
+
+
 def test_a_redis_that_does_not_show_its_settings_is_no_error(findings, redis_url):
     with redis.Redis.from_url(redis_url) as broker:
         broker.execute_command("ACL", "SETUSER", "default", "-config")

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from nightshift.schema.errors import InputError
 from nightshift.stores import images, pixels
 from nightshift.stores.decode_budget import DecodeBudget
 from nightshift.stores.images import decode_image, verify_bytes
@@ -208,10 +209,18 @@ def test_an_image_too_large_for_any_model_is_halved_by_its_mean(monkeypatch: pyt
 
     for kind in ("PNG", "BMP", "TIFF"):
         assert decode_image(_saved(whole, kind), "x").tobytes() == whole.reduce(2).tobytes()
-    for kind in ("JPEG", "JPEG2000", "WEBP", "AVIF", "GIF"):
+    for kind in ("JPEG", "JPEG2000", "AVIF", "GIF"):
         assert decode_image(_saved(whole, kind), "x").size == (49, 31)
     assert decode_image(_saved(whole, "JPEG2000", num_resolutions=1), "x").size == (49, 31)
     assert verify_bytes(_turned(6), "x").width == 61
+
+
+def test_a_webp_that_cannot_be_reduced_is_refused_when_it_is_large(monkeypatch: pytest.MonkeyPatch):
+    webp = _saved(Image.fromarray(_values(3)), "WEBP")
+    monkeypatch.setattr(images, "HALVED_PIXELS", 97 * 61 - 1)
+
+    with pytest.raises(InputError, match="pixels in WebP, more than 5,916; scale it down"):
+        decode_image(webp, "x")
 
 
 def test_images_wait_until_their_bytes_fit_and_a_larger_one_goes_alone():

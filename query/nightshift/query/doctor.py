@@ -80,6 +80,14 @@ def _postgres(database: Database) -> Iterator[Finding]:
     with database.begin() as connection:
         server = health.postgres_version(connection)
         revision = current_revision(connection)
+        read_only = health.postgres_refuses_writes(connection)
+    if read_only:
+        yield Finding(
+            check="postgres",
+            level="error",
+            message="takes no writes: it is a replica, or default_transaction_read_only is on; "
+            "dispatcher and workers wait and go on by themselves",
+        )
     if revision != head_revision():
         yield Finding(
             check="postgres",
@@ -87,7 +95,7 @@ def _postgres(database: Database) -> Iterator[Finding]:
             message=f"at revision {revision}, this program needs {head_revision()}: "
             "`nightshift db upgrade`",
         )
-    else:
+    elif not read_only:
         yield Finding(check="postgres", level="ok", message=f"{server}, revision {revision}")
 
 
@@ -99,6 +107,14 @@ def _redis(redis_url: str) -> Iterator[Finding]:
             level="error",
             message=f"refuses writes ({facts.refuses}): look at its memory, its disk and whether "
             "it is a replica; workers wait and go on by themselves",
+        )
+    if facts.foreign_keys:
+        yield Finding(
+            check="redis",
+            level="error",
+            message="something else uses the names of our queues ("
+            f"{', '.join(facts.foreign_keys[:5])}), so no message gets through: give Nightshift a "
+            "Redis database of its own, or delete these keys",
         )
     if facts.eviction not in (None, "noeviction"):
         yield Finding(
@@ -113,7 +129,8 @@ def _redis(redis_url: str) -> Iterator[Finding]:
             message="keeps nothing on disk; the ledger rings again what a restart loses, but "
             "appendonly yes saves that time",
         )
-    yield Finding(check="redis", level="ok", message=facts.version)
+    if not (facts.refuses or facts.foreign_keys):
+        yield Finding(check="redis", level="ok", message=facts.version)
 
 
 def _milvus(database: Database, vectors: VectorStore, *, ledger: bool) -> Iterator[Finding]:

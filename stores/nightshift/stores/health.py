@@ -1,6 +1,7 @@
 """What can be asked of the services about their health; nothing is left changed."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -11,6 +12,7 @@ from redis.retry import Retry
 from sqlalchemy import Connection, text
 
 from nightshift.schema.errors import ServiceUnavailableError
+from nightshift.schema.states import Stage
 from nightshift.stores.progress_counts import runs_with_running_jobs
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "dispatcher_is_elected",
     "folders_in_use",
     "index_health",
+    "postgres_refuses_writes",
     "postgres_version",
     "redis_facts",
 ]
@@ -29,6 +32,8 @@ __all__ = [
 #: A service that takes longer does not answer.
 _ANSWER_S = 5.0
 _PROBE = "nightshift:doctor"
+_KOMBU_KEYS = {"unacked": "hash", "unacked_index": "zset"}
+_STAGES = frozenset(stage.value for stage in Stage)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +46,8 @@ class RedisFacts:
     append_only: bool
     #: Its answer to a write; empty where it took it.
     refuses: str
+    #: Keys with the names of our queues that hold something else: nobody can send or receive.
+    foreign_keys: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +76,15 @@ class IndexHealth:
 def postgres_version(connection: Connection) -> str:
     """Such as `18.4`."""
     return str(connection.execute(text("SHOW server_version")).scalar_one()).split()[0]
+
+
+def postgres_refuses_writes(connection: Connection) -> bool:
+    """Whether transactions are read-only, as on a replica, or where the server is set so."""
+    return bool(
+        connection.execute(
+            text("SELECT current_setting('transaction_read_only')::bool")
+        ).scalar_one()
+    )
 
 
 def dispatcher_is_elected(connection: Connection) -> bool:
@@ -121,6 +137,7 @@ def redis_facts(redis_url: str) -> RedisFacts:
         socket_connect_timeout=_ANSWER_S,
         retry=Retry(NoBackoff(), 0),
         decode_responses=True,
+        encoding_errors="replace",  # keys of others may be anything
     )
     try:
         with client:
@@ -129,6 +146,7 @@ def redis_facts(redis_url: str) -> RedisFacts:
                 eviction=_setting(client, "maxmemory-policy"),
                 append_only=_setting(client, "appendonly") != "no",
                 refuses=_refusal(client),
+                foreign_keys=tuple(sorted(_foreign_keys(client))),
             )
     except (redis.RedisError, OSError) as error:
         raise ServiceUnavailableError(f"Redis cannot be used: {error}", "redis") from error
@@ -149,6 +167,23 @@ def _refusal(client: redis.Redis) -> str:
     except redis.ResponseError as error:
         return f"{error}"
     return ""
+
+
+def _foreign_keys(client: redis.Redis) -> Iterator[str]:
+    for name in client.scan_iter(count=1000):
+        wanted = _type_of_key(name)
+        # It may be gone by now: queues come and go.
+        if wanted and client.type(name) not in (wanted, "none"):
+            yield name
+
+
+def _type_of_key(name: str) -> str | None:
+    """What kombu keeps under a name; None where the name is none of ours."""
+    if name.startswith("_kombu.binding."):
+        return "set"
+    if name in _KOMBU_KEYS:
+        return _KOMBU_KEYS[name]
+    return "list" if name.partition(".")[0] in _STAGES else None
 
 
 def disk_room(folder: Path) -> DiskRoom:

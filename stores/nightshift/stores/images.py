@@ -174,6 +174,10 @@ def _facts(data: bytes, name: str, max_pixels: int) -> _Facts:
             size = f"{image.width}×{image.height} pixels"
             raise _too_large(name, size, max_pixels)
         reduction = 2 if n_pixels > HALVED_PIXELS else 1
+        if reduction > 1 and image.format == "WEBP":
+            # Its decoder keeps four copies in full size, 1.6 GB of 100 million pixels.
+            size = f"{image.width}×{image.height} pixels in WebP"
+            raise _too_large(name, size, HALVED_PIXELS)
         in_decoder = _DECODER_BYTES.get(image.format or "", 0)
         own = _MODE_BYTES.get(image.mode, 4)
         if reduction > 1 and image.format in {"JPEG", "MPO", "JPEG2000"}:
