@@ -34,7 +34,7 @@ def scored(database):
 
 
 def score_all(connection, run_id, *, lists=False):
-    key = equal_pairs.pair_key("text", "text", lists=lists)
+    key = equal_pairs.pair_key_sql("text", "text", lists=lists)
     connection.execute(
         text(
             "INSERT INTO pair_score (run_id, query_id, item_id, pair_key, margin, logit_positive, "

@@ -2,7 +2,8 @@
 
 from safetensors import SafetensorError
 
-from nightshift.schema.distribution import Extra, install_hint
+from nightshift.models.extras import EXTRA_OF
+from nightshift.schema.distribution import install_hint
 from nightshift.schema.errors import ModelError
 
 __all__ = ["LOAD_ERRORS", "not_loaded"]
@@ -11,10 +12,6 @@ __all__ = ["LOAD_ERRORS", "not_loaded"]
 LOAD_ERRORS = (OSError, ValueError, KeyError, ImportError, SafetensorError)
 
 _OURS = "transformers"
-#: Extras of ours that bring what reads a quantised checkpoint.
-_EXTRAS: dict[str, Extra] = {
-    "gptqmodel": "awq", "bitsandbytes": "quantised", "accelerate": "quantised",
-}  # fmt: skip
 _OR_TRUST = ", or name it in NIGHTSHIFT_TRUSTED_MODELS if you trust its authors"
 
 
@@ -41,7 +38,7 @@ def not_loaded(spec: str, error: Exception, library: str = _OURS) -> ModelError:
             spec,
         )
     if isinstance(error, ImportError):
-        for package, extra in _EXTRAS.items():
+        for package, extra in EXTRA_OF.items():
             if package in str(error).lower():
                 hint = install_hint(extra)
                 return ModelError(f"{spec} cannot be loaded: it needs {package}; {hint}", spec)

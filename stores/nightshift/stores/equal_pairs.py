@@ -7,7 +7,7 @@ from nightshift.stores.planning import HASH_COLUMN
 from nightshift.stores.runs import RunRow
 
 __all__ = [
-    "pair_key",
+    "pair_key_sql",
     "reuse_scores",
     "runs_of_scorer",
     "share_entropies",
@@ -132,7 +132,7 @@ def runs_of_scorer(
     return [int(row.id) for row in rows]
 
 
-def pair_key(query_parts: str, item_parts: str, *, lists: bool) -> str:
+def pair_key_sql(query_parts: str, item_parts: str, *, lists: bool) -> str:
     """SQL of what names a pair's contents under a scorer, `:fingerprint`.
 
     A list is of distinct contents: of equal ones the first in coarse order stands for all.
@@ -170,7 +170,7 @@ def _copy_scores(
             f"""
             WITH wanted AS MATERIALIZED (
                 SELECT c.query_id, c.item_id,
-                    {pair_key(query_parts, item_parts, lists=lists)} AS pair_key
+                    {pair_key_sql(query_parts, item_parts, lists=lists)} AS pair_key
                 {which}
             )
             INSERT INTO pair_score (run_id, query_id, item_id, pair_key, margin, logit_positive,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
-from nightshift.stores.equal_pairs import pair_key, runs_of_scorer
+from nightshift.stores.equal_pairs import pair_key_sql, runs_of_scorer
 from nightshift.stores.planning import HASH_COLUMN
 
 __all__ = ["ReuseEstimate", "estimate_reuse"]
@@ -68,7 +68,7 @@ def estimate_reuse(
                 LEFT JOIN embedding ON embedding.index_id = :index
                     AND embedding.item_id = candidate.item_id
             ), wanted AS (
-                SELECT {pair_key(query_parts, item_parts, lists=lists)} AS pair_key
+                SELECT {pair_key_sql(query_parts, item_parts, lists=lists)} AS pair_key
                 FROM c JOIN query q ON q.id = c.query_id JOIN item i ON i.id = c.item_id
                 WHERE c.indexed
             )
