@@ -21,11 +21,11 @@ from sqlalchemy import text
 from benchmarks.runs import add_index_run
 from nightshift.schema.settings import Settings
 from nightshift.schema.states import RunState, Stage
-from nightshift.stores import runs
-from nightshift.stores.database import Database
-from nightshift.stores.embedded import Stack
-from nightshift.stores.ledger import Claim
-from nightshift.stores.runs import RunRow
+from nightshift.stack.embedded import Stack
+from nightshift.stores.ledger import runs
+from nightshift.stores.ledger.claims import Claim
+from nightshift.stores.ledger.runs import RunRow
+from nightshift.stores.postgres.database import Database
 from nightshift.workers import do_job
 from nightshift.workers.app import run_worker
 from nightshift.workers.progress import Progress

@@ -10,10 +10,10 @@ import click
 from nightshift.producers.catalog_import import import_catalog
 from nightshift.producers.plan_index import plan_index
 from nightshift.schema.models import ModelFacts
-from nightshift.stores.database import Database
-from nightshift.stores.embedded import Stack
-from nightshift.stores.milvus import VectorStore
-from nightshift.stores.wire import Wire
+from nightshift.stack.embedded import Stack
+from nightshift.stores.broker.broker import Wire
+from nightshift.stores.index.milvus import VectorStore
+from nightshift.stores.postgres.database import Database
 
 _EMBEDDER = ModelFacts(
     kind="embedder", spec="open_clip:benchmark", fingerprint="0" * 16, card={}, dim=64

@@ -14,15 +14,15 @@ import redis
 
 from benchmarks.runs import EMBED_QUEUE, add_index_run
 from nightshift.producers.dispatcher import Dispatcher
-from nightshift.query.runs import show_run
+from nightshift.results.runs import show_run
 from nightshift.schema.settings import Settings
 from nightshift.schema.states import RunState
-from nightshift.stores import runs
-from nightshift.stores.database import Database
-from nightshift.stores.embedded import Stack
-from nightshift.stores.ledger import Ledger
-from nightshift.stores.milvus import VectorStore
-from nightshift.stores.wire import Wire
+from nightshift.stack.embedded import Stack
+from nightshift.stores.broker.broker import Wire
+from nightshift.stores.index.milvus import VectorStore
+from nightshift.stores.ledger import runs
+from nightshift.stores.ledger.claims import Ledger
+from nightshift.stores.postgres.database import Database
 
 
 @click.command()

@@ -16,14 +16,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from nightshift.demo.paths import coarse_dir
-from nightshift.models.content import ItemContent
-from nightshift.models.embedder import Embedder
+from nightshift.models.embedders.protocol import Embedder
+from nightshift.models.inputs.content import ItemContent
 from nightshift.models.load import load_embedder
 from nightshift.schema.errors import InputError
 from nightshift.schema.identity import ContentHashes
+from nightshift.schema.params import Kinds
 from nightshift.schema.records import ImagePart
-from nightshift.schema.runs import Kinds
-from nightshift.stores.contents import StoredRecord
+from nightshift.stores.catalog.contents import StoredRecord
 from nightshift.workers.contents import Readers, ahead, chunks, read_contents
 
 _MICRO_BATCH = 32

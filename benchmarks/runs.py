@@ -2,10 +2,11 @@
 
 from sqlalchemy import text
 
-from nightshift.schema.runs import RunParams
+from nightshift.schema.params import RunParams
 from nightshift.schema.states import RunKind, Stage
-from nightshift.stores import runs
-from nightshift.stores.database import Database
+from nightshift.stores.ledger import runs
+from nightshift.stores.models import upsert_model
+from nightshift.stores.postgres.database import Database
 
 __all__ = ["EMBED_QUEUE", "add_index_run"]
 
@@ -18,7 +19,7 @@ _PAST_RATE = 20
 def add_index_run(database: Database, size: int, *, n_queued: int) -> int:
     """An index run of `size` jobs, all but the last `n_queued` of them done."""
     with database.begin() as connection:
-        runs.upsert_model(
+        upsert_model(
             connection,
             fingerprint=_FINGERPRINT,
             kind="embedder",

@@ -11,16 +11,16 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling, CausalLMOu
 
 from benchmarks.scoring_pairs import Asked, Case, Read, singles
 from benchmarks.scoring_setup import Model
-from nightshift.models.codecs.codec import Codec
-from nightshift.models.codecs.records import decode_record, encode_record
-from nightshift.models.content import ItemContent
 from nightshift.models.engine.enhancement import enhanced
-from nightshift.models.engine.packed import PackedEngine
+from nightshift.models.engine.packed.engine import PackedEngine
 from nightshift.models.engine.prompts import Prepared, Prompt
 from nightshift.models.engine.visual import freeze, prepare_picture, see
-from nightshift.models.pairs import PairScorer
-from nightshift.models.scorer import PairGroup
-from nightshift.schema.runs import EnhancementParams
+from nightshift.models.inputs.codecs.codec import Codec
+from nightshift.models.inputs.codecs.records import decode_record, encode_record
+from nightshift.models.inputs.content import ItemContent
+from nightshift.models.scorers.pairs import PairScorer
+from nightshift.models.scorers.protocol import PairGroup
+from nightshift.schema.params import EnhancementParams
 from nightshift.scoring.codecs import parse_codec
 from nightshift.scoring.methods.retllm import ENHANCEMENTS
 from nightshift.workers.contents import chunks

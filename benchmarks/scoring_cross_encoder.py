@@ -15,7 +15,7 @@ from torch import nn
 from benchmarks.scoring_columns import BATCH, Column
 from benchmarks.scoring_pairs import Asked, Case, singles
 from benchmarks.scoring_setup import Model
-from nightshift.models.content import ItemContent
+from nightshift.models.inputs.content import ItemContent
 from nightshift.scoring.prompts import Content, Framing
 
 __all__ = ["CrossEncoderColumn"]

@@ -12,10 +12,10 @@ from benchmarks.scoring_pairs import Asked, Case, Read
 from nightshift.demo.catalogue import build_catalogue, draw_item
 from nightshift.demo.night import TOP_K
 from nightshift.demo.paths import coarse_dir
-from nightshift.models.content import ItemContent
-from nightshift.models.embedder import Embedder, Role
+from nightshift.models.embedders.protocol import Embedder, Role
+from nightshift.models.inputs.content import ItemContent
 from nightshift.models.load import load_embedder
-from nightshift.stores.images import read_image
+from nightshift.stores.files.images import read_image
 
 __all__ = ["demo_case"]
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from nightshift.models.content import ItemContent
-from nightshift.models.scorer import PairGroup
+from nightshift.models.inputs.content import ItemContent
+from nightshift.models.scorers.protocol import PairGroup
 from nightshift.scoring.methods.registry import framing
 from nightshift.scoring.prompts import Framing, Side
 

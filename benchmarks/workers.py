@@ -11,15 +11,15 @@ from sqlalchemy import text
 
 from nightshift.cli.wait import wait_for_run
 from nightshift.demo import coarse_dir, scorer_dir, write_catalogue
-from nightshift.models.describe import describe_embedder, describe_scorer
+from nightshift.models.checkpoints.describe import describe_embedder, describe_scorer
 from nightshift.producers.catalog_import import import_catalog
 from nightshift.producers.plan_index import plan_index
 from nightshift.producers.plan_rerank import plan_rerank
 from nightshift.producers.query_import import import_queries
-from nightshift.schema.runs import RunParams
-from nightshift.stores.database import Database
-from nightshift.stores.embedded import Stack
-from nightshift.stores.milvus import VectorStore
+from nightshift.schema.params import RunParams
+from nightshift.stack.embedded import Stack
+from nightshift.stores.index.milvus import VectorStore
+from nightshift.stores.postgres.database import Database
 
 
 @click.command()

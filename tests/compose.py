@@ -14,10 +14,10 @@ from tempfile import TemporaryDirectory
 import yaml
 from sqlalchemy import URL, make_url
 
-from nightshift.stores.embedded.postgres import Postgres
-from nightshift.stores.embedded.process import spawn, stop
-from nightshift.stores.embedded.service import package_dir
-from nightshift.stores.embedded.state import StackState
+from nightshift.stack.embedded.postgres import Postgres
+from nightshift.stack.embedded.process import spawn, stop
+from nightshift.stack.embedded.service import package_dir
+from nightshift.stack.embedded.state import StackState
 
 ROOT = Path(__file__).parents[1]
 COMPOSE_FILE = ROOT / "docker-compose.yml"

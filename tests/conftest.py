@@ -17,9 +17,9 @@ from sqlalchemy import make_url
 
 from nightshift.migrations import upgrade
 from nightshift.schema.settings import Settings
-from nightshift.stores.database import Database
-from nightshift.stores.embedded import Stack
-from nightshift.stores.milvus import VectorStore
+from nightshift.stack.embedded import Stack
+from nightshift.stores.index.milvus import VectorStore
+from nightshift.stores.postgres.database import Database
 from tests.standalone_milvus import MilvusServer, standalone_milvus
 from tests.tls import make_certificate
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pymilvus import MilvusClient, MilvusException
 
-from nightshift.stores.embedded.state import port_is_free
+from nightshift.stack.embedded.state import port_is_free
 from tests import compose
 
 #: Of `root`, whom every server has. Milvus 2.6 takes it from the environment, as the compose file

@@ -13,7 +13,7 @@ from benchmarks.chaos.compare import compare
 from benchmarks.chaos.night import Size, may_mount, spend_night
 from benchmarks.chaos.schedule import Schedule, draw_kinds
 from nightshift.schema.states import Stage
-from nightshift.stores.faults import FAULTS, Site
+from nightshift.stack.faults import FAULTS, Site
 
 _log = logging.getLogger(__name__)
 

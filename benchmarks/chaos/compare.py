@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import text
 
-from nightshift.query.calibration import calibration
-from nightshift.stores.database import Database
+from nightshift.results.calibration import calibration
+from nightshift.stores.postgres.database import Database
 
 __all__ = ["Comparison", "Results", "compare", "read_results"]
 

@@ -12,20 +12,24 @@ from sqlalchemy import text
 
 from benchmarks.chaos.compare import Results, read_results
 from nightshift.demo import coarse_dir, scorer_dir, write_catalogue
-from nightshift.models.describe import describe_embedder, describe_scorer, describe_vision
+from nightshift.models.checkpoints.describe import (
+    describe_embedder,
+    describe_scorer,
+    describe_vision,
+)
 from nightshift.producers.catalog_import import import_catalog
 from nightshift.producers.plan_index import plan_index
 from nightshift.producers.plan_rerank import plan_rerank
 from nightshift.producers.plan_tokens import plan_tokens, token_set_of
 from nightshift.producers.query_import import import_queries
-from nightshift.schema.runs import RunParams, TokenParams
+from nightshift.schema.params import RunParams, TokenParams
 from nightshift.schema.states import RunState
 from nightshift.scoring.codecs import parse_codec
-from nightshift.stores import runs
-from nightshift.stores.database import Database
-from nightshift.stores.embedded import Stack
-from nightshift.stores.faults import Site
-from nightshift.stores.milvus import VectorStore
+from nightshift.stack.embedded import Stack
+from nightshift.stack.faults import Site
+from nightshift.stores.index.milvus import VectorStore
+from nightshift.stores.ledger import runs
+from nightshift.stores.postgres.database import Database
 
 __all__ = ["Night", "Size", "may_mount", "spend_night"]
 

@@ -10,7 +10,7 @@ from time import monotonic, sleep
 from sqlalchemy import text
 
 from nightshift.schema.errors import NightshiftError, ServiceUnavailableError
-from nightshift.stores.faults import FAULTS, Site
+from nightshift.stack.faults import FAULTS, Site
 
 __all__ = ["Schedule", "draw_kinds"]
 

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.chaos.compare import Results, compare
 from benchmarks.chaos.schedule import draw_kinds
-from nightshift.stores.faults import FAULTS
+from nightshift.stack.faults import FAULTS
 
 _RANKED: list[tuple[object, ...]] = [("q1", 1, "a", 0.5), ("q1", 2, "b", 0.25)]
 

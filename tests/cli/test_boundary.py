@@ -26,8 +26,8 @@ from nightshift.producers.plan_index import plan_index
 from nightshift.schema.errors import NotFoundError
 from nightshift.schema.models import ModelFacts
 from nightshift.schema.states import Stage
-from nightshift.stores import runs
-from nightshift.stores.embedded.state import StackState
+from nightshift.stack.embedded.state import StackState
+from nightshift.stores.ledger import runs
 from tests.query.ranked import EMBEDDER, add_reference_run
 
 SQL = "INSERT INTO item VALUES ('hunter2')"

@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from nightshift.cli.main import main
 from nightshift.schema.states import RunState
-from nightshift.stores import runs
+from nightshift.stores.ledger import runs
 from tests.query.ranked import add_reference_run
 
 #: Commands that read rankings, and what a run with some, but not all, prints of each.

@@ -19,7 +19,7 @@ from nightshift.demo.night import (
     Night,
     Ranked,
 )
-from nightshift.query.evaluate import evaluate
+from nightshift.results.evaluate import evaluate
 from tests.query.ranked import add_reference_run
 
 

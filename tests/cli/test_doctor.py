@@ -8,8 +8,9 @@ from sqlalchemy import text
 
 from nightshift.cli.main import main
 from nightshift.schema.states import RunState
-from nightshift.stores import indexes, runs
-from nightshift.stores.embedded.state import StackState
+from nightshift.stack.embedded.state import StackState
+from nightshift.stores.index import indexes
+from nightshift.stores.ledger import runs
 from tests.stores.ledger_helpers import add_index_run
 
 

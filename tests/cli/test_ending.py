@@ -15,9 +15,9 @@ from nightshift.cli.main import main
 from nightshift.demo import coarse_dir, scorer_dir
 from nightshift.schema.settings import Settings
 from nightshift.schema.states import RunState, SubjectKind
-from nightshift.stores import runs
-from nightshift.stores.database import Database
-from nightshift.stores.retries import record_failure
+from nightshift.stores.failures import record_failure
+from nightshift.stores.ledger import runs
+from nightshift.stores.postgres.database import Database
 from tests.query.ranked import add_reference_run
 
 # Where nobody ends the run, the command waits for ever.

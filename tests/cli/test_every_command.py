@@ -16,11 +16,11 @@ from nightshift.cli import foreground
 from nightshift.cli.main import main
 from nightshift.demo import coarse_dir, scorer_dir
 from nightshift.schema.states import RunState, Stage, SubjectKind
-from nightshift.stores import runs
-from nightshift.stores.database import Database
-from nightshift.stores.embedded.state import StackState
-from nightshift.stores.jobs import NewJob, add_jobs
-from nightshift.stores.retries import record_failure
+from nightshift.stack.embedded.state import StackState
+from nightshift.stores.failures import record_failure
+from nightshift.stores.ledger import runs
+from nightshift.stores.ledger.jobs import NewJob, add_jobs
+from nightshift.stores.postgres.database import Database
 from tests.query.ranked import add_reference_run
 
 # Where a command waits for ever.

@@ -14,13 +14,14 @@ from sqlalchemy import text
 from nightshift.cli.enhancement import read_enhancement
 from nightshift.cli.main import main
 from nightshift.demo import scorer_dir
-from nightshift.models.describe import describe_scorer
+from nightshift.models.checkpoints.describe import describe_scorer
 from nightshift.schema.errors import ConfigurationError
-from nightshift.schema.runs import BlockPayload, EnhancementParams, RunParams, queue_name
+from nightshift.schema.messages import BlockPayload, queue_name
+from nightshift.schema.params import EnhancementParams, RunParams
 from nightshift.schema.states import Stage
 from nightshift.scoring.methods.retllm import ENHANCEMENTS
-from nightshift.stores.jobs import NewJob, add_jobs
-from nightshift.stores.results_write import write_embeddings
+from nightshift.stores.index.embeddings import write_embeddings
+from nightshift.stores.ledger.jobs import NewJob, add_jobs
 from tests.query.ranked import EMBEDDER, add_reference_run
 
 ON, OFF = ENHANCEMENTS["default"], ENHANCEMENTS["off"]

@@ -4,7 +4,7 @@ import pytest
 
 from nightshift.demo import prompts
 from nightshift.demo.prompts import IMAGE, Prompt
-from nightshift.schema.runs import MethodName
+from nightshift.schema.params import MethodName
 from nightshift.scoring.methods.registry import METHODS, framing
 from nightshift.scoring.prompts import Content
 

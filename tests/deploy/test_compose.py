@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nightshift.stores.database import Database
-from nightshift.stores.workers import register
+from nightshift.stores.ledger.workers import register
+from nightshift.stores.postgres.database import Database
 from tests.command_lines import require_understood
 from tests.compose import COMPOSE, COMPOSE_FILE, ROOT, SERVICES, TEXT, VARIABLE
 

@@ -18,7 +18,7 @@ from nightshift.migrations import _config, current_revision, head_revision, requ
 from nightshift.schema.errors import ConflictError, DatabaseBehindError
 from nightshift.schema.result_tables import PARTITIONED_TABLES
 from nightshift.schema.tables import Base
-from nightshift.stores.source_keys import source_key
+from nightshift.stores.catalog.source_keys import source_key
 
 VIEWS = {"v_ranking", "v_run_progress", "v_calibration", "v_tally"}
 

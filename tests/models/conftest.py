@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from nightshift.models.describe import describe_scorer
+from nightshift.models.checkpoints.describe import describe_scorer
 from nightshift.models.families import qwen2_5_vl
 from nightshift.models.families.qwen2_5_vl import Qwen25VL
-from nightshift.schema.runs import ScorerParams
+from nightshift.schema.params import ScorerParams
 from tests.models import tiny
 
 

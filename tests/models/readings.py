@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from torch import Tensor, nn
 
-from nightshift.models.scorer import Engine, Group, Reading
-from nightshift.schema.runs import EnhancementParams
+from nightshift.models.engine.protocol import Engine, Group, Reading
+from nightshift.schema.params import EnhancementParams
 from nightshift.scoring.prompts import Labels
 
 LABELS = Labels(positive="True", negative="False")

@@ -1,10 +1,10 @@
 """Contents as a later night reads them: the visual tokens that were stored, in place of pixels."""
 
-from nightshift.models.codecs.codec import Codec
-from nightshift.models.codecs.records import decode_record, encode_record
-from nightshift.models.codecs.tokens import SeenPicture
-from nightshift.models.content import ItemContent
 from nightshift.models.engine.family import Family
+from nightshift.models.inputs.codecs.codec import Codec
+from nightshift.models.inputs.codecs.records import decode_record, encode_record
+from nightshift.models.inputs.codecs.tokens import SeenPicture
+from nightshift.models.inputs.content import ItemContent
 from nightshift.models.vision import bind
 from nightshift.schema.models import ModelFacts
 from nightshift.scoring.codecs import parse_codec

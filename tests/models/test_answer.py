@@ -8,16 +8,21 @@ from transformers import AutoProcessor
 
 from nightshift.models.answer import Answer, Answerer, Question
 from nightshift.models.cache import ModelCache
-from nightshift.models.content import ItemContent
-from nightshift.models.describe import describe_embedder, describe_scorer, describe_vision
+from nightshift.models.checkpoints.describe import (
+    describe_embedder,
+    describe_scorer,
+    describe_vision,
+)
 from nightshift.models.engine.family import PixelLimits
-from nightshift.models.engine.generate import generate
+from nightshift.models.engine.generation.generate import generate
 from nightshift.models.engine.prompts import Prepared, prepare
+from nightshift.models.engine.protocol import Group
 from nightshift.models.engine.visual import see
 from nightshift.models.families.qwen2_5_vl import Qwen25VL
-from nightshift.models.scorer import Group, PairGroup
+from nightshift.models.inputs.content import ItemContent
+from nightshift.models.scorers.protocol import PairGroup
 from nightshift.schema.errors import InputError
-from nightshift.schema.runs import EnhancementParams, ScorerParams
+from nightshift.schema.params import EnhancementParams, ScorerParams
 from tests.models.stored import codec_of, stored
 from tests.models.tiny import picture
 

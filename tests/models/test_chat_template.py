@@ -9,11 +9,11 @@ import pytest
 import torch
 from transformers import AutoProcessor
 
-from nightshift.models.describe import describe_scorer
+from nightshift.models.checkpoints.describe import describe_scorer
 from nightshift.models.engine.chat_template import render_chat
 from nightshift.models.families import qwen2_5_vl
 from nightshift.schema.errors import ModelError
-from nightshift.schema.runs import ScorerParams
+from nightshift.schema.params import ScorerParams
 from tests.models.tiny_families import save_family
 
 MESSAGES = [

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from nightshift.models.codecs.codec import Codec
-from nightshift.models.codecs.product import ProductCodebook, train
-from nightshift.models.codecs.reduce import reduce_tokens
+from nightshift.models.inputs.codecs.codec import Codec
+from nightshift.models.inputs.codecs.product import ProductCodebook, train
+from nightshift.models.inputs.codecs.reduce import reduce_tokens
 from nightshift.schema.errors import InputError, ModelError
 from nightshift.scoring.codecs import Grid, Quantise, Reduce, parse_codec
 

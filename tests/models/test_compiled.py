@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from nightshift.models.binding import engine_for
-from nightshift.models.describe import describe_scorer
+from nightshift.models.checkpoints.describe import describe_scorer
 from nightshift.models.engine.family import Family, PixelLimits
 from nightshift.models.engine.plain import PlainEngine
+from nightshift.models.engine.protocol import Group
 from nightshift.models.load import load_family
-from nightshift.models.scorer import Group
+from nightshift.models.scorers.binding import engine_for
 from nightshift.schema.errors import ModelError
-from nightshift.schema.runs import EnhancementParams, ScorerParams
+from nightshift.schema.params import EnhancementParams, ScorerParams
 from tests.models.readings import OFF, ON, assert_same, score
 from tests.models.tiny import picture, save_qwen
 

@@ -8,17 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from nightshift.models import describe
-from nightshift.models.describe import describe_embedder, describe_scorer, describe_vision
+from nightshift.models.checkpoints import describe
+from nightshift.models.checkpoints.describe import (
+    describe_embedder,
+    describe_scorer,
+    describe_vision,
+)
 from nightshift.models.load import load_embedder, load_scorer
 from nightshift.schema.errors import ConfigurationError, ModelError
-from nightshift.schema.runs import EnhancementParams, ScorerParams
+from nightshift.schema.params import EnhancementParams, ScorerParams
 
 
 def test_naming_a_local_model_loads_no_library(clip_folder: Path, open_clip_folder: Path) -> None:
     program = (
         "import sys\n"
-        "from nightshift.models.describe import describe_embedder\n"
+        "from nightshift.models.checkpoints.describe import describe_embedder\n"
         f"print(describe_embedder('hf:{clip_folder}').dim)\n"
         f"print(describe_embedder('open_clip:{open_clip_folder}').dim)\n"
         "print({'torch', 'transformers', 'open_clip'} & set(sys.modules))\n"
@@ -146,7 +150,7 @@ def test_a_hub_model_is_pinned_to_the_revision_in_the_cache(
         (repository / "refs").mkdir()
         (repository / "refs" / "main").write_text(commit)
     program = (
-        "from nightshift.models.describe import describe_embedder\n"
+        "from nightshift.models.checkpoints.describe import describe_embedder\n"
         "from nightshift.models.load import load_embedder\n"
         "for spec in ('hf:org/clip', 'open_clip:hf-hub:org/open_clip'):\n"
         "    facts = describe_embedder(spec)\n"

@@ -10,11 +10,15 @@ import torch
 from huggingface_hub import constants
 from transformers import PreTrainedModel
 
-from nightshift.models.describe import describe_embedder, describe_scorer, describe_vision
+from nightshift.models.checkpoints.describe import (
+    describe_embedder,
+    describe_scorer,
+    describe_vision,
+)
 from nightshift.models.doctor import examine_devices, examine_models
 from nightshift.schema.findings import Finding
 from nightshift.schema.models import ModelFacts, ModelInUse
-from nightshift.schema.runs import ScorerParams, TokenParams
+from nightshift.schema.params import ScorerParams, TokenParams
 
 
 def _in_use(facts: ModelFacts, **how: object) -> ModelInUse:

@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, SiglipTokenizer
 
 from nightshift.models.cache import ModelCache
-from nightshift.models.content import ItemContent
-from nightshift.models.describe import describe_embedder
-from nightshift.models.embedder import Embedder, Role
+from nightshift.models.checkpoints.describe import describe_embedder
+from nightshift.models.embedders.protocol import Embedder, Role
+from nightshift.models.inputs.content import ItemContent
 from nightshift.models.load import load_embedder
 from nightshift.schema.errors import InputError, ModelError
 from nightshift.scoring.mixing import mix_item, normalise

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from nightshift.models.engine.family import PixelLimits
 from nightshift.models.engine.plain import PlainEngine
-from nightshift.models.engine.reading import head_logits, read
+from nightshift.models.engine.protocol import Group, Reading
+from nightshift.models.engine.readout import head_logits, read
 from nightshift.models.families.qwen2_5_vl import Qwen25VL
-from nightshift.models.scorer import Group, Reading
 from nightshift.schema.errors import InputError, ModelError
-from nightshift.schema.runs import EnhancementParams
+from nightshift.schema.params import EnhancementParams
 from nightshift.scoring.prompts import Labels
 from tests.models.tiny import CHAT_TEMPLATE, SPECIALS, picture, qwen_tokenizer
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from nightshift.models.describe import describe_scorer
+from nightshift.models.checkpoints.describe import describe_scorer
 from nightshift.models.engine.enhancement import (
     blend,
     correction,
@@ -18,11 +18,11 @@ from nightshift.models.engine.enhancement import (
 )
 from nightshift.models.engine.family import Embedded, PixelLimits
 from nightshift.models.engine.plain import PlainEngine
+from nightshift.models.engine.protocol import Group, Reading
 from nightshift.models.families import qwen2_5_vl
 from nightshift.models.families.qwen2_5_vl import Qwen25VL
-from nightshift.models.scorer import Group, Reading
 from nightshift.schema.errors import ModelError
-from nightshift.schema.runs import EnhancementParams, ScorerParams
+from nightshift.schema.params import EnhancementParams, ScorerParams
 from nightshift.scoring.prompts import Labels
 from tests.models import tiny
 from tests.models.readings import watching

@@ -13,24 +13,25 @@ import torch
 from PIL import Image
 
 from nightshift.models import vision
-from nightshift.models.binding import bind, engine_for
-from nightshift.models.codecs.codec import Codec
-from nightshift.models.codecs.records import decode_record, encode_record
-from nightshift.models.codecs.tokens import CodedImage
-from nightshift.models.content import ItemContent
-from nightshift.models.describe import FAMILIES, describe_vision
+from nightshift.models.checkpoints.describe import FAMILIES, describe_vision
 from nightshift.models.engine.enhancement import trigger_layers
 from nightshift.models.engine.family import Family, PixelLimits, VisualTokens
-from nightshift.models.engine.generate import generate
-from nightshift.models.engine.hidden import HiddenStates
-from nightshift.models.engine.packed import PackedEngine
+from nightshift.models.engine.generation.generate import generate
+from nightshift.models.engine.hidden_states import HiddenStates
+from nightshift.models.engine.packed.engine import PackedEngine
 from nightshift.models.engine.plain import PlainEngine
 from nightshift.models.engine.prompts import Prepared
+from nightshift.models.engine.protocol import Engine, Group, Piece
+from nightshift.models.inputs.codecs.codec import Codec
+from nightshift.models.inputs.codecs.records import decode_record, encode_record
+from nightshift.models.inputs.codecs.tokens import CodedImage
+from nightshift.models.inputs.content import ItemContent
 from nightshift.models.load import load_scorer
-from nightshift.models.rendering import pieces
-from nightshift.models.scorer import Engine, Group, PairGroup, Piece
+from nightshift.models.scorers.binding import bind, engine_for
+from nightshift.models.scorers.protocol import PairGroup
+from nightshift.models.scorers.rendering import pieces
 from nightshift.schema.errors import ModelError
-from nightshift.schema.runs import EnhancementParams, ScorerParams
+from nightshift.schema.params import EnhancementParams, ScorerParams
 from nightshift.scoring.codecs import parse_codec
 from nightshift.scoring.methods.registry import FRAMINGS
 from nightshift.scoring.prompts import Content

@@ -10,21 +10,22 @@ import pytest
 import torch
 from torch import nn
 
-from nightshift.models.binding import bind, engine_for
-from nightshift.models.codecs.codec import Codec
-from nightshift.models.codecs.tokens import CodedImage
-from nightshift.models.content import ItemContent
-from nightshift.models.describe import FAMILIES, describe_embedder
+from nightshift.models.checkpoints.describe import FAMILIES, describe_embedder
 from nightshift.models.engine.enhancement import enhanced, window_layers
 from nightshift.models.engine.family import Family, PixelLimits
-from nightshift.models.engine.hidden import HiddenStates
+from nightshift.models.engine.hidden_states import HiddenStates
 from nightshift.models.engine.plain import PlainEngine
 from nightshift.models.engine.prompts import Prepared, Prompt, embed
+from nightshift.models.engine.protocol import Group
 from nightshift.models.engine.visual import see
+from nightshift.models.inputs.codecs.codec import Codec
+from nightshift.models.inputs.codecs.tokens import CodedImage
+from nightshift.models.inputs.content import ItemContent
 from nightshift.models.load import bind_embedder
-from nightshift.models.pairs import PairScorer
-from nightshift.models.scorer import Group, PairGroup, Scorer
-from nightshift.schema.runs import EnhancementParams, ScorerParams
+from nightshift.models.scorers.binding import bind, engine_for
+from nightshift.models.scorers.pairs import PairScorer
+from nightshift.models.scorers.protocol import PairGroup, Scorer
+from nightshift.schema.params import EnhancementParams, ScorerParams
 from nightshift.scoring.codecs import parse_codec
 from nightshift.scoring.methods.registry import framings_of
 from nightshift.scoring.prompts import Framing, Labels

@@ -8,15 +8,16 @@ from typing import Any, NoReturn
 
 import pytest
 
-from nightshift.models.binding import engine_for
-from nightshift.models.content import ItemContent
-from nightshift.models.describe import FAMILIES
+from nightshift.models.checkpoints.describe import FAMILIES
 from nightshift.models.engine.family import Family, PixelLimits
 from nightshift.models.engine.plain import PlainEngine
-from nightshift.models.lists import ListScorer
-from nightshift.models.pairs import PairScorer
-from nightshift.models.scorer import Engine, Group, PairGroup, PreparedGroups, Reading
-from nightshift.schema.runs import EnhancementParams, ScorerParams
+from nightshift.models.engine.protocol import Engine, Group, PreparedGroups, Reading
+from nightshift.models.inputs.content import ItemContent
+from nightshift.models.scorers.binding import engine_for
+from nightshift.models.scorers.lists import ListScorer
+from nightshift.models.scorers.pairs import PairScorer
+from nightshift.models.scorers.protocol import PairGroup
+from nightshift.schema.params import EnhancementParams, ScorerParams
 from nightshift.scoring.methods.registry import FRAMINGS, METHODS, framings_of, tie_framing
 from nightshift.scoring.prompts import Framing, Labels, Numbers
 from tests.models.readings import OFF, assert_same, between

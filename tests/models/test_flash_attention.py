@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel, modeling_flash_attention_utils
 
-from nightshift.models.describe import FAMILIES
+from nightshift.models.checkpoints.describe import FAMILIES
 from nightshift.models.engine.family import PixelLimits
 from nightshift.models.engine.plain import PlainEngine
-from nightshift.models.scorer import Group, Reading
+from nightshift.models.engine.protocol import Group, Reading
 from tests.models.readings import OFF, ON, assert_same, score
 from tests.models.tiny import picture
 from tests.models.tiny_families import loaded, save_family

@@ -8,15 +8,16 @@ import pytest
 import torch
 from transformers import AutoProcessor
 
-from nightshift.models.binding import bind
-from nightshift.models.content import ItemContent
 from nightshift.models.engine.family import PixelLimits
-from nightshift.models.engine.packed import PackedEngine
+from nightshift.models.engine.packed.engine import PackedEngine
 from nightshift.models.engine.plain import PlainEngine
+from nightshift.models.engine.protocol import Engine, Group
 from nightshift.models.families.qwen2_5_vl import Qwen25VL
-from nightshift.models.pairs import PairScorer
-from nightshift.models.scorer import Engine, Group, PairGroup, PairReading
-from nightshift.schema.runs import EnhancementParams, ScorerParams
+from nightshift.models.inputs.content import ItemContent
+from nightshift.models.scorers.binding import bind
+from nightshift.models.scorers.pairs import PairScorer
+from nightshift.models.scorers.protocol import PairGroup, PairReading
+from nightshift.schema.params import EnhancementParams, ScorerParams
 from nightshift.scoring.methods.freeret import FREERET
 from nightshift.scoring.methods.registry import framings_of
 from nightshift.scoring.prompts import Framing, Labels, Side

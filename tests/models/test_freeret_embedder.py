@@ -12,27 +12,28 @@ from torch import Tensor, nn
 from transformers import AutoProcessor
 
 from nightshift.models.cache import ModelCache
-from nightshift.models.codecs.codec import Codec, codebook_digest
-from nightshift.models.codecs.product import train
-from nightshift.models.content import ItemContent
-from nightshift.models.describe import (
+from nightshift.models.checkpoints.describe import (
     describe_embedder,
     describe_embedder_vision,
     describe_scorer,
     describe_vision,
 )
-from nightshift.models.embedder import Embedder, Role
 from nightshift.models.embedders.freeret import FreeRetEmbedder
+from nightshift.models.embedders.protocol import Embedder, Role
 from nightshift.models.engine.family import PixelLimits
-from nightshift.models.engine.hidden import HiddenStates
+from nightshift.models.engine.hidden_states import HiddenStates
 from nightshift.models.engine.prompts import Prepared, prepare
 from nightshift.models.engine.prompts import embed as embed_prompts
+from nightshift.models.engine.protocol import Group
 from nightshift.models.engine.visual import see
 from nightshift.models.families.qwen2_5_vl import Qwen25VL
+from nightshift.models.inputs.codecs.codec import Codec, codebook_digest
+from nightshift.models.inputs.codecs.product import train
+from nightshift.models.inputs.content import ItemContent
 from nightshift.models.load import bind_embedder
-from nightshift.models.scorer import Group, PairGroup
+from nightshift.models.scorers.protocol import PairGroup
 from nightshift.schema.errors import InputError, ModelError
-from nightshift.schema.runs import ScorerParams
+from nightshift.schema.params import ScorerParams
 from nightshift.scoring.codecs import Quantise
 from tests.models.stored import codec_of, seen, stored
 from tests.models.tiny import picture

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 import pytest
 from huggingface_hub import constants
 
-from nightshift.models import hub
-from nightshift.models.describe import describe_embedder, describe_scorer
+from nightshift.models.checkpoints import hub
+from nightshift.models.checkpoints.describe import describe_embedder, describe_scorer
 from nightshift.schema.errors import ModelError
-from nightshift.schema.runs import ScorerParams
+from nightshift.schema.params import ScorerParams
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ import pytest
 import torch
 from transformers import AutoProcessor
 
-from nightshift.models.content import ItemContent
 from nightshift.models.families.qwen2_5_vl import Qwen25VL
+from nightshift.models.inputs.content import ItemContent
 from nightshift.models.load import load_scorer
-from nightshift.models.pairs import PairScorer
-from nightshift.models.scorer import PairGroup, PairReading
-from nightshift.schema.runs import ScorerParams
+from nightshift.models.scorers.pairs import PairScorer
+from nightshift.models.scorers.protocol import PairGroup, PairReading
+from nightshift.schema.params import ScorerParams
 from nightshift.scoring.methods.registry import framing
 from tests.models.tiny import picture
 

@@ -14,7 +14,8 @@ from transformers import AutoConfig, modeling_utils
 
 from nightshift.models import cache
 from nightshift.models.cache import ModelCache
-from nightshift.models.describe import describe_scorer, describe_vision
+from nightshift.models.checkpoints.describe import describe_scorer, describe_vision
+from nightshift.models.checkpoints.load_errors import not_loaded
 from nightshift.models.load import (
     load_embedder,
     load_family,
@@ -22,10 +23,9 @@ from nightshift.models.load import (
     pick_device,
     release_device_memory,
 )
-from nightshift.models.refusal import not_loaded
-from nightshift.models.scorer import Scorer
+from nightshift.models.scorers.protocol import Scorer
 from nightshift.schema.errors import ConfigurationError, ModelError
-from nightshift.schema.runs import ScorerParams
+from nightshift.schema.params import ScorerParams
 from tests.models.tiny_families import save_family
 
 

@@ -6,16 +6,16 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from nightshift.models.binding import bind
-from nightshift.models.content import ItemContent
-from nightshift.models.describe import describe_vision
+from nightshift.models.checkpoints.describe import describe_vision
 from nightshift.models.engine.family import PixelLimits
 from nightshift.models.engine.plain import PlainEngine
 from nightshift.models.engine.visual import prepare_picture
 from nightshift.models.families.qwen2_5_vl import Qwen25VL
-from nightshift.models.pairs import PairScorer
-from nightshift.models.scorer import PairGroup
-from nightshift.schema.runs import EnhancementParams, ScorerParams, TokenParams
+from nightshift.models.inputs.content import ItemContent
+from nightshift.models.scorers.binding import bind
+from nightshift.models.scorers.pairs import PairScorer
+from nightshift.models.scorers.protocol import PairGroup
+from nightshift.schema.params import EnhancementParams, ScorerParams, TokenParams
 from nightshift.scoring.methods.registry import framings_of
 from tests.models.tiny import picture
 

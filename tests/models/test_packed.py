@@ -9,20 +9,20 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from nightshift.models.engine import blocks, lockstep
 from nightshift.models.engine.enhancement import effective
 from nightshift.models.engine.family import PixelLimits
-from nightshift.models.engine.lockstep import Lockstep
-from nightshift.models.engine.memory import TokenBudget
-from nightshift.models.engine.packed import PackedEngine
-from nightshift.models.engine.packing import batches, most_variants, why_whole
+from nightshift.models.engine.packed import blocks, forward
+from nightshift.models.engine.packed.batches import batches, most_variants, why_whole
+from nightshift.models.engine.packed.engine import PackedEngine
+from nightshift.models.engine.packed.forward import Lockstep
 from nightshift.models.engine.plain import PlainEngine
 from nightshift.models.engine.prompts import PromptGroup
+from nightshift.models.engine.protocol import Group
+from nightshift.models.engine.runtime.token_budget import TokenBudget
 from nightshift.models.families.qwen2_5_vl import Qwen25VL
 from nightshift.models.load import load_scorer
-from nightshift.models.scorer import Group
 from nightshift.schema.errors import InputError, ModelError
-from nightshift.schema.runs import EnhancementParams, ScorerParams
+from nightshift.schema.params import EnhancementParams, ScorerParams
 from tests.models.readings import LABELS, OFF, ON, assert_same, between, numbers, score
 from tests.models.tiny import picture
 
@@ -125,7 +125,7 @@ def test_suffixes_of_one_prefix_may_fire_at_different_layers_or_not_at_all(
 def test_a_budget_that_cuts_groups_and_blocks_of_a_few_suffixes_change_nothing(
     packed: PackedEngine, plain: PlainEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lockstep, "_TOKENS_PER_STEP", {"cpu": 70})
+    monkeypatch.setattr(forward, "_TOKENS_PER_STEP", {"cpu": 70})
     packed._budget = TokenBudget(400)
 
     for params in (OFF, ON, EnhancementParams(gamma=0.96)):

@@ -7,8 +7,12 @@ A change that is meant is named in the changelog, and new literals are written h
 import pytest
 
 from nightshift.demo.paths import coarse_dir, scorer_dir
-from nightshift.models.describe import describe_embedder, describe_scorer, describe_vision
-from nightshift.schema.runs import EnhancementParams, ScorerParams
+from nightshift.models.checkpoints.describe import (
+    describe_embedder,
+    describe_scorer,
+    describe_vision,
+)
+from nightshift.schema.params import EnhancementParams, ScorerParams
 
 SCORER = f"hf:{scorer_dir()}@float32"
 

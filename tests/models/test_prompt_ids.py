@@ -14,9 +14,7 @@ from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
 from nightshift.models.answer import Answerer, Question
-from nightshift.models.binding import bind
-from nightshift.models.content import ItemContent
-from nightshift.models.describe import (
+from nightshift.models.checkpoints.describe import (
     FAMILIES,
     describe_embedder,
     describe_scorer,
@@ -25,12 +23,15 @@ from nightshift.models.describe import (
 from nightshift.models.embedders.freeret import FreeRetEmbedder
 from nightshift.models.engine.family import PixelLimits
 from nightshift.models.engine.prompts import Prompt, prepare
+from nightshift.models.engine.protocol import Group, Piece
 from nightshift.models.engine.text import TextEncoder
-from nightshift.models.rendering import content_of, pieces
-from nightshift.models.scorer import Group, PairGroup, Piece
+from nightshift.models.inputs.content import ItemContent
+from nightshift.models.scorers.binding import bind
+from nightshift.models.scorers.protocol import PairGroup
+from nightshift.models.scorers.rendering import content_of, pieces
 from nightshift.schema.identity import fingerprint
+from nightshift.schema.params import EmbedderParams, EnhancementParams, ScorerParams
 from nightshift.schema.records import PartKind
-from nightshift.schema.runs import EmbedderParams, EnhancementParams, ScorerParams
 from nightshift.scoring.answering import question
 from nightshift.scoring.methods.freeret_embedding import TASKS, instruction
 from nightshift.scoring.methods.registry import METHODS, framings_of, tie_framing

@@ -16,15 +16,15 @@ from transformers import AutoProcessor, BitsAndBytesConfig, Qwen2_5_VLForConditi
 from transformers.quantizers.quantizer_bnb_4bit import Bnb4BitHfQuantizer
 from transformers.quantizers.quantizer_finegrained_fp8 import FineGrainedFP8HfQuantizer
 
-from nightshift.models.binding import engine_for
-from nightshift.models.describe import describe_scorer
+from nightshift.models.checkpoints.describe import describe_scorer
+from nightshift.models.checkpoints.loading import attention_for
 from nightshift.models.engine.family import Family, PixelLimits
-from nightshift.models.engine.loading import attention_for
 from nightshift.models.engine.plain import PlainEngine
+from nightshift.models.engine.protocol import Group
 from nightshift.models.load import load_family
-from nightshift.models.scorer import Group
+from nightshift.models.scorers.binding import engine_for
 from nightshift.schema.errors import ModelError
-from nightshift.schema.runs import ScorerParams
+from nightshift.schema.params import ScorerParams
 from tests.models.readings import ON, assert_same, numbers, score
 from tests.models.tiny import picture
 
@@ -292,7 +292,7 @@ def test_flash_attention_runs_where_it_is_installed_and_device_type_and_mask_all
     chosen: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    module = "nightshift.models.engine.loading.is_flash_attn_2_available"
+    module = "nightshift.models.checkpoints.loading.is_flash_attn_2_available"
     monkeypatch.setattr(module, lambda: installed)
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: capability)
 

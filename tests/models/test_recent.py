@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nightshift.models.engine.recent import Recent
+from nightshift.models.engine.runtime.lru import Recent
 
 
 def test_what_was_not_wanted_for_longest_goes_first() -> None:

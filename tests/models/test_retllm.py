@@ -9,13 +9,13 @@ import pytest
 import torch
 from transformers import AutoProcessor
 
-from nightshift.models.content import ItemContent
 from nightshift.models.families.qwen2_5_vl import Qwen25VL
+from nightshift.models.inputs.content import ItemContent
 from nightshift.models.load import load_scorer
-from nightshift.models.pairs import PairScorer
-from nightshift.models.scorer import PairGroup, PairReading
+from nightshift.models.scorers.pairs import PairScorer
+from nightshift.models.scorers.protocol import PairGroup, PairReading
 from nightshift.schema.errors import InputError, ModelError
-from nightshift.schema.runs import EnhancementParams, ScorerParams
+from nightshift.schema.params import EnhancementParams, ScorerParams
 from nightshift.scoring.methods.registry import FRAMINGS, framing
 from nightshift.scoring.methods.retllm import ENHANCEMENTS, RETLLM
 from nightshift.scoring.prompts import Content, Framing, Labels

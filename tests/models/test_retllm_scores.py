@@ -12,20 +12,20 @@ import torch
 from torch import Tensor
 from transformers import AutoProcessor
 
-from nightshift.models.binding import bind
-from nightshift.models.content import ItemContent
-from nightshift.models.engine.again import Again
 from nightshift.models.engine.enhancement import enhanced
-from nightshift.models.engine.generate import generate
+from nightshift.models.engine.generation.enhancement import Again
+from nightshift.models.engine.generation.generate import generate
 from nightshift.models.engine.prompts import Prepared, embed
 from nightshift.models.engine.visual import see
 from nightshift.models.families.qwen2_5_vl import Qwen25VL
-from nightshift.models.lists import ListScorer
-from nightshift.models.numbers import NumberScorer
-from nightshift.models.pairs import PairScorer, PreparedPairs
-from nightshift.models.scorer import PairGroup, PairReading, Scorer
+from nightshift.models.inputs.content import ItemContent
+from nightshift.models.scorers.binding import bind
+from nightshift.models.scorers.generated import NumberScorer
+from nightshift.models.scorers.lists import ListScorer
+from nightshift.models.scorers.pairs import PairScorer, PreparedPairs
+from nightshift.models.scorers.protocol import PairGroup, PairReading, Scorer
 from nightshift.schema.errors import InputError, ModelError
-from nightshift.schema.runs import EnhancementParams, ScoreName, ScorerParams
+from nightshift.schema.params import EnhancementParams, ScoreName, ScorerParams
 from nightshift.scoring.fusion import probability
 from nightshift.scoring.log_odds import MOST
 from nightshift.scoring.methods.retllm import ENHANCEMENTS, RETLLM
@@ -203,7 +203,7 @@ def test_a_list_of_pictures_or_of_ten_is_refused_by_place(qwen: Qwen25VL) -> Non
 @pytest.fixture(autouse=True)
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """Random weights never come to an end."""
-    monkeypatch.setattr("nightshift.models.numbers._MOST_TOKENS", 5)
+    monkeypatch.setattr("nightshift.models.scorers.generated._MOST_TOKENS", 5)
 
 
 @pytest.fixture

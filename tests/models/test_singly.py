@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from nightshift.models.engine.report import LoadReport
-from nightshift.models.singly import why_singly
-from nightshift.schema.runs import ScorerParams
+from nightshift.models.engine.runtime.report import LoadReport
+from nightshift.models.scorers.singly import why_singly
+from nightshift.schema.params import ScorerParams
 from nightshift.scoring.methods.registry import METHODS
 
 PACKED = LoadReport(

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from nightshift.models.spec import Builtin, Directory, Hub, ModelSpec, parse_spec
+from nightshift.models.checkpoints.spec import Builtin, Directory, Hub, ModelSpec, parse_spec
 from nightshift.schema.errors import ModelError
-from nightshift.schema.runs import EmbedderParams
+from nightshift.schema.params import EmbedderParams
 
 
 @pytest.mark.parametrize(

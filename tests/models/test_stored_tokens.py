@@ -6,23 +6,24 @@ import numpy as np
 import pytest
 import torch
 
-from nightshift.models.binding import bind
-from nightshift.models.codecs.product import train
-from nightshift.models.codecs.records import decode_record, encode_record
-from nightshift.models.codecs.tokens import CodedImage
-from nightshift.models.content import ItemContent
-from nightshift.models.describe import describe_vision
+from nightshift.models.checkpoints.describe import describe_vision
 from nightshift.models.engine.family import Family, PixelLimits
-from nightshift.models.engine.packed import PackedEngine
+from nightshift.models.engine.packed.engine import PackedEngine
 from nightshift.models.engine.plain import PlainEngine
 from nightshift.models.engine.prompts import Prepared
+from nightshift.models.engine.protocol import Group
 from nightshift.models.families.qwen2_5_vl import Qwen25VL
+from nightshift.models.inputs.codecs.product import train
+from nightshift.models.inputs.codecs.records import decode_record, encode_record
+from nightshift.models.inputs.codecs.tokens import CodedImage
+from nightshift.models.inputs.content import ItemContent
 from nightshift.models.load import load_family
-from nightshift.models.pairs import PairScorer
-from nightshift.models.scorer import Group, PairGroup, PairReading
+from nightshift.models.scorers.binding import bind
+from nightshift.models.scorers.pairs import PairScorer
+from nightshift.models.scorers.protocol import PairGroup, PairReading
 from nightshift.models.token_grids import token_grids
 from nightshift.schema.errors import InputError, ModelError
-from nightshift.schema.runs import EnhancementParams, ScorerParams
+from nightshift.schema.params import EnhancementParams, ScorerParams
 from nightshift.scoring.codecs import Quantise
 from nightshift.scoring.prompts import Labels
 from tests.models.stored import WIDTH, codec_of, seen, stored

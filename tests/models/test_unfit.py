@@ -10,11 +10,11 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from nightshift.models import ready
-from nightshift.models.describe import describe_embedder, describe_scorer
-from nightshift.models.files import digests
+from nightshift.models.checkpoints.describe import describe_embedder, describe_scorer
+from nightshift.models.checkpoints.files import digests
 from nightshift.models.ready import require_loadable
 from nightshift.schema.errors import ModelError
-from nightshift.schema.runs import ScorerParams
+from nightshift.schema.params import ScorerParams
 
 LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 4567890\n"
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nightshift.models.content import ItemContent
-from nightshift.models.describe import describe_embedder
+from nightshift.models.checkpoints.describe import describe_embedder
+from nightshift.models.inputs.content import ItemContent
 from nightshift.models.load import load_embedder, load_scorer
 from nightshift.schema.errors import ModelError
-from nightshift.schema.runs import ScorerParams
+from nightshift.schema.params import ScorerParams
 
 
 class _Bomb:

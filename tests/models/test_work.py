@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nightshift.models.content import ItemContent
-from nightshift.models.describe import describe_vision
+from nightshift.models.checkpoints.describe import describe_vision
 from nightshift.models.engine.family import PixelLimits
-from nightshift.models.engine.packed import PackedEngine
+from nightshift.models.engine.packed.engine import PackedEngine
 from nightshift.models.engine.plain import PlainEngine
-from nightshift.models.engine.work import Work
+from nightshift.models.engine.protocol import Engine, Group
+from nightshift.models.engine.runtime.counters import Work
 from nightshift.models.families.qwen2_5_vl import Qwen25VL
-from nightshift.models.scorer import Engine, Group
-from nightshift.schema.runs import EnhancementParams
+from nightshift.models.inputs.content import ItemContent
+from nightshift.schema.params import EnhancementParams
 from nightshift.scoring.prompts import Labels
 from tests.models.stored import seen
 from tests.models.tiny import picture

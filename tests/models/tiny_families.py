@@ -47,8 +47,8 @@ from transformers import (
     SmolVLMImageProcessor,
 )
 
-from nightshift.models.describe import FAMILIES, describe_scorer
-from nightshift.schema.runs import ScorerParams
+from nightshift.models.checkpoints.describe import FAMILIES, describe_scorer
+from nightshift.schema.params import ScorerParams
 from tests.models.tiny import CHAT_TEMPLATE, SPECIALS, corpus, enliven, qwen_tokenizer, save_qwen
 
 # As the published checkpoints have them, in what matters for one turn.

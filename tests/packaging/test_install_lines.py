@@ -11,9 +11,9 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
-from nightshift.models.refusal import not_loaded
+from nightshift.models.checkpoints.load_errors import not_loaded
 from nightshift.schema.distribution import Extra, install_hint
-from nightshift.stores.files import translated
+from nightshift.stores.files.files import translated
 
 ROOT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())

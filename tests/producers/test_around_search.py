@@ -9,9 +9,11 @@ from sqlalchemy import text
 
 from nightshift.producers.advance import advance
 from nightshift.schema.states import RunState, Stage
-from nightshift.stores import indexes, runs
-from nightshift.stores.milvus import VectorStore
-from nightshift.stores.results_write import CandidateRow, write_candidates, write_embeddings
+from nightshift.stores.index import indexes
+from nightshift.stores.index.embeddings import write_embeddings
+from nightshift.stores.index.milvus import VectorStore
+from nightshift.stores.ledger import runs
+from nightshift.stores.results.writes import CandidateRow, write_candidates
 from tests.query.ranked import add_reference_run
 from tests.stores.damage import double_rows, held, tear_index
 

@@ -18,9 +18,9 @@ from nightshift.producers.intake import Intake
 from nightshift.producers.sources import BadRow, EmbeddedImage, FieldNames, RawRow
 from nightshift.schema.errors import ConflictError
 from nightshift.schema.states import SubjectKind
-from nightshift.stores.blobs import BlobStore
-from nightshift.stores.catalogs import begin_import, ensure_catalog
-from nightshift.stores.images import read_image
+from nightshift.stores.catalog.catalogs import begin_import, ensure_catalog
+from nightshift.stores.files.blobs import BlobStore
+from nightshift.stores.files.images import read_image
 from tests.producers.source_files import image_bytes, write_image, write_jsonl, write_tar
 
 

@@ -9,10 +9,11 @@ from sqlalchemy import text
 from nightshift.producers.dispatcher import Dispatcher
 from nightshift.schema.errors import LeaseLostError, NightshiftError, ServiceUnavailableError
 from nightshift.schema.states import RunState
-from nightshift.stores import leases, runs, workers
-from nightshift.stores.ledger import Ledger
-from nightshift.stores.milvus import VectorStore
-from nightshift.stores.wire import Wire
+from nightshift.stores.broker.broker import Wire
+from nightshift.stores.index.milvus import VectorStore
+from nightshift.stores.ledger import runs, workers
+from nightshift.stores.ledger.claims import Ledger
+from nightshift.stores.postgres import leases
 from tests.query.ranked import add_reference_run
 from tests.stores.ledger_helpers import FINGERPRINT, add_index_run, expire, job_row, make_due
 

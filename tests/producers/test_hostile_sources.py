@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from nightshift.producers.intake import Intake, Rejected
 from nightshift.producers.sources import FieldNames, LeftOut, open_source
 from nightshift.schema.states import SubjectKind
-from nightshift.stores.blobs import BlobStore
-from nightshift.stores.catalogs import NewRecord
-from nightshift.stores.roots import ImageRoots
+from nightshift.stores.catalog.catalogs import NewRecord
+from nightshift.stores.files.blobs import BlobStore
+from nightshift.stores.files.roots import ImageRoots
 from tests.producers.source_files import image_bytes
 
 GOOD = {"id": "good", "text": "fine"}

@@ -21,16 +21,17 @@ from sqlalchemy import text
 from nightshift.producers.advance import advance
 from nightshift.producers.dispatcher import Dispatcher
 from nightshift.producers.retry import retry_failed
-from nightshift.query.verify import verify
+from nightshift.results.verify import verify
 from nightshift.schema.errors import ConflictError, LeaseLostError
 from nightshift.schema.states import RunState, Stage, SubjectKind
-from nightshift.stores import leases, runs
-from nightshift.stores.database import Database
-from nightshift.stores.ledger import Claim, Ledger
-from nightshift.stores.milvus import VectorStore
-from nightshift.stores.results_write import write_embeddings
-from nightshift.stores.retries import record_failure
-from nightshift.stores.wire import Wire
+from nightshift.stores.broker.broker import Wire
+from nightshift.stores.failures import record_failure
+from nightshift.stores.index.embeddings import write_embeddings
+from nightshift.stores.index.milvus import VectorStore
+from nightshift.stores.ledger import runs
+from nightshift.stores.ledger.claims import Claim, Ledger
+from nightshift.stores.postgres import leases
+from nightshift.stores.postgres.database import Database
 from tests.stores.ledger_helpers import FINGERPRINT, add_index_run, make_due
 
 _ATTEMPTS = 2

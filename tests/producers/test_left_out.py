@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from nightshift.producers.sources import BadRow, LeftOut, open_source
-from nightshift.stores.image_formats import DECODED, is_image_name
-from nightshift.stores.images import decode_image
+from nightshift.stores.files.image_formats import DECODED, is_image_name
+from nightshift.stores.files.images import decode_image
 from tests.producers.source_files import image_bytes, write_image, write_jsonl, write_tar
 
 

@@ -18,10 +18,10 @@ from nightshift.producers.sources.rows import EmbeddedImage
 from nightshift.schema.errors import ConfigurationError, InputError
 from nightshift.schema.records import ImagePart, TextPart
 from nightshift.schema.states import SubjectKind
-from nightshift.stores.addresses import MemberAddress, resolve_beside
-from nightshift.stores.blobs import BlobStore
-from nightshift.stores.catalogs import NewRecord
-from nightshift.stores.roots import ImageRoots
+from nightshift.stores.catalog.catalogs import NewRecord
+from nightshift.stores.files.addresses import MemberAddress, resolve_beside
+from nightshift.stores.files.blobs import BlobStore
+from nightshift.stores.files.roots import ImageRoots
 from tests.producers.source_files import image_bytes, write_image, write_jsonl, write_tar
 
 DAY_US = 86_400_000_000

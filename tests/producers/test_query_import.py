@@ -17,7 +17,7 @@ from nightshift.schema.errors import (
     ServiceUnavailableError,
 )
 from nightshift.schema.trec_ids import to_trec_id
-from nightshift.stores.blobs import BlobStore
+from nightshift.stores.files.blobs import BlobStore
 from tests.producers.source_files import write_image, write_jsonl
 
 QUERIES = [{"id": "q1", "text": "a red square"}, {"id": "q2", "text": "a blue circle", "n": 1}]

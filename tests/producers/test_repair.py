@@ -10,9 +10,10 @@ from nightshift.schema.errors import ConflictError
 from nightshift.schema.identity import content_hashes, embedding_key
 from nightshift.schema.records import TextPart
 from nightshift.schema.states import RunState, Stage
-from nightshift.stores import indexes, runs
-from nightshift.stores.milvus import VectorStore
-from nightshift.stores.results_write import write_embeddings
+from nightshift.stores.index import indexes
+from nightshift.stores.index.embeddings import write_embeddings
+from nightshift.stores.index.milvus import VectorStore
+from nightshift.stores.ledger import runs
 from tests.query.ranked import add_reference_run
 from tests.stores.damage import double_rows, held, tear_index
 from tests.stores.ledger_helpers import FINGERPRINT, add_index_run

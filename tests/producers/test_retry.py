@@ -4,15 +4,15 @@ import pytest
 from sqlalchemy import text
 
 from nightshift.producers.retry import retry_failed
-from nightshift.query.runs import progress
-from nightshift.query.verify import verify
+from nightshift.results.runs import progress
+from nightshift.results.verify import verify
 from nightshift.schema.errors import ConflictError
 from nightshift.schema.states import RunState, Stage, SubjectKind
-from nightshift.stores import failing, runs
-from nightshift.stores.jobs import NewJob, add_jobs
-from nightshift.stores.ledger import Ledger
-from nightshift.stores.results_write import write_embeddings
-from nightshift.stores.retries import record_failure, record_notice_of_run
+from nightshift.stores.failures import record_failure, record_notice_of_run
+from nightshift.stores.index.embeddings import write_embeddings
+from nightshift.stores.ledger import failing, runs
+from nightshift.stores.ledger.claims import Ledger
+from nightshift.stores.ledger.jobs import NewJob, add_jobs
 from tests.query.ranked import add_reference_run
 from tests.stores.ledger_helpers import add_index_run, make_due
 

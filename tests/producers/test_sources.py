@@ -18,7 +18,7 @@ from nightshift.producers.sources import BadRow, FieldNames, RawRow, draft_of, o
 from nightshift.producers.sources.lines import MAX_LINE_BYTES
 from nightshift.schema.errors import ConfigurationError, InputError, NotFoundError
 from nightshift.schema.records import ImagePart, TextPart
-from nightshift.stores.files import open_file
+from nightshift.stores.files.files import open_file
 from tests.producers.source_files import (
     image_bytes,
     tar_bytes,

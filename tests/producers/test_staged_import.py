@@ -19,10 +19,9 @@ from nightshift.producers.intake import Intake
 from nightshift.producers.sources import BadRow, FieldNames, RawRow
 from nightshift.schema.errors import ConfigurationError, ServiceUnavailableError
 from nightshift.schema.states import SubjectKind
-from nightshift.stores.indexes import live_items
-from nightshift.stores.planning import drop_gone_embeddings
-from nightshift.stores.results_write import write_embeddings
-from nightshift.stores.source_keys import source_key
+from nightshift.stores.catalog.source_keys import source_key
+from nightshift.stores.index.embeddings import drop_gone_embeddings, write_embeddings
+from nightshift.stores.index.indexes import live_items
 from tests.producers.source_files import write_image, write_jsonl, write_tar
 
 
@@ -127,7 +126,7 @@ from nightshift.producers.catalog_import import import_rows
 from nightshift.producers.intake import Intake
 from nightshift.producers.sources import FieldNames, RawRow
 from nightshift.schema.states import SubjectKind
-from nightshift.stores.database import Database
+from nightshift.stores.postgres.database import Database
 
 def rows():
     for number in range(1500):

@@ -10,7 +10,7 @@ import nightshift.schema.load_tables
 import nightshift.schema.token_tables  # noqa: F401 - registers its tables
 from nightshift.schema.result_tables import PARTITIONED_TABLES
 from nightshift.schema.tables import Base
-from nightshift.stores.milvus.indexes import INDEX_TYPES
+from nightshift.stores.index.milvus.indexes import INDEX_TYPES
 
 _PARTS = """'[{"kind": "text", "text": "a red cube"}]'"""
 

@@ -6,8 +6,8 @@ from math import nan
 import pytest
 
 from nightshift.schema.errors import ConfigurationError
+from nightshift.schema.params import MethodName, ScorerParams
 from nightshift.schema.records import PartKind
-from nightshift.schema.runs import MethodName, ScorerParams
 from nightshift.scoring.methods.freeret import FREERET
 from nightshift.scoring.methods.registry import METHODS, framing, framings_of
 from nightshift.scoring.prompts import Content, Framing

@@ -2,8 +2,8 @@
 
 import pytest
 
+from nightshift.schema.params import EmbedderParams
 from nightshift.schema.records import PartKind
-from nightshift.schema.runs import EmbedderParams
 from nightshift.scoring.methods.freeret_embedding import TASKS, digest, instruction
 
 TEXT: frozenset[PartKind] = frozenset({"text"})

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nightshift.schema.errors import ConfigurationError, InputError
-from nightshift.schema.runs import ScorerParams
+from nightshift.schema.params import ScorerParams
 from nightshift.scoring.fusion import fuse, probability
 from nightshift.scoring.methods.indexmllm import INDEXMLLM
 from nightshift.scoring.methods.registry import framings_of

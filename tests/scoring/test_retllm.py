@@ -3,7 +3,7 @@
 import pytest
 
 from nightshift.schema.errors import ConfigurationError
-from nightshift.schema.runs import ScorerParams
+from nightshift.schema.params import ScorerParams
 from nightshift.scoring.methods.freeret import FREERET
 from nightshift.scoring.methods.registry import framings_of, tie_framing
 from nightshift.scoring.methods.retllm import RETLLM

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from nightshift.stores.embedded import Stack
-from nightshift.stores.milvus import VectorStore
+from nightshift.stack.embedded import Stack
+from nightshift.stores.index.milvus import VectorStore
 
 
 def tear_index(stack: Stack, vectors: VectorStore, collection: str) -> None:

@@ -3,12 +3,14 @@
 from sqlalchemy import text
 
 from nightshift.schema.identity import content_hashes
+from nightshift.schema.messages import BlockPayload
+from nightshift.schema.params import RunParams
 from nightshift.schema.records import TextPart
-from nightshift.schema.runs import BlockPayload, RunParams
 from nightshift.schema.states import RunKind, Stage
-from nightshift.stores import runs
-from nightshift.stores.database import Database, copy_rows
-from nightshift.stores.jobs import NewJob, add_jobs
+from nightshift.stores.ledger import runs
+from nightshift.stores.ledger.jobs import NewJob, add_jobs
+from nightshift.stores.models import upsert_model
+from nightshift.stores.postgres.database import Database, copy_rows
 
 FINGERPRINT = "0123456789abcdef"
 
@@ -44,7 +46,7 @@ def add_index_run(database: Database, *, n_jobs: int = 3, per_job: int = 4) -> i
     """An index run with `n_jobs` embed jobs of `per_job` items each."""
     catalog_id = add_catalog(database, f"catalog-{n_jobs}-{per_job}", n_jobs * per_job)
     with database.begin() as connection:
-        runs.upsert_model(
+        upsert_model(
             connection,
             fingerprint=FINGERPRINT,
             kind="embedder",

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import event
 
-from nightshift.stores.database import Database
+from nightshift.stores.postgres.database import Database
 
 __all__ = ["rows_read"]
 

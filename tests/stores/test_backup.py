@@ -13,15 +13,15 @@ from click.testing import CliRunner
 from sqlalchemy import text
 
 from nightshift.cli.main import main
-from nightshift.query.verify import verify
+from nightshift.results.verify import verify
 from nightshift.schema.errors import ConflictError, InputError, NotFoundError
-from nightshift.stores.blobs import BlobStore
-from nightshift.stores.database import Database
-from nightshift.stores.embedded import Stack
-from nightshift.stores.embedded.backup import restore
-from nightshift.stores.embedded.manifest import Manifest
-from nightshift.stores.embedded.state import StackState
-from nightshift.stores.milvus import VectorStore
+from nightshift.stack.embedded import Stack
+from nightshift.stack.embedded.backup import restore
+from nightshift.stack.embedded.manifest import Manifest
+from nightshift.stack.embedded.state import StackState
+from nightshift.stores.files.blobs import BlobStore
+from nightshift.stores.index.milvus import VectorStore
+from nightshift.stores.postgres.database import Database
 from tests.query.ranked import add_reference_run
 
 _ROWS = 3000

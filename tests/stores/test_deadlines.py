@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from nightshift.stores.deadlines import Deadline
+from nightshift.stores.files.deadlines import Deadline
 
 
 def test_what_an_action_returns_or_raises_comes_out():

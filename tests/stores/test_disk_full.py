@@ -12,14 +12,14 @@ from sqlalchemy import text
 
 from nightshift.producers.catalog_import import import_catalog
 from nightshift.schema.errors import ConflictError, ServiceUnavailableError
-from nightshift.stores.blobs import BlobStore
-from nightshift.stores.database import Database
-from nightshift.stores.embedded import Stack
-from nightshift.stores.faults.disks import fill_disk
-from nightshift.stores.faults.site import Site
-from nightshift.stores.ledger import Ledger
-from nightshift.stores.shard_files import shard_name
-from nightshift.stores.shards import writing_shard
+from nightshift.stack.embedded import Stack
+from nightshift.stack.faults.disks import fill_disk
+from nightshift.stack.faults.site import Site
+from nightshift.stores.files.blobs import BlobStore
+from nightshift.stores.ledger.claims import Ledger
+from nightshift.stores.postgres.database import Database
+from nightshift.stores.tokens.shard_files import shard_name
+from nightshift.stores.tokens.shards import writing_shard
 from tests.stores.test_token_pruning import Kept, kept_in
 
 

@@ -22,9 +22,9 @@ from sqlalchemy import make_url
 
 from nightshift.schema.errors import ConfigurationError, NotFoundError, ServiceUnavailableError
 from nightshift.schema.settings import Settings
-from nightshift.stores.embedded import ServiceUrls, Stack, resolve_urls
-from nightshift.stores.embedded.service import package_dir
-from nightshift.stores.embedded.state import StackState
+from nightshift.stack.embedded import ServiceUrls, Stack, resolve_urls
+from nightshift.stack.embedded.service import package_dir
+from nightshift.stack.embedded.state import StackState
 
 SERVICES = ("postgres", "redis", "milvus")
 

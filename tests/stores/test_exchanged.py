@@ -14,11 +14,11 @@ from nightshift.producers.sources.folder import image_rows
 from nightshift.producers.sources.left_out import LeftOut
 from nightshift.producers.sources.rows import RawRow
 from nightshift.schema.errors import InputError
-from nightshift.stores.addresses import MemberAddress
-from nightshift.stores.files import open_file, sha256
-from nightshift.stores.images import verify_image
-from nightshift.stores.listing import ListedFile
-from nightshift.stores.roots import ImageRoots
+from nightshift.stores.files.addresses import MemberAddress
+from nightshift.stores.files.files import open_file, sha256
+from nightshift.stores.files.globs import ListedFile
+from nightshift.stores.files.images import verify_image
+from nightshift.stores.files.roots import ImageRoots
 
 #: Of 1,000 reads 4 came from outside while judging and opening were two steps.
 READS = 1500

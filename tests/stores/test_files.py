@@ -25,11 +25,11 @@ from nightshift.schema.errors import (
     NightshiftError,
     ServiceUnavailableError,
 )
-from nightshift.stores import deadlines
-from nightshift.stores.addresses import MemberAddress
-from nightshift.stores.files import open_file, read_bytes, sha256
-from nightshift.stores.images import decode_image, read_image, verify_image
-from nightshift.stores.web import web_rules
+from nightshift.stores.files import deadlines
+from nightshift.stores.files.addresses import MemberAddress
+from nightshift.stores.files.files import open_file, read_bytes, sha256
+from nightshift.stores.files.http import web_rules
+from nightshift.stores.files.images import decode_image, read_image, verify_image
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 

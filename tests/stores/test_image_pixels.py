@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from nightshift.schema.errors import InputError
-from nightshift.stores import images, pixels
-from nightshift.stores.decode_budget import DecodeBudget
-from nightshift.stores.images import decode_image, verify_bytes
+from nightshift.stores.files import images, pixels
+from nightshift.stores.files.decode_budget import DecodeBudget
+from nightshift.stores.files.images import decode_image, verify_bytes
 
 SIZE = (97, 61)
 
@@ -251,7 +251,7 @@ import resource, sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from nightshift.stores import images
-from nightshift.stores.decode_budget import DecodeBudget
+from nightshift.stores.files.decode_budget import DecodeBudget
 images.decode_budget = DecodeBudget(64 * 2**20)
 data = Path(sys.argv[1]).read_bytes()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -275,7 +275,9 @@ def test_four_threads_take_the_memory_of_one_where_the_budget_says_so(tmp_path: 
 def test_odd_notes_of_a_camera_print_no_warning(tmp_path: Path):
     path = tmp_path / "a.png"
     Image.new("RGB", (4, 4)).save(path, exif=b"Exif\0\0MM\0*\0\0\0\x08" + b"\xff" * 40)
-    code = "import sys; from nightshift.stores.images import read_image; read_image(sys.argv[1])"
+    code = (
+        "import sys; from nightshift.stores.files.images import read_image; read_image(sys.argv[1])"
+    )
 
     done = subprocess.run(
         [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False

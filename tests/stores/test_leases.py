@@ -5,12 +5,12 @@ import pytest
 from sqlalchemy import text
 
 from nightshift.schema.errors import LeaseLostError, ServiceUnavailableError
-from nightshift.stores import leases
+from nightshift.stores.postgres import leases
 
 _HOLDS_FOR_EVER = """
 import sys, time
 from nightshift.stores import leases
-from nightshift.stores.database import Database
+from nightshift.stores.postgres.database import Database
 with leases.hold(Database(sys.argv[1]), "milvus-writer", "slow", ttl_s=2.0):
     print("held", flush=True)
     time.sleep(600)

@@ -5,7 +5,7 @@ from sqlalchemy import text
 
 from nightshift.producers.retry import retry_failed
 from nightshift.schema.states import RunState
-from nightshift.stores import loads, runs, workers
+from nightshift.stores.ledger import load_reports, runs, workers
 from tests.stores.ledger_helpers import FINGERPRINT, add_index_run
 
 
@@ -43,7 +43,7 @@ def _lose_one_after_another(database, run_id, n):
 
 def _judge(database):
     with database.begin() as connection:
-        return loads.fail_runs_that_end_workers(connection, max_attempts=3)
+        return load_reports.fail_runs_that_end_workers(connection, max_attempts=3)
 
 
 def _state(database, run_id):
@@ -95,7 +95,7 @@ def test_a_worker_that_was_stopped_in_order_does_not_count(database, run_id):
 def test_a_model_that_somebody_has_loaded_is_not_what_ends_workers(database, run_id):
     _lose_one_after_another(database, run_id, 3)
     with database.begin() as connection:
-        loads.forget_lost_loads(connection, FINGERPRINT)
+        load_reports.forget_lost_loads(connection, FINGERPRINT)
 
     assert _judge(database) == []
 
@@ -132,7 +132,7 @@ def test_a_run_that_is_taken_up_again_has_all_its_attempts(database, run_id):
 def test_nobody_follows_a_worker_into_a_load_until_it_is_known_what_became_of_it(database, run_id):
     def in_doubt():
         with database.begin() as connection:
-            return loads.load_in_doubt(connection, run_id, FINGERPRINT)
+            return load_reports.load_in_doubt(connection, run_id, FINGERPRINT)
 
     _begin(database, "loads", run_id)
     assert in_doubt() is None, "it reports: several may load at a time"

@@ -2,10 +2,10 @@ import pytest
 from sqlalchemy import text
 
 from nightshift.schema.states import Stage, SubjectKind
-from nightshift.stores import losses, runs
-from nightshift.stores.ledger import Ledger
-from nightshift.stores.results_write import write_embeddings
-from nightshift.stores.retries import record_failure
+from nightshift.stores.failures import record_failure
+from nightshift.stores.index.embeddings import write_embeddings
+from nightshift.stores.ledger import losses, runs
+from nightshift.stores.ledger.claims import Ledger
 from tests.stores.ledger_helpers import add_index_run
 
 

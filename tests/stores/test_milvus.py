@@ -15,12 +15,12 @@ from nightshift.schema.errors import (
     NotFoundError,
     ServiceUnavailableError,
 )
-from nightshift.stores.database import Database
-from nightshift.stores.embedded import Stack
-from nightshift.stores.leases import hold_writer
-from nightshift.stores.milvus import INDEX_TYPES, VectorStore
-from nightshift.stores.milvus.indexes import build_parameters
-from nightshift.stores.milvus.rows import key_ranges, ordered
+from nightshift.stack.embedded import Stack
+from nightshift.stores.index.milvus import INDEX_TYPES, VectorStore
+from nightshift.stores.index.milvus.indexes import build_parameters
+from nightshift.stores.index.milvus.rows import key_ranges, ordered
+from nightshift.stores.index.writer import hold_writer
+from nightshift.stores.postgres.database import Database
 from tests.standalone_milvus import MilvusServer
 from tests.stores.damage import tear_index
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nightshift.stores.embedded.milvus_files import set_aside_damaged
+from nightshift.stack.embedded.milvus_files import set_aside_damaged
 
 
 def _collection(home: Path, name: str) -> Path:

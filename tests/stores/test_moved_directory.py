@@ -14,8 +14,8 @@ import pytest
 from sqlalchemy import make_url
 
 from nightshift.schema.errors import ConfigurationError, ConflictError, NotFoundError
-from nightshift.stores.embedded import Stack
-from nightshift.stores.embedded.state import StackState
+from nightshift.stack.embedded import Stack
+from nightshift.stack.embedded.state import StackState
 
 _SERVICES = ("postgres", "redis", "milvus")
 
@@ -207,7 +207,7 @@ def test_everything_in_a_data_directory_is_its_owner_s_alone(original: Stack):
 
 
 def test_a_data_directory_is_closed_where_it_was_open(tmp_path: Path):
-    from nightshift.stores.embedded.home import make_private
+    from nightshift.stack.embedded.home import make_private
 
     tmp_path.chmod(0o755)
     for name in ("run", "blobs", "tokens"):

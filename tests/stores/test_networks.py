@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from nightshift.stores.networks import may_connect
+from nightshift.stores.files.networks import may_connect
 
 EVERYTHING = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 #: Of AWS, its containers and pods, Google, Azure, Alibaba, Oracle, Tencent, Scaleway.

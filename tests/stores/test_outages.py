@@ -7,10 +7,10 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from nightshift.schema.errors import NightshiftError, ServiceUnavailableError
-from nightshift.stores.database import Database, copy_rows
-from nightshift.stores.embedded import Stack
-from nightshift.stores.ledger import Ledger
-from nightshift.stores.milvus.connection import Connection
+from nightshift.stack.embedded import Stack
+from nightshift.stores.index.milvus.connection import Connection
+from nightshift.stores.ledger.claims import Ledger
+from nightshift.stores.postgres.database import Database, copy_rows
 from tests.stores.ledger_helpers import add_index_run, job_row, make_due
 
 _OUTAGES = {

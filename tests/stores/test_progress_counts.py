@@ -5,9 +5,9 @@ from threading import Thread
 import pytest
 from sqlalchemy import text
 
-from nightshift.stores.ledger import Ledger
-from nightshift.stores.progress_counts import compact
-from nightshift.stores.retries import expire_leases
+from nightshift.stores.ledger.claims import Ledger
+from nightshift.stores.ledger.progress_counts import compact
+from nightshift.stores.ledger.retries import expire_leases
 from tests.stores.ledger_helpers import add_index_run, expire, make_due
 
 

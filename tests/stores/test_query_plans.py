@@ -5,12 +5,13 @@ from functools import partial
 import pytest
 from sqlalchemy import text
 
-from nightshift.query.runs import show_run
+from nightshift.results.runs import show_run
 from nightshift.schema.states import RunState
-from nightshift.stores import doorbells, health, runs
-from nightshift.stores.ledger import Ledger
-from nightshift.stores.progress_counts import compact
-from nightshift.stores.retries import expire_leases
+from nightshift.stores import health
+from nightshift.stores.ledger import doorbells, runs
+from nightshift.stores.ledger.claims import Ledger
+from nightshift.stores.ledger.progress_counts import compact
+from nightshift.stores.ledger.retries import expire_leases
 from tests.stores.ledger_helpers import add_index_run, expire
 from tests.stores.query_plans import rows_read
 

@@ -3,10 +3,11 @@
 import pytest
 from sqlalchemy import text
 
-from nightshift.schema.runs import RunParams
+from nightshift.schema.params import RunParams
 from nightshift.schema.states import RunKind, Stage
-from nightshift.stores import equal_pairs, pairs, runs
-from nightshift.stores.reuse import estimate_reuse
+from nightshift.stores.ledger import runs
+from nightshift.stores.results import equal_pairs, pairs
+from nightshift.stores.results.reuse import estimate_reuse
 from tests.query.ranked import SCORER, add_reference_run
 
 DEPTH = 3

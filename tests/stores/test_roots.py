@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from nightshift.schema.errors import InputError
-from nightshift.stores.addresses import MemberAddress, without_password
-from nightshift.stores.listing import root_of
-from nightshift.stores.roots import ImageRoots
+from nightshift.stores.files.addresses import MemberAddress, without_password
+from nightshift.stores.files.globs import root_of
+from nightshift.stores.files.roots import ImageRoots
 
 
 @pytest.fixture

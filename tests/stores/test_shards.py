@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nightshift.schema.errors import InputError, ServiceUnavailableError
-from nightshift.stores.shards import (
+from nightshift.stores.tokens.shards import (
     Place,
     Shard,
     read_records,

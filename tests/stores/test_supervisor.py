@@ -12,7 +12,7 @@ from threading import Event, Thread
 import pytest
 
 from nightshift.schema.errors import ConflictError
-from nightshift.stores.embedded import Stack, Supervisor, only_supervisor, process
+from nightshift.stack.embedded import Stack, Supervisor, only_supervisor, process
 
 _UP = ["-m", "nightshift.cli.main", "up", "--supervise", "--workers", "0"]
 
@@ -89,8 +89,8 @@ class _Breaking(Stack):
 
 
 def test_a_part_that_keeps_dying_is_started_after_pauses_that_grow(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("nightshift.stores.embedded.supervisor._LOOK_EVERY_S", 0.01)
-    monkeypatch.setattr("nightshift.stores.embedded.supervisor._FIRST_PAUSE_S", 0.1)
+    monkeypatch.setattr("nightshift.stack.embedded.supervisor._LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr("nightshift.stack.embedded.supervisor._FIRST_PAUSE_S", 0.1)
     stack, stop = _Breaking(tmp_path), Event()
     watching = Thread(target=Supervisor(stack).watch, args=(stop,))
     watching.start()

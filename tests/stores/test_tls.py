@@ -11,10 +11,10 @@ import redis
 from sqlalchemy import make_url, text
 
 from nightshift.schema.errors import ServiceUnavailableError
-from nightshift.stores.database import Database
-from nightshift.stores.embedded import Stack
-from nightshift.stores.milvus import VectorStore
-from nightshift.stores.wire import Wire, make_celery
+from nightshift.stack.embedded import Stack
+from nightshift.stores.broker.broker import Wire, make_celery
+from nightshift.stores.index.milvus import VectorStore
+from nightshift.stores.postgres.database import Database
 from tests.tls import make_certificate, tls_before
 
 
@@ -91,7 +91,7 @@ def test_milvus_is_used_over_tls_with_an_authority_of_ones_own(
     port = int(stack.urls().milvus_uri.rpartition(":")[2])
     token = stack.urls().milvus_token
     program = (
-        "import sys; from nightshift.stores.milvus import VectorStore\n"
+        "import sys; from nightshift.stores.index.milvus import VectorStore\n"
         "with VectorStore(*sys.argv[1:], patience_s=1) as store: print(store.collections())"
     )
     with tls_before(port, *certificate) as secure:

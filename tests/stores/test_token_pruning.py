@@ -12,14 +12,16 @@ from sqlalchemy import text
 from nightshift.cli.main import main
 from nightshift.schema.errors import NotFoundError
 from nightshift.schema.states import RunKind, RunState, Stage
-from nightshift.stores import receipts, runs, token_sets
-from nightshift.stores.database import Database
-from nightshift.stores.jobs import NewJob, add_jobs
-from nightshift.stores.ledger import Ledger
-from nightshift.stores.shard_files import list_shards, shard_name
-from nightshift.stores.shards import writing_shard
-from nightshift.stores.token_pruning import PruneReport, prune_tokens
-from nightshift.stores.token_sets import NewRecord, TokenSetRow
+from nightshift.stores.ledger import receipts, runs
+from nightshift.stores.ledger.claims import Ledger
+from nightshift.stores.ledger.jobs import NewJob, add_jobs
+from nightshift.stores.models import upsert_model
+from nightshift.stores.postgres.database import Database
+from nightshift.stores.tokens import token_sets
+from nightshift.stores.tokens.shard_files import list_shards, shard_name
+from nightshift.stores.tokens.shards import writing_shard
+from nightshift.stores.tokens.token_pruning import PruneReport, prune_tokens
+from nightshift.stores.tokens.token_sets import NewRecord, TokenSetRow
 from tests.stores.ledger_helpers import FINGERPRINT, add_catalog
 
 A, B, C = b"a" * 32, b"b" * 32, b"c" * 32
@@ -96,7 +98,7 @@ def kept_in(database: Database, address: str, name: str = "things") -> Kept:
                 ),
                 {"hash": content, "catalog": catalog_id, "id": f"item-{number}"},
             )
-        runs.upsert_model(
+        upsert_model(
             connection, fingerprint=FINGERPRINT, kind="vision", spec="hf:test", card={},
             package_version="0",
         )  # fmt: skip
@@ -237,7 +239,7 @@ def test_a_set_through_which_an_index_shows_items_is_left_alone(database, tmp_pa
     kept = kept_in(database, str(tmp_path / "t"))
     kept.store(A)
     with database.begin() as connection:
-        runs.upsert_model(
+        upsert_model(
             connection, fingerprint="coded", kind="embedder", spec="freeret:x?codec=int8",
             card={"vision": FINGERPRINT, "params": {"codec": "int8"}}, package_version="0",
         )  # fmt: skip

@@ -7,13 +7,15 @@ from sqlalchemy import text
 
 from nightshift.schema.errors import ConflictError, LeaseLostError
 from nightshift.schema.states import RunKind, RunState, Stage
-from nightshift.stores import receipts, runs, token_sets
-from nightshift.stores.database import Database
-from nightshift.stores.jobs import NewJob, add_jobs
-from nightshift.stores.ledger import Claim, Ledger
-from nightshift.stores.shards import read_records, writing_shard
-from nightshift.stores.token_reports import list_sets
-from nightshift.stores.token_sets import NewRecord, TokenSetRow
+from nightshift.stores.ledger import receipts, runs
+from nightshift.stores.ledger.claims import Claim, Ledger
+from nightshift.stores.ledger.jobs import NewJob, add_jobs
+from nightshift.stores.models import upsert_model
+from nightshift.stores.postgres.database import Database
+from nightshift.stores.tokens import token_sets
+from nightshift.stores.tokens.shards import read_records, writing_shard
+from nightshift.stores.tokens.token_reports import list_sets
+from nightshift.stores.tokens.token_sets import NewRecord, TokenSetRow
 from tests.stores.ledger_helpers import FINGERPRINT, add_catalog, expire, make_due
 
 
@@ -35,7 +37,7 @@ def token_set(database: Database, tmp_path: Path) -> TokenSetRow:
 
 def ensure(database: Database, catalog_id: int, address: str, codec: str = "none") -> TokenSetRow:
     with database.begin() as connection:
-        runs.upsert_model(
+        upsert_model(
             connection,
             fingerprint=FINGERPRINT,
             kind="vision",
@@ -194,7 +196,7 @@ def test_a_zombie_that_wakes_late_makes_nothing_readable(database, token_set):
     late = claimed(ledger, run_id)
     expire(database, run_id, 1)
     with database.begin() as connection:
-        from nightshift.stores.retries import expire_leases
+        from nightshift.stores.ledger.retries import expire_leases
 
         expire_leases(connection, max_attempts=3)
     make_due(database, run_id)

@@ -1,11 +1,11 @@
 """Images from the web: only from where they may come, whatever a name or a redirect says."""
 
-import http.server
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from urllib.parse import unquote
@@ -14,15 +14,15 @@ import pytest
 
 from nightshift.schema.errors import InputError
 from nightshift.schema.settings import Settings
-from nightshift.stores import deadlines, web
-from nightshift.stores.files import read_bytes
-from nightshift.stores.web import WebRules, fetch
+from nightshift.stores.files import deadlines, http
+from nightshift.stores.files.files import read_bytes
+from nightshift.stores.files.http import WebRules, fetch
 
 HERE = WebRules(networks=(ip_network("127.0.0.0/8"), ip_network("::1/128")))
 STRICT = WebRules()
 
 
-class _Pages(http.server.BaseHTTPRequestHandler):
+class _Pages(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     asked: list[tuple[str, str]] = []
 
@@ -84,7 +84,7 @@ class _Pages(http.server.BaseHTTPRequestHandler):
 def port() -> Iterator[int]:
     """A web server on the loopback."""
     _Pages.asked.clear()
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Pages) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Pages) as server:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server.server_port
@@ -312,14 +312,14 @@ def test_repeated_attempts_share_the_time_limit_which_is_shorter_than_the_lease(
 ):
     monkeypatch.setenv("NIGHTSHIFT_LEASE_S", "0.8")
     monkeypatch.setenv("NIGHTSHIFT_IMAGE_NETWORKS", "127.0.0.0/8")
-    for cached in (web.web_rules, deadlines.answer_s):
+    for cached in (http.web_rules, deadlines.answer_s):
         cached.cache_clear()
     try:
         limit_s = deadlines.answer_s()
         with pytest.raises(InputError, match="too slow"):
             read_bytes(f"http://127.0.0.1:{port}/drip", max_bytes=10, noun="image")
     finally:
-        for cached in (web.web_rules, deadlines.answer_s):
+        for cached in (http.web_rules, deadlines.answer_s):
             cached.cache_clear()
 
     assert limit_s < 0.8
@@ -358,7 +358,7 @@ def test_a_certificate_must_be_of_the_host_and_of_a_known_authority(
 ):
     certificate, key = tls_certificate("images.test")
     names["images.test"] = names["other.test"] = ["127.0.0.1"]
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Pages) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Pages) as server:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate, key)
         server.socket = context.wrap_socket(server.socket, server_side=True)
@@ -368,7 +368,7 @@ def test_a_certificate_must_be_of_the_host_and_of_a_known_authority(
 
         unknown = refused(url)
         trusting = ssl.create_default_context(cafile=certificate)
-        monkeypatch.setattr(web, "_tls", lambda: trusting)
+        monkeypatch.setattr(http, "_tls", lambda: trusting)
         found = fetch(url, max_bytes=10, rules=HERE)
         foreign = refused(url.replace("images.test", "other.test"))
         server.shutdown()
@@ -379,11 +379,11 @@ def test_a_certificate_must_be_of_the_host_and_of_a_known_authority(
 def test_the_rules_are_those_of_the_settings(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("NIGHTSHIFT_IMAGE_HOSTS", "a.test, *.b.test,")
     monkeypatch.setenv("NIGHTSHIFT_IMAGE_NETWORKS", "10.1.0.0/16,fd12::/32")
-    web.web_rules.cache_clear()
+    http.web_rules.cache_clear()
     try:
-        rules = web.web_rules()
+        rules = http.web_rules()
     finally:
-        web.web_rules.cache_clear()
+        http.web_rules.cache_clear()
 
     assert rules.hosts == ("a.test", "*.b.test")
     assert rules.allows_address(ip_address("10.1.2.3"))

@@ -13,11 +13,11 @@ from kombu import Connection
 from kombu.serialization import register
 
 from nightshift.schema.errors import ServiceUnavailableError
-from nightshift.stores.wire import TASK_NAME, Wire
+from nightshift.stores.broker.broker import TASK_NAME, Wire
 
 _WORKER = """
 import sys
-from nightshift.stores.wire import TASK_NAME, make_celery
+from nightshift.stores.broker.broker import TASK_NAME, make_celery
 
 app = make_celery(sys.argv[1])
 

@@ -2,10 +2,10 @@
 
 from sqlalchemy import text
 
-from nightshift.stores import workers
-from nightshift.stores.database import Database
-from nightshift.stores.ledger import Ledger
-from nightshift.stores.retries import expire_leases
+from nightshift.stores.ledger import workers
+from nightshift.stores.ledger.claims import Ledger
+from nightshift.stores.ledger.retries import expire_leases
+from nightshift.stores.postgres.database import Database
 from tests.stores.ledger_helpers import add_index_run, expire, job_row, make_due
 
 

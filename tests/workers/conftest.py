@@ -10,8 +10,8 @@ from sqlalchemy import make_url
 
 from nightshift.demo import coarse_dir, scorer_dir, write_catalogue
 from nightshift.schema.settings import Settings
-from nightshift.stores.embedded import Stack
-from nightshift.stores.milvus import VectorStore
+from nightshift.stack.embedded import Stack
+from nightshift.stores.index.milvus import VectorStore
 from tests.workers.night import Night
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from sqlalchemy import text
 
 from nightshift.schema.settings import Settings
-from nightshift.stores import runs
-from nightshift.stores.database import Database
+from nightshift.stores.ledger import runs
+from nightshift.stores.postgres.database import Database
 
 
 @dataclass

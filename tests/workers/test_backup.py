@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from sqlalchemy import text
 
-from nightshift.stores.database import Database
-from nightshift.stores.embedded import Stack
+from nightshift.stack.embedded import Stack
+from nightshift.stores.postgres.database import Database
 
 pytestmark = [pytest.mark.night, pytest.mark.timeout(1200)]
 

@@ -9,13 +9,13 @@ import pytest
 from sqlalchemy import text
 
 from nightshift.demo import coarse_dir
-from nightshift.models.describe import describe_embedder
+from nightshift.models.checkpoints.describe import describe_embedder
 from nightshift.producers.catalog_import import import_catalog
 from nightshift.producers.plan_index import plan_index
 from nightshift.producers.repair import drop_loads
-from nightshift.query.doctor import examine
+from nightshift.results.doctor import examine
 from nightshift.schema.states import Stage
-from nightshift.stores import model_loads
+from nightshift.stores.results import model_loads
 from nightshift.workers import embed
 from nightshift.workers.do_job import do_job
 from nightshift.workers.session import WorkerSession, open_session

@@ -15,8 +15,8 @@ import redis
 from sqlalchemy import URL
 
 from nightshift.schema.settings import Settings
-from nightshift.stores.embedded.state import port_is_free
-from nightshift.stores.milvus import VectorStore
+from nightshift.stack.embedded.state import port_is_free
+from nightshift.stores.index.milvus import VectorStore
 from tests import compose
 from tests.standalone_milvus import PASSWORD, MilvusServer
 from tests.workers.night import Night

@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from nightshift.models.images import PreparedImage
-from nightshift.models.threads import cores
+from nightshift.models.devices import cores
+from nightshift.models.inputs.images import PreparedImage
 from nightshift.schema.errors import InputError
 from nightshift.schema.identity import ContentHashes
 from nightshift.schema.records import ImagePart
-from nightshift.stores.contents import StoredRecord
+from nightshift.stores.catalog.contents import StoredRecord
 from nightshift.workers.contents import Readers, ahead, open_readers, read_contents
 
 

@@ -8,18 +8,18 @@ import pytest
 from PIL import Image
 from sqlalchemy import text
 
-from nightshift.models.describe import describe_embedder, describe_scorer
+from nightshift.models.checkpoints.describe import describe_embedder, describe_scorer
 from nightshift.producers import advance as stages
 from nightshift.producers.catalog_import import import_catalog
 from nightshift.producers.plan_index import plan_index
 from nightshift.producers.plan_rerank import plan_rerank
 from nightshift.producers.query_import import import_queries
-from nightshift.query.verify import verify
-from nightshift.schema.runs import RunParams, ScorerParams
+from nightshift.results.verify import verify
+from nightshift.schema.params import RunParams, ScorerParams
 from nightshift.schema.states import RunState, Stage
 from nightshift.scoring.methods.registry import METHODS
-from nightshift.stores import runs
-from nightshift.stores.blobs import BlobStore
+from nightshift.stores.files.blobs import BlobStore
+from nightshift.stores.ledger import runs
 from nightshift.workers.do_job import do_job
 from nightshift.workers.session import WorkerSession, open_session
 

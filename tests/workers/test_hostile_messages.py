@@ -9,7 +9,7 @@ from typing import Any
 
 import redis
 
-from nightshift.stores.wire import TASK_NAME
+from nightshift.stores.broker.broker import TASK_NAME
 from tests.workers.night import Night
 
 # Every worker listens to it.

@@ -3,7 +3,7 @@
 import os
 import signal
 
-from nightshift.stores.database import Database
+from nightshift.stores.postgres.database import Database
 from tests.stores.ledger_helpers import add_index_run
 
 _LEADER = (

@@ -5,10 +5,10 @@ import sys
 
 from sqlalchemy import text
 
-from nightshift.models.describe import describe_embedder
+from nightshift.models.checkpoints.describe import describe_embedder
 from nightshift.producers.catalog_import import import_catalog
 from nightshift.producers.plan_index import plan_index
-from nightshift.stores import loads
+from nightshift.stores.ledger import load_reports
 from tests.workers.night import Night
 
 #: As the kernel ends a process when memory runs out: no handler runs, nothing is given back.
@@ -48,7 +48,7 @@ def test_a_load_that_its_worker_does_not_survive_is_an_attempt_of_the_run(
     with database.begin() as connection:
         # What the next ones would wait for.
         connection.execute(text("UPDATE worker SET seen_at = seen_at - interval '20 s'"))
-        judged = loads.fail_runs_that_end_workers(connection, max_attempts=1)
+        judged = load_reports.fail_runs_that_end_workers(connection, max_attempts=1)
         message = connection.execute(
             text("SELECT message FROM failure WHERE reason = 'worker_lost'")
         ).scalar_one()

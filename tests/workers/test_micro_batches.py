@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nightshift.schema.runs import ScorePayload
+from nightshift.schema.messages import ScorePayload
 from nightshift.schema.states import Stage
-from nightshift.stores.retries import split_payload
+from nightshift.stores.ledger.retries import split_payload
 from nightshift.workers.groups import micro_batches
 
 LISTS = ScorePayload(

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from nightshift.stores.embedded import Stack
-from nightshift.stores.milvus import VectorStore
+from nightshift.stack.embedded import Stack
+from nightshift.stores.index.milvus import VectorStore
 from tests.workers.night import Night
 
 pytestmark = pytest.mark.night
@@ -20,7 +20,7 @@ _RESULT = (
 _WAITS = """
 import time
 from pathlib import Path
-from nightshift.stores.milvus import VectorStore
+from nightshift.stores.index.milvus import VectorStore
 search = VectorStore.search
 def searches_when_told(self, *arguments, **options):
     Path({asks!r}).touch()

@@ -7,8 +7,8 @@ from sqlalchemy import text
 
 from nightshift.schema.errors import ModelError
 from nightshift.schema.states import RunState
-from nightshift.stores import runs
-from nightshift.stores.ledger import Ledger
+from nightshift.stores.ledger import runs
+from nightshift.stores.ledger.claims import Ledger
 from nightshift.workers import do_job
 from nightshift.workers.do_job import _do_claimed, _use_model
 from tests.stores.ledger_helpers import add_index_run, job_row, make_due

@@ -7,11 +7,11 @@ from threading import Event, Thread
 
 import pytest
 
-from nightshift.models.describe import describe_embedder
+from nightshift.models.checkpoints.describe import describe_embedder
 from nightshift.producers.catalog_import import import_catalog
 from nightshift.producers.plan_index import plan_index
-from nightshift.stores.database import Database
-from nightshift.stores.milvus import VectorStore
+from nightshift.stores.index.milvus import VectorStore
+from nightshift.stores.postgres.database import Database
 from tests.workers.night import Night
 
 # Eight deaths, each a lease long, and as many starts of a worker.

@@ -9,10 +9,11 @@ from sqlalchemy import make_url, text
 
 from nightshift.cli.wait import wait_for_run
 from nightshift.schema.states import RunState, Stage
-from nightshift.stores import leases, runs
-from nightshift.stores.ledger import Ledger
-from nightshift.stores.milvus import VectorStore
-from nightshift.stores.results_write import write_embeddings
+from nightshift.stores.index.embeddings import write_embeddings
+from nightshift.stores.index.milvus import VectorStore
+from nightshift.stores.ledger import runs
+from nightshift.stores.ledger.claims import Ledger
+from nightshift.stores.postgres import leases
 from nightshift.workers import do_job
 from nightshift.workers.do_job import _hand_back
 from nightshift.workers.embed import _upsert

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from nightshift.stores import losses, runs
-from nightshift.stores.database import Database
-from nightshift.stores.milvus import VectorStore
+from nightshift.stores.index.milvus import VectorStore
+from nightshift.stores.ledger import losses, runs
+from nightshift.stores.postgres.database import Database
 from tests.workers.night import Night
 
 

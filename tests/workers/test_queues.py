@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from nightshift.schema.runs import queue_name
+from nightshift.schema.messages import queue_name
 from nightshift.schema.states import Stage
 from nightshift.workers.queues import pick
 

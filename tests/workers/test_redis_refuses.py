@@ -12,8 +12,8 @@ import redis
 from redis import exceptions
 
 from nightshift.schema.errors import ServiceUnavailableError
-from nightshift.stores.redis_transport import Transport
-from nightshift.stores.wire import Wire
+from nightshift.stores.broker.broker import Wire
+from nightshift.stores.broker.redis_transport import Transport
 from tests.workers.night import Night
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nightshift.schema.runs import ScorePayload
+from nightshift.schema.messages import ScorePayload
 from tests.workers.night import Night
 
 pytestmark = pytest.mark.night

@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nightshift.models.content import ItemContent
-from nightshift.models.embedder import Embedded, Role
-from nightshift.models.scorer import PairGroup, PairReading, Trace
+from nightshift.models.embedders.protocol import Embedded, Role
+from nightshift.models.engine.protocol import Trace
+from nightshift.models.inputs.content import ItemContent
+from nightshift.models.scorers.protocol import PairGroup, PairReading
 from nightshift.schema.errors import InputError
 from nightshift.schema.identity import ContentHashes
 from nightshift.schema.records import TextPart
 from nightshift.scoring.prompts import Side
-from nightshift.stores.contents import StoredRecord
+from nightshift.stores.catalog.contents import StoredRecord
 from nightshift.workers.contents import open_readers
 from nightshift.workers.embed import embed_records
 from nightshift.workers.groups import GroupReader, Groups

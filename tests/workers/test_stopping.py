@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from nightshift.stores.database import Database
+from nightshift.stores.postgres.database import Database
 from tests.stores.ledger_helpers import add_index_run
 
 _LONG_FORWARD = """

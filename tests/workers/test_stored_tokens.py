@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 from sqlalchemy import text
 
-from nightshift.models.codecs.codec import Codec
-from nightshift.models.codecs.records import encode_record
-from nightshift.models.codecs.tokens import SeenPicture
+from nightshift.models.inputs.codecs.codec import Codec
+from nightshift.models.inputs.codecs.records import encode_record
+from nightshift.models.inputs.codecs.tokens import SeenPicture
 from nightshift.schema.identity import content_hashes
+from nightshift.schema.params import RunParams, ScorerParams
 from nightshift.schema.records import ImagePart
-from nightshift.schema.runs import RunParams, ScorerParams
 from nightshift.scoring.codecs import parse_codec
-from nightshift.stores import runs, token_sets
-from nightshift.stores.contents import load_records, parts_to_json
-from nightshift.stores.shards import writing_shard
+from nightshift.stores.catalog.contents import load_records, parts_to_json
+from nightshift.stores.ledger import runs
+from nightshift.stores.tokens import token_sets
+from nightshift.stores.tokens.shards import writing_shard
 from nightshift.workers.stored_tokens import StoredTokens
 from tests.query.ranked import SCORER, add_reference_run
 

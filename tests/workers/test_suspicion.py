@@ -7,7 +7,7 @@ import pytest
 
 from nightshift.schema.errors import ModelError
 from nightshift.scoring.log_odds import MOST, listed, over_vocabulary
-from nightshift.stores.results_write import PairScoreRow
+from nightshift.stores.results.writes import PairScoreRow
 from nightshift.workers.suspicion import refuse_equal_scores
 
 

@@ -5,7 +5,7 @@ _HANGING_WORKER = """
 import time
 from nightshift.schema.settings import Settings
 from nightshift.schema.states import Stage
-from nightshift.stores.ledger import Claim
+from nightshift.stores.ledger.claims import Claim
 from nightshift.workers.session import open_session
 
 session = open_session(Settings(), stages=frozenset(Stage), device="cpu")

@@ -9,7 +9,7 @@ from nightshift.cli.options import data_dir_option, json_option, read_settings
 from nightshift.cli.say import echo, echo_json
 
 if TYPE_CHECKING:
-    from nightshift.stores.answers import StoredAnswer
+    from nightshift.stores.results.answers import StoredAnswer
 
 __all__ = ["answer"]
 
@@ -40,10 +40,10 @@ def answer(
     from nightshift.cli.ending import RunEnd, follow_run
     from nightshift.cli.services import open_database
     from nightshift.producers.plan_answers import plan_answers
-    from nightshift.query.coverage import coverage
+    from nightshift.results.coverage import coverage
     from nightshift.schema.errors import InputError
-    from nightshift.stores.answers import list_answers, unanswered
-    from nightshift.stores.results_read import require_rerank
+    from nightshift.stores.results.answers import list_answers, unanswered
+    from nightshift.stores.results.rankings import require_rerank
 
     if query and all_:
         raise click.UsageError("--query answers one and --all answers all: give one of them")

@@ -11,7 +11,7 @@ from nightshift.schema.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from nightshift.schema.settings import Settings
-    from nightshift.stores.embedded.manifest import Manifest
+    from nightshift.stack.embedded.manifest import Manifest
 
 __all__ = ["backup", "restore"]
 
@@ -32,8 +32,8 @@ def backup(directory: Path, data_dir: Path | None, as_json: bool) -> None:
       nightshift backup /backups/monday
       nightshift backup /backups/monday --data-dir ./night
     """
-    from nightshift.stores.embedded import Stack
-    from nightshift.stores.embedded.backup import back_up
+    from nightshift.stack.embedded import Stack
+    from nightshift.stack.embedded.backup import back_up
 
     settings = read_settings(data_dir)
     _require_embedded(settings)
@@ -56,7 +56,7 @@ def restore(directory: Path, data_dir: Path | None, as_json: bool) -> None:
       nightshift restore /backups/monday
       nightshift restore /backups/monday --data-dir ./night
     """
-    from nightshift.stores.embedded.backup import restore as restore_backup
+    from nightshift.stack.embedded.backup import restore as restore_backup
 
     settings = read_settings(data_dir)
     manifest = restore_backup(directory, settings.data_dir, _say)

@@ -72,7 +72,7 @@ def _of_words(error: BaseException, words: Sequence[str]) -> NightshiftError | N
 
 def _say(message: str) -> None:
     """One line: what comes from elsewhere can neither forge a second one nor move the cursor."""
-    from nightshift.stores.addresses import without_password
+    from nightshift.stores.files.addresses import without_password
 
     with suppress(OSError, ValueError):
         sys.stdout.flush()
@@ -86,7 +86,7 @@ def _say(message: str) -> None:
 
 def _keep(error: BaseException, command: str, words: Sequence[str], reference: str) -> str:
     """Append the traceback to the log; where it went, or why it could not be kept."""
-    from nightshift.stores.addresses import without_password
+    from nightshift.stores.files.addresses import without_password
 
     try:
         text = "".join(traceback.format_exception(error))

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from nightshift.query.calibration import Directionality, Threshold
-    from nightshift.query.runs import RunProgress
+    from nightshift.results.calibration import Directionality, Threshold
+    from nightshift.results.runs import RunProgress
     from nightshift.scoring.calibration import CalibrationStats
 
 __all__ = ["calibration"]
@@ -55,10 +55,10 @@ def calibration(
     from nightshift.cli.output import make_console
     from nightshift.cli.say import echo, echo_json
     from nightshift.cli.services import open_database
-    from nightshift.query.calibration import calibration as merged
-    from nightshift.query.calibration import directionality, threshold
-    from nightshift.query.coverage import coverage
-    from nightshift.query.runs import progress
+    from nightshift.results.calibration import calibration as merged
+    from nightshift.results.calibration import directionality, threshold
+    from nightshift.results.coverage import coverage
+    from nightshift.results.runs import progress
 
     with open_database(read_settings(data_dir)) as database:
         stats = merged(database, run_id)

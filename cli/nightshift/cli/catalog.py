@@ -109,7 +109,7 @@ def import_(
     from nightshift.cli.services import open_database
     from nightshift.producers.catalog_import import ImportLimits, Limit, import_catalog
     from nightshift.producers.sources import FieldNames
-    from nightshift.stores.blobs import BlobStore
+    from nightshift.stores.files.blobs import BlobStore
 
     settings = read_settings(data_dir)
     mapping = FieldNames.parse(pairs)
@@ -156,7 +156,7 @@ def list_(data_dir: Path | None, as_json: bool) -> None:
     """
     from nightshift.cli.output import make_console, make_table
     from nightshift.cli.services import open_database
-    from nightshift.stores.catalog_reports import list_catalogs
+    from nightshift.stores.catalog.catalog_reports import list_catalogs
 
     with (
         open_database(read_settings(data_dir)) as database,
@@ -195,7 +195,7 @@ def show(name: str, data_dir: Path | None, as_json: bool) -> None:
     """
     from nightshift.cli.output import make_console, make_table
     from nightshift.cli.services import open_database
-    from nightshift.stores.catalog_reports import imports_of, list_catalogs
+    from nightshift.stores.catalog.catalog_reports import imports_of, list_catalogs
 
     with (
         open_database(read_settings(data_dir)) as database,
@@ -255,8 +255,8 @@ def failures(
     """
     from nightshift.cli.output import make_console, make_table
     from nightshift.cli.services import open_database
-    from nightshift.stores.catalog_reports import import_of
-    from nightshift.stores.import_failures import failures_of_import
+    from nightshift.stores.catalog.catalog_reports import import_of
+    from nightshift.stores.catalog.import_failures import failures_of_import
 
     with (
         open_database(read_settings(data_dir)) as database,

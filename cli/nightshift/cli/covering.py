@@ -1,7 +1,7 @@
 """What a command says of a run that has not ranked every query, and its exit code."""
 
 from nightshift.cli.say import echo
-from nightshift.stores.coverage import Coverage
+from nightshift.stores.results.coverage import Coverage
 
 __all__ = ["leave_covered", "tell_coverage"]
 

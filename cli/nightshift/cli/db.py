@@ -25,7 +25,7 @@ def upgrade(data_dir: Path | None) -> None:
       nightshift db upgrade
     """
     from nightshift import migrations
-    from nightshift.stores.embedded import resolve_database_url
+    from nightshift.stack.embedded import resolve_database_url
 
     url = resolve_database_url(read_settings(data_dir))
     before = _revision(url)
@@ -49,7 +49,7 @@ def status(data_dir: Path | None, as_json: bool) -> None:
     """
     from nightshift import migrations
     from nightshift.schema.errors import DatabaseBehindError
-    from nightshift.stores.embedded import resolve_database_url
+    from nightshift.stack.embedded import resolve_database_url
 
     current = _revision(resolve_database_url(read_settings(data_dir)))
     needed = migrations.head_revision()
@@ -64,7 +64,7 @@ def status(data_dir: Path | None, as_json: bool) -> None:
 
 def _revision(url: str) -> str | None:
     from nightshift import migrations
-    from nightshift.stores.database import Database
+    from nightshift.stores.postgres.database import Database
 
     with Database(url) as database, database.begin() as connection:
         return migrations.current_revision(connection)

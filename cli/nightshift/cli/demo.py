@@ -10,8 +10,8 @@ from nightshift.cli.say import echo, echo_json
 
 if TYPE_CHECKING:
     from nightshift.demo.night import Night, Ranked
-    from nightshift.schema.runs import MethodName
-    from nightshift.stores.database import Database
+    from nightshift.schema.params import MethodName
+    from nightshift.stores.postgres.database import Database
 
 __all__ = ["demo"]
 
@@ -48,7 +48,7 @@ def demo(method: "MethodName", output: Path, data_dir: Path | None, as_json: boo
     from nightshift.cli.demo_text import print_night
     from nightshift.cli.services import open_services
     from nightshift.demo.night import run_night
-    from nightshift.stores.embedded import Stack
+    from nightshift.stack.embedded import Stack
 
     def say(message: str) -> None:
         echo(f"• {message}", err=True)
@@ -89,7 +89,7 @@ def _wait(database: "Database", run_id: int, *, quiet: bool) -> None:
 
 def _draw(database: "Database", night: "Night", output: Path) -> list[Path]:
     from nightshift.cli.demo_text import PICTURED
-    from nightshift.query.report import write_report
+    from nightshift.results.report import write_report
 
     output.mkdir(parents=True, exist_ok=True)
     pictures = []

@@ -12,8 +12,8 @@ from rich.text import Text
 
 from nightshift.cli.output import make_console, make_table
 from nightshift.demo.night import TOP_K, Night, Ranked
-from nightshift.query.sheets import Entry, Sheet, load_report
-from nightshift.stores.database import Database
+from nightshift.results.sheets import Entry, Sheet, load_report
+from nightshift.stores.postgres.database import Database
 
 __all__ = ["PICTURED", "measures", "print_night", "rankings"]
 

@@ -14,8 +14,8 @@ from nightshift.cli.say import echo, echo_json
 if TYPE_CHECKING:
     from nightshift.schema.findings import Finding
     from nightshift.schema.settings import Settings
-    from nightshift.stores.database import Database
-    from nightshift.stores.milvus import VectorStore
+    from nightshift.stores.index.milvus import VectorStore
+    from nightshift.stores.postgres.database import Database
 
 __all__ = ["doctor"]
 
@@ -55,10 +55,10 @@ def doctor(mend: bool, dropped: tuple[int, ...], data_dir: Path | None, as_json:
       nightshift doctor --repair
       nightshift doctor --drop-load 12 --repair
     """
-    from nightshift.query.doctor import examine
-    from nightshift.stores.database import Database
-    from nightshift.stores.embedded import resolve_urls
-    from nightshift.stores.milvus import VectorStore
+    from nightshift.results.doctor import examine
+    from nightshift.stack.embedded import resolve_urls
+    from nightshift.stores.index.milvus import VectorStore
+    from nightshift.stores.postgres.database import Database
 
     settings = read_settings(data_dir)
     urls = resolve_urls(settings, running=False)
@@ -109,7 +109,7 @@ def _repair(database: "Database", vectors: "VectorStore") -> "Iterator[Finding]"
 def _parts(settings: "Settings") -> "Iterator[Finding]":
     """Parts of the embedded stack that died or fell silent, where it is in use."""
     from nightshift.schema.findings import Finding
-    from nightshift.stores.embedded import Stack
+    from nightshift.stack.embedded import Stack
 
     if settings.database_url and settings.redis_url and settings.milvus_uri:
         return
@@ -124,10 +124,10 @@ def _parts(settings: "Settings") -> "Iterator[Finding]":
 
 def _models(database: "Database") -> "Iterator[Finding]":
     from nightshift.models.doctor import examine_devices, examine_models
-    from nightshift.query.doctor import not_looked_at
+    from nightshift.results.doctor import not_looked_at
     from nightshift.schema.errors import NightshiftError, ServiceUnavailableError
     from nightshift.schema.findings import Finding
-    from nightshift.stores.models_in_use import models_in_use
+    from nightshift.stores.models import models_in_use
 
     yield from examine_devices()
     try:

@@ -46,8 +46,9 @@ def drill(fault: str, run_id: int | None, data_dir: Path | None, as_json: bool) 
     from nightshift.cli.output import duration
     from nightshift.cli.services import open_database
     from nightshift.schema.errors import ConfigurationError, ConflictError
-    from nightshift.stores import faults, runs
-    from nightshift.stores.embedded import Stack
+    from nightshift.stack import faults
+    from nightshift.stack.embedded import Stack
+    from nightshift.stores.ledger import runs
 
     settings = read_settings(data_dir)
     stack = Stack(settings.data_dir)

@@ -12,10 +12,10 @@ from nightshift.producers.plan_rerank import RerankEstimate, estimate_rerank
 from nightshift.producers.query_import import QuerySetSummary, read_queries
 from nightshift.schema.errors import InputError
 from nightshift.schema.models import ModelFacts
-from nightshift.schema.runs import RunParams, kinds_from_text
+from nightshift.schema.params import RunParams, kinds_from_text
 from nightshift.scoring.methods.registry import framings_of
-from nightshift.stores.blobs import BlobStore
-from nightshift.stores.database import Database
+from nightshift.stores.files.blobs import BlobStore
+from nightshift.stores.postgres.database import Database
 
 __all__ = ["show_estimate"]
 

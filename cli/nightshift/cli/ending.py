@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from nightshift.cli.output import by_reason
 from nightshift.cli.say import echo
 from nightshift.cli.wait import wait_for_run
-from nightshift.query.runs import failed_by_reason, progress
+from nightshift.results.runs import failed_by_reason, progress
 from nightshift.schema.errors import InputError
 from nightshift.schema.states import RunState, Stage
-from nightshift.stores.database import Database
+from nightshift.stores.postgres.database import Database
 
 __all__ = ["RunEnd", "follow_run"]
 

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nightshift.schema.runs import EnhancementParams
+    from nightshift.schema.params import EnhancementParams
 
 __all__ = ["read_enhancement"]
 
@@ -26,7 +26,7 @@ def read_enhancement(words: str, base: "EnhancementParams") -> "EnhancementParam
     from pydantic import ValidationError
 
     from nightshift.schema.errors import ConfigurationError
-    from nightshift.schema.runs import EnhancementParams
+    from nightshift.schema.params import EnhancementParams
 
     values: dict[str, object] = {}
     said: dict[str, str] = {}

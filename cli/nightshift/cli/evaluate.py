@@ -34,8 +34,8 @@ def evaluate(run_id: int, data_dir: Path | None, as_json: bool) -> None:
     from nightshift.cli.output import make_console, make_table
     from nightshift.cli.say import echo_json
     from nightshift.cli.services import open_database
-    from nightshift.query.coverage import coverage
-    from nightshift.query.evaluate import evaluate as evaluate_run
+    from nightshift.results.coverage import coverage
+    from nightshift.results.evaluate import evaluate as evaluate_run
 
     with open_database(read_settings(data_dir)) as database:
         found = evaluate_run(database, run_id)

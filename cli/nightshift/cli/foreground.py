@@ -30,8 +30,8 @@ def dispatcher(data_dir: Path | None) -> None:
     """
     from nightshift.cli.services import open_services
     from nightshift.producers.dispatcher import Dispatcher
-    from nightshift.stores.embedded import resolve_urls
-    from nightshift.stores.wire import Wire
+    from nightshift.stack.embedded import resolve_urls
+    from nightshift.stores.broker.broker import Wire
 
     settings = read_settings(data_dir)
     log_to_stderr(settings.log_level)
@@ -86,7 +86,7 @@ def worker(ctx: click.Context, queues: str, device: str, data_dir: Path | None) 
         return
     from nightshift.schema.errors import ConfigurationError
     from nightshift.schema.states import Stage
-    from nightshift.stores.embedded import resolve_urls
+    from nightshift.stack.embedded import resolve_urls
 
     names = [name.strip() for name in queues.split(",")]
     unknown = [name for name in names if name not in set(Stage)]

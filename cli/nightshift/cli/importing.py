@@ -12,8 +12,8 @@ from nightshift.cli.output import by_reason
 from nightshift.cli.say import echo
 from nightshift.producers.catalog_import import ImportLimits, ImportSummary
 from nightshift.schema.display import visible
-from nightshift.stores.database import Database
-from nightshift.stores.import_failures import notices_of_import, reasons_of_import
+from nightshift.stores.catalog.import_failures import notices_of_import, reasons_of_import
+from nightshift.stores.postgres.database import Database
 
 __all__ = ["explain_import", "import_facts", "import_progress"]
 

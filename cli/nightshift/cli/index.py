@@ -11,7 +11,7 @@ from nightshift.cli.say import echo, echo_json
 
 if TYPE_CHECKING:
     from nightshift.schema.models import ModelFacts
-    from nightshift.stores.database import Database
+    from nightshift.stores.postgres.database import Database
 
 __all__ = ["index"]
 
@@ -115,7 +115,7 @@ def list_(data_dir: Path | None, as_json: bool) -> None:
     """
     from nightshift.cli.output import make_console, make_table
     from nightshift.cli.services import open_database
-    from nightshift.stores.indexes import list_indexes
+    from nightshift.stores.index.indexes import list_indexes
 
     with open_database(read_settings(data_dir)) as database, database.begin() as connection:
         found = list_indexes(connection)
@@ -153,8 +153,8 @@ def list_(data_dir: Path | None, as_json: bool) -> None:
 
 def _describe(database: "Database", catalog: str, embedder: str) -> "ModelFacts":
     """The embedder; one that sees items through a codec, with the codebook that it has by now."""
-    from nightshift.models.describe import describe_embedder, describe_embedder_vision
-    from nightshift.models.spec import parse_spec
+    from nightshift.models.checkpoints.describe import describe_embedder, describe_embedder_vision
+    from nightshift.models.checkpoints.spec import parse_spec
     from nightshift.producers.plan_tokens import token_set_of
     from nightshift.scoring.codecs import parse_codec
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nightshift.schema.display import visible
-from nightshift.stores.addresses import without_password
+from nightshift.stores.files.addresses import without_password
 
 __all__ = [
     "VisibleFormatter",

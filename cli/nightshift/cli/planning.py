@@ -2,8 +2,9 @@
 
 from sqlalchemy import Connection, text
 
-from nightshift.stores import indexes
-from nightshift.stores.database import Database
+from nightshift.stores.catalog import catalogs
+from nightshift.stores.index import indexes
+from nightshift.stores.postgres.database import Database
 
 __all__ = ["default_item_parts", "index_parts", "query_set_parts"]
 
@@ -14,7 +15,7 @@ def default_item_parts(database: Database, catalog: str) -> str:
     A caption kept with a picture is for people, until someone says that models may see it.
     """
     with database.begin() as connection:
-        catalog_id = indexes.catalog_id(connection, catalog)
+        catalog_id = catalogs.catalog_id(connection, catalog)
         with_image = connection.execute(
             text(
                 "SELECT EXISTS (SELECT FROM item WHERE catalog_id = :catalog "

@@ -39,8 +39,8 @@ def report(run_id: int, output: Path, n_queries: int, data_dir: Path | None) -> 
     from nightshift.cli.covering import leave_covered, tell_coverage
     from nightshift.cli.say import echo
     from nightshift.cli.services import open_database
-    from nightshift.query.coverage import coverage
-    from nightshift.query.report import write_report
+    from nightshift.results.coverage import coverage
+    from nightshift.results.report import write_report
 
     with open_database(read_settings(data_dir)) as database:
         write_report(database, run_id, output, n_queries=n_queries)

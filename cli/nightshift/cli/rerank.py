@@ -9,7 +9,7 @@ from nightshift.cli.options import data_dir_option, json_option, pixel_options, 
 from nightshift.cli.say import echo, echo_json
 
 if TYPE_CHECKING:
-    from nightshift.schema.runs import FusionScale, MethodName, ScoreName
+    from nightshift.schema.params import FusionScale, MethodName, ScoreName
 
 __all__ = ["rerank"]
 
@@ -196,15 +196,15 @@ def rerank(
     from nightshift.cli.enhancement import read_enhancement
     from nightshift.cli.planning import index_parts, query_set_parts
     from nightshift.cli.services import open_database
-    from nightshift.models.describe import describe_scorer, describe_vision
+    from nightshift.models.checkpoints.describe import describe_scorer, describe_vision
     from nightshift.models.ready import require_loadable
     from nightshift.producers.plan_rerank import plan_rerank
     from nightshift.producers.plan_tokens import token_set_of
     from nightshift.producers.query_import import import_queries
-    from nightshift.schema.runs import RunParams, ScorerParams
+    from nightshift.schema.params import RunParams, ScorerParams
     from nightshift.scoring.codecs import parse_codec
     from nightshift.scoring.methods.registry import METHODS
-    from nightshift.stores.blobs import BlobStore
+    from nightshift.stores.files.blobs import BlobStore
 
     settings = read_settings(data_dir)
     chosen = METHODS[method].preset(preset)

@@ -16,11 +16,11 @@ from nightshift.schema.errors import ConflictError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from nightshift.query.coverage import Coverage
-    from nightshift.query.results import RankedList
-    from nightshift.stores.database import Database
-    from nightshift.stores.results_read import RankedItem
-    from nightshift.stores.runs import RunRow
+    from nightshift.results.coverage import Coverage
+    from nightshift.results.rankings import RankedList
+    from nightshift.stores.ledger.runs import RunRow
+    from nightshift.stores.postgres.database import Database
+    from nightshift.stores.results.rankings import RankedItem
 
 __all__ = ["results"]
 
@@ -77,7 +77,7 @@ def results(
     """
     from nightshift.cli.covering import leave_covered, tell_coverage
     from nightshift.cli.services import open_database
-    from nightshift.query.coverage import coverage
+    from nightshift.results.coverage import coverage
 
     with open_database(read_settings(data_dir)) as database:
         covered = coverage(database, run_id)
@@ -101,8 +101,8 @@ def _export(
     file_format: str,
     stream: IO[bytes],
 ) -> int:
-    from nightshift.query.export import export
-    from nightshift.query.results import open_rankings
+    from nightshift.results.export import export
+    from nightshift.results.rankings import open_rankings
 
     run_id = covered.run_id
     if file_format == "parquet" and stream.isatty():
@@ -120,7 +120,7 @@ def _print_tables(
     database: "Database", run_id: int, query: str | None, limit: int | None, stream: IO[bytes]
 ) -> int:
     from nightshift.cli.output import make_console
-    from nightshift.query.results import open_rankings, ranked_list
+    from nightshift.results.rankings import open_rankings, ranked_list
 
     if query is None:
         with open_rankings(database, run_id, limit=limit or _TABLE_ROWS) as (run, streamed):
@@ -157,7 +157,7 @@ def _all_table(
 
 def _one_table(found: "RankedList", run: "RunRow") -> "tuple[Table, list[str]]":
     from nightshift.cli.output import make_table
-    from nightshift.query.captions import caption, shorten
+    from nightshift.results.captions import caption, shorten
 
     query_id = shorten(found.query.external_id, 100)
     title = f"Query {query_id}: {caption(found.query.parts, 300)}"

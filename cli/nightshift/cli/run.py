@@ -39,7 +39,7 @@ def list_runs(limit: int, data_dir: Path | None, as_json: bool) -> None:
     from nightshift.cli.output import make_console
     from nightshift.cli.run_text import runs_table
     from nightshift.cli.services import open_database
-    from nightshift.query.runs import list_progress
+    from nightshift.results.runs import list_progress
 
     with open_database(read_settings(data_dir)) as database:
         found = list_progress(database, limit)
@@ -66,7 +66,7 @@ def show(run_id: int, data_dir: Path | None, as_json: bool) -> None:
     from nightshift.cli.output import make_console
     from nightshift.cli.run_text import print_details
     from nightshift.cli.services import open_database
-    from nightshift.query.runs import show_run
+    from nightshift.results.runs import show_run
 
     with open_database(read_settings(data_dir)) as database:
         found = show_run(database, run_id)
@@ -93,7 +93,7 @@ def watch(run_id: int, data_dir: Path | None, as_json: bool) -> None:
     """
     from nightshift.cli.ending import follow_run
     from nightshift.cli.services import open_database
-    from nightshift.query.runs import progress
+    from nightshift.results.runs import progress
 
     with open_database(read_settings(data_dir)) as database:
         end = follow_run(database, run_id, quiet=as_json)
@@ -193,7 +193,7 @@ def failures(run_id: int, limit: int | None, data_dir: Path | None, as_json: boo
     from nightshift.cli.output import make_console
     from nightshift.cli.run_text import failures_table
     from nightshift.cli.services import open_database
-    from nightshift.query.runs import list_failures
+    from nightshift.results.runs import list_failures
 
     with open_database(read_settings(data_dir)) as database:
         found = list_failures(database, run_id, limit)
@@ -207,7 +207,7 @@ def failures(run_id: int, limit: int | None, data_dir: Path | None, as_json: boo
 
 def _move(run_id: int, state: "RunState", data_dir: Path | None) -> None:
     from nightshift.cli.services import open_database
-    from nightshift.stores import runs
+    from nightshift.stores.ledger import runs
 
     with open_database(read_settings(data_dir)) as database, database.begin() as connection:
         runs.set_run_state(connection, run_id, state)

@@ -9,11 +9,12 @@ from rich.console import Console
 from rich.table import Table
 
 from nightshift.cli.output import duration, figure, make_table, rate
-from nightshift.query.runs import RunDetails, RunProgress, StageProgress
+from nightshift.results.runs import RunDetails, RunProgress, StageProgress
 from nightshift.schema.display import visible
 from nightshift.schema.states import RunKind, RunState
-from nightshift.stores.run_status import FailureCount, FailureRow, ModelRow
-from nightshift.stores.runs import RunRow
+from nightshift.stores.failures import FailureCount, FailureRow
+from nightshift.stores.ledger.runs import RunRow
+from nightshift.stores.models import ModelRow
 
 __all__ = ["failures_table", "print_details", "runs_table", "stages_table"]
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nightshift.schema.settings import Settings
-from nightshift.stores.database import Database
+from nightshift.stores.postgres.database import Database
 
 if TYPE_CHECKING:
-    from nightshift.stores.milvus import VectorStore
+    from nightshift.stores.index.milvus import VectorStore
 
 __all__ = ["Services", "open_database", "open_services"]
 
@@ -35,7 +35,7 @@ def open_database(settings: Settings, *, application: str = "nightshift") -> Ite
         DatabaseBehindError: When migrations are missing.
     """
     from nightshift.migrations import require_current
-    from nightshift.stores.embedded import resolve_database_url
+    from nightshift.stack.embedded import resolve_database_url
 
     url = resolve_database_url(settings)
     require_current(url)
@@ -54,8 +54,8 @@ def open_services(
         patience_s: How long an outage of Milvus is waited out.
         application: Who is connected, for Postgres to show.
     """
-    from nightshift.stores.embedded import resolve_urls
-    from nightshift.stores.milvus import VectorStore
+    from nightshift.stack.embedded import resolve_urls
+    from nightshift.stores.index.milvus import VectorStore
 
     urls = resolve_urls(settings)
     with open_database(settings, application=application) as database:

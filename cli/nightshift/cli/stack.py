@@ -14,7 +14,7 @@ from nightshift.cli.say import echo, echo_json
 from nightshift.schema.errors import ConflictError, ServiceUnavailableError
 
 if TYPE_CHECKING:
-    from nightshift.stores.embedded import Stack, StackStatus
+    from nightshift.stack.embedded import Stack, StackStatus
 
 __all__ = ["down", "status", "up"]
 
@@ -115,7 +115,7 @@ def status(data_dir: Path | None, as_json: bool) -> None:
 
 def _supervise(stack: "Stack", workers: int, *, dispatcher: bool, as_json: bool) -> None:
     from nightshift.cli.foreground import log_to_stderr
-    from nightshift.stores.embedded import Supervisor, only_supervisor
+    from nightshift.stack.embedded import Supervisor, only_supervisor
 
     settings = read_settings()
     log_to_stderr(settings.log_level)
@@ -138,7 +138,7 @@ def _supervise(stack: "Stack", workers: int, *, dispatcher: bool, as_json: bool)
 
 
 def _stack(data_dir: Path | None) -> "Stack":
-    from nightshift.stores.embedded import Stack
+    from nightshift.stack.embedded import Stack
 
     return Stack(read_settings(data_dir).data_dir)
 

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from nightshift.cli.output import make_console, make_table
 from nightshift.cli.say import echo, echo_json
 from nightshift.producers.estimate_tokens import Projection
-from nightshift.stores.token_pruning import PruneReport
+from nightshift.stores.tokens.token_pruning import PruneReport
 
 __all__ = ["print_pruned", "prune_progress", "show_plan"]
 

@@ -70,12 +70,12 @@ def build(
     """
     from nightshift.cli.ending import RunEnd, follow_run
     from nightshift.cli.services import open_database
-    from nightshift.models.describe import describe_vision
+    from nightshift.models.checkpoints.describe import describe_vision
     from nightshift.models.ready import require_loadable
     from nightshift.producers.estimate_tokens import estimate_tokens
     from nightshift.producers.plan_tokens import plan_tokens
     from nightshift.schema.errors import ConfigurationError
-    from nightshift.schema.runs import TokenParams
+    from nightshift.schema.params import TokenParams
     from nightshift.scoring.codecs import parse_codec
 
     settings = read_settings(data_dir)
@@ -144,7 +144,7 @@ def list_(data_dir: Path | None, as_json: bool) -> None:
     """
     from nightshift.cli.output import make_console, make_table
     from nightshift.cli.services import open_database
-    from nightshift.stores.token_reports import list_sets
+    from nightshift.stores.tokens.token_reports import list_sets
 
     with open_database(read_settings(data_dir)) as database, database.begin() as connection:
         found = list_sets(connection)
@@ -187,7 +187,7 @@ def verify(forget: bool, data_dir: Path | None, as_json: bool) -> None:
     """
     from nightshift.cli.services import open_database
     from nightshift.schema.errors import InputError
-    from nightshift.stores.token_reports import verify_shards
+    from nightshift.stores.tokens.token_reports import verify_shards
 
     with open_database(read_settings(data_dir)) as database:
         report = verify_shards(database, forget=forget)
@@ -228,7 +228,7 @@ def prune(named: tuple[int, ...], dry_run: bool, data_dir: Path | None, as_json:
     """
     from nightshift.cli.services import open_database
     from nightshift.cli.token_text import print_pruned, prune_progress
-    from nightshift.stores.token_pruning import prune_tokens
+    from nightshift.stores.tokens.token_pruning import prune_tokens
 
     with open_database(read_settings(data_dir)) as database, prune_progress(quiet=as_json) as told:
         report = prune_tokens(database, named=named, dry_run=dry_run, told=told)

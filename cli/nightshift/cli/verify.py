@@ -30,7 +30,7 @@ def verify(run_id: int, data_dir: Path | None, as_json: bool) -> None:
     """
     from nightshift.cli.say import echo, echo_json
     from nightshift.cli.services import open_database
-    from nightshift.query import verify as receipts
+    from nightshift.results import verify as receipts
 
     with open_database(read_settings(data_dir)) as database:
         receipt = receipts.verify(database, run_id)

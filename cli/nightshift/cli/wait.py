@@ -7,10 +7,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from nightshift.cli.output import duration, rate
-from nightshift.query.runs import RunProgress, StageProgress, progress
+from nightshift.results.runs import RunProgress, StageProgress, progress
 from nightshift.schema.errors import ServiceUnavailableError
 from nightshift.schema.states import RunState
-from nightshift.stores.database import Database
+from nightshift.stores.postgres.database import Database
 
 __all__ = ["wait_for_run"]
 

@@ -27,7 +27,7 @@ def list_workers(everyone: bool, data_dir: Path | None, as_json: bool) -> None:
     """
     from nightshift.cli.output import duration, make_console, make_table, rate
     from nightshift.cli.services import open_database
-    from nightshift.query.workers import list_workers as list_all
+    from nightshift.results.workers import list_workers as list_all
 
     with open_database(read_settings(data_dir)) as database:
         found = list_all(database, everyone=everyone)

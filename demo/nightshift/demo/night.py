@@ -8,17 +8,17 @@ from time import monotonic
 from nightshift.demo.catalogue import is_current, write_catalogue
 from nightshift.demo.paths import coarse_dir, scorer_dir
 from nightshift.demo.render import TRAINED
-from nightshift.models.describe import describe_embedder, describe_scorer
+from nightshift.models.checkpoints.describe import describe_embedder, describe_scorer
 from nightshift.producers.catalog_import import import_catalog
 from nightshift.producers.plan_index import plan_index
 from nightshift.producers.plan_rerank import plan_rerank
 from nightshift.producers.query_import import import_queries
-from nightshift.query.calibration import calibration, threshold
-from nightshift.query.evaluate import Evaluation, evaluate
-from nightshift.schema.runs import MethodName, RunParams, ScorerParams
+from nightshift.results.calibration import calibration, threshold
+from nightshift.results.evaluate import Evaluation, evaluate
+from nightshift.schema.params import MethodName, RunParams, ScorerParams
 from nightshift.scoring.methods.registry import METHODS
-from nightshift.stores.database import Database
-from nightshift.stores.milvus import VectorStore
+from nightshift.stores.index.milvus import VectorStore
+from nightshift.stores.postgres.database import Database
 
 __all__ = ["Direction", "Enhanced", "Night", "Ranked", "run_night"]
 

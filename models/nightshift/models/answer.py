@@ -6,15 +6,15 @@ from dataclasses import dataclass
 import torch
 from PIL import Image
 
-from nightshift.models.content import ItemContent
 from nightshift.models.engine.family import Family, Picture, PixelLimits
-from nightshift.models.engine.generate import generate
-from nightshift.models.engine.memory import TokenBudget
+from nightshift.models.engine.generation.generate import generate
 from nightshift.models.engine.plain import alone, batches
 from nightshift.models.engine.prompts import Prepared, Prompt, prepare
+from nightshift.models.engine.protocol import Group, Piece
+from nightshift.models.engine.runtime.token_budget import TokenBudget
 from nightshift.models.engine.visual import prepare_picture, see
-from nightshift.models.rendering import shown
-from nightshift.models.scorer import Group, Piece
+from nightshift.models.inputs.content import ItemContent
+from nightshift.models.scorers.rendering import shown
 from nightshift.schema.errors import InputError
 from nightshift.scoring.answering import MAX_TOKENS, cited, question
 

@@ -6,13 +6,18 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from nightshift.models.checkpoint import Snapshot
-from nightshift.models.codecs.codec import Codec
-from nightshift.models.describe import describe_embedder, describe_scorer, describe_vision
-from nightshift.models.embedder import Embedder
-from nightshift.models.engine.work import Work
-from nightshift.models.files import snapshot
-from nightshift.models.hub import hub_if_reached
+from nightshift.models.checkpoints.describe import (
+    describe_embedder,
+    describe_scorer,
+    describe_vision,
+)
+from nightshift.models.checkpoints.files import snapshot
+from nightshift.models.checkpoints.hub import hub_if_reached
+from nightshift.models.checkpoints.snapshot import Snapshot
+from nightshift.models.checkpoints.spec import is_of_hub, parse_spec
+from nightshift.models.embedders.protocol import Embedder
+from nightshift.models.engine.runtime.counters import Work
+from nightshift.models.inputs.codecs.codec import Codec
 from nightshift.models.load import (
     bind_answerer,
     bind_embedder,
@@ -24,11 +29,10 @@ from nightshift.models.load import (
     release_device_memory,
     why_singly,
 )
-from nightshift.models.scorer import Scorer
-from nightshift.models.spec import is_of_hub, parse_spec
+from nightshift.models.scorers.protocol import Scorer
 from nightshift.schema.errors import ModelError
 from nightshift.schema.models import ModelFacts
-from nightshift.schema.runs import ScorerParams, TokenParams
+from nightshift.schema.params import ScorerParams, TokenParams
 
 if TYPE_CHECKING:
     from nightshift.models.answer import Answerer

@@ -5,19 +5,19 @@ from pathlib import Path
 
 import torch
 
-from nightshift.models.describe import (
+from nightshift.models.checkpoints.describe import (
     describe_embedder,
     describe_scorer,
     describe_vision,
 )
-from nightshift.models.files import local_weights
-from nightshift.models.hub import offline
+from nightshift.models.checkpoints.files import local_weights
+from nightshift.models.checkpoints.hub import offline
+from nightshift.models.checkpoints.spec import Hub, parse_spec
 from nightshift.models.ready import examine
-from nightshift.models.spec import Hub, parse_spec
 from nightshift.schema.errors import ModelError, NightshiftError
 from nightshift.schema.findings import Finding, Level
 from nightshift.schema.models import ModelFacts, ModelInUse
-from nightshift.schema.runs import ScorerParams, TokenParams
+from nightshift.schema.params import ScorerParams, TokenParams
 
 __all__ = ["examine_devices", "examine_models"]
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from nightshift.models.codecs.codec import Codec
-from nightshift.models.describe import FAMILIES, describe_embedder, describe_scorer
-from nightshift.models.embedder import Embedder
-from nightshift.models.scorer import Scorer
-from nightshift.models.spec import parse_spec
+from nightshift.models.checkpoints.describe import FAMILIES, describe_embedder, describe_scorer
+from nightshift.models.checkpoints.spec import parse_spec
+from nightshift.models.embedders.protocol import Embedder
+from nightshift.models.inputs.codecs.codec import Codec
+from nightshift.models.scorers.protocol import Scorer
 from nightshift.schema.errors import ConfigurationError
 from nightshift.schema.models import ModelFacts
-from nightshift.schema.runs import ScorerParams
+from nightshift.schema.params import ScorerParams
 
 if TYPE_CHECKING:
     from nightshift.models.answer import Answerer
@@ -115,7 +115,7 @@ def bind_scorer(
     Raises:
         ModelError: A label is not one token of the model.
     """
-    binding = import_module("nightshift.models.binding")
+    binding = import_module("nightshift.models.scorers.binding")
     scorer: Scorer = binding.bind(family, params, facts.fingerprint, codec)
     return scorer
 
@@ -139,7 +139,7 @@ def bind_answerer(family: "Family", params: ScorerParams) -> "Answerer":
 
 def why_singly(family: "Family", params: ScorerParams) -> str | None:
     """Why a loaded model scores each pair of a method by itself; None where they are packed."""
-    singly = import_module("nightshift.models.singly")
+    singly = import_module("nightshift.models.scorers.singly")
     found: str | None = singly.why_singly(family.report, params)
     return found
 

@@ -7,15 +7,15 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
-from nightshift.models.files import local_weights
-from nightshift.models.hub import hub_if_reached
-from nightshift.models.spec import parse_spec
-from nightshift.models.unfit import refuse_damaged
+from nightshift.models.checkpoints.files import local_weights
+from nightshift.models.checkpoints.hub import hub_if_reached
+from nightshift.models.checkpoints.spec import parse_spec
+from nightshift.models.checkpoints.unfit import refuse_damaged
 from nightshift.schema.distribution import DISTRIBUTION
 from nightshift.schema.errors import ModelError, NightshiftError
 from nightshift.schema.identity import fingerprint
 from nightshift.schema.models import ModelFacts
-from nightshift.schema.runs import ScorerParams
+from nightshift.schema.params import ScorerParams
 
 __all__ = ["examine", "require_loadable"]
 
@@ -74,7 +74,7 @@ def examine(facts: ModelFacts, scorer: ScorerParams | None = None) -> str:
         # Fails where a label is not one token.
         load.bind_scorer(family, scorer or ScorerParams(), facts)
     elif spec.embedding is not None:
-        hidden = import_module("nightshift.models.engine.hidden")
+        hidden = import_module("nightshift.models.engine.hidden_states")
         hidden.HiddenStates(family, spec.embedding.site, spec.embedding.norm)
     return f"can be loaded: {family.report.text()}"
 

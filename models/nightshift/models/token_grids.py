@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from nightshift.models.content import ItemContent
+from nightshift.models.inputs.content import ItemContent
 from nightshift.models.load import load_family
 from nightshift.models.vision import bind
 from nightshift.schema.models import ModelFacts

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from PIL import Image
 
-from nightshift.models.codecs.tokens import SeenPicture
-from nightshift.models.content import ItemContent
 from nightshift.models.engine.family import Family, Picture, PixelLimits
 from nightshift.models.engine.visual import freeze, prepare_picture, see, token_grid
+from nightshift.models.inputs.codecs.tokens import SeenPicture
+from nightshift.models.inputs.content import ItemContent
 from nightshift.schema.errors import ModelError
 from nightshift.schema.models import ModelFacts
 from nightshift.scoring.codecs import Grid

@@ -10,26 +10,20 @@ from sqlalchemy import Connection
 from nightshift.producers.around_search import is_around_search, lost_around_search
 from nightshift.producers.job_sizes import block_jobs, job_size, score_jobs
 from nightshift.producers.plan_tokens import token_jobs
-from nightshift.schema.runs import RunParams, queue_name
+from nightshift.schema.messages import queue_name
+from nightshift.schema.params import RunParams
 from nightshift.schema.states import RunKind, RunState, Stage
 from nightshift.scoring.methods.registry import framings_of, tie_framing
-from nightshift.stores import (
-    equal_pairs,
-    failing,
-    indexes,
-    pairs,
-    planning,
-    reconcile,
-    reopening,
-    runs,
-    token_sets,
-)
-from nightshift.stores.database import Database
-from nightshift.stores.jobs import NewJob, add_jobs, stage_rate, unfinished_jobs
-from nightshift.stores.leases import hold_writer
-from nightshift.stores.milvus import VectorStore
-from nightshift.stores.pairs import KindPair
-from nightshift.stores.runs import RunRow
+from nightshift.stores.index import indexes, reconcile
+from nightshift.stores.index.milvus import VectorStore
+from nightshift.stores.index.writer import hold_writer
+from nightshift.stores.ledger import failing, reopening, runs
+from nightshift.stores.ledger.jobs import NewJob, add_jobs, stage_rate, unfinished_jobs
+from nightshift.stores.ledger.runs import RunRow
+from nightshift.stores.postgres.database import Database
+from nightshift.stores.results import equal_pairs, pairs
+from nightshift.stores.results.pairs import KindPair, queries_to_search, ranked_query_ids
+from nightshift.stores.tokens import token_sets
 
 __all__ = ["Fence", "advance"]
 
@@ -106,7 +100,7 @@ def _embed_again(connection: Connection, run: RunRow, lost: list[str]) -> Stage:
 
 def _search(connection: Connection, run: RunRow) -> Stage:
     assert run.query_set_id is not None
-    queries = planning.queries_to_search(connection, run.id, run.query_set_id)
+    queries = queries_to_search(connection, run.id, run.query_set_id)
     _add_blocks(connection, run, Stage.SEARCH, run.embedder_fingerprint, queries)
     runs.move_to_stage(connection, run.id, Stage.SEARCH, {})
     return Stage.SEARCH
@@ -162,7 +156,7 @@ def _after_score(connection: Connection, run: RunRow) -> Stage:
     if _ask_about_ties(connection, run, params):
         return Stage.SCORE
     reopening.clear_ranking(connection, run.id)
-    queries = planning.ranked_query_ids(connection, run.id)
+    queries = ranked_query_ids(connection, run.id)
     _add_blocks(connection, run, Stage.RANK, None, queries)
     runs.move_to_stage(connection, run.id, Stage.RANK, {})
     return Stage.RANK

@@ -6,13 +6,14 @@ It may forget in a crash what it has acknowledged, and a search that ran then ha
 import logging
 
 from nightshift.schema.states import RunKind, Stage
-from nightshift.stores import indexes, reconcile, runs
-from nightshift.stores.collections import restore_collection
-from nightshift.stores.database import Database
-from nightshift.stores.jobs import unfinished_jobs
-from nightshift.stores.leases import hold_writer
-from nightshift.stores.milvus import VectorStore
-from nightshift.stores.runs import RunRow
+from nightshift.stores.index import indexes, reconcile
+from nightshift.stores.index.lost_collections import restore_collection
+from nightshift.stores.index.milvus import VectorStore
+from nightshift.stores.index.writer import hold_writer
+from nightshift.stores.ledger import runs
+from nightshift.stores.ledger.jobs import unfinished_jobs
+from nightshift.stores.ledger.runs import RunRow
+from nightshift.stores.postgres.database import Database
 
 __all__ = ["is_around_search", "lost_around_search"]
 

@@ -18,14 +18,14 @@ from nightshift.producers.sources import FieldNames, LeftOut, Row, open_source
 from nightshift.schema.errors import ServiceUnavailableError
 from nightshift.schema.names import check_name
 from nightshift.schema.states import SubjectKind
-from nightshift.stores import catalogs
-from nightshift.stores.blobs import BlobStore
-from nightshift.stores.catalogs import ImportCounts, NewRecord
-from nightshift.stores.database import Database
-from nightshift.stores.import_failures import ImportFailure, record_failures
-from nightshift.stores.listing import root_of
-from nightshift.stores.roots import ImageRoots
-from nightshift.stores.staging import Comparison, Staging
+from nightshift.stores.catalog import catalogs
+from nightshift.stores.catalog.catalogs import ImportCounts, NewRecord
+from nightshift.stores.catalog.import_failures import ImportFailure, record_failures
+from nightshift.stores.catalog.staging import Comparison, Staging
+from nightshift.stores.files.blobs import BlobStore
+from nightshift.stores.files.globs import root_of
+from nightshift.stores.files.roots import ImageRoots
+from nightshift.stores.postgres.database import Database
 
 __all__ = ["ImportLimits", "ImportSummary", "Limit", "import_catalog", "import_rows"]
 

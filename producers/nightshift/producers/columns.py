@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nightshift.stores.image_formats import is_image_name
+from nightshift.stores.files.image_formats import is_image_name
 
 __all__ = ["SeenColumns"]
 

@@ -24,15 +24,16 @@ from nightshift.schema.errors import (
     ServiceUnavailableError,
 )
 from nightshift.schema.settings import Settings
-from nightshift.stores import doorbells, failing, leases, loads, runs, workers
-from nightshift.stores.database import Database
-from nightshift.stores.election import Election
+from nightshift.stores.broker.broker import Wire
 from nightshift.stores.foreign_errors import translated_foreign
-from nightshift.stores.milvus import VectorStore
-from nightshift.stores.progress_counts import compact
-from nightshift.stores.retries import expire_leases
-from nightshift.stores.tallies import compact_tallies
-from nightshift.stores.wire import Wire
+from nightshift.stores.index.milvus import VectorStore
+from nightshift.stores.ledger import doorbells, failing, load_reports, runs, workers
+from nightshift.stores.ledger.progress_counts import compact
+from nightshift.stores.ledger.retries import expire_leases
+from nightshift.stores.ledger.tallies import compact_tallies
+from nightshift.stores.postgres import leases
+from nightshift.stores.postgres.database import Database
+from nightshift.stores.postgres.election import Election
 
 __all__ = ["Dispatcher"]
 
@@ -88,7 +89,7 @@ class Dispatcher:
         fence = _no_fence if token is None else partial(leases.confirm, name=_LEASE, token=token)
         with self.database.begin() as connection:
             expired = expire_leases(connection, max_attempts=self.settings.max_attempts)
-            failed = loads.fail_runs_that_end_workers(
+            failed = load_reports.fail_runs_that_end_workers(
                 connection, max_attempts=self.settings.max_attempts
             )
             active = runs.active_runs(connection)

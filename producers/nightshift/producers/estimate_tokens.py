@@ -9,10 +9,11 @@ from nightshift.schema.errors import ConflictError, InputError
 from nightshift.schema.models import ModelFacts
 from nightshift.schema.records import ImagePart
 from nightshift.scoring.codecs import CodecSpec, Grid
-from nightshift.stores import indexes, token_sets
-from nightshift.stores.contents import load_records
-from nightshift.stores.database import Database
-from nightshift.stores.images import read_image
+from nightshift.stores.catalog import catalogs
+from nightshift.stores.catalog.contents import load_records
+from nightshift.stores.files.images import read_image
+from nightshift.stores.postgres.database import Database
+from nightshift.stores.tokens import token_sets
 
 __all__ = ["Projection", "estimate_tokens"]
 
@@ -56,7 +57,7 @@ def estimate_tokens(
         ConflictError: It has no picture that can be read.
     """
     with database.begin() as connection:
-        catalog_id = indexes.catalog_id(connection, catalog)
+        catalog_id = catalogs.catalog_id(connection, catalog)
         every = token_sets.distinct_items(connection, catalog_id)
         records = load_records(connection, "item", every[:: max(1, len(every) // _SAMPLE)])
         missing = {}

@@ -9,7 +9,7 @@ from typing import Self
 
 from nightshift.producers.columns import SeenColumns
 from nightshift.schema.errors import ConfigurationError
-from nightshift.stores.staging import Comparison, KindCounts
+from nightshift.stores.catalog.staging import Comparison, KindCounts
 
 __all__ = ["ImportLimits", "Limit", "Read", "why_not_prune", "why_refuse"]
 

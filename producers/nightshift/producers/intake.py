@@ -16,13 +16,13 @@ from nightshift.schema.errors import InputError, NightshiftError
 from nightshift.schema.identity import content_hashes
 from nightshift.schema.records import ImagePart, Part, TextPart
 from nightshift.schema.states import SubjectKind
-from nightshift.stores.addresses import MemberAddress, is_url
-from nightshift.stores.blobs import BlobStore
-from nightshift.stores.catalogs import NewRecord
-from nightshift.stores.files import sha256
-from nightshift.stores.images import verify_bytes, verify_image
-from nightshift.stores.import_failures import ImportFailure
-from nightshift.stores.roots import ImageRoots
+from nightshift.stores.catalog.catalogs import NewRecord
+from nightshift.stores.catalog.import_failures import ImportFailure
+from nightshift.stores.files.addresses import MemberAddress, is_url
+from nightshift.stores.files.blobs import BlobStore
+from nightshift.stores.files.files import sha256
+from nightshift.stores.files.images import verify_bytes, verify_image
+from nightshift.stores.files.roots import ImageRoots
 
 __all__ = ["Intake", "Rejected", "batches", "rejected_line"]
 

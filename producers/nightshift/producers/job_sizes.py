@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Iterator
 
-from nightshift.schema.runs import BlockPayload, ScorePayload
-from nightshift.stores.jobs import NewJob
+from nightshift.schema.messages import BlockPayload, ScorePayload
+from nightshift.stores.ledger.jobs import NewJob
 
 __all__ = ["block_jobs", "job_size", "score_jobs"]
 

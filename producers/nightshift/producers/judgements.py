@@ -11,9 +11,9 @@ from nightshift.producers.sources.lines import numbered_lines, opened
 from nightshift.producers.sources.rows import BadRow, contained
 from nightshift.schema.errors import InputError, NotFoundError
 from nightshift.schema.trec_ids import from_trec_id
-from nightshift.stores.catalogs import NewRecord
-from nightshift.stores.listing import ListedFile, find_file
-from nightshift.stores.query_sets import Judgement
+from nightshift.stores.catalog.catalogs import NewRecord
+from nightshift.stores.catalog.query_sets import Judgement
+from nightshift.stores.files.globs import ListedFile, find_file
 
 __all__ = ["open_judgements", "split_judgements"]
 

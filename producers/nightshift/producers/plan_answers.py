@@ -4,10 +4,11 @@ from dataclasses import dataclass, replace
 
 from nightshift.producers.job_sizes import block_jobs
 from nightshift.schema.states import RunState, Stage
-from nightshift.stores import answers, reopening
-from nightshift.stores.database import Database
-from nightshift.stores.jobs import add_jobs
-from nightshift.stores.results_read import find_query
+from nightshift.stores.ledger import reopening
+from nightshift.stores.ledger.jobs import add_jobs
+from nightshift.stores.postgres.database import Database
+from nightshift.stores.results import answers
+from nightshift.stores.results.rankings import find_query
 
 __all__ = ["PlannedAnswers", "plan_answers"]
 

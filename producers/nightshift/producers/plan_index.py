@@ -7,15 +7,18 @@ from sqlalchemy import Connection
 from nightshift.producers.job_sizes import block_jobs, job_size
 from nightshift.schema.distribution import installed_version
 from nightshift.schema.errors import ConflictError
+from nightshift.schema.messages import queue_name
 from nightshift.schema.models import ModelFacts
 from nightshift.schema.names import check_name
-from nightshift.schema.runs import queue_name
 from nightshift.schema.states import IndexState, RunKind, Stage
-from nightshift.stores import indexes, planning, runs
-from nightshift.stores.database import Database
-from nightshift.stores.jobs import add_jobs, stage_rate
-from nightshift.stores.leases import hold_writer
-from nightshift.stores.milvus import VectorStore
+from nightshift.stores.catalog import catalogs
+from nightshift.stores.index import embeddings, indexes
+from nightshift.stores.index.milvus import VectorStore
+from nightshift.stores.index.writer import hold_writer
+from nightshift.stores.ledger import runs
+from nightshift.stores.ledger.jobs import add_jobs, stage_rate
+from nightshift.stores.models import upsert_model
+from nightshift.stores.postgres.database import Database
 
 __all__ = ["PlannedRun", "plan_index"]
 
@@ -56,8 +59,8 @@ def plan_index(
     """
     check_name("index", name)
     with database.begin() as connection:
-        catalog_id = indexes.catalog_id(connection, catalog)
-        runs.upsert_model(
+        catalog_id = catalogs.catalog_id(connection, catalog)
+        upsert_model(
             connection,
             fingerprint=embedder.fingerprint,
             kind=embedder.kind,
@@ -82,9 +85,9 @@ def plan_index(
         # Before the first job can run, and harmless if this transaction then fails.
         with hold_writer(database, vectors, f"plan of {index.collection}"):
             vectors.create(index.collection, dim=index.dim, index_type=index.index_type)
-        n_gone = planning.drop_gone_embeddings(connection, index_id=index.id)
+        n_gone = embeddings.drop_gone_embeddings(connection, index_id=index.id)
         ids = list(
-            planning.items_to_embed(
+            embeddings.items_to_embed(
                 connection,
                 catalog_id=catalog_id,
                 index_id=index.id,

@@ -8,14 +8,17 @@ from nightshift.producers.plan_index import PlannedRun
 from nightshift.schema.distribution import installed_version
 from nightshift.schema.errors import ConfigurationError
 from nightshift.schema.models import ModelFacts
-from nightshift.schema.runs import RunParams
+from nightshift.schema.params import RunParams
 from nightshift.schema.states import RunKind, Stage
 from nightshift.scoring.methods.registry import tie_framing
 from nightshift.scoring.prompts import MOST_LISTED
-from nightshift.stores import indexes, planning, runs
-from nightshift.stores.database import Database
-from nightshift.stores.jobs import stage_rate
-from nightshift.stores.reuse import estimate_reuse
+from nightshift.stores.catalog import query_sets
+from nightshift.stores.index import indexes
+from nightshift.stores.ledger import runs
+from nightshift.stores.ledger.jobs import stage_rate
+from nightshift.stores.models import upsert_model
+from nightshift.stores.postgres.database import Database
+from nightshift.stores.results.reuse import estimate_reuse
 
 __all__ = ["RerankEstimate", "estimate_rerank", "plan_rerank"]
 
@@ -71,7 +74,7 @@ def plan_rerank(
     _refuse_scaled_ties(params)
     with database.begin() as connection:
         index = indexes.ready_index(connection, catalog, index_name)
-        runs.upsert_model(
+        upsert_model(
             connection,
             fingerprint=scorer.fingerprint,
             kind=scorer.kind,
@@ -79,7 +82,7 @@ def plan_rerank(
             card=scorer.card,
             package_version=installed_version(),
         )
-        queries = planning.query_ids(connection, query_set_id)
+        queries = query_sets.query_ids(connection, query_set_id)
         n_pairs = len(queries) * params.top_k
         run_id = runs.create_run(
             connection,
@@ -128,7 +131,7 @@ def estimate_rerank(
     _refuse_long_lists(params)
     index = indexes.ready_index(connection, catalog, index_name)
     items = indexes.count_live(connection, index.id)
-    queries = len(planning.query_ids(connection, query_set_id))
+    queries = len(query_sets.query_ids(connection, query_set_id))
     n_pairs = queries * min(params.top_k, items)
     reuse = estimate_reuse(
         connection,

@@ -9,15 +9,19 @@ from sqlalchemy import Connection
 from nightshift.producers.job_sizes import block_jobs, job_size
 from nightshift.schema.distribution import installed_version
 from nightshift.schema.errors import ConflictError, NotFoundError
+from nightshift.schema.messages import queue_name
 from nightshift.schema.models import ModelFacts
-from nightshift.schema.runs import TokenParams, queue_name
+from nightshift.schema.params import TokenParams
 from nightshift.schema.states import RunKind, Stage
 from nightshift.scoring.codecs import CodecSpec, parse_codec
-from nightshift.stores import indexes, runs, token_sets
-from nightshift.stores.addresses import resolve_beside
-from nightshift.stores.database import Database
-from nightshift.stores.jobs import NewJob, add_jobs, stage_rate
-from nightshift.stores.token_sets import TokenSetRow
+from nightshift.stores.catalog import catalogs
+from nightshift.stores.files.addresses import resolve_beside
+from nightshift.stores.ledger import runs
+from nightshift.stores.ledger.jobs import NewJob, add_jobs, stage_rate
+from nightshift.stores.models import upsert_model
+from nightshift.stores.postgres.database import Database
+from nightshift.stores.tokens import token_sets
+from nightshift.stores.tokens.token_sets import TokenSetRow
 
 __all__ = [
     "PlannedTokens",
@@ -68,8 +72,8 @@ def plan_tokens(
     spec = parse_codec(params.codec)
     codec = str(spec)
     with database.begin() as connection:
-        catalog_id = indexes.catalog_id(connection, catalog)
-        runs.upsert_model(
+        catalog_id = catalogs.catalog_id(connection, catalog)
+        upsert_model(
             connection,
             fingerprint=vision.fingerprint,
             kind=vision.kind,
@@ -132,7 +136,7 @@ def token_set_of(
     with database.begin() as connection:
         found = token_sets.find_set(
             connection,
-            catalog_id=indexes.catalog_id(connection, catalog),
+            catalog_id=catalogs.catalog_id(connection, catalog),
             vision_fingerprint=vision.fingerprint,
             codec=str(codec),
         )

@@ -14,15 +14,15 @@ from nightshift.producers.judgements import open_judgements, split_judgements
 from nightshift.producers.sources import BadRow, FieldNames, LeftOut, open_source
 from nightshift.schema.errors import InputError
 from nightshift.schema.states import SubjectKind
-from nightshift.stores import query_sets
-from nightshift.stores.addresses import is_url
-from nightshift.stores.blobs import BlobStore
-from nightshift.stores.catalogs import NewRecord
-from nightshift.stores.database import Database
-from nightshift.stores.import_failures import ImportFailure, record_failures
-from nightshift.stores.listing import root_of
-from nightshift.stores.query_sets import Judgement
-from nightshift.stores.roots import ImageRoots
+from nightshift.stores.catalog import query_sets
+from nightshift.stores.catalog.catalogs import NewRecord
+from nightshift.stores.catalog.import_failures import ImportFailure, record_failures
+from nightshift.stores.catalog.query_sets import Judgement
+from nightshift.stores.files.addresses import is_url
+from nightshift.stores.files.blobs import BlobStore
+from nightshift.stores.files.globs import root_of
+from nightshift.stores.files.roots import ImageRoots
+from nightshift.stores.postgres.database import Database
 
 __all__ = ["QuerySetSummary", "import_queries", "read_queries"]
 

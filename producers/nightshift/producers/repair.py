@@ -7,15 +7,17 @@ from sqlalchemy import Connection
 from nightshift.producers.job_sizes import block_jobs, job_size
 from nightshift.producers.retry import redo_incomplete
 from nightshift.schema.errors import NightshiftError, ServiceUnavailableError
-from nightshift.schema.runs import queue_name
+from nightshift.schema.messages import queue_name
 from nightshift.schema.states import RunKind, RunState, Stage
-from nightshift.stores import indexes, model_loads, receipts, reconcile, runs
-from nightshift.stores.collections import restore_collection
-from nightshift.stores.database import Database
-from nightshift.stores.indexes import IndexRow
-from nightshift.stores.jobs import add_jobs
-from nightshift.stores.leases import hold_writer
-from nightshift.stores.milvus import VectorStore
+from nightshift.stores.index import indexes, reconcile
+from nightshift.stores.index.indexes import IndexRow
+from nightshift.stores.index.lost_collections import restore_collection
+from nightshift.stores.index.milvus import VectorStore
+from nightshift.stores.index.writer import hold_writer
+from nightshift.stores.ledger import receipts, runs
+from nightshift.stores.ledger.jobs import add_jobs
+from nightshift.stores.postgres.database import Database
+from nightshift.stores.results import model_loads
 
 __all__ = ["drop_loads", "repair"]
 

@@ -6,10 +6,11 @@ from sqlalchemy import Connection
 
 from nightshift.producers.job_sizes import block_jobs, job_size
 from nightshift.schema.states import RunKind, RunState, Stage
-from nightshift.stores import planning, reopening
-from nightshift.stores.database import Database
-from nightshift.stores.jobs import NewJob, add_jobs
-from nightshift.stores.runs import RunRow
+from nightshift.stores.ledger import reopening
+from nightshift.stores.ledger.jobs import NewJob, add_jobs
+from nightshift.stores.ledger.runs import RunRow
+from nightshift.stores.postgres.database import Database
+from nightshift.stores.results.pairs import queries_to_search
 
 __all__ = ["Retried", "redo_incomplete", "retry_failed"]
 
@@ -69,7 +70,7 @@ def redo_incomplete(database: Database, run_id: int) -> None:
         run = reopening.lock_ended(connection, run_id)
         assert run.query_set_id is not None
         _take_failed(connection, run)  # planning from the search on covers them
-        queries = planning.queries_to_search(connection, run.id, run.query_set_id)
+        queries = queries_to_search(connection, run.id, run.query_set_id)
         queue = replace(run, stage=Stage.SEARCH).queue()
         jobs = block_jobs(queries, job_size(len(queries), None))
         add_jobs(connection, run.id, Stage.SEARCH, queue, jobs)

@@ -15,7 +15,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from nightshift.schema.runs import MethodName
+from nightshift.schema.params import MethodName
 from nightshift.schema.states import (
     JobState,
     RunKind,

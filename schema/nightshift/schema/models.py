@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from nightshift.schema.runs import ScorerParams, TokenParams
+from nightshift.schema.params import ScorerParams, TokenParams
 
 __all__ = ["ModelFacts", "ModelInUse", "ModelKind"]
 

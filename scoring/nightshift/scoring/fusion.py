@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nightshift.schema.runs import FusionScale
+from nightshift.schema.params import FusionScale
 
 __all__ = ["fuse", "fused", "probability"]
 

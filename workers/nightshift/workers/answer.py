@@ -6,13 +6,14 @@ from functools import partial
 
 from nightshift.models.answer import Answerer, Question
 from nightshift.schema.errors import InputError
-from nightshift.schema.runs import BlockPayload, RunParams, kinds_from_text
+from nightshift.schema.messages import BlockPayload
+from nightshift.schema.params import RunParams, kinds_from_text
 from nightshift.schema.states import SubjectKind
 from nightshift.scoring.answering import MAX_TOKENS, TOP, VERSION
-from nightshift.stores.answers import AnswerRow, best_items, write_answers
-from nightshift.stores.contents import StoredRecord, load_records
-from nightshift.stores.ledger import Claim
-from nightshift.stores.runs import RunRow
+from nightshift.stores.catalog.contents import StoredRecord, load_records
+from nightshift.stores.ledger.claims import Claim
+from nightshift.stores.ledger.runs import RunRow
+from nightshift.stores.results.answers import AnswerRow, best_items, write_answers
 from nightshift.workers.contents import Readers, ahead, chunks, read_content
 from nightshift.workers.failures import Outcome, record_outcomes
 from nightshift.workers.progress import Progress

@@ -10,7 +10,7 @@ from celery.worker.consumer import Consumer
 
 from nightshift.schema.settings import Settings
 from nightshift.schema.states import Stage
-from nightshift.stores.wire import TASK_NAME, make_celery
+from nightshift.stores.broker.broker import TASK_NAME, make_celery
 from nightshift.workers.consumer import PatientConsumer
 from nightshift.workers.do_job import do_job
 from nightshift.workers.queues import choose_queues

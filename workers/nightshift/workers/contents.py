@@ -9,15 +9,15 @@ from typing import TypeVar
 
 from PIL import Image
 
-from nightshift.models.codecs.tokens import SeenPicture
-from nightshift.models.content import ItemContent
-from nightshift.models.images import PreparedImage
-from nightshift.models.threads import cores, use_one_core
+from nightshift.models.devices import cores, use_one_core
+from nightshift.models.inputs.codecs.tokens import SeenPicture
+from nightshift.models.inputs.content import ItemContent
+from nightshift.models.inputs.images import PreparedImage
 from nightshift.schema.errors import InputError
+from nightshift.schema.params import Kinds
 from nightshift.schema.records import ImagePart, TextPart, select_parts
-from nightshift.schema.runs import Kinds
-from nightshift.stores.contents import StoredRecord
-from nightshift.stores.images import decoded, fetch_image
+from nightshift.stores.catalog.contents import StoredRecord
+from nightshift.stores.files.images import decoded, fetch_image
 
 __all__ = [
     "Readers",

@@ -4,18 +4,18 @@ import logging
 import os
 from time import monotonic, sleep
 
-from nightshift.models.threads import share_cores
+from nightshift.models.devices import share_cores
 from nightshift.schema.errors import (
     LeaseLostError,
     ModelError,
     NightshiftError,
     ServiceUnavailableError,
 )
-from nightshift.schema.runs import RunParams, TokenParams
+from nightshift.schema.params import RunParams, TokenParams
 from nightshift.schema.states import RunState, Stage
-from nightshift.stores import loads, runs
-from nightshift.stores.ledger import Claim
-from nightshift.stores.runs import RunRow
+from nightshift.stores.ledger import load_reports, runs
+from nightshift.stores.ledger.claims import Claim
+from nightshift.stores.ledger.runs import RunRow
 from nightshift.workers.answer import do_answer
 from nightshift.workers.embed import do_embed
 from nightshift.workers.progress import HandBackError, Progress
@@ -71,7 +71,7 @@ def _load(session: WorkerSession, run: RunRow) -> ModelError | None:
     if wanted is None or wanted == session.models.loaded:
         return _use_model(session, run)
     with session.database.begin() as connection:
-        ahead = loads.load_in_doubt(connection, run.id, wanted)
+        ahead = load_reports.load_in_doubt(connection, run.id, wanted)
     if ahead is not None:
         raise HandBackError(f"{ahead} may not survive loading its model: waiting to learn")
     with session.loading(run.id, wanted):

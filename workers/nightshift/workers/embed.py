@@ -7,20 +7,21 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from nightshift.models.content import ItemContent
-from nightshift.models.embedder import Embedder, Prepared, Role
+from nightshift.models.embedders.protocol import Embedder, Prepared, Role
+from nightshift.models.inputs.content import ItemContent
 from nightshift.schema.errors import InputError, NotFoundError
 from nightshift.schema.identity import embedding_key
-from nightshift.schema.runs import BlockPayload, Kinds, kinds_from_text
+from nightshift.schema.messages import BlockPayload
+from nightshift.schema.params import Kinds, kinds_from_text
 from nightshift.schema.states import SubjectKind, TallyName
 from nightshift.scoring.mixing import top_share
 from nightshift.scoring.prompts import Side
-from nightshift.stores.contents import StoredRecord, load_records
-from nightshift.stores.leases import hold_writer
-from nightshift.stores.ledger import Claim
-from nightshift.stores.results_write import write_embeddings
-from nightshift.stores.runs import RunRow
-from nightshift.stores.tallies import write_tallies
+from nightshift.stores.catalog.contents import StoredRecord, load_records
+from nightshift.stores.index.embeddings import write_embeddings
+from nightshift.stores.index.writer import hold_writer
+from nightshift.stores.ledger.claims import Claim
+from nightshift.stores.ledger.runs import RunRow
+from nightshift.stores.ledger.tallies import write_tallies
 from nightshift.workers.contents import Readers, ahead, chunks, prepared, read_contents
 from nightshift.workers.failures import Outcome, record_outcomes
 from nightshift.workers.lost_collection import restore_for

@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from nightshift.schema.errors import InputError
 from nightshift.schema.states import Stage, SubjectKind
-from nightshift.stores.retries import record_failure
+from nightshift.stores.failures import record_failure
 
 __all__ = ["Outcome", "record_outcomes"]
 

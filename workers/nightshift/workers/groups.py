@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from nightshift.models.content import ItemContent
-from nightshift.models.scorer import PairGroup, PreparedGroups, Scorer
+from nightshift.models.engine.protocol import PreparedGroups
+from nightshift.models.inputs.content import ItemContent
+from nightshift.models.scorers.protocol import PairGroup, Scorer
 from nightshift.schema.errors import InputError
-from nightshift.schema.runs import Kinds
+from nightshift.schema.params import Kinds
 from nightshift.scoring.prompts import Side
-from nightshift.stores.contents import StoredRecord
+from nightshift.stores.catalog.contents import StoredRecord
 from nightshift.workers.contents import Readers, chunks, prepared, read_contents
 from nightshift.workers.failures import Outcome
 from nightshift.workers.stored_tokens import StoredTokens

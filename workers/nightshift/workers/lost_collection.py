@@ -2,9 +2,9 @@
 
 import logging
 
-from nightshift.stores import indexes
-from nightshift.stores.collections import restore_collection
-from nightshift.stores.runs import RunRow
+from nightshift.stores.index import indexes
+from nightshift.stores.index.lost_collections import restore_collection
+from nightshift.stores.ledger.runs import RunRow
 from nightshift.workers.session import WorkerSession
 
 __all__ = ["restore_for"]

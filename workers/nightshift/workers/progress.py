@@ -4,7 +4,7 @@ from time import monotonic
 
 from nightshift.schema.errors import NightshiftError
 from nightshift.schema.states import RunState
-from nightshift.stores.ledger import Claim
+from nightshift.stores.ledger.claims import Claim
 from nightshift.workers.session import WorkerSession
 
 __all__ = ["HandBackError", "Progress"]

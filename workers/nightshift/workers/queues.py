@@ -1,8 +1,8 @@
 """Which queues a worker serves: those of its loaded weights, until their work is done."""
 
 from nightshift.schema.errors import ServiceUnavailableError
-from nightshift.stores import doorbells, runs
-from nightshift.stores.runs import RunRow
+from nightshift.stores.ledger import doorbells, runs
+from nightshift.stores.ledger.runs import RunRow
 from nightshift.workers.session import WorkerSession
 
 __all__ = ["choose_queues", "pick"]

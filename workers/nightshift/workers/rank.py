@@ -3,20 +3,21 @@
 from functools import reduce
 from math import nan
 
-from nightshift.schema.runs import BlockPayload, RunParams
+from nightshift.schema.messages import BlockPayload
+from nightshift.schema.params import RunParams
 from nightshift.scoring.calibration import CalibrationStats, observe_query
 from nightshift.scoring.fusion import fused
 from nightshift.scoring.tie_break import Placement, break_ties
-from nightshift.stores import judgements
-from nightshift.stores.ledger import Claim
-from nightshift.stores.results_write import (
+from nightshift.stores.catalog import judgements
+from nightshift.stores.ledger.claims import Claim
+from nightshift.stores.ledger.runs import RunRow
+from nightshift.stores.results.writes import (
     RankingRow,
     ScoredCandidate,
     load_scored_candidates,
     write_calibration,
     write_rankings,
 )
-from nightshift.stores.runs import RunRow
 from nightshift.workers.progress import Progress
 from nightshift.workers.session import WorkerSession
 

@@ -3,18 +3,19 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from nightshift.models.scorer import PairGroup, PairReading, Scorer
+from nightshift.models.scorers.protocol import PairGroup, PairReading, Scorer
 from nightshift.schema.errors import InputError
 from nightshift.schema.identity import list_hash, pair_key
-from nightshift.schema.runs import Kinds, RunParams, ScorePayload, kinds_from_text
+from nightshift.schema.messages import ScorePayload
+from nightshift.schema.params import Kinds, RunParams, kinds_from_text
 from nightshift.schema.states import SubjectKind, TallyName
 from nightshift.scoring.log_odds import parse_number
-from nightshift.stores.contents import StoredRecord, load_records
-from nightshift.stores.ledger import Claim
-from nightshift.stores.results_write import PairScoreRow, write_scores, write_tie_entropies
-from nightshift.stores.retries import record_notice_of_run
-from nightshift.stores.runs import RunRow
-from nightshift.stores.tallies import write_tallies
+from nightshift.stores.catalog.contents import StoredRecord, load_records
+from nightshift.stores.failures import record_notice_of_run
+from nightshift.stores.ledger.claims import Claim
+from nightshift.stores.ledger.runs import RunRow
+from nightshift.stores.ledger.tallies import write_tallies
+from nightshift.stores.results.writes import PairScoreRow, write_scores, write_tie_entropies
 from nightshift.workers.contents import ahead, prepared
 from nightshift.workers.failures import Outcome, record_outcomes
 from nightshift.workers.groups import (

@@ -7,15 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightshift.schema.errors import NotFoundError, ServiceUnavailableError
-from nightshift.schema.runs import BlockPayload, RunParams, kinds_from_text
+from nightshift.schema.messages import BlockPayload
+from nightshift.schema.params import RunParams, kinds_from_text
 from nightshift.schema.states import SubjectKind
-from nightshift.stores.contents import load_records
-from nightshift.stores.indexes import LiveItem, live_items
-from nightshift.stores.leases import hold_writer
-from nightshift.stores.ledger import Claim
-from nightshift.stores.milvus import MAX_LIMIT, TIE, Hit
-from nightshift.stores.results_write import CandidateRow, write_candidates
-from nightshift.stores.runs import RunRow
+from nightshift.stores.catalog.contents import load_records
+from nightshift.stores.index.indexes import LiveItem, live_items
+from nightshift.stores.index.milvus import MAX_LIMIT, TIE, Hit
+from nightshift.stores.index.writer import hold_writer
+from nightshift.stores.ledger.claims import Claim
+from nightshift.stores.ledger.runs import RunRow
+from nightshift.stores.results.writes import CandidateRow, write_candidates
 from nightshift.workers.contents import chunks
 from nightshift.workers.embed import embed_records
 from nightshift.workers.failures import Outcome, record_outcomes

@@ -13,15 +13,16 @@ from uuid import uuid4
 from sqlalchemy import Connection
 
 from nightshift.models.cache import ModelCache
-from nightshift.models.checkpoint import Snapshot
+from nightshift.models.checkpoints.snapshot import Snapshot
 from nightshift.schema.errors import ModelError, ServiceUnavailableError
 from nightshift.schema.settings import Settings
 from nightshift.schema.states import Stage
-from nightshift.stores import loads, model_loads, workers
-from nightshift.stores.database import Database
-from nightshift.stores.embedded import resolve_urls
-from nightshift.stores.ledger import Claim, Ledger
-from nightshift.stores.milvus import VectorStore
+from nightshift.stack.embedded import resolve_urls
+from nightshift.stores.index.milvus import VectorStore
+from nightshift.stores.ledger import load_reports, workers
+from nightshift.stores.ledger.claims import Claim, Ledger
+from nightshift.stores.postgres.database import Database
+from nightshift.stores.results import model_loads
 
 __all__ = ["WorkerSession", "open_session"]
 
@@ -101,7 +102,7 @@ class WorkerSession:
             self._report()
         if self.models.loaded == fingerprint:
             with self.database.begin() as connection:
-                loads.forget_lost_loads(connection, fingerprint)
+                load_reports.forget_lost_loads(connection, fingerprint)
 
     def watch_files(self) -> None:
         """Forget weights in memory whose files have changed, and note that; before each job."""

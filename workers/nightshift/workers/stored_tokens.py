@@ -4,19 +4,20 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from nightshift.models.codecs.codec import Codec
-from nightshift.models.codecs.records import decode_record
-from nightshift.models.codecs.tokens import SeenPicture
+from nightshift.models.inputs.codecs.codec import Codec
+from nightshift.models.inputs.codecs.records import decode_record
+from nightshift.models.inputs.codecs.tokens import SeenPicture
 from nightshift.schema.errors import InputError, ModelError
-from nightshift.schema.runs import EmbedderParams, RunParams, ScorerParams
+from nightshift.schema.params import EmbedderParams, RunParams, ScorerParams
 from nightshift.scoring.codecs import parse_codec
 from nightshift.scoring.prompts import Side
-from nightshift.stores import indexes, token_sets
-from nightshift.stores.contents import StoredRecord
-from nightshift.stores.database import Database
-from nightshift.stores.runs import RunRow
-from nightshift.stores.shards import read_records
-from nightshift.stores.token_sets import TokenPlace, TokenSetRow
+from nightshift.stores.catalog.contents import StoredRecord
+from nightshift.stores.ledger.runs import RunRow
+from nightshift.stores.models import embedder_card
+from nightshift.stores.postgres.database import Database
+from nightshift.stores.tokens import token_sets
+from nightshift.stores.tokens.shards import read_records
+from nightshift.stores.tokens.token_sets import TokenPlace, TokenSetRow
 from nightshift.workers.failures import Outcome
 
 __all__ = ["StoredTokens", "codec_of_index", "codec_of_run", "codec_of_set"]
@@ -139,7 +140,7 @@ def _set_of_run(database: Database, run: RunRow) -> TokenSetRow | None:
 def _set_of_index(database: Database, run: RunRow) -> tuple[TokenSetRow | None, EmbedderParams]:
     """The token set that the embedder of a run's index reads, and how it embeds."""
     with database.begin() as connection:
-        card = indexes.embedder_card(connection, run.embedder_fingerprint)
+        card = embedder_card(connection, run.embedder_fingerprint)
         if "vision" not in card:
             return None, EmbedderParams()
         params = EmbedderParams.model_validate(card["params"])

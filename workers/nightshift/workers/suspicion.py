@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from nightshift.schema.errors import ModelError
 from nightshift.scoring.log_odds import MOST
-from nightshift.stores.results_write import PairScoreRow
+from nightshift.stores.results.writes import PairScoreRow
 
 __all__ = ["refuse_equal_scores"]
 

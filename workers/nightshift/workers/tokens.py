@@ -6,25 +6,26 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from nightshift.models.codecs.codec import Codec, codebook_digest
-from nightshift.models.codecs.product import train
-from nightshift.models.codecs.records import encode_record
-from nightshift.models.codecs.reduce import reduce_tokens
-from nightshift.models.codecs.tokens import SeenPicture
-from nightshift.models.content import ItemContent
+from nightshift.models.inputs.codecs.codec import Codec, codebook_digest
+from nightshift.models.inputs.codecs.product import train
+from nightshift.models.inputs.codecs.records import encode_record
+from nightshift.models.inputs.codecs.reduce import reduce_tokens
+from nightshift.models.inputs.codecs.tokens import SeenPicture
+from nightshift.models.inputs.content import ItemContent
 from nightshift.models.vision import PreparedPictures, VisionTower
 from nightshift.schema.errors import InputError
-from nightshift.schema.runs import BlockPayload, Kinds, TokenParams
+from nightshift.schema.messages import BlockPayload
+from nightshift.schema.params import Kinds, TokenParams
 from nightshift.schema.states import SubjectKind
 from nightshift.scoring.codecs import parse_codec
-from nightshift.stores import token_sets
-from nightshift.stores.addresses import resolve_beside
-from nightshift.stores.contents import StoredRecord, load_records
-from nightshift.stores.ledger import Claim
-from nightshift.stores.runs import RunRow
-from nightshift.stores.shard_files import shard_name
-from nightshift.stores.shards import ShardWriter, writing_shard
-from nightshift.stores.token_sets import NewRecord, TokenSetRow
+from nightshift.stores.catalog.contents import StoredRecord, load_records
+from nightshift.stores.files.addresses import resolve_beside
+from nightshift.stores.ledger.claims import Claim
+from nightshift.stores.ledger.runs import RunRow
+from nightshift.stores.tokens import token_sets
+from nightshift.stores.tokens.shard_files import shard_name
+from nightshift.stores.tokens.shards import ShardWriter, writing_shard
+from nightshift.stores.tokens.token_sets import NewRecord, TokenSetRow
 from nightshift.workers.contents import Readers, ahead, chunks, read_contents
 from nightshift.workers.failures import Outcome, record_outcomes
 from nightshift.workers.progress import Progress

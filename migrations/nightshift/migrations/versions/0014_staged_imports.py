@@ -2,7 +2,7 @@
 
 Items belong to the source of the import that they name. Imports of earlier releases get the key of
 their source where they were given an absolute path or an address; of a relative path nobody knows
-the folder, and its key stays empty (`nightshift.stores.staging` says what follows from that).
+the folder, and its key stays empty (`nightshift.stores.catalog.staging` says what follows).
 
 Revision: 0014, after 0011.
 Compatible with workers of the previous release: yes; they do not read imports.
@@ -78,7 +78,7 @@ def _replace_checks(adds_up: str, counts: str) -> None:
 
 
 def _key(source: str) -> str | None:
-    # As `nightshift.stores.source_keys` had it at this revision; passwords are `***` already.
+    # As `stores.catalog.source_keys` had it at this revision; passwords are `***` already.
     path = Path(source.removeprefix("file://"))
     if path.is_absolute():
         return str(path.resolve() if path.is_dir() else path.parent.resolve() / path.name)

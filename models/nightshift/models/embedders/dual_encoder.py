@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from nightshift.models.content import ItemContent
-from nightshift.models.embedder import (
+from nightshift.models.embedders.protocol import (
     Embedded,
     Notice,
     Prepared,
@@ -19,7 +18,8 @@ from nightshift.models.embedder import (
     refuse_broken,
     refuse_empty,
 )
-from nightshift.models.images import PreparedImage, not_resized, rgb
+from nightshift.models.inputs.content import ItemContent
+from nightshift.models.inputs.images import PreparedImage, not_resized, rgb
 from nightshift.schema.errors import ModelError
 from nightshift.schema.models import ModelFacts
 from nightshift.scoring.mixing import mix_item, mix_query, normalise, pool

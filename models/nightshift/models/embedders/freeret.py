@@ -6,20 +6,26 @@ from dataclasses import dataclass
 import torch
 from PIL import Image
 
-from nightshift.models.codecs.codec import Codec
-from nightshift.models.content import ItemContent
-from nightshift.models.embedder import Embedded, Prepared, Role, refuse_broken, refuse_empty
+from nightshift.models.embedders.protocol import (
+    Embedded,
+    Prepared,
+    Role,
+    refuse_broken,
+    refuse_empty,
+)
 from nightshift.models.engine.family import Family, Picture, PixelLimits
-from nightshift.models.engine.hidden import HiddenStates
+from nightshift.models.engine.hidden_states import HiddenStates
 from nightshift.models.engine.prompts import Prepared as Prompts
 from nightshift.models.engine.prompts import prepare
+from nightshift.models.engine.protocol import Group, Piece
 from nightshift.models.engine.visual import prepare_picture, see
-from nightshift.models.rendering import shown
-from nightshift.models.scorer import Group, Piece
+from nightshift.models.inputs.codecs.codec import Codec
+from nightshift.models.inputs.content import ItemContent
+from nightshift.models.scorers.rendering import shown
 from nightshift.schema.errors import InputError, ModelError
 from nightshift.schema.models import ModelFacts
+from nightshift.schema.params import EmbedderParams
 from nightshift.schema.records import PartKind
-from nightshift.schema.runs import EmbedderParams
 from nightshift.scoring.methods.freeret_embedding import instruction
 from nightshift.scoring.mixing import normalise
 

@@ -10,13 +10,13 @@ from torch import Tensor
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
-from nightshift.models.describe import describe_embedder
+from nightshift.models.checkpoints.describe import describe_embedder
+from nightshift.models.checkpoints.files import local_weights
+from nightshift.models.checkpoints.load_errors import LOAD_ERRORS, not_loaded
+from nightshift.models.checkpoints.spec import parse_spec
+from nightshift.models.checkpoints.upstream import loaded_whole, pinned
 from nightshift.models.embedders.dual_encoder import DualEncoder, Tokens
 from nightshift.models.embedders.plain_text import PlainText
-from nightshift.models.files import local_weights
-from nightshift.models.refusal import LOAD_ERRORS, not_loaded
-from nightshift.models.spec import parse_spec
-from nightshift.models.upstream import loaded_whole, pinned
 from nightshift.schema.errors import ModelError
 from nightshift.schema.models import ModelFacts
 

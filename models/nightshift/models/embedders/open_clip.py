@@ -15,12 +15,12 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import dynamic_module_utils
 
-from nightshift.models.describe import describe_embedder
+from nightshift.models.checkpoints.describe import describe_embedder
+from nightshift.models.checkpoints.files import open_clip_checkpoint, open_clip_config
+from nightshift.models.checkpoints.load_errors import not_loaded
+from nightshift.models.checkpoints.spec import Builtin, Directory, ModelSpec, Precision, parse_spec
 from nightshift.models.embedders.dual_encoder import DualEncoder, Tokens
 from nightshift.models.embedders.plain_text import PlainText
-from nightshift.models.files import open_clip_checkpoint, open_clip_config
-from nightshift.models.refusal import not_loaded
-from nightshift.models.spec import Builtin, Directory, ModelSpec, Precision, parse_spec
 from nightshift.schema.models import ModelFacts
 
 __all__ = ["examine", "load"]

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nightshift.models.engine.family import Decoder
-from nightshift.models.engine.reading import head_logits
-from nightshift.models.scorer import Trace
+from nightshift.models.engine.protocol import Trace
+from nightshift.models.engine.readout import head_logits
 from nightshift.schema.errors import ModelError
-from nightshift.schema.runs import EnhancementParams
+from nightshift.schema.params import EnhancementParams
 
 __all__ = [
     "Enhancement",

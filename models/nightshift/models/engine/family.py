@@ -7,13 +7,13 @@ from typing import Protocol, Self
 from PIL import Image
 from torch import Tensor, nn
 
-from nightshift.models.codecs.codec import Codec
-from nightshift.models.codecs.tokens import SeenPicture
-from nightshift.models.engine.recent import Recent
-from nightshift.models.engine.report import LoadReport
+from nightshift.models.engine.runtime.counters import Work
+from nightshift.models.engine.runtime.lru import Recent
+from nightshift.models.engine.runtime.report import LoadReport
 from nightshift.models.engine.text import TextEncoder, Turn, Written
-from nightshift.models.engine.work import Work
-from nightshift.models.images import PreparedImage
+from nightshift.models.inputs.codecs.codec import Codec
+from nightshift.models.inputs.codecs.tokens import SeenPicture
+from nightshift.models.inputs.images import PreparedImage
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",

@@ -8,12 +8,12 @@ from torch import Tensor
 
 from nightshift.models.engine.enhancement import enhanced
 from nightshift.models.engine.family import Family, Picture, PixelLimits, VisualTokens
-from nightshift.models.engine.memory import TokenBudget
 from nightshift.models.engine.prompts import Prepared, Prompt, embed, prepare
-from nightshift.models.engine.reading import read, readings_of
+from nightshift.models.engine.protocol import Group, PreparedGroups, Reading
+from nightshift.models.engine.readout import read, readings_of
+from nightshift.models.engine.runtime.token_budget import TokenBudget
 from nightshift.models.engine.visual import prepare_picture, see
-from nightshift.models.scorer import Group, PreparedGroups, Reading
-from nightshift.schema.runs import EnhancementParams
+from nightshift.schema.params import EnhancementParams
 from nightshift.scoring.prompts import Labels, Numbers
 
 __all__ = ["PlainEngine", "alone", "batches"]

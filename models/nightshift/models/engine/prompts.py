@@ -16,9 +16,9 @@ from nightshift.models.engine.family import (
     PixelLimits,
     VisualTokens,
 )
+from nightshift.models.engine.protocol import Group, Piece, Reading
 from nightshift.models.engine.text import Written
 from nightshift.models.engine.visual import PicturePiece, prepare_picture
-from nightshift.models.scorer import Group, Piece, Reading
 from nightshift.schema.errors import InputError, ModelError
 
 __all__ = ["Part", "Prepared", "Prompt", "PromptGroup", "embed", "prepare"]

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from nightshift.models.codecs.codec import Codec
-from nightshift.models.codecs.tokens import CodedImage, SeenPicture
 from nightshift.models.engine.family import Family, Picture, PixelLimits, VisualTokens
-from nightshift.models.engine.memory import TokenBudget
-from nightshift.models.images import PreparedImage, rgb
+from nightshift.models.engine.runtime.token_budget import TokenBudget
+from nightshift.models.inputs.codecs.codec import Codec
+from nightshift.models.inputs.codecs.tokens import CodedImage, SeenPicture
+from nightshift.models.inputs.images import PreparedImage, rgb
 from nightshift.scoring.codecs import Grid
 
 __all__ = ["PicturePiece", "freeze", "prepare_picture", "see", "token_grid"]

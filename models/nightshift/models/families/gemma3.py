@@ -6,9 +6,9 @@ import torch
 from PIL import Image
 from transformers import Gemma3ForConditionalGeneration
 
+from nightshift.models.checkpoints.loading import load_pretrained
 from nightshift.models.engine.family import Embedded, Picture, PixelLimits
-from nightshift.models.engine.loading import load_pretrained
-from nightshift.models.engine.pretrained import Pretrained
+from nightshift.models.families._base import Pretrained
 from nightshift.schema.models import ModelFacts
 
 __all__ = ["Gemma3", "load"]

@@ -8,9 +8,9 @@ from PIL import Image
 from torch import Tensor
 from transformers import Idefics3ForConditionalGeneration
 
+from nightshift.models.checkpoints.loading import load_pretrained
 from nightshift.models.engine.family import Picture, PixelLimits
-from nightshift.models.engine.loading import load_pretrained
-from nightshift.models.engine.pretrained import Pretrained, most_tiles
+from nightshift.models.families._base import Pretrained, most_tiles
 from nightshift.schema.models import ModelFacts
 
 __all__ = ["Idefics3", "load"]

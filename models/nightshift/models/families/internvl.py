@@ -4,9 +4,9 @@ import torch
 from PIL import Image
 from transformers import InternVLForConditionalGeneration
 
+from nightshift.models.checkpoints.loading import load_pretrained
 from nightshift.models.engine.family import Picture, PixelLimits
-from nightshift.models.engine.loading import load_pretrained
-from nightshift.models.engine.pretrained import Pretrained, most_tiles
+from nightshift.models.families._base import Pretrained, most_tiles
 from nightshift.schema.models import ModelFacts
 
 __all__ = ["InternVL", "load"]

@@ -9,9 +9,9 @@ from torch import Tensor
 from transformers import LlavaOnevisionForConditionalGeneration
 from transformers.image_processing_utils import select_best_resolution
 
+from nightshift.models.checkpoints.loading import load_pretrained
 from nightshift.models.engine.family import Picture, PixelLimits
-from nightshift.models.engine.loading import load_pretrained
-from nightshift.models.engine.pretrained import Pretrained, most_tiles
+from nightshift.models.families._base import Pretrained, most_tiles
 from nightshift.schema.models import ModelFacts
 
 __all__ = ["LlavaOnevision", "load"]

@@ -3,7 +3,7 @@
 import torch
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from nightshift.models.engine.loading import load_pretrained
+from nightshift.models.checkpoints.loading import load_pretrained
 from nightshift.models.families.qwen2_vl import QwenVL, quickened
 from nightshift.schema.models import ModelFacts
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import Qwen2VLForConditionalGeneration
 
+from nightshift.models.checkpoints.loading import load_pretrained
 from nightshift.models.engine.family import (
     DEFAULT_MAX_PIXELS,
     Embedded,
@@ -16,8 +17,7 @@ from nightshift.models.engine.family import (
     PixelLimits,
     VisualTokens,
 )
-from nightshift.models.engine.loading import load_pretrained
-from nightshift.models.engine.pretrained import Pretrained
+from nightshift.models.families._base import Pretrained
 from nightshift.schema.models import ModelFacts
 
 __all__ = ["QwenVL", "load", "quickened"]

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from transformers import Qwen3VLForConditionalGeneration
 
+from nightshift.models.checkpoints.loading import load_pretrained
 from nightshift.models.engine.family import Embedded, Picture, VisualTokens
-from nightshift.models.engine.loading import load_pretrained
 from nightshift.models.families.qwen2_vl import QwenVL, quickened
 from nightshift.schema.models import ModelFacts
 

@@ -3,7 +3,7 @@
 import torch
 from transformers import Qwen3VLMoeForConditionalGeneration
 
-from nightshift.models.engine.loading import load_pretrained
+from nightshift.models.checkpoints.loading import load_pretrained
 from nightshift.models.families.qwen2_vl import quickened
 from nightshift.models.families.qwen3_vl import Qwen3VL
 from nightshift.schema.models import ModelFacts

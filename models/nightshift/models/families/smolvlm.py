@@ -3,7 +3,7 @@
 import torch
 from transformers import Idefics3Processor, SmolVLMForConditionalGeneration
 
-from nightshift.models.engine.loading import load_pretrained
+from nightshift.models.checkpoints.loading import load_pretrained
 from nightshift.models.families.idefics3 import Idefics3
 from nightshift.schema.models import ModelFacts
 

@@ -10,7 +10,7 @@ from nightshift.producers.sources.lines import MAX_LINE_BYTES, numbered_lines, o
 from nightshift.producers.sources.rows import BadRow, RawRow, Row
 from nightshift.producers.sources.start import check_header
 from nightshift.schema.errors import InputError
-from nightshift.stores.listing import ListedFile
+from nightshift.stores.files.globs import ListedFile
 
 __all__ = ["read_delimited"]
 

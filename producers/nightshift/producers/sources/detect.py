@@ -8,15 +8,15 @@ from nightshift.producers.sources.left_out import LeftOut
 from nightshift.producers.sources.readers import is_data, read_data
 from nightshift.producers.sources.rows import Row, contained
 from nightshift.schema.errors import ConfigurationError, NightshiftError
-from nightshift.stores.addresses import stem_of, without_password
-from nightshift.stores.image_formats import is_image_name
-from nightshift.stores.listing import (
+from nightshift.stores.files.addresses import stem_of, without_password
+from nightshift.stores.files.globs import (
     ListedFile,
     find_file,
     glob_files,
     list_folder,
     walk_files,
 )
+from nightshift.stores.files.image_formats import is_image_name
 
 __all__ = ["open_source"]
 

@@ -10,7 +10,7 @@ from nightshift.producers.sources.metadata import MAX_TEXT_BYTES, checked, encod
 from nightshift.producers.sources.rows import EmbeddedImage, RawRow
 from nightshift.schema.errors import ConfigurationError, InputError
 from nightshift.schema.records import ImagePart, TextPart
-from nightshift.stores.addresses import MemberAddress, resolve_beside
+from nightshift.stores.files.addresses import MemberAddress, resolve_beside
 
 __all__ = [
     "MAX_ID_CHARS",

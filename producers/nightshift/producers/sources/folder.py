@@ -14,11 +14,11 @@ from nightshift.producers.sources.readers import describes_images, read_data
 from nightshift.producers.sources.rows import BadRow, RawRow, Row, contained
 from nightshift.producers.sources.start import decoded_text
 from nightshift.schema.errors import InputError
-from nightshift.stores.addresses import resolve_beside, stem_of
-from nightshift.stores.files import open_file
-from nightshift.stores.image_formats import is_image_name
-from nightshift.stores.listing import ListedFile, walk_files
-from nightshift.stores.roots import ImageRoots
+from nightshift.stores.files.addresses import resolve_beside, stem_of
+from nightshift.stores.files.files import open_file
+from nightshift.stores.files.globs import ListedFile, walk_files
+from nightshift.stores.files.image_formats import is_image_name
+from nightshift.stores.files.roots import ImageRoots
 
 __all__ = ["described_rows", "image_rows", "read_folder"]
 

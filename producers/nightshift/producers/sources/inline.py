@@ -7,7 +7,7 @@ from urllib.parse import unquote_to_bytes
 
 from nightshift.producers.sources.rows import EmbeddedImage
 from nightshift.schema.errors import InputError
-from nightshift.stores.image_formats import looks_like_image
+from nightshift.stores.files.image_formats import looks_like_image
 
 __all__ = ["from_base64", "inline_image"]
 

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from nightshift.producers.sources.lines import MAX_LINE_BYTES, numbered_lines, opened
 from nightshift.producers.sources.rows import BadRow, RawRow, Row
 from nightshift.schema.errors import InputError
-from nightshift.stores.listing import ListedFile
+from nightshift.stores.files.globs import ListedFile
 
 __all__ = ["parse_object", "read_jsonl"]
 

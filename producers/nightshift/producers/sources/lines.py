@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import BinaryIO, cast
 
 from nightshift.producers.sources.start import check_start
-from nightshift.stores.files import open_file
+from nightshift.stores.files.files import open_file
 
 __all__ = ["MAX_LINE_BYTES", "numbered_lines", "opened"]
 

@@ -9,8 +9,8 @@ from nightshift.producers.sources.left_out import LeftOut
 from nightshift.producers.sources.parquet import read_parquet
 from nightshift.producers.sources.rows import RawRow, Row
 from nightshift.producers.sources.webdataset import read_webdataset
-from nightshift.stores.addresses import stem_of
-from nightshift.stores.listing import ListedFile
+from nightshift.stores.files.addresses import stem_of
+from nightshift.stores.files.globs import ListedFile
 
 __all__ = ["describes_images", "is_data", "read_data"]
 

@@ -11,10 +11,10 @@ from nightshift.producers.sources.left_out import LeftOut
 from nightshift.producers.sources.rows import BadRow, EmbeddedImage, RawRow, Row
 from nightshift.producers.sources.start import check_packed, decoded_text
 from nightshift.schema.errors import InputError
-from nightshift.stores.addresses import MemberAddress
-from nightshift.stores.files import MAX_MEMBER_BYTES, open_file
-from nightshift.stores.image_formats import is_image_name, looks_like_image
-from nightshift.stores.listing import ListedFile
+from nightshift.stores.files.addresses import MemberAddress
+from nightshift.stores.files.files import MAX_MEMBER_BYTES, open_file
+from nightshift.stores.files.globs import ListedFile
+from nightshift.stores.files.image_formats import is_image_name, looks_like_image
 
 __all__ = ["read_webdataset"]
 

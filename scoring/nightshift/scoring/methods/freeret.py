@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from itertools import product
 from types import MappingProxyType
 
-from nightshift.schema.runs import EnhancementParams
+from nightshift.schema.params import EnhancementParams
 from nightshift.scoring.methods.method import Method
 from nightshift.scoring.prompts import Framing, Kinds, Labels, Side, Slot, Template
 

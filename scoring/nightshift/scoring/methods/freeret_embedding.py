@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from nightshift.schema.identity import fingerprint
-from nightshift.schema.runs import EmbedderParams
+from nightshift.schema.params import EmbedderParams
 from nightshift.scoring.prompts import Kinds
 
 __all__ = ["TASKS", "Task", "digest", "instruction"]

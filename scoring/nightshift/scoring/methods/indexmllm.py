@@ -10,7 +10,7 @@ is ours in their form.
 from dataclasses import replace
 from types import MappingProxyType
 
-from nightshift.schema.runs import EnhancementParams
+from nightshift.schema.params import EnhancementParams
 from nightshift.scoring.methods.method import Method
 from nightshift.scoring.prompts import Framing, Kinds, Labels, Slot, Template
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from nightshift.schema.errors import ConfigurationError
-from nightshift.schema.runs import EnhancementParams, MethodName, ScoreName
+from nightshift.schema.params import EnhancementParams, MethodName, ScoreName
 from nightshift.scoring.prompts import Asked, Framing
 
 __all__ = ["ASKED_FOR", "Method"]

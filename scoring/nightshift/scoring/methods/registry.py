@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from nightshift.schema.errors import ConfigurationError
-from nightshift.schema.runs import MethodName, ScorerParams
+from nightshift.schema.params import MethodName, ScorerParams
 from nightshift.scoring.methods.freeret import FREERET
 from nightshift.scoring.methods.indexmllm import INDEXMLLM
 from nightshift.scoring.methods.method import ASKED_FOR, Method

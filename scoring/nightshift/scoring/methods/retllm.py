@@ -12,7 +12,7 @@ Paper and released code differ from this and from each other: presets `paper` an
 from dataclasses import replace
 from types import MappingProxyType
 
-from nightshift.schema.runs import EnhancementParams
+from nightshift.schema.params import EnhancementParams
 from nightshift.scoring.methods.method import Method
 from nightshift.scoring.methods.retllm_prompts import LABELLED, LISTED, NUMBERED
 

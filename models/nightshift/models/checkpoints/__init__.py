@@ -1,0 +1,1 @@
+"""Checkpoints: specifications, files, descriptions, loading of weights and its errors."""

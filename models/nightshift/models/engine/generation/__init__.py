@@ -1,0 +1,1 @@
+"""Reading text that the model writes token by token."""

@@ -1,0 +1,1 @@
+"""The packed engine: prompts that share beginnings, in one batch without padding."""

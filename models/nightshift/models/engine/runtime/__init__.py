@@ -1,0 +1,1 @@
+"""Token budget, caches, counters and compilation of the engine."""

@@ -1,0 +1,1 @@
+"""What models are shown: contents, prepared images, codecs of visual tokens."""

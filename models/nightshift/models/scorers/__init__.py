@@ -1,0 +1,1 @@
+"""Scorers: a method bound to an engine, for pairs and for lists."""

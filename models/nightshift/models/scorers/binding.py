@@ -1,0 +1,71 @@
+"""A loaded model bound to a method: which scorer its parameters ask for."""
+
+from nightshift.models.engine.family import Family, PixelLimits
+from nightshift.models.engine.packed.engine import PackedEngine
+from nightshift.models.engine.plain import PlainEngine
+from nightshift.models.engine.protocol import Engine
+from nightshift.models.inputs.codecs.codec import Codec
+from nightshift.models.scorers.generated import NumberScorer
+from nightshift.models.scorers.lists import ListScorer
+from nightshift.models.scorers.pairs import PairScorer
+from nightshift.models.scorers.protocol import Scorer
+from nightshift.schema.params import ScorerParams
+from nightshift.scoring.methods.registry import framings_of, tie_framing
+from nightshift.scoring.prompts import MOST_LISTED, Numbers, Side
+
+__all__ = ["bind", "engine_for"]
+
+
+def bind(
+    family: Family, params: ScorerParams, fingerprint: str, codec: Codec | None = None
+) -> Scorer:
+    """Bind a method to a loaded model.
+
+    Args:
+        family: The model.
+        params: The method and its parameters.
+        fingerprint: Of weights and parameters.
+        codec: That of the parameters; None where it loses nothing.
+
+    Raises:
+        ModelError: A label is not one token of the model.
+    """
+    rules = framings_of(params)
+    words = Numbers(k=MOST_LISTED).words if params.score == "listwise" else rules[0].labels.words
+    asked = family.asked_for(words)
+    limits = PixelLimits(
+        min_pixels=params.min_pixels, max_pixels=params.max_pixels, long_side=params.long_side
+    )
+    coded: dict[Side, Codec] = {}
+    if codec is not None:
+        coded["candidate"] = codec
+        if params.code_queries:
+            coded["query"] = codec
+    engine = engine_for(asked, limits)
+    if params.score == "listwise":
+        return ListScorer(engine, rules[0], params, fingerprint, coded)
+    over_all = params.score == "p_true_full"
+    tie = tie_framing(params)
+    if tie is not None:
+        # A number is written from where the template ends.
+        writes = PairScorer(
+            engine_for(family, limits), rules, params.enhancement, fingerprint, coded
+        )
+        for_ties = PairScorer(engine, (tie,), params.enhancement, fingerprint, coded)
+        return NumberScorer(family, writes, for_ties, params.enhancement)
+    return PairScorer(
+        engine,
+        rules,
+        params.enhancement,
+        fingerprint,
+        coded,
+        over_all=over_all,
+        subtract_prior=params.subtract_prior,
+    )
+
+
+def engine_for(family: Family, limits: PixelLimits) -> Engine:
+    """The packed engine where the family allows it, else the plain one."""
+    if family.steps is None:
+        return PlainEngine(family, limits)
+    return PackedEngine(family, family.steps, limits)

@@ -1,0 +1,133 @@
+"""Scores that the model writes: generated, parsed, and kept with the words (RetLLM's paper)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+
+from nightshift.models.engine.family import Family
+from nightshift.models.engine.generation.enhancement import Again
+from nightshift.models.engine.generation.generate import generate
+from nightshift.models.engine.plain import alone, batches
+from nightshift.models.engine.prompts import Prepared, Prompt
+from nightshift.models.engine.protocol import PreparedGroups, Trace
+from nightshift.models.engine.runtime.token_budget import TokenBudget
+from nightshift.models.engine.visual import see
+from nightshift.models.inputs.images import PreparedImage
+from nightshift.models.scorers.pairs import PairScorer, PreparedPairs
+from nightshift.models.scorers.protocol import PairGroup, PairReading
+from nightshift.schema.errors import ModelError
+from nightshift.schema.params import EnhancementParams
+from nightshift.scoring.log_odds import MOST, of_number, parse_number
+
+__all__ = ["NumberScorer"]
+
+# Published. A number with four decimals takes about ten.
+_MOST_TOKENS = 77
+_TOKENS_PER_BATCH = 8192
+
+
+class NumberScorer:
+    """A `Scorer` that has the model write a number from 0 to 1 about each pair.
+
+    Greedy, raw logits alone deciding. What cannot be read as a number counts as 0, as published;
+    the words are kept either way. No logits are read: ties ask `for_ties`.
+
+    Args:
+        family: The loaded model.
+        asks: For a number; its prompts are used, its readings are not.
+        for_ties: Reads entropies, by another prompt.
+        enhancement: When and how the picture is looked at again, while reading and writing.
+
+    Raises:
+        ModelError: The enhancement cannot act while this model writes.
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        asks: PairScorer,
+        for_ties: PairScorer,
+        enhancement: EnhancementParams,
+    ) -> None:
+        if family.steps is None and enhancement.trigger != "never":
+            raise ModelError(
+                f"{family.report.family}: layers that cannot be taken apart cannot look at the "
+                "picture again while they write; turn it off (--enhancement off)"
+            )
+        self.fingerprint = asks.fingerprint
+        self._family = family
+        self._asks = asks
+        self._for_ties = for_ties
+        self._enhancement = enhancement
+        self._budget = TokenBudget(_TOKENS_PER_BATCH)
+
+    def plain(self) -> "NumberScorer":
+        """See `Scorer.plain`."""
+        off = EnhancementParams(trigger="never")
+        return NumberScorer(self._family, self._asks, self._for_ties.plain(), off)
+
+    def for_ties(self) -> PairScorer:
+        """See `Scorer.for_ties`."""
+        return self._for_ties
+
+    def prepare_image(self, image: Image.Image) -> PreparedImage:
+        """See `Scorer.prepare_image`."""
+        return self._asks.prepare_image(image)
+
+    def prepare(self, groups: Sequence[PairGroup]) -> PreparedGroups:
+        """See `Scorer.prepare`."""
+        return self._asks.prepare(groups)
+
+    @torch.inference_mode()
+    def score(self, prepared: PreparedGroups) -> list[tuple[PairReading, ...]]:
+        """See `Scorer.score`."""
+        assert isinstance(prepared, PreparedPairs)
+        prompts = prepared.groups
+        assert isinstance(prompts, Prepared)
+        seen = see(self._family, prompts.pictures)
+        written: dict[str, tuple[list[int], Trace]] = {}
+        begun: list[float] = []
+
+        def write(batch: list[Prompt]) -> None:
+            again = Again(self._family.decoder, self._enhancement, batch, seen)
+            ids = generate(
+                self._family,
+                batch,
+                seen,
+                max_tokens=_MOST_TOKENS,
+                stop_ids=self._family.stop_ids,
+                again=again,
+            )
+            begun.extend(again.logsumexps)
+            places = [prompt.place for prompt in batch]
+            written.update(zip(places, zip(ids, again.traces, strict=True), strict=True))
+            self._family.work.prefixes += len(batch)
+
+        self._budget.run(prompts.prompts, batches, write, alone)
+        # One number may well be written of many pairs; one sum of logits may not.
+        prompts.refuse_equal(begun)
+        found = {
+            prompt.place: _reading(self._family.text.read(ids), trace)
+            for prompt in prompts.prompts
+            for ids, trace in [written[prompt.place]]
+        }
+        # One question a pair: a number has no swapped or mirrored twin.
+        return [
+            tuple(found[f"{group}/{suffix}"] for ((group, suffix),) in of_group)
+            for of_group in prepared.places
+        ]
+
+
+def _reading(written: str, trace: Trace) -> PairReading:
+    number = parse_number(written)
+    return PairReading(
+        margin=float(np.float32(-MOST if number is None else of_number(number))),
+        logit_positive=None,
+        logit_negative=None,
+        logsumexp=None,
+        entropy=None,
+        trace=trace,
+        written=written,
+    )

@@ -1,0 +1,138 @@
+"""Rankings for other programs: jsonl, csv, parquet and TREC, written as they are read."""
+
+import csv
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from io import TextIOWrapper
+from itertools import islice
+from typing import IO, Any
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from nightshift.results.csv_cells import to_csv_cell
+from nightshift.schema.display import to_json
+from nightshift.schema.trec_ids import to_trec_id
+from nightshift.stores.results.rankings import RankedItem
+
+__all__ = ["COLUMNS", "FORMATS", "export"]
+
+#: Column names of jsonl, csv and parquet: all of a ranking row but our own row ids.
+COLUMNS = tuple(
+    field.name for field in fields(RankedItem) if field.name not in {"query_id", "item_id"}
+)
+
+_ROWS_A_GROUP = 20_000
+
+
+def export(rows: Iterable[RankedItem], file_format: str, stream: IO[bytes]) -> int:
+    """Write rows in one of `FORMATS`; memory stays flat whatever their number.
+
+    TREC lines are `query Q0 item rank score tag`. Their score is 1 / rank: tools of the trec_eval
+    kind sort by score and ignore the rank, and no score of ours alone gives the final order (the
+    margin is not monotone where the tie-break or a failed pair decided). Ids are words of
+    `schema.trec_ids` there, and texts are cells of `csv_cells` in CSV.
+
+    Args:
+        rows: In the order in which they are to be written.
+        file_format: A key of `FORMATS`.
+        stream: Open for writing bytes; stays open.
+
+    Returns:
+        How many rows were written.
+    """
+    counted = _Counted(rows)
+    FORMATS[file_format](counted, stream)
+    return counted.count
+
+
+def _write_jsonl(rows: Iterable[RankedItem], stream: IO[bytes]) -> None:
+    for row in rows:
+        line = to_json(dict(zip(COLUMNS, _values(row), strict=True)))
+        stream.write(line.encode() + b"\n")
+
+
+def _write_csv(rows: Iterable[RankedItem], stream: IO[bytes]) -> None:
+    with _text(stream) as lines:
+        writer = csv.writer(lines, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for row in rows:
+            writer.writerow(to_csv_cell(v) if isinstance(v, str) else v for v in _values(row))
+
+
+def _write_trec(rows: Iterable[RankedItem], stream: IO[bytes]) -> None:
+    for row in rows:
+        line = (
+            f"{to_trec_id(row.query)} Q0 {to_trec_id(row.item)} {row.final_rank} "
+            f"{1 / row.final_rank:.9g} nightshift-{row.run_id}\n"
+        )
+        stream.write(line.encode())
+
+
+def _write_parquet(rows: Iterable[RankedItem], stream: IO[bytes]) -> None:
+    schema = _parquet_schema()
+    remaining = iter(rows)
+    with parquet.ParquetWriter(stream, schema, compression="zstd") as writer:
+        while group := list(islice(remaining, _ROWS_A_GROUP)):
+            columns = zip(*map(_values, group), strict=True)
+            arrays = [
+                pa.array(column, type=field.type)
+                for column, field in zip(columns, schema, strict=True)
+            ]
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+
+
+#: How each format is written, by its name on the command line.
+FORMATS: dict[str, Callable[[Iterable[RankedItem], IO[bytes]], None]] = {
+    "jsonl": _write_jsonl,
+    "csv": _write_csv,
+    "parquet": _write_parquet,
+    "trec": _write_trec,
+}
+
+
+def _values(row: RankedItem) -> tuple[Any, ...]:
+    return tuple(getattr(row, name) for name in COLUMNS)
+
+
+@contextmanager
+def _text(stream: IO[bytes]) -> Iterator[TextIOWrapper]:
+    lines = TextIOWrapper(stream, encoding="utf-8", newline="", write_through=False)
+    try:
+        yield lines
+        lines.flush()
+    finally:
+        # Else the wrapper would close the stream, which is the caller's.
+        lines.detach()
+
+
+def _parquet_schema() -> pa.Schema:
+    types = {
+        "run_id": pa.int64(),
+        "final_rank": pa.int32(),
+        "coarse_rank": pa.int32(),
+        "coarse_score": pa.float32(),
+        "margin": pa.float32(),
+        "probability": pa.float32(),
+        "entropy": pa.float32(),
+        "fired": pa.bool_(),
+        "fired_layer": pa.int16(),
+        "tie_group": pa.int32(),
+        "tie_size": pa.int32(),
+        "relevance": pa.int16(),
+    }
+    return pa.schema([(name, types.get(name, pa.string())) for name in COLUMNS])
+
+
+class _Counted(Iterator[RankedItem]):
+    """Counts what passes."""
+
+    def __init__(self, rows: Iterable[RankedItem]) -> None:
+        self._rows = iter(rows)
+        self.count = 0
+
+    def __next__(self) -> RankedItem:
+        row = next(self._rows)
+        self.count += 1
+        return row

@@ -1,0 +1,75 @@
+"""The rankings of a run: all of them as a stream, or one query's list with its contents."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from nightshift.stores.catalog.contents import StoredRecord, load_records
+from nightshift.stores.ledger.runs import RunRow
+from nightshift.stores.postgres.database import Database
+from nightshift.stores.results import rankings
+from nightshift.stores.results.rankings import RankedItem
+
+__all__ = ["RankedList", "load_list", "open_rankings", "ranked_list"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankedList:
+    """The final ranking of one query; empty where the run has not ranked it."""
+
+    query: StoredRecord
+    #: Best first.
+    rows: tuple[RankedItem, ...]
+    #: By row id.
+    items: Mapping[int, StoredRecord]
+
+
+@contextmanager
+def open_rankings(
+    database: Database, run_id: int, *, query: str | None = None, limit: int | None = None
+) -> Iterator[tuple[RunRow, Iterator[RankedItem]]]:
+    """A run and its ranking rows, which are read from Postgres while the block consumes them.
+
+    Args:
+        database: Postgres.
+        run_id: A rerank run.
+        query: External id of the one query that is wanted; all if None.
+        limit: At most so many rows.
+
+    Raises:
+        NotFoundError: Where there is no such run or no such query in it.
+        ConflictError: For an index run, which ranks nothing.
+    """
+    with database.begin() as connection:
+        run = rankings.require_rerank(connection, run_id)
+        chosen = None if query is None else [rankings.find_query(connection, run_id, query)]
+        yield run, rankings.stream_rankings(connection, run_id, query_ids=chosen, limit=limit)
+
+
+def ranked_list(
+    database: Database, run_id: int, query: str, *, limit: int | None = None
+) -> tuple[RunRow, RankedList]:
+    """A run and one query's list in it, with the contents of all that it names.
+
+    Raises:
+        NotFoundError: Where there is no such run or no such query in it.
+        ConflictError: For an index run, which ranks nothing.
+    """
+    with database.begin() as connection:
+        run = rankings.require_rerank(connection, run_id)
+        query_id = rankings.find_query(connection, run_id, query)
+        return run, load_list(connection, run_id, query_id, limit=limit)
+
+
+def load_list(
+    connection: Connection, run_id: int, query_id: int, *, limit: int | None = None
+) -> RankedList:
+    """As `ranked_list`, by row id, in a transaction that is already open."""
+    rows = tuple(rankings.stream_rankings(connection, run_id, query_ids=[query_id], limit=limit))
+    return RankedList(
+        query=load_records(connection, "query", [query_id])[query_id],
+        rows=rows,
+        items=load_records(connection, "item", [row.item_id for row in rows]),
+    )

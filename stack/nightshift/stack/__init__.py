@@ -1,0 +1,1 @@
+"""The embedded services of one data directory, and the faults that a drill injects into them."""

@@ -1,0 +1,157 @@
+"""The server of the embedded Milvus Lite: every call needs the token, every name is an identifier.
+
+Milvus Lite itself asks nobody who they are, and makes directories of the names that it is given:
+whoever reaches its port could delete what its owner may delete.
+"""
+
+import logging
+import os
+import re
+import signal
+import sys
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from hmac import compare_digest
+from pathlib import Path
+from typing import Any
+
+import grpc
+from google.protobuf.message import Message
+from milvus_lite.adapter.grpc.servicer import MilvusServicer
+from milvus_lite.db import MilvusLite
+from pymilvus.grpc_gen import milvus_pb2_grpc, schema_pb2
+
+__all__ = ["VARIABLE", "bad_names", "main"]
+
+#: The token comes by the environment: a command line can be read by every user.
+VARIABLE = "NIGHTSHIFT_MILVUS_TOKEN"
+
+_log = logging.getLogger(__name__)
+
+_THREADS = 10
+_MESSAGE_BYTES = 256 * 2**20
+_OPTIONS = [
+    ("grpc.max_receive_message_length", _MESSAGE_BYTES),
+    ("grpc.max_send_message_length", _MESSAGE_BYTES),
+    # Else two servers could share a port, and each would get some of the calls.
+    ("grpc.so_reuseport", 0),
+    # pymilvus pings every 10 s, also between calls. By default a server allows one ping in 5 min
+    # and ends the connection of whoever sends more (ENHANCE_YOUR_CALM, too_many_pings).
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    # On a busy machine several pings are read at once, as if they had been sent in a burst.
+    ("grpc.http2.max_ping_strikes", 0),
+]
+
+#: Fields of requests that hold names: `collection_name`, `partition_names`, `newName`, `alias`, …
+_NAME_FIELD = re.compile(r"(?:.*_)?(?:names?|alias|namespace)|\w*Names?|username")
+#: What may become part of a path. `$meta` is Milvus' own name for fields beyond the schema.
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}|\$meta|")
+#: Schemas travel packed inside the request.
+_PACKED_SCHEMAS: dict[str, type[Message]] = {
+    "CreateCollectionRequest": schema_pb2.CollectionSchema,
+    "AddCollectionFieldRequest": schema_pb2.FieldSchema,
+}
+
+
+class _Guard(grpc.ServerInterceptor):  # type: ignore[misc] # grpc is untyped
+    """Refuses every call without the token, and every name that is no identifier."""
+
+    def __init__(self, token: str) -> None:
+        self._expected = b64encode(token.encode())
+
+    def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler | None],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler | None:
+        # Known and unknown methods are refused in one way: a stranger learns nothing.
+        if not self._knows_token(handler_call_details.invocation_metadata):
+            return _REFUSAL
+        handler = continuation(handler_call_details)
+        if handler is None or handler.unary_unary is None:
+            return handler
+        return grpc.unary_unary_rpc_method_handler(
+            _with_checked_names(handler.unary_unary),
+            handler.request_deserializer,
+            handler.response_serializer,
+        )
+
+    def _knows_token(self, metadata: Any) -> bool:  # noqa: ANN401 - as above
+        given = [value for key, value in metadata or () if key == "authorization"]
+        value = given[0] if len(given) == 1 else ""
+        return compare_digest(value.encode() if isinstance(value, str) else value, self._expected)
+
+
+def main() -> None:
+    """Serve: `python -m nightshift.stack.embedded.milvus_server DIRECTORY HOST PORT`."""
+    directory, host, port = sys.argv[1:]
+    # A shell gives background jobs an ignored SIGINT, which every child inherits: the server could
+    # then not be ended cleanly.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.umask(0o077)
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+    _log.setLevel(logging.INFO)
+    token = os.environ.pop(VARIABLE, "")
+    if not token:
+        raise SystemExit(f"{VARIABLE} is not set: start this server by `nightshift up`")
+    database = MilvusLite(str(Path(directory)))
+    server = grpc.server(
+        ThreadPoolExecutor(_THREADS), interceptors=(_Guard(token),), options=_OPTIONS
+    )
+    milvus_pb2_grpc.add_MilvusServiceServicer_to_server(MilvusServicer(database), server)
+    server.add_insecure_port(f"{host}:{port}")
+    server.start()
+    _log.info("Milvus Lite listens on %s:%s", host, port)
+    try:
+        server.wait_for_termination()
+    except KeyboardInterrupt:
+        _log.info("Shutting down...")
+    finally:
+        server.stop(grace=5).wait()
+        database.close()
+
+
+def bad_names(request: Message) -> list[str]:
+    """The fields of a request, at any depth, whose names are no identifiers."""
+    return sorted(set(_bad_names(request)))
+
+
+def _refuse(_request: object, context: grpc.ServicerContext) -> None:
+    context.abort(grpc.StatusCode.UNAUTHENTICATED, "auth check failure: the token is wrong")
+
+
+# As a stream, for a stranger's message would else be read, up to 256 MiB of it, before it is
+# refused. To the caller there is no difference.
+_REFUSAL = grpc.stream_stream_rpc_method_handler(_refuse)
+
+
+def _with_checked_names(behaviour: Callable[..., Any]) -> Callable[..., Any]:
+    def checked(request: Message, context: grpc.ServicerContext) -> Any:  # noqa: ANN401 - as above
+        if fields := bad_names(request):
+            context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                f"{', '.join(fields)}: use letters, digits and underscores, at most 255",
+            )
+        return behaviour(request, context)
+
+    return checked
+
+
+def _bad_names(message: Message) -> Iterator[str]:
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            if not field.message_type.GetOptions().map_entry:
+                for part in (value,) if isinstance(value, Message) else value:
+                    yield from _bad_names(part)
+        elif field.type == field.TYPE_STRING and _NAME_FIELD.fullmatch(field.name):
+            names = (value,) if isinstance(value, str) else value
+            if not all(_IDENTIFIER.fullmatch(name) for name in names):
+                yield field.name
+        elif field.name == "schema" and message.DESCRIPTOR.name in _PACKED_SCHEMAS:
+            yield from _bad_names(_PACKED_SCHEMAS[message.DESCRIPTOR.name].FromString(value))
+
+
+if __name__ == "__main__":
+    main()

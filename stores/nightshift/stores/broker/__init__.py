@@ -1,0 +1,1 @@
+"""Redis as the broker of Celery: doorbells out, messages in."""

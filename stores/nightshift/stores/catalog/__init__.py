@@ -1,0 +1,1 @@
+"""Catalogues and query sets in Postgres: items, contents, imports, judgements."""

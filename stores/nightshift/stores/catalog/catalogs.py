@@ -1,0 +1,211 @@
+"""Catalogues and the imports that fill them, in Postgres."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from sqlalchemy import Connection, text
+
+from nightshift.schema.errors import ConflictError, NotFoundError
+from nightshift.schema.identity import ContentHashes
+from nightshift.schema.records import Part
+from nightshift.schema.states import SubjectKind
+from nightshift.stores.catalog.contents import parts_to_json
+from nightshift.stores.catalog.import_failures import ImportFailure, plain, record_failures
+from nightshift.stores.catalog.source_keys import source_key
+from nightshift.stores.files.addresses import without_password
+
+__all__ = [
+    "INCOMING",
+    "ImportCounts",
+    "NewRecord",
+    "begin_import",
+    "catalog_id",
+    "count_rows",
+    "ensure_catalog",
+    "finish_import",
+    "interrupt_import",
+    "record_arrays",
+    "record_columns",
+    "require_newest",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewRecord:
+    """An item or a query, checked and digested, on its way into Postgres."""
+
+    #: Where it stands in its source, for messages.
+    position: str
+    external_id: str
+    parts: tuple[Part, ...]
+    hashes: ContentHashes
+    #: A JSON object, as text.
+    metadata: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportCounts:
+    """Rows of an import; once it has ended, the other four sum up to those read."""
+
+    read: int = 0
+    accepted: int = 0
+    failed: int = 0
+    unchanged: int = 0
+    #: Good rows of an import that was refused or interrupted.
+    not_applied: int = 0
+
+
+def ensure_catalog(connection: Connection, name: str) -> int:
+    """The id of a catalogue, made where there is none of that name."""
+    connection.execute(
+        text("INSERT INTO catalog (name) VALUES (:name) ON CONFLICT DO NOTHING"), {"name": name}
+    )
+    found = connection.execute(text("SELECT id FROM catalog WHERE name = :name"), {"name": name})
+    return int(found.scalar_one())
+
+
+def begin_import(connection: Connection, catalog_id: int, source: str) -> int:
+    """Record that a source is being read; an earlier import that still runs is stopped by it.
+
+    One that was killed could not say that it ended: that is said of it now.
+
+    Returns:
+        The id of the import.
+    """
+    _lock(connection, catalog_id)
+    unended = connection.execute(
+        text(f"{_INTERRUPT} AND catalog_id = :catalog RETURNING id"), {"catalog": catalog_id}
+    )
+    for row in unended.all():
+        record_failures(connection, [_UNENDED], import_id=row.id)
+    begun = connection.execute(
+        text(
+            "INSERT INTO catalog_import (catalog_id, source, source_key) "
+            "VALUES (:catalog, :source, :key) RETURNING id"
+        ),
+        {
+            "catalog": catalog_id,
+            "source": plain(without_password(source)),
+            "key": plain(source_key(source)),
+        },
+    )
+    return int(begun.scalar_one())
+
+
+def record_arrays(records: Sequence[NewRecord]) -> dict[str, list[object]]:
+    """The columns of records, as `INCOMING` takes them."""
+    names = ("ids", "parts", "texts", "images", "contents", "metadata")
+    columns = zip(*map(record_columns, records), strict=True) if records else ([] for _ in names)
+    return {name: list(column) for name, column in zip(names, columns, strict=True)}
+
+
+def record_columns(record: NewRecord) -> tuple[str, str, bytes | None, bytes | None, bytes, str]:
+    """External id, parts, hashes of text, image and both, and metadata, as they are stored."""
+    parts = json.dumps(parts_to_json(record.parts), ensure_ascii=False)
+    hashes = record.hashes
+    return record.external_id, parts, hashes.text, hashes.image, hashes.both, record.metadata
+
+
+def count_rows(connection: Connection, import_id: int, counts: ImportCounts) -> None:
+    """Add to the counts of an import that is open."""
+    connection.execute(
+        text(
+            "UPDATE catalog_import SET read = read + :read, accepted = accepted + :accepted, "
+            "failed = failed + :failed, unchanged = unchanged + :unchanged, "
+            "not_applied = not_applied + :not_applied WHERE id = :import AND finished_at IS NULL"
+        ),
+        {"import": import_id, **asdict(counts)},
+    )
+
+
+def finish_import(connection: Connection, import_id: int) -> None:
+    """Close an import whose rows are all counted."""
+    connection.execute(
+        text("UPDATE catalog_import SET finished_at = now() WHERE id = :import"),
+        {"import": import_id},
+    )
+
+
+def interrupt_import(connection: Connection, import_id: int) -> bool:
+    """Close an import that stopped before its end: none of its good rows is in.
+
+    Returns:
+        Whether it was open.
+    """
+    closed = connection.execute(text(f"{_INTERRUPT} AND id = :import"), {"import": import_id})
+    return closed.rowcount > 0
+
+
+def require_newest(
+    connection: Connection, catalog_id: int, import_id: int, *, lock: bool = False
+) -> None:
+    """Check that no newer import of the catalogue has begun; the newer id is the fencing token.
+
+    Args:
+        connection: Inside a transaction.
+        catalog_id: The catalogue.
+        import_id: An import of it.
+        lock: Let no other import change the catalogue before the transaction ends, nor begin.
+
+    Raises:
+        ConflictError: When a newer one has begun.
+    """
+    if lock:
+        _lock(connection, catalog_id)
+    newest = connection.execute(
+        text("SELECT max(id) FROM catalog_import WHERE catalog_id = :catalog"),
+        {"catalog": catalog_id},
+    ).scalar_one()
+    if newest != import_id:
+        raise ConflictError(
+            f"import {newest} of the same catalogue began after this one ({import_id}), which "
+            "stopped here and left the catalogue as it was; run this one again when that has "
+            "finished"
+        )
+
+
+def _lock(connection: Connection, catalog_id: int) -> None:
+    connection.execute(
+        text("SELECT FROM catalog WHERE id = :catalog FOR NO KEY UPDATE"), {"catalog": catalog_id}
+    )
+
+
+_INTERRUPT = (
+    "UPDATE catalog_import SET finished_at = now(), accepted = 0, unchanged = 0, "
+    "not_applied = read - failed WHERE finished_at IS NULL"
+)
+
+_UNENDED = ImportFailure(
+    kind=SubjectKind.LINE,
+    subject="",
+    reason="interrupted",
+    message="it had not ended when the next import of its catalogue began: it was killed, or is "
+    "stopped by that one; none of its rows is in the catalogue",
+    fatal=False,
+)
+
+INCOMING = """
+    SELECT external_id, CAST(parts AS jsonb) AS parts, text_hash, image_hash, content_hash,
+        CAST(metadata AS jsonb) AS metadata, number
+    FROM unnest(CAST(:ids AS text[]), CAST(:parts AS text[]), CAST(:texts AS bytea[]),
+        CAST(:images AS bytea[]), CAST(:contents AS bytea[]), CAST(:metadata AS text[]))
+        WITH ORDINALITY
+        AS given(external_id, parts, text_hash, image_hash, content_hash, metadata, number)
+"""
+
+
+def catalog_id(connection: Connection, name: str) -> int:
+    """The id of a catalogue.
+
+    Raises:
+        NotFoundError: With the command that makes one.
+    """
+    found = connection.execute(
+        text("SELECT id FROM catalog WHERE name = :name"), {"name": name}
+    ).scalar()
+    if found is None:
+        raise NotFoundError(
+            f"there is no catalogue {name!r}; `nightshift catalog import {name} SOURCE` makes it"
+        )
+    return int(found)

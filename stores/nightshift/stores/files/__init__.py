@@ -1,0 +1,1 @@
+"""Files and images, local or remote: addresses, allowed roots, downloads, decoding."""

@@ -1,0 +1,1 @@
+"""Index versions and their embeddings: rows in Postgres, vectors in Milvus."""

@@ -1,0 +1,349 @@
+"""Immutable vectors under content-derived keys, searched by cosine."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pymilvus import MilvusClient, MilvusException
+
+from nightshift.schema.errors import (
+    ConfigurationError,
+    ConflictError,
+    NightshiftError,
+    ServiceUnavailableError,
+)
+from nightshift.stores.index.milvus.collections import (
+    VECTOR,
+    Metric,
+    Shape,
+    create_collection,
+    ensure_index,
+    rebuild_index,
+    shape_of,
+)
+from nightshift.stores.index.milvus.connection import NOT_FOUND, NOT_LOADED, Connection
+from nightshift.stores.index.milvus.indexes import check_index_type, search_parameters
+from nightshift.stores.index.milvus.rows import (
+    Hit,
+    batches,
+    check_keys,
+    check_matrix,
+    is_settled,
+    key_ranges,
+    ordered,
+    through_ties,
+)
+
+__all__ = ["MAX_LIMIT", "VectorStore"]
+
+Consistency = Literal["Strong", "Bounded", "Session", "Eventually"]
+
+#: The most hits that Milvus returns for a query.
+MAX_LIMIT = 16_384
+
+_DELETE_KEYS, _HITS_PER_CALL, _QUERIES_PER_CALL = 4096, 100_000, 64
+#: Asked for beyond the limit, so that most ties at its edge are seen at once.
+_MARGIN = 16
+#: Seconds that one call may take; loading, indexing and flushing take as long as they take.
+_CALL_S = 120.0
+
+_log = logging.getLogger(__name__)
+
+
+class VectorStore(AbstractContextManager["VectorStore"]):
+    """Collections of (key, vector) rows that never change.
+
+    A key names its vector's content, so writing it again changes nothing. Milvus Lite bears one
+    writing process at a time, and the caller sees to that: `create`, `drop`, `load`, `upsert`,
+    `flush` and `delete` write.
+
+    Every method raises ServiceUnavailableError when Milvus stays away for longer than `patience_s`,
+    and NotFoundError where the collection is not there.
+
+    Args:
+        uri: `http://host:port`.
+        token: Empty where none is asked for.
+        patience_s: How long an outage is waited out.
+    """
+
+    def __init__(self, uri: str, token: str = "", *, patience_s: float = 60.0) -> None:
+        self._connection = Connection(uri, token, patience_s)
+        self._shapes: dict[str, Shape] = {}
+
+    @cached_property
+    def version(self) -> str:
+        """What the server calls itself: a version, or `milvus_lite-` before one."""
+        return str(self._run(MilvusClient.get_server_version))
+
+    @property
+    def is_lite(self) -> bool:
+        """Whether the server is Milvus Lite."""
+        return self.version.startswith("milvus_lite")
+
+    def create(
+        self, collection: str, dim: int, index_type: str = "FLAT", metric: Metric = "COSINE"
+    ) -> None:
+        """Make a collection with its index, and load it; completes one that was cut short.
+
+        Args:
+            collection: Letters, digits and underscores.
+            dim: Width of the vectors.
+            index_type: FLAT is exact and its order reproducible; the others are neither.
+            metric: IP is the same for L2-normalised vectors.
+
+        Raises:
+            ConfigurationError: For an index type that this server cannot be trusted with.
+            ConflictError: When it exists with another width.
+        """
+        self._shapes.pop(collection, None)  # it may have been dropped since
+        wanted = Shape(dim, check_index_type(index_type, lite=self.is_lite), metric)
+        if not self.has(collection):
+            self._run(create_collection, collection, wanted)
+        if (found := self._shape(collection).dim) != dim:
+            raise ConflictError(
+                f"{collection} holds vectors of {found} numbers, not {dim}, so another "
+                "database made it; drop it, or give each database a Milvus of its own"
+            )
+        self.load(collection)
+
+    def drop(self, collection: str) -> None:
+        """Delete a collection and the aliases that point to it; harmless where it is not there."""
+        self._shapes.pop(collection, None)
+        if self.has(collection):
+            for alias in self.aliases(collection):
+                self._run(MilvusClient.drop_alias, alias)
+            self._run(MilvusClient.drop_collection, collection)
+
+    def has(self, collection: str) -> bool:
+        """Whether there is a collection or alias of that name."""
+        return bool(self._run(MilvusClient.has_collection, collection, timeout=_CALL_S))
+
+    def dim(self, collection: str) -> int:
+        """Width of the vectors that a collection holds at this moment.
+
+        Raises:
+            ConflictError: When somebody else made it.
+        """
+        self._shapes.pop(collection, None)
+        return self._shape(collection).dim
+
+    def collections(self) -> list[str]:
+        """The names of all collections, sorted."""
+        return sorted(self._run(MilvusClient.list_collections))
+
+    def aliases(self, collection: str) -> list[str]:
+        """The aliases that name a collection."""
+        return list(self._run(MilvusClient.list_aliases, collection)["aliases"])
+
+    def shape(self, collection: str) -> Shape:
+        """What a collection was made as.
+
+        Raises:
+            ConflictError: When another program made it.
+        """
+        return self._shape(collection)
+
+    def set_alias(self, alias: str, collection: str) -> None:
+        """Let `alias` name `collection`, whatever it named before."""
+        try:
+            self._run(MilvusClient.create_alias, collection, alias)
+        except NightshiftError:  # it is there already, or the next line says what is wrong
+            self._run(MilvusClient.alter_alias, collection, alias)
+        self._shapes.pop(alias, None)
+
+    def load(self, collection: str) -> bool:
+        """Make a collection searchable; harmless where it is.
+
+        A kill of Milvus Lite while it wrote an index leaves one that cannot be loaded. The
+        vectors are intact, so the index is then built again: True where it was.
+        """
+        with self._connection.translated(collection):
+            self._connection.call(ensure_index, collection)
+            try:
+                self._connection.call(MilvusClient.load_collection, collection)
+            except MilvusException as error:
+                if error.code == NOT_FOUND or not self.is_lite:
+                    raise
+                _log.warning("the index of %s is damaged: %s", collection, error.message)
+                self._connection.call(rebuild_index, collection)
+                self._connection.call(MilvusClient.load_collection, collection)
+                return True
+            return False
+
+    def upsert(self, collection: str, keys: Sequence[str], vectors: NDArray[np.float32]) -> None:
+        """Write rows; harmless where they are there already.
+
+        On a server they are durable when this returns, on Milvus Lite after `flush`.
+
+        Args:
+            collection: Its name.
+            keys: Hexadecimal, at most 64 digits, distinct.
+            vectors: *Shape:* (len(keys), dim), float32, finite.
+
+        Raises:
+            ConflictError: When shapes do not fit, or a value is not finite.
+        """
+        matrix = check_matrix(collection, vectors, self._shape(collection).dim)
+        if len(keys) != len(matrix):
+            raise ConflictError(f"{collection}: {len(keys)} keys for {len(matrix)} vectors")
+        check_keys(keys)
+        for batch in batches(keys, matrix):
+            self._run(MilvusClient.upsert, collection, batch, timeout=_CALL_S)
+
+    def flush(self, collection: str) -> None:
+        """Make written rows durable; a no-op on a server, whose log holds them already."""
+        # A server also limits how often segments may be sealed by hand.
+        if self.is_lite:
+            self._run(MilvusClient.flush, collection)
+
+    def search(
+        self,
+        collection: str,
+        vectors: NDArray[np.float32],
+        limit: int,
+        *,
+        consistency: Consistency = "Strong",
+    ) -> list[list[Hit]]:
+        """The nearest rows of each query, nearest first, and all that tie at the limit's edge.
+
+        Args:
+            collection: Its name, or an alias.
+            vectors: *Shape:* (n, dim), float32.
+            limit: At most 16,384.
+            consistency: `Strong` sees everything written before.
+
+        Returns:
+            For each query the first `limit` hits and those behind them that are as near but for
+            rounding, with distinct keys; fewer when there are no more. Which of more than 16,384
+            equally near rows are returned is the server's affair.
+
+        Raises:
+            ConflictError: When the width does not fit.
+            ConfigurationError: When the limit is too large.
+        """
+        if not 0 < limit <= MAX_LIMIT:
+            raise ConfigurationError(f"a search may ask for 1 to {MAX_LIMIT} hits, not {limit}")
+        matrix = check_matrix(collection, vectors, self._shape(collection).dim)
+        step = max(1, min(_QUERIES_PER_CALL, _HITS_PER_CALL // limit))
+        return [
+            hits
+            for start in range(0, len(matrix), step)
+            for hits in self._search(collection, matrix[start : start + step], limit, consistency)
+        ]
+
+    def keys(self, collection: str, batch_size: int = 32_768) -> Iterator[list[str]]:
+        """All keys, in batches; a key may come twice between a crash and the next `flush`.
+
+        Asked for by ranges of the key, which as a digest is spread evenly: the library's own
+        iterator yields nothing, without an error, on older servers.
+
+        Args:
+            collection: Its name.
+            batch_size: About so many keys come in a batch.
+        """
+        for rows in self._pages(collection, batch_size, "key"):
+            yield [row["key"] for row in rows]
+
+    def rows(
+        self, collection: str, batch_size: int = 2048
+    ) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
+        """All keys, each once, with their vectors; in batches as `keys`."""
+        for page in self._pages(collection, batch_size, "key", VECTOR):
+            # Between a crash and the next flush a row may come twice.
+            rows = {row["key"]: row[VECTOR] for row in page}
+            yield list(rows), np.asarray(list(rows.values()), dtype=np.float32)
+
+    def delete(self, collection: str, keys: Sequence[str]) -> None:
+        """Remove rows; harmless where they are not there."""
+        check_keys(keys)
+        for start in range(0, len(keys), _DELETE_KEYS):
+            batch = list(keys[start : start + _DELETE_KEYS])
+            self._when_loaded(MilvusClient.delete, collection, ids=batch, timeout=_CALL_S)
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._connection.close()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _run(self, action: Callable[..., Any], *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - pymilvus is untyped
+        subject = str(arguments[0]) if arguments else "Milvus"
+        with self._connection.translated(subject):
+            return self._connection.call(action, *arguments, **options)
+
+    def _when_loaded(self, action: Callable[..., Any], collection: str, **options: Any) -> Any:  # noqa: ANN401 - as above
+        """Run what needs a loaded collection: a restart of Milvus Lite releases all."""
+        with self._connection.translated(collection):
+            for attempt in range(10):
+                try:
+                    return self._connection.call(action, collection, **options)
+                except MilvusException as error:
+                    if error.code != NOT_LOADED:
+                        raise
+                # While one client loads, another's collection counts as released for a moment.
+                time.sleep(0.1 * attempt)
+                self._load_as_reader(collection)
+            return self._connection.call(action, collection, **options)
+
+    def _load_as_reader(self, collection: str) -> None:
+        try:
+            self._connection.call(MilvusClient.load_collection, collection)
+        except MilvusException as error:
+            # Mending is a write, and a reader may not be the one that writes.
+            raise ServiceUnavailableError(
+                f"{collection} cannot be loaded until its index is mended; a search stage and "
+                f"`nightshift doctor --repair` mend it: {error.message}",
+                "milvus",
+            ) from error
+
+    def _pages(self, collection: str, batch_size: int, *fields: str) -> Iterator[list[Any]]:
+        [total] = self._query(collection, "", "count(*)")
+        for expression in key_ranges(-(-int(total["count(*)"]) // batch_size)):
+            if rows := self._query(collection, expression, *fields):
+                yield rows
+
+    def _query(self, collection: str, expression: str, *fields: str) -> list[Any]:
+        rows = self._when_loaded(
+            MilvusClient.query,
+            collection,
+            filter=expression,
+            output_fields=list(fields),
+            consistency_level="Strong",
+            timeout=_CALL_S,
+        )
+        return list(rows)
+
+    def _search(
+        self, collection: str, block: NDArray[np.float32], limit: int, consistency: Consistency
+    ) -> list[list[Hit]]:
+        kind = self._shape(collection).index_type
+        asked = min(limit + _MARGIN, MAX_LIMIT)
+        while True:
+            found: Sequence[Any] = self._when_loaded(
+                MilvusClient.search,
+                collection,
+                data=list(block),
+                limit=asked,
+                output_fields=["key"],
+                search_params={"params": search_parameters(kind, asked)},
+                consistency_level=consistency,
+                timeout=_CALL_S,
+            )
+            ranked = [ordered(hits) for hits in found]
+            if asked == MAX_LIMIT or all(
+                is_settled(hits, limit, asked, len(returned))
+                for hits, returned in zip(ranked, found, strict=True)
+            ):
+                return [hits[: through_ties(hits, limit)] for hits in ranked]
+            asked = min(2 * asked, MAX_LIMIT)
+
+    def _shape(self, collection: str) -> Shape:
+        if collection not in self._shapes:
+            self._shapes[collection] = self._run(shape_of, collection)
+        return self._shapes[collection]

@@ -1,0 +1,1 @@
+"""Runs and their jobs in Postgres: claims, retries, receipts, counters, workers."""

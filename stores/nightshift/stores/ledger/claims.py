@@ -1,0 +1,220 @@
+"""The ledger: jobs are claimed with a lease and a fencing token, and done in one transaction."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from nightshift.schema.errors import LeaseLostError
+from nightshift.schema.states import RunState, Stage
+from nightshift.stores.ledger import failing
+from nightshift.stores.ledger.outages import hand_back_from_outage
+from nightshift.stores.ledger.retries import retry_or_split
+from nightshift.stores.postgres.database import Database
+
+__all__ = ["Claim", "Ledger"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A job in the hands of one worker."""
+
+    run_id: int
+    job_id: int
+    stage: Stage
+    payload: dict[str, Any]
+    n_units: int
+    attempt: int
+    #: Fencing token: a later claim of the same job has a higher one.
+    token: int
+
+
+class Ledger:
+    """What a worker may do with jobs.
+
+    Args:
+        database: Postgres.
+        worker_id: Who claims.
+        lease_s: Seconds without progress after which a claim may be given to another.
+        max_attempts: Own attempts before a job is bisected.
+    """
+
+    def __init__(
+        self, database: Database, *, worker_id: str, lease_s: float, max_attempts: int
+    ) -> None:
+        self.database = database
+        self.worker_id = worker_id
+        self.lease_s = lease_s
+        self.max_attempts = max_attempts
+
+    def claim(self, run_id: int, job_id: int) -> Claim | None:
+        """Move a job from queued to running; the attempt counts before the work starts.
+
+        Returns:
+            None where there is nothing to do: a second delivery, a paused or ended run.
+        """
+        with self.database.begin() as connection:
+            row = connection.execute(
+                text(
+                    """
+                    UPDATE job SET state = 'running', attempt = attempt + 1, token = token + 1,
+                        worker_id = :worker, started_at = clock_timestamp(), error = NULL,
+                        lease_until = clock_timestamp() + make_interval(secs => :lease)
+                    FROM run
+                    WHERE job.run_id = :run AND job.id = :job AND run.id = :run
+                        AND job.state = 'queued' AND job.not_before <= clock_timestamp()
+                        AND run.state = 'running'
+                    RETURNING job.stage, job.payload, job.n_units, job.attempt, job.token
+                    """
+                ),
+                {"run": run_id, "job": job_id, "worker": self.worker_id, "lease": self.lease_s},
+            ).one_or_none()
+        if row is None:
+            return None
+        return Claim(
+            run_id=run_id,
+            job_id=job_id,
+            stage=Stage(row.stage),
+            payload=row.payload,
+            n_units=row.n_units,
+            attempt=row.attempt,
+            token=row.token,
+        )
+
+    def renew(self, claim: Claim) -> RunState:
+        """Extend the lease after a micro-batch.
+
+        Returns:
+            The run's state: anything but `running` asks the worker to hand the job back.
+
+        Raises:
+            LeaseLostError: When another worker holds the job now.
+        """
+        with self.database.begin() as connection:
+            state = connection.execute(
+                text(
+                    """
+                    UPDATE job SET
+                        lease_until = clock_timestamp() + make_interval(secs => :lease)
+                    FROM run
+                    WHERE job.run_id = :run AND job.id = :job AND job.token = :token
+                        AND job.state = 'running' AND run.id = :run
+                    RETURNING run.state
+                    """
+                ),
+                {"lease": self.lease_s, **_key(claim)},
+            ).scalar()
+        if state is None:
+            raise _lost(claim)
+        return RunState(state)
+
+    @contextmanager
+    def finish(self, claim: Claim, *, n_failed: int = 0) -> Iterator[Connection]:
+        """One transaction for the results and `done`, guarded by the token.
+
+        A zombie that wakes late finds its token stale and writes nothing.
+
+        Args:
+            claim: The claim to finish.
+            n_failed: Units of the job that have a failure row instead of a result.
+
+        Raises:
+            LeaseLostError: When another worker holds the job now.
+        """
+        with self.database.begin() as connection:
+            done = connection.execute(
+                text(
+                    """
+                    UPDATE job SET state = 'done', lease_until = NULL, n_failed = :failed,
+                        finished_at = clock_timestamp()
+                    WHERE run_id = :run AND id = :job AND token = :token AND state = 'running'
+                    """
+                ),
+                {"failed": n_failed, **_key(claim)},
+            )
+            if done.rowcount != 1:
+                raise _lost(claim)
+            yield connection
+
+    def hand_back(self, claim: Claim, reason: str) -> None:
+        """Put the job back unharmed: a stopping worker or a paused run."""
+        with self.database.begin() as connection:
+            _hand_back(connection, claim, reason)
+
+    def hand_back_from_outage(self, claim: Claim, message: str) -> None:
+        """Put the job back because of a lost service; unharmed unless only this job has lost it."""
+        with self.database.begin() as connection:
+            hand_back_from_outage(
+                connection,
+                run_id=claim.run_id,
+                job_id=claim.job_id,
+                token=claim.token,
+                message=message,
+                max_attempts=self.max_attempts,
+            )
+
+    def fail_attempt(self, claim: Claim, reason: str, message: str) -> None:
+        """End this attempt: retry later, bisect, or record a lone unit's failure."""
+        with self.database.begin() as connection:
+            retry_or_split(
+                connection,
+                run_id=claim.run_id,
+                job_id=claim.job_id,
+                token=claim.token,
+                reason=reason,
+                message=message,
+                max_attempts=self.max_attempts,
+            )
+
+    def fail_run(self, claim: Claim, reason: str, message: str) -> None:
+        """End the run for what no job of it can do without.
+
+        A run that is paused or has ended keeps its state and gets the job back unharmed: what is
+        wrong shows again when it goes on. A stale claim ends nothing.
+        """
+        with self.database.begin() as connection:
+            # The run before the job: two workers that end one run must not wait for each other.
+            state = connection.execute(
+                text("SELECT state FROM run WHERE id = :run FOR NO KEY UPDATE"), _key(claim)
+            ).scalar()
+            held = connection.execute(
+                text(
+                    "SELECT FROM job WHERE run_id = :run AND id = :job AND token = :token "
+                    "AND state = 'running' FOR UPDATE"
+                ),
+                _key(claim),
+            ).one_or_none()
+            if held is None:
+                return
+            if state == RunState.RUNNING:
+                failing.fail_run(connection, claim.run_id, claim.stage, reason, message)
+            else:
+                _hand_back(connection, claim, message)
+
+
+def _hand_back(connection: Connection, claim: Claim, reason: str) -> None:
+    connection.execute(
+        text(
+            """
+            UPDATE job SET state = 'queued', lease_until = NULL, sent_at = NULL,
+                worker_id = NULL, attempt = greatest(attempt - 1, 0), error = :reason,
+                not_before = clock_timestamp() + interval '0.2 s'
+            WHERE run_id = :run AND id = :job AND token = :token AND state = 'running'
+            """
+        ),
+        {"reason": reason, **_key(claim)},
+    )
+
+
+def _key(claim: Claim) -> dict[str, int]:
+    return {"run": claim.run_id, "job": claim.job_id, "token": claim.token}
+
+
+def _lost(claim: Claim) -> LeaseLostError:
+    return LeaseLostError(
+        f"job {claim.job_id} of run {claim.run_id} was given to another worker after its lease "
+        "ran out; nothing of this attempt is written",
+        claim.job_id,
+    )

@@ -1,0 +1,113 @@
+"""Loads of models that their workers did not survive.
+
+A worker says what it loads before it begins. One that falls silent in the middle of it leaves that
+behind: the attempt counts against the run for which it loaded, until somebody loads that model.
+"""
+
+from collections.abc import Iterable
+from itertools import groupby
+from typing import Any
+
+from sqlalchemy import Connection, Row, text
+
+from nightshift.schema.states import Stage
+from nightshift.stores.ledger import failing
+from nightshift.stores.ledger.workers import ALIVE_S
+
+__all__ = [
+    "fail_runs_that_end_workers",
+    "forget_lost_loads",
+    "forget_lost_loads_of",
+    "load_in_doubt",
+]
+
+
+def fail_runs_that_end_workers(connection: Connection, *, max_attempts: int) -> list[int]:
+    """Fail running runs whose model has ended so many workers in a row, with the reason.
+
+    Workers that were lost at the same time, as by a power cut, count as one.
+
+    Returns:
+        Ids of the runs.
+    """
+    lost = connection.execute(
+        text(
+            f"""
+            SELECT run.id AS run_id, run.stage, w.id AS worker_id, w.loading, w.loading_since,
+                w.seen_at, m.spec
+            FROM worker w JOIN run ON run.id = w.run_id AND run.state = 'running'
+                LEFT JOIN model m ON m.fingerprint = w.loading
+            WHERE w.loading IS NOT NULL AND {_LOST}
+            ORDER BY run.id, w.loading, w.loading_since FOR NO KEY UPDATE OF run SKIP LOCKED
+            """
+        ),
+        {"alive": ALIVE_S},
+    ).all()
+    failed = []
+    for (run_id, _), of_model in groupby(lost, lambda row: (row.run_id, row.loading)):
+        loads = list(of_model)
+        if run_id not in failed and _in_a_row(loads) >= max_attempts:
+            last = loads[-1]
+            message = _MESSAGE.format(n=len(loads), last=last, run=run_id)
+            failing.fail_run(connection, run_id, Stage(last.stage), "worker_lost", message)
+            failed.append(run_id)
+    return failed
+
+
+def load_in_doubt(connection: Connection, run_id: int, fingerprint: str) -> str | None:
+    """A worker that misses its reports while it loads this model for this run, and may be lost.
+
+    Who would load it too waits for the verdict, or many would be lost before the first is counted.
+    """
+    found = connection.execute(
+        text(
+            """
+            SELECT id FROM worker WHERE loading = :fingerprint AND run_id = :run
+                AND stopped_at IS NULL
+                AND seen_at > clock_timestamp() - make_interval(secs => :alive)
+                AND seen_at < clock_timestamp() - make_interval(secs => :late)
+            ORDER BY seen_at LIMIT 1
+            """
+        ),
+        {"run": run_id, "fingerprint": fingerprint, "alive": ALIVE_S, "late": _LATE_S},
+    ).scalar()
+    return None if found is None else str(found)
+
+
+def forget_lost_loads(connection: Connection, fingerprint: str) -> None:
+    """A model has been loaded: it is not what ends workers."""
+    _forget(connection, "loading = :fingerprint", fingerprint=fingerprint)
+
+
+def forget_lost_loads_of(connection: Connection, run_id: int) -> None:
+    """A run is taken up again: all attempts count from the beginning."""
+    _forget(connection, "run_id = :run", run=run_id)
+
+
+#: A worker reports every 3 s.
+_LATE_S = 4.0
+
+_LOST = "w.stopped_at IS NULL AND w.seen_at < clock_timestamp() - make_interval(secs => :alive)"
+
+_MESSAGE = (
+    "{n} workers, one after another, fell silent while they loaded {last.spec} ({last.loading}) "
+    "for this run, the last of them {last.worker_id}, as a process does that crashes or is killed "
+    "for want of memory: see its log, and the kernel's. Give the workers more memory and run "
+    "`nightshift run retry-failed {run}`, or plan the run anew with a smaller model or precision"
+)
+
+
+def _in_a_row(loads: Iterable[Row[Any]]) -> int:
+    """How many of them, by their beginning, each began when the one before had ended."""
+    n, ended = 0, None
+    for load in loads:
+        if ended is None or load.loading_since > ended:
+            n, ended = n + 1, load.seen_at
+    return n
+
+
+def _forget(connection: Connection, which: str, **values: object) -> None:
+    connection.execute(
+        text(f"UPDATE worker w SET loading = NULL WHERE {which} AND {_LOST}"),
+        {"alive": ALIVE_S, **values},
+    )

@@ -1,7 +1,0 @@
-"""Vectors in Milvus, Lite or a server: the only package that speaks its protocol."""
-
-from nightshift.stores.milvus.indexes import INDEX_TYPES, IndexType
-from nightshift.stores.milvus.rows import TIE, Hit
-from nightshift.stores.milvus.store import MAX_LIMIT, VectorStore
-
-__all__ = ["INDEX_TYPES", "MAX_LIMIT", "TIE", "Hit", "IndexType", "VectorStore"]

@@ -1,0 +1,135 @@
+"""Which models are waited for: by runs that are not done, and by indexes that searches use."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from nightshift.schema.models import ModelInUse
+from nightshift.schema.params import RunParams, TokenParams
+from nightshift.schema.states import RunKind, Stage
+from nightshift.stores.index import indexes
+from nightshift.stores.ledger import runs
+from nightshift.stores.ledger.runs import RunRow
+
+__all__ = ["ModelRow", "embedder_card", "get_model", "models_in_use", "upsert_model"]
+
+
+def models_in_use(connection: Connection) -> list[ModelInUse]:
+    """Each model once with all its users, those that a run waits for first."""
+    found: dict[str, ModelInUse] = {}
+    for model in _all(connection):
+        known = found.get(model.fingerprint)
+        found[model.fingerprint] = (
+            model if known is None else replace(known, used_by=(*known.used_by, *model.used_by))
+        )
+    return list(found.values())
+
+
+def _all(connection: Connection) -> Iterator[ModelInUse]:
+    for run in runs.unfinished_runs(connection):
+        yield from _of_run(run)
+    for index in indexes.ready_indexes(connection):
+        yield ModelInUse(
+            kind="embedder",
+            spec=index.embedder,
+            fingerprint=index.embedder_fingerprint,
+            used_by=(f"index {index.collection}",),
+            waited_for=False,
+        )
+
+
+def _of_run(run: RunRow) -> Iterator[ModelInUse]:
+    """What its stages from the present one on need."""
+    user = f"run {run.id}"
+    if run.stage in (Stage.EMBED, Stage.SEARCH):
+        yield ModelInUse(
+            kind="embedder",
+            spec=run.embedder,
+            fingerprint=run.embedder_fingerprint,
+            used_by=(user,),
+            waited_for=True,
+        )
+    if run.scorer is None or run.scorer_fingerprint is None or run.stage is Stage.RANK:
+        return
+    if run.kind is RunKind.TOKENS:
+        yield ModelInUse(
+            kind="vision",
+            spec=run.scorer,
+            fingerprint=run.scorer_fingerprint,
+            used_by=(user,),
+            waited_for=True,
+            limits=TokenParams.model_validate(run.params),
+        )
+    else:
+        yield ModelInUse(
+            kind="scorer",
+            spec=run.scorer,
+            fingerprint=run.scorer_fingerprint,
+            used_by=(user,),
+            waited_for=True,
+            scorer=RunParams.model_validate(run.params).scorer,
+        )
+
+
+def embedder_card(connection: Connection, fingerprint: str) -> Mapping[str, Any]:
+    """What the fingerprint of an index's embedder is made of."""
+    card: Mapping[str, Any] = connection.execute(
+        text("SELECT card FROM model WHERE fingerprint = :fingerprint"),
+        {"fingerprint": fingerprint},
+    ).scalar_one()
+    return card
+
+
+def upsert_model(
+    connection: Connection,
+    *,
+    fingerprint: str,
+    kind: str,
+    spec: str,
+    card: Mapping[str, Any],
+    package_version: str,
+) -> None:
+    """Keep what a fingerprint stands for; the first description stays."""
+    connection.execute(
+        text(
+            """
+            INSERT INTO model (fingerprint, kind, spec, card, package_version)
+            VALUES (:fingerprint, :kind, :spec, :card, :version)
+            ON CONFLICT (fingerprint) DO NOTHING
+            """
+        ),
+        {
+            "fingerprint": fingerprint,
+            "kind": kind,
+            "spec": spec,
+            "card": json.dumps(card),
+            "version": package_version,
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRow:
+    """What a fingerprint stands for."""
+
+    fingerprint: str
+    kind: str
+    spec: str
+    #: Weights, configuration, precision, method parameters.
+    card: dict[str, Any]
+    package_version: str
+
+
+def get_model(connection: Connection, fingerprint: str) -> ModelRow:
+    """The model that a run pins by fingerprint; a foreign key says that it exists."""
+    row = connection.execute(
+        text(
+            "SELECT fingerprint, kind, spec, card, package_version FROM model "
+            "WHERE fingerprint = :fingerprint"
+        ),
+        {"fingerprint": fingerprint},
+    )
+    return ModelRow(**row.mappings().one())

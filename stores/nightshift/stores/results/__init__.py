@@ -1,0 +1,1 @@
+"""What runs find in Postgres: candidates, scores, rankings, answers."""

@@ -1,0 +1,191 @@
+"""Pairs of equal contents have one score: an earlier run's, or that of the one asked about."""
+
+from sqlalchemy import Connection, text
+
+from nightshift.stores.catalog.contents import HASH_COLUMN
+from nightshift.stores.ledger.runs import RunRow
+from nightshift.stores.results.pairs import UNSCORED
+
+__all__ = [
+    "pair_key_sql",
+    "reuse_scores",
+    "runs_of_scorer",
+    "share_entropies",
+    "share_failures",
+    "share_scores",
+]
+
+#: Nights to look back for scores; a night copies what it reuses, so one back is often enough.
+_LOOK_BACK_RUNS = 30
+
+_ALL = """
+    FROM candidate c JOIN query q ON q.id = c.query_id JOIN item i ON i.id = c.item_id
+    WHERE c.run_id = :run
+"""
+
+
+def reuse_scores(
+    connection: Connection, run: RunRow, *, query_parts: str, item_parts: str, lists: bool = False
+) -> None:
+    """Copy scores of equal pairs under the same scorer from its latest earlier runs.
+
+    Args:
+        connection: The stage's transaction.
+        run: The run that needs scores.
+        query_parts: What the scorer sees of queries.
+        item_parts: What it sees of items.
+        lists: Whether it sees a query's candidates as a list: equal pairs are of equal lists.
+    """
+    earlier = runs_of_scorer(connection, run.scorer_fingerprint, but=run.id)
+    if not earlier:
+        return
+    # Nobody drops a load while its scores are copied.
+    connection.execute(text("SELECT FROM model_load WHERE dropped_at IS NULL FOR SHARE"))
+    _copy_scores(connection, run, earlier, query_parts, item_parts, lists=lists)
+
+
+def share_scores(
+    connection: Connection, run: RunRow, *, query_parts: str, item_parts: str, lists: bool = False
+) -> None:
+    """Give equal pairs of a run the score of the one of them that was asked about.
+
+    Args:
+        connection: The transaction that plans what comes next.
+        run: The run.
+        query_parts: As for `reuse_scores`.
+        item_parts: The same.
+        lists: The same.
+    """
+    _copy_scores(connection, run, [run.id], query_parts, item_parts, lists=lists)
+    # An image may be gone from one address and be read from another: the pair has its score.
+    connection.execute(
+        text(
+            """
+            UPDATE failure f SET fatal = false
+            FROM pair_score p JOIN query q ON q.id = p.query_id JOIN item i ON i.id = p.item_id
+            WHERE p.run_id = :run AND f.run_id = :run AND f.stage = 'score' AND f.fatal
+                AND f.subject_kind = 'pair'
+                AND f.subject_id = q.external_id || ' → ' || i.external_id
+            """
+        ),
+        {"run": run.id},
+    )
+
+
+def share_entropies(connection: Connection, run_id: int) -> None:
+    """Give equal tied pairs of a run what the second question read of one of them."""
+    connection.execute(
+        text(
+            """
+            UPDATE pair_score p SET logit_positive = twin.logit_positive,
+                logit_negative = twin.logit_negative, logsumexp = twin.logsumexp,
+                entropy = twin.entropy
+            FROM pair_score twin
+            WHERE p.run_id = :run AND twin.run_id = :run AND twin.pair_key = p.pair_key
+                AND p.entropy IS NULL AND twin.entropy IS NOT NULL
+            """
+        ),
+        {"run": run_id},
+    )
+
+
+def share_failures(
+    connection: Connection, run_id: int, *, query_parts: str, item_parts: str
+) -> None:
+    """Record the pairs left without a score, for the reason for which an equal one has none."""
+    query, item = HASH_COLUMN[query_parts], HASH_COLUMN[item_parts]
+    connection.execute(
+        text(
+            f"""
+            WITH unscored AS MATERIALIZED (
+                SELECT q.{query} AS query, i.{item} AS item,
+                    q.external_id || ' → ' || i.external_id AS subject
+                {UNSCORED}
+            ), failed AS (
+                SELECT DISTINCT ON (u.query, u.item) u.query, u.item, f.reason, f.message
+                FROM unscored u JOIN failure f ON f.run_id = :run AND f.stage = 'score'
+                    AND f.subject_kind = 'pair' AND f.fatal AND f.subject_id = u.subject
+                ORDER BY u.query, u.item, u.subject COLLATE "C"
+            )
+            INSERT INTO failure (run_id, stage, subject_kind, subject_id, reason, message)
+            SELECT :run, 'score', 'pair', u.subject, coalesce(f.reason, 'not_scored'),
+                coalesce(f.message, 'no pair of this content was scored: plan the run again')
+            FROM unscored u LEFT JOIN failed f ON f.query = u.query AND f.item = u.item
+            ON CONFLICT DO NOTHING
+            """
+        ),
+        {"run": run_id},
+    )
+
+
+def runs_of_scorer(
+    connection: Connection, fingerprint: str | None, *, but: int | None = None
+) -> list[int]:
+    """The latest runs of a scorer, whose scores are looked through for equal pairs."""
+    rows = connection.execute(
+        text(
+            "SELECT id FROM run WHERE scorer_fingerprint = :fingerprint AND id <> :run "
+            "ORDER BY id DESC LIMIT :limit"
+        ),
+        {"fingerprint": fingerprint, "run": but or 0, "limit": _LOOK_BACK_RUNS},
+    )
+    return [int(row.id) for row in rows]
+
+
+def pair_key_sql(query_parts: str, item_parts: str, *, lists: bool) -> str:
+    """SQL of what names a pair's contents under a scorer, `:fingerprint`.
+
+    A list is of distinct contents: of equal ones the first in coarse order stands for all.
+
+    Args:
+        query_parts: What the scorer sees of `q`, a query.
+        item_parts: What it sees of `i`, an item.
+        lists: Whether it sees them as a list of the candidates, `c`, of the query.
+    """
+    item = f"i.{HASH_COLUMN[item_parts]}"
+    of_list = (
+        f" || list_digest(array_agg({item}) OVER (PARTITION BY c.query_id "
+        "ORDER BY c.coarse_rank ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING))"
+    )
+    return (
+        f"sha256(convert_to(:fingerprint, 'UTF8') || q.{HASH_COLUMN[query_parts]} || {item}"
+        f"{of_list if lists else ''})"
+    )
+
+
+def _copy_scores(
+    connection: Connection,
+    run: RunRow,
+    sources: list[int],
+    query_parts: str,
+    item_parts: str,
+    *,
+    lists: bool,
+) -> None:
+    """Copy scores of these runs to equal pairs of a run that have none."""
+    # A list is named by all its members, the scored ones among them.
+    which = _ALL if lists else UNSCORED
+    connection.execute(
+        text(
+            f"""
+            WITH wanted AS MATERIALIZED (
+                SELECT c.query_id, c.item_id,
+                    {pair_key_sql(query_parts, item_parts, lists=lists)} AS pair_key
+                {which}
+            )
+            INSERT INTO pair_score (run_id, query_id, item_id, pair_key, margin, logit_positive,
+                logit_negative, logsumexp, entropy, fired, fired_layer, uncertainty, plain_margin,
+                written, reused_from, load_id)
+            SELECT DISTINCT ON (w.query_id, w.item_id) :run, w.query_id, w.item_id, w.pair_key,
+                p.margin, p.logit_positive, p.logit_negative, p.logsumexp, p.entropy, p.fired,
+                p.fired_layer, p.uncertainty, p.plain_margin, p.written,
+                CASE WHEN p.run_id = :run THEN p.reused_from
+                    ELSE coalesce(p.reused_from, p.run_id) END, p.load_id
+            FROM wanted w JOIN pair_score p
+                ON p.pair_key = w.pair_key AND p.run_id = ANY(:sources)
+            ORDER BY w.query_id, w.item_id, p.run_id DESC, p.query_id, p.item_id
+            ON CONFLICT DO NOTHING
+            """
+        ),
+        {"run": run.id, "fingerprint": run.scorer_fingerprint, "sources": sources},
+    )

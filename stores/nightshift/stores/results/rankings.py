@@ -1,0 +1,293 @@
+"""Reading rankings back: streamed by a server-side cursor, so a million rows need no memory."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, TextClause, text
+
+from nightshift.schema.errors import ConflictError, NotFoundError
+from nightshift.schema.states import DecidedBy, RunKind
+from nightshift.stores.ledger.runs import RunRow, get_run
+
+__all__ = [
+    "Judgement",
+    "MarginShift",
+    "RankedItem",
+    "Winners",
+    "find_query",
+    "judgements",
+    "load_statistics",
+    "margin_shifts",
+    "require_rerank",
+    "stream_rankings",
+    "uncertainties",
+    "winners",
+]
+
+_PAGE_ROWS = 5000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankedItem:
+    """One row of a final ranking, with everything that put it there."""
+
+    run_id: int
+    #: External ids: of the query in its file, of the item in its source.
+    query: str
+    item: str
+    #: Both from 1.
+    final_rank: int
+    coarse_rank: int
+    #: Cosine similarity.
+    coarse_score: float
+    #: Log-odds of the positive label; this and what follows from it is None where scoring failed.
+    margin: float | None
+    #: Logistic of the margin, 0 to 1.
+    probability: float | None
+    #: Of the next token over the whole vocabulary, in nats.
+    entropy: float | None
+    #: Whether the visual enhancement acted, and at which decoder layer.
+    fired: bool | None
+    fired_layer: int | None
+    #: Candidates of one query whose quantised scores are equal share a group.
+    tie_group: int | None
+    tie_size: int | None
+    decided_by: DecidedBy
+    scorer_fingerprint: str
+    #: From the judgements of the query set; None where unjudged.
+    relevance: int | None
+    #: Row ids, for looking the contents up.
+    query_id: int
+    item_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What answers one query, and where the run put what it found."""
+
+    query: str
+    #: Graded relevance by external item id; only what is relevant (> 0).
+    relevant: dict[str, int]
+    #: External item ids, best first; empty where the query has no ranking.
+    coarse: tuple[str, ...]
+    fine: tuple[str, ...]
+    #: Whether there is a reason for its having no ranking.
+    failed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Winners:
+    """Who came first for one query, before and after fine scoring."""
+
+    query_id: int
+    #: Whether the same item won both.
+    same: bool
+    #: Whether the winner is relevant; None where the query has no judgements.
+    coarse_right: bool | None
+    fine_right: bool | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MarginShift:
+    """What the enhancement did to the margins of some pairs on which it acted."""
+
+    pairs: int
+    #: Log-odds with it minus log-odds without it.
+    mean: float
+
+
+def require_rerank(connection: Connection, run_id: int) -> RunRow:
+    """A run that ranks.
+
+    Raises:
+        NotFoundError: Where there is no such run.
+        ConflictError: For an index run.
+    """
+    run = get_run(connection, run_id)
+    if run.kind is not RunKind.RERANK:
+        raise ConflictError(
+            f"run {run_id} builds an index and ranks nothing; `nightshift run list` shows the "
+            "rerank runs"
+        )
+    return run
+
+
+def find_query(connection: Connection, run_id: int, external_id: str) -> int:
+    """The row id of one query of a run's query set.
+
+    Raises:
+        NotFoundError: Where the set has no such query.
+    """
+    found = connection.execute(
+        text(
+            "SELECT query.id FROM query JOIN run ON run.query_set_id = query.query_set_id "
+            "WHERE run.id = :run AND query.external_id = :id"
+        ),
+        {"run": run_id, "id": external_id},
+    ).scalar()
+    if found is None:
+        raise NotFoundError(
+            f"run {run_id} has no query {external_id!r}; `nightshift results {run_id}` shows ids"
+        )
+    return int(found)
+
+
+def stream_rankings(
+    connection: Connection,
+    run_id: int,
+    *,
+    query_ids: Sequence[int] | None = None,
+    limit: int | None = None,
+) -> Iterator[RankedItem]:
+    """Rankings of a run in the order of its queries, best item first.
+
+    Args:
+        connection: A transaction that stays open while the rows are read.
+        run_id: The run.
+        query_ids: Of these queries only; all if None.
+        limit: At most so many rows.
+
+    Yields:
+        Rows, a page of 5000 in memory at a time.
+    """
+    chosen = "" if query_ids is None else "AND query_id = ANY(:queries)"
+    rows = connection.execute(
+        _streamed(
+            f"""
+            SELECT run_id, query, item, final_rank, coarse_rank, coarse_score, margin, probability,
+                entropy, fired, fired_layer, tie_group, tie_size, decided_by, scorer_fingerprint,
+                relevance, query_id, item_id
+            FROM v_ranking WHERE run_id = :run {chosen}
+            ORDER BY query_id, final_rank LIMIT :limit
+            """
+        ),
+        {"run": run_id, "queries": None if query_ids is None else list(query_ids), "limit": limit},
+    )
+    for row in rows.mappings():
+        yield RankedItem(**{**row, "decided_by": DecidedBy(row["decided_by"])})
+
+
+def judgements(connection: Connection, run_id: int) -> Iterator[Judgement]:
+    """Every judged query of a run, with both orders; one that was not ranked has empty orders.
+
+    Args:
+        connection: A transaction that stays open while the rows are read.
+        run_id: A rerank run.
+    """
+    rows = connection.execute(
+        _streamed(
+            """
+            SELECT q.external_id AS query, j.relevant, o.coarse, o.fine,
+                EXISTS (SELECT FROM failure f WHERE f.run_id = :run AND f.fatal
+                    AND f.subject_kind = 'query' AND f.subject_id = q.external_id
+                    AND f.stage IN ('search', 'rank')) AS failed
+            FROM run JOIN query q ON q.query_set_id = run.query_set_id
+            CROSS JOIN LATERAL (
+                SELECT jsonb_object_agg(item_external_id, relevance) AS relevant FROM qrel
+                WHERE query_set_id = run.query_set_id AND query_external_id = q.external_id
+                    AND relevance > 0
+            ) AS j
+            CROSS JOIN LATERAL (
+                SELECT array_agg(i.external_id ORDER BY r.coarse_rank) AS coarse,
+                    array_agg(i.external_id ORDER BY r.final_rank) AS fine
+                FROM ranking r JOIN item i ON i.id = r.item_id
+                WHERE r.run_id = :run AND r.query_id = q.id
+            ) AS o
+            WHERE run.id = :run AND j.relevant IS NOT NULL
+            ORDER BY q.id
+            """
+        ),
+        {"run": run_id},
+    )
+    for row in rows:
+        yield Judgement(
+            query=row.query,
+            relevant=row.relevant,
+            coarse=tuple(row.coarse or ()),
+            fine=tuple(row.fine or ()),
+            failed=row.failed,
+        )
+
+
+def winners(connection: Connection, run_id: int) -> list[Winners]:
+    """The first of both orders for every ranked query of a run, in query order."""
+    rows = connection.execute(
+        text(
+            """
+            SELECT v.query_id, bool_or(v.final_rank = 1 AND v.coarse_rank = 1) AS same,
+                CASE WHEN bool_or(v.judged)
+                    THEN bool_or(v.coarse_rank = 1 AND v.right) END AS coarse_right,
+                CASE WHEN bool_or(v.judged)
+                    THEN bool_or(v.final_rank = 1 AND v.right) END AS fine_right
+            FROM (
+                SELECT r.query_id, r.final_rank, r.coarse_rank, coalesce(r.relevance > 0, false)
+                    AS right, EXISTS (
+                        SELECT FROM qrel JOIN run ON run.query_set_id = qrel.query_set_id
+                        WHERE run.id = :run AND qrel.query_external_id = r.query) AS judged
+                FROM v_ranking r
+                WHERE r.run_id = :run AND (r.final_rank = 1 OR r.coarse_rank = 1)
+            ) AS v
+            GROUP BY v.query_id ORDER BY v.query_id
+            """
+        ),
+        {"run": run_id},
+    )
+    return [Winners(**row) for row in rows.mappings()]
+
+
+def margin_shifts(connection: Connection, run_id: int) -> dict[bool, MarginShift]:
+    """What the enhancement did, by whether the pair is relevant.
+
+    Of the pairs of judged queries on which it acted and that were scored without it too; empty
+    where there are none. Summed exactly, so that no order of the rows changes a digit.
+    """
+    rows = connection.execute(
+        text(
+            """
+            SELECT coalesce(j.relevance > 0, false) AS relevant, count(*) AS pairs,
+                avg((p.margin::float8 - p.plain_margin::float8)::numeric)::float8 AS mean
+            FROM pair_score p
+            JOIN query q ON q.id = p.query_id
+            JOIN item i ON i.id = p.item_id
+            LEFT JOIN qrel j ON j.query_set_id = q.query_set_id
+                AND j.query_external_id = q.external_id AND j.item_external_id = i.external_id
+            WHERE p.run_id = :run AND p.fired AND p.plain_margin IS NOT NULL
+                AND EXISTS (SELECT FROM qrel WHERE qrel.query_set_id = q.query_set_id
+                    AND qrel.query_external_id = q.external_id)
+            GROUP BY 1
+            """
+        ),
+        {"run": run_id},
+    )
+    return {row.relevant: MarginShift(pairs=row.pairs, mean=row.mean) for row in rows}
+
+
+def uncertainties(connection: Connection, run_id: int) -> tuple[int, list[float]]:
+    """How many pairs of a run the enhancement fired on, and the most uncertain layer of others.
+
+    Only of pairs that it looked at; in falling order.
+    """
+    rows = connection.execute(
+        text(
+            "SELECT fired, uncertainty FROM pair_score WHERE run_id = :run "
+            "AND uncertainty IS NOT NULL ORDER BY uncertainty DESC"
+        ),
+        {"run": run_id},
+    ).all()
+    looked = [float(row.uncertainty) for row in rows if not row.fired]
+    return len(rows) - len(looked), looked
+
+
+def load_statistics(connection: Connection, run_id: int) -> Iterator[dict[str, Any]]:
+    """The statistics of a run's rank jobs, in job order."""
+    rows = connection.execute(
+        _streamed("SELECT statistics FROM calibration WHERE run_id = :run ORDER BY job_id"),
+        {"run": run_id},
+    )
+    for row in rows:
+        yield row.statistics
+
+
+def _streamed(statement: str) -> TextClause:
+    return text(statement).execution_options(yield_per=_PAGE_ROWS)

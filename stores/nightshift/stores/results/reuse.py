@@ -1,0 +1,94 @@
+"""How many scores a run that is only planned would reuse."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, text
+
+from nightshift.stores.catalog.contents import HASH_COLUMN
+from nightshift.stores.results.equal_pairs import pair_key_sql, runs_of_scorer
+
+__all__ = ["ReuseEstimate", "estimate_reuse"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReuseEstimate:
+    """Pairs with a score from earlier runs."""
+
+    pairs: int
+    #: False where the index was not searched for these queries, or has changed since: what it finds
+    #: now is not known before it is searched.
+    exact: bool
+
+
+def estimate_reuse(
+    connection: Connection,
+    *,
+    query_set_id: int,
+    index_id: int,
+    scorer_fingerprint: str,
+    query_parts: str,
+    item_parts: str,
+    top_k: int,
+    lists: bool,
+) -> ReuseEstimate:
+    """Pairs that `reuse_scores` would find a score for, if the search finds what it found.
+
+    Each query's candidates are those of the last run over the index that searched for the same
+    content as deep as this one; the pairs are those of the items as they are now.
+
+    Args:
+        connection: Postgres.
+        query_set_id: The queries.
+        index_id: The index that will be searched.
+        scorer_fingerprint: Of the scorer.
+        query_parts: What models see of queries.
+        item_parts: What the scorer sees of items.
+        top_k: Candidates a query.
+        lists: Whether the scorer sees a query's candidates as a list.
+    """
+    column = HASH_COLUMN[query_parts]
+    row = connection.execute(
+        text(
+            f"""
+            WITH searched AS MATERIALIZED (
+                SELECT DISTINCT ON (q.id) q.id AS query_id, earlier.id AS earlier_id,
+                    run.id AS run_id
+                FROM query q JOIN query earlier ON earlier.{column} = q.{column}
+                JOIN run ON run.query_set_id = earlier.query_set_id AND run.kind = 'rerank'
+                    AND run.index_id = :index AND run.params ->> 'query_parts' = :query_parts
+                WHERE q.query_set_id = :queries AND EXISTS (SELECT FROM candidate
+                    WHERE candidate.run_id = run.id AND candidate.query_id = earlier.id)
+                ORDER BY q.id, least((run.params ->> 'top_k')::int, :top_k) DESC, run.id DESC
+            ), c AS MATERIALIZED (
+                SELECT searched.query_id, candidate.item_id, candidate.coarse_rank,
+                    embedding.item_id IS NOT NULL AS indexed
+                FROM searched JOIN candidate ON candidate.run_id = searched.run_id
+                    AND candidate.query_id = searched.earlier_id
+                    AND candidate.coarse_rank <= :top_k
+                LEFT JOIN embedding ON embedding.index_id = :index
+                    AND embedding.item_id = candidate.item_id
+            ), wanted AS (
+                SELECT {pair_key_sql(query_parts, item_parts, lists=lists)} AS pair_key
+                FROM c JOIN query q ON q.id = c.query_id JOIN item i ON i.id = c.item_id
+                WHERE c.indexed
+            )
+            SELECT (SELECT count(*) FROM wanted WHERE EXISTS (SELECT FROM pair_score p
+                        WHERE p.pair_key = wanted.pair_key AND p.run_id = ANY(:earlier))) AS pairs,
+                NOT EXISTS (SELECT FROM pair_score WHERE run_id = ANY(:earlier))
+                OR NOT EXISTS (SELECT FROM c WHERE NOT indexed)
+                AND NOT EXISTS (SELECT FROM embedding WHERE index_id = :index
+                    AND run_id > (SELECT min(run_id) FROM searched))
+                AND NOT EXISTS (SELECT FROM query WHERE query_set_id = :queries
+                    AND id NOT IN (SELECT query_id FROM searched)) AS exact
+            """
+        ),
+        {
+            "queries": query_set_id,
+            "index": index_id,
+            "fingerprint": scorer_fingerprint,
+            "query_parts": query_parts,
+            "top_k": top_k,
+            "earlier": runs_of_scorer(connection, scorer_fingerprint),
+        },
+    ).one()
+    return ReuseEstimate(pairs=row.pairs, exact=row.exact)

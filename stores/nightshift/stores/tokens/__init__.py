@@ -1,0 +1,1 @@
+"""Stored visual tokens: sets in Postgres, shards in files."""
