@@ -28,7 +28,7 @@ from nightshift.schema.models import ModelFacts
 from nightshift.schema.states import Stage
 from nightshift.stack.embedded.state import StackState
 from nightshift.stores.ledger import runs
-from tests.query.ranked import EMBEDDER, add_reference_run
+from tests.results.ranked import EMBEDDER, add_reference_run
 
 SQL = "INSERT INTO item VALUES ('hunter2')"
 

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from nightshift.cli.main import main
 from nightshift.scoring.calibration import CalibrationStats
 from nightshift.stores.results.writes import PairScoreRow, write_scores
-from tests.query.ranked import add_reference_run
+from tests.results.ranked import add_reference_run
 
 #: (query, item, margin, margin without the enhancement); q1 looks for i3, q2 for i5 and i6.
 COMPARED = [

@@ -9,7 +9,7 @@ from sqlalchemy import text
 from nightshift.cli.main import main
 from nightshift.schema.states import RunState
 from nightshift.stores.ledger import runs
-from tests.query.ranked import add_reference_run
+from tests.results.ranked import add_reference_run
 
 #: Commands that read rankings, and what a run with some, but not all, prints of each.
 COMMANDS = {

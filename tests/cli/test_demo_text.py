@@ -20,7 +20,7 @@ from nightshift.demo.night import (
     Ranked,
 )
 from nightshift.results.evaluate import evaluate
-from tests.query.ranked import add_reference_run
+from tests.results.ranked import add_reference_run
 
 
 @pytest.fixture

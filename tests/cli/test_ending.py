@@ -18,7 +18,7 @@ from nightshift.schema.states import RunState, SubjectKind
 from nightshift.stores.failures import record_failure
 from nightshift.stores.ledger import runs
 from nightshift.stores.postgres.database import Database
-from tests.query.ranked import add_reference_run
+from tests.results.ranked import add_reference_run
 
 # Where nobody ends the run, the command waits for ever.
 pytestmark = pytest.mark.timeout(60)

@@ -21,7 +21,7 @@ from nightshift.stores.failures import record_failure
 from nightshift.stores.ledger import runs
 from nightshift.stores.ledger.jobs import NewJob, add_jobs
 from nightshift.stores.postgres.database import Database
-from tests.query.ranked import add_reference_run
+from tests.results.ranked import add_reference_run
 
 # Where a command waits for ever.
 pytestmark = pytest.mark.timeout(300)

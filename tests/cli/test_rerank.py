@@ -22,7 +22,7 @@ from nightshift.schema.states import Stage
 from nightshift.scoring.methods.retllm import ENHANCEMENTS
 from nightshift.stores.index.embeddings import write_embeddings
 from nightshift.stores.ledger.jobs import NewJob, add_jobs
-from tests.query.ranked import EMBEDDER, add_reference_run
+from tests.results.ranked import EMBEDDER, add_reference_run
 
 ON, OFF = ENHANCEMENTS["default"], ENHANCEMENTS["off"]
 SCORER = f"hf:{scorer_dir()}"

@@ -13,7 +13,7 @@ from nightshift.cli.main import main
 from nightshift.schema.states import RunState, TallyName
 from nightshift.stores.ledger import runs
 from nightshift.stores.ledger.tallies import write_tallies
-from tests.query.ranked import LISTS, SCORER, add_reference_run
+from tests.results.ranked import LISTS, SCORER, add_reference_run
 from tests.stores.ledger_helpers import add_index_run
 
 

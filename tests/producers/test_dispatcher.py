@@ -14,7 +14,7 @@ from nightshift.stores.index.milvus import VectorStore
 from nightshift.stores.ledger import runs, workers
 from nightshift.stores.ledger.claims import Ledger
 from nightshift.stores.postgres import leases
-from tests.query.ranked import add_reference_run
+from tests.results.ranked import add_reference_run
 from tests.stores.ledger_helpers import FINGERPRINT, add_index_run, expire, job_row, make_due
 
 _COLLECTION = "c_v1"

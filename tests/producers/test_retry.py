@@ -13,7 +13,7 @@ from nightshift.stores.index.embeddings import write_embeddings
 from nightshift.stores.ledger import failing, runs
 from nightshift.stores.ledger.claims import Ledger
 from nightshift.stores.ledger.jobs import NewJob, add_jobs
-from tests.query.ranked import add_reference_run
+from tests.results.ranked import add_reference_run
 from tests.stores.ledger_helpers import add_index_run, make_due
 
 

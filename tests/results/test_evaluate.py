@@ -9,7 +9,7 @@ from nightshift.schema.errors import ConflictError, NotFoundError
 from nightshift.schema.states import RunState, SubjectKind
 from nightshift.stores.failures import record_failure
 from nightshift.stores.ledger import runs
-from tests.query.ranked import LISTS, add_reference_run
+from tests.results.ranked import LISTS, add_reference_run
 from tests.stores.ledger_helpers import add_index_run
 
 

@@ -17,7 +17,7 @@ from nightshift.results.export import COLUMNS, export
 from nightshift.results.rankings import open_rankings
 from nightshift.schema.errors import ConflictError, NotFoundError
 from nightshift.schema.trec_ids import from_trec_id
-from tests.query.ranked import LISTS, SCORER, add_large_run, add_reference_run
+from tests.results.ranked import LISTS, SCORER, add_large_run, add_reference_run
 from tests.stores.ledger_helpers import add_index_run
 
 FINAL = {

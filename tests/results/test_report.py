@@ -10,7 +10,7 @@ from sqlalchemy import text
 from nightshift.results.report import write_report
 from nightshift.results.sheets import Outcome, load_report
 from nightshift.schema.errors import ConfigurationError, ConflictError
-from tests.query.ranked import add_reference_run
+from tests.results.ranked import add_reference_run
 from tests.stores.ledger_helpers import add_index_run
 
 

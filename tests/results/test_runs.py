@@ -10,7 +10,7 @@ from nightshift.schema.states import RunState, Stage, SubjectKind
 from nightshift.stores.failures import record_failure
 from nightshift.stores.ledger import runs, workers
 from nightshift.stores.ledger.claims import Ledger
-from tests.query.ranked import EMBEDDER, SCORER, add_reference_run
+from tests.results.ranked import EMBEDDER, SCORER, add_reference_run
 from tests.stores.ledger_helpers import add_index_run
 
 

@@ -4,7 +4,7 @@ from sqlalchemy import text
 from nightshift.results.verify import verify
 from nightshift.schema.states import RunState
 from nightshift.stores.ledger import runs
-from tests.query.ranked import add_reference_run
+from tests.results.ranked import add_reference_run
 from tests.stores.ledger_helpers import add_index_run
 
 

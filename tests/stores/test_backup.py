@@ -22,7 +22,7 @@ from nightshift.stack.embedded.state import StackState
 from nightshift.stores.files.blobs import BlobStore
 from nightshift.stores.index.milvus import VectorStore
 from nightshift.stores.postgres.database import Database
-from tests.query.ranked import add_reference_run
+from tests.results.ranked import add_reference_run
 
 _ROWS = 3000
 

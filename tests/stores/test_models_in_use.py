@@ -6,7 +6,7 @@ from nightshift.schema.states import RunState, Stage
 from nightshift.stores.index import indexes
 from nightshift.stores.ledger import runs
 from nightshift.stores.models import models_in_use
-from tests.query.ranked import EMBEDDER, SCORER, add_reference_run
+from tests.results.ranked import EMBEDDER, SCORER, add_reference_run
 from tests.stores.ledger_helpers import FINGERPRINT, add_index_run
 
 

@@ -8,7 +8,7 @@ from nightshift.schema.states import RunKind, Stage
 from nightshift.stores.ledger import runs
 from nightshift.stores.results import equal_pairs, pairs
 from nightshift.stores.results.reuse import estimate_reuse
-from tests.query.ranked import SCORER, add_reference_run
+from tests.results.ranked import SCORER, add_reference_run
 
 DEPTH = 3
 

@@ -18,7 +18,7 @@ from nightshift.stores.ledger import runs
 from nightshift.stores.tokens import token_sets
 from nightshift.stores.tokens.shards import writing_shard
 from nightshift.workers.stored_tokens import StoredTokens
-from tests.query.ranked import SCORER, add_reference_run
+from tests.results.ranked import SCORER, add_reference_run
 
 WIDTH = 4
 DIGEST = "ab" * 32
