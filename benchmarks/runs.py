@@ -2,7 +2,7 @@
 
 from sqlalchemy import text
 
-from nightshift.schema.params import RunParams
+from nightshift.schema.params import RerankParams
 from nightshift.schema.states import RunKind, Stage
 from nightshift.stores.ledger import runs
 from nightshift.stores.models import upsert_model
@@ -44,7 +44,7 @@ def add_index_run(database: Database, size: int, *, n_queued: int) -> int:
             stage=Stage.EMBED,
             catalog_id=catalog_id,
             index_id=index_id,
-            params=RunParams().model_dump(mode="json"),
+            params=RerankParams().model_dump(mode="json"),
             plan={},
         )
         connection.execute(

@@ -16,7 +16,7 @@ from nightshift.producers.catalog_import import import_catalog
 from nightshift.producers.plan_index import plan_index
 from nightshift.producers.plan_rerank import plan_rerank
 from nightshift.producers.query_import import import_queries
-from nightshift.schema.params import RunParams
+from nightshift.schema.params import RerankParams
 from nightshift.stack.embedded import Stack
 from nightshift.stores.index.milvus import VectorStore
 from nightshift.stores.postgres.database import Database
@@ -61,7 +61,7 @@ def _measure(stack: Stack, folder: Path, repeats: int) -> dict[str, object]:
 
 def _rerank(database: Database, folder: Path, repeat: int) -> float:
     queries = import_queries(database, str(folder / "demo" / "queries-text.jsonl"))
-    params = RunParams(top_k=20, query_parts="text", item_parts="image")
+    params = RerankParams(top_k=20, query_parts="text", item_parts="image")
     facts = describe_scorer(f"hf:{scorer_dir()}", params.scorer)
     with database.begin() as connection:  # or later rounds would reuse the scores of the first
         connection.execute(text("DELETE FROM pair_score"))

@@ -22,7 +22,7 @@ from nightshift.producers.plan_index import plan_index
 from nightshift.producers.plan_rerank import plan_rerank
 from nightshift.producers.plan_tokens import plan_tokens, token_set_of
 from nightshift.producers.query_import import import_queries
-from nightshift.schema.params import RunParams, TokenParams
+from nightshift.schema.params import RerankParams, TokenParams
 from nightshift.schema.states import RunState
 from nightshift.scoring.codecs import parse_codec
 from nightshift.stack.embedded import Stack
@@ -153,7 +153,7 @@ def _plan_tokens(database: Database, store: Path) -> int:
 
 def _plan_rerank(database: Database, scenes: Path, top_k: int) -> int:
     queries = import_queries(database, str(scenes / "queries-text.jsonl"))
-    params = RunParams(top_k=top_k, query_parts="text", item_parts="image")
+    params = RerankParams(top_k=top_k, query_parts="text", item_parts="image")
     scorer = describe_scorer(f"hf:{scorer_dir()}", params.scorer)
     vision = describe_vision(f"hf:{scorer_dir()}")
     token_set = token_set_of(database, "scenes", vision, parse_codec("none"))

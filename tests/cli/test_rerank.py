@@ -17,7 +17,7 @@ from nightshift.demo import scorer_dir
 from nightshift.models.checkpoints.describe import describe_scorer
 from nightshift.schema.errors import ConfigurationError
 from nightshift.schema.messages import BlockPayload, queue_name
-from nightshift.schema.params import EnhancementParams, RunParams
+from nightshift.schema.params import EnhancementParams, RerankParams
 from nightshift.schema.states import Stage
 from nightshift.scoring.methods.retllm import ENHANCEMENTS
 from nightshift.stores.index.embeddings import write_embeddings
@@ -60,7 +60,7 @@ def _planned(rerank, database, *more):
         row = connection.execute(
             text("SELECT params, scorer_fingerprint FROM run WHERE id = :run"), {"run": run_id}
         ).one()
-    return RunParams.model_validate(row.params), row.scorer_fingerprint
+    return RerankParams.model_validate(row.params), row.scorer_fingerprint
 
 
 def test_a_run_keeps_every_option_of_its_method(rerank, database):

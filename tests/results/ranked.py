@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 
 from nightshift.schema.identity import content_hashes
 from nightshift.schema.messages import BlockPayload
-from nightshift.schema.params import RunParams
+from nightshift.schema.params import RerankParams
 from nightshift.schema.records import ImagePart, Part, TextPart
 from nightshift.schema.states import RunKind, Stage
 from nightshift.scoring.calibration import CalibrationStats, observe_query
@@ -202,7 +202,7 @@ def _add_run(
         method="retllm",
         scorer="hf:test",
         scorer_fingerprint=SCORER,
-        params=RunParams(query_parts="text", item_parts="image").model_dump(mode="json"),
+        params=RerankParams(query_parts="text", item_parts="image").model_dump(mode="json"),
         plan={"queries": len(queries), "pairs": 11, "reused": 1, "to_score": 10, "groups": 4},
     )
     return run_id, query_ids, item_ids

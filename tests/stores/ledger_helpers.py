@@ -4,7 +4,7 @@ from sqlalchemy import text
 
 from nightshift.schema.identity import content_hashes
 from nightshift.schema.messages import BlockPayload
-from nightshift.schema.params import RunParams
+from nightshift.schema.params import RerankParams
 from nightshift.schema.records import TextPart
 from nightshift.schema.states import RunKind, Stage
 from nightshift.stores.ledger import runs
@@ -78,7 +78,7 @@ def add_index_run(database: Database, *, n_jobs: int = 3, per_job: int = 4) -> i
             stage=Stage.EMBED,
             catalog_id=catalog_id,
             index_id=index_id,
-            params=RunParams().model_dump(mode="json"),
+            params=RerankParams().model_dump(mode="json"),
             plan={},
         )
         jobs = [

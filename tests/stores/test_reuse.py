@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import text
 
-from nightshift.schema.params import RunParams
+from nightshift.schema.params import RerankParams
 from nightshift.schema.states import RunKind, Stage
 from nightshift.stores.ledger import runs
 from nightshift.stores.results import equal_pairs, pairs
@@ -69,7 +69,7 @@ def estimated(connection, *, lists=False, top_k=DEPTH, item_parts="text"):
 
 def reused(connection, *, lists=False, top_k=DEPTH, item_parts="text") -> int:
     """What another run of the same queries reuses, whose search finds what is still indexed."""
-    params = RunParams(query_parts="text", item_parts=item_parts, top_k=top_k)
+    params = RerankParams(query_parts="text", item_parts=item_parts, top_k=top_k)
     run_id = runs.create_run(
         connection, kind=RunKind.RERANK, stage=Stage.SEARCH, catalog_id=1, index_id=1,
         query_set_id=1, method="retllm", scorer="hf:test", scorer_fingerprint=SCORER,

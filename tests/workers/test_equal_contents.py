@@ -15,7 +15,7 @@ from nightshift.producers.plan_index import plan_index
 from nightshift.producers.plan_rerank import plan_rerank
 from nightshift.producers.query_import import import_queries
 from nightshift.results.verify import verify
-from nightshift.schema.params import RunParams, ScorerParams
+from nightshift.schema.params import RerankParams, ScorerParams
 from nightshift.schema.states import RunState, Stage
 from nightshift.scoring.methods.registry import METHODS
 from nightshift.stores.files.blobs import BlobStore
@@ -62,7 +62,7 @@ class Nights:
         queries = import_queries(self.database, str(source), blobs=BlobStore(self.folder / "blobs"))
         if "score" in params:
             params["framing"] = METHODS["retllm"].framing_for(params["score"]).name
-        scored = RunParams(
+        scored = RerankParams(
             top_k=8, query_parts="text", item_parts=parts, scorer=ScorerParams(**params)
         )
         planned = plan_rerank(

@@ -10,7 +10,7 @@ from nightshift.models.inputs.codecs.codec import Codec
 from nightshift.models.inputs.codecs.records import encode_record
 from nightshift.models.inputs.codecs.tokens import SeenPicture
 from nightshift.schema.identity import content_hashes
-from nightshift.schema.params import RunParams, ScorerParams
+from nightshift.schema.params import RerankParams, ScorerParams
 from nightshift.schema.records import ImagePart
 from nightshift.scoring.codecs import parse_codec
 from nightshift.stores.catalog.contents import load_records, parts_to_json
@@ -60,7 +60,7 @@ def opened(database, tmp_path):
                 for record in load_records(connection, table, _ids(connection, table)).values()
                 if (name := record.external_id) in {"i1", "q1", "q2"}
             }
-        params = RunParams(scorer=ScorerParams(codec=codec))
+        params = RerankParams(scorer=ScorerParams(codec=codec))
         stored = StoredTokens.of_run(database, run, params)
         stored.locate({"query": [records["q1"], records["q2"]], "candidate": [records["i1"]]})
         return stored, records

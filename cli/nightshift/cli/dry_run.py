@@ -12,7 +12,7 @@ from nightshift.producers.plan_rerank import RerankEstimate, estimate_rerank
 from nightshift.producers.query_import import QuerySetSummary, read_queries
 from nightshift.schema.errors import InputError
 from nightshift.schema.models import ModelFacts
-from nightshift.schema.params import RunParams, kinds_from_text
+from nightshift.schema.params import RerankParams, kinds_from_text
 from nightshift.scoring.methods.registry import framings_of
 from nightshift.stores.files.blobs import BlobStore
 from nightshift.stores.postgres.database import Database
@@ -29,7 +29,7 @@ def show_estimate(
     image_roots: Sequence[str],
     index_name: str | None,
     scorer: ModelFacts,
-    params: RunParams,
+    params: RerankParams,
     query_parts: str | None,
     as_json: bool,
 ) -> None:
@@ -84,13 +84,13 @@ def show_estimate(
         raise SystemExit(InputError.exit_code)
 
 
-def _shared_side(params: RunParams) -> str:
+def _shared_side(params: RerankParams) -> str:
     rule, *_ = framings_of(params.scorer)
     shown = kinds_from_text(params.query_parts), kinds_from_text(params.item_parts)
     return rule.shared_side(*shown)
 
 
-def _print(estimate: RerankEstimate, params: RunParams, read: QuerySetSummary) -> None:
+def _print(estimate: RerankEstimate, params: RerankParams, read: QuerySetSummary) -> None:
     share = estimate.reused / estimate.pairs if estimate.pairs else 0.0
     echo(f"items      {estimate.items}")
     echo(f"queries    {estimate.queries}, {params.query_parts} shown")

@@ -201,7 +201,7 @@ def rerank(
     from nightshift.producers.plan_rerank import plan_rerank
     from nightshift.producers.plan_tokens import token_set_of
     from nightshift.producers.query_import import import_queries
-    from nightshift.schema.params import RunParams, ScorerParams
+    from nightshift.schema.params import RerankParams, ScorerParams
     from nightshift.scoring.codecs import parse_codec
     from nightshift.scoring.methods.registry import METHODS
     from nightshift.stores.files.blobs import BlobStore
@@ -219,7 +219,7 @@ def rerank(
             scorer, min_pixels=min_pixels, max_pixels=max_pixels, long_side=long_side
         )
         token_set = token_set_of(database, catalog, vision, coding)
-        params = RunParams(
+        params = RerankParams(
             top_k=top_k or chosen.depth,
             query_parts=query_parts or "text,image",
             item_parts=item_parts or index_parts(database, catalog, index_name),

@@ -15,7 +15,7 @@ from nightshift.producers.plan_rerank import plan_rerank
 from nightshift.producers.query_import import import_queries
 from nightshift.results.calibration import calibration, threshold
 from nightshift.results.evaluate import Evaluation, evaluate
-from nightshift.schema.params import MethodName, RunParams, ScorerParams
+from nightshift.schema.params import MethodName, RerankParams, ScorerParams
 from nightshift.scoring.methods.registry import METHODS
 from nightshift.stores.index.milvus import VectorStore
 from nightshift.stores.postgres.database import Database
@@ -234,12 +234,12 @@ def _rerank(
     )
 
 
-def _params(direction: Direction, method: MethodName, gamma: float | None) -> RunParams:
+def _params(direction: Direction, method: MethodName, gamma: float | None) -> RerankParams:
     chosen = METHODS[method].preset(None)
     enhancement = chosen.enhancement
     if gamma is not None:
         enhancement = enhancement.model_copy(update={"gamma": gamma})
-    return RunParams(
+    return RerankParams(
         top_k=TOP_K,
         query_parts=direction.queries,
         item_parts=direction.items,

@@ -11,7 +11,7 @@ from nightshift.producers.around_search import is_around_search, lost_around_sea
 from nightshift.producers.job_sizes import block_jobs, job_size, score_jobs
 from nightshift.producers.plan_tokens import token_jobs
 from nightshift.schema.messages import queue_name
-from nightshift.schema.params import RunParams
+from nightshift.schema.params import RerankParams
 from nightshift.schema.states import RunKind, RunState, Stage
 from nightshift.scoring.methods.registry import framings_of, tie_framing
 from nightshift.stores.index import indexes, reconcile
@@ -123,7 +123,7 @@ def _after_embed(connection: Connection, run: RunRow) -> Stage | None:
 
 
 def _after_search(connection: Connection, run: RunRow) -> Stage:
-    params = RunParams.model_validate(run.params)
+    params = RerankParams.model_validate(run.params)
     runs.refresh_statistics(connection, run.id, "candidate")
     # A run that is taken up again may have scored some of them itself.
     equal_pairs.share_scores(connection, run, **_seen(params))
@@ -149,7 +149,7 @@ def _after_search(connection: Connection, run: RunRow) -> Stage:
 
 
 def _after_score(connection: Connection, run: RunRow) -> Stage:
-    params = RunParams.model_validate(run.params)
+    params = RerankParams.model_validate(run.params)
     runs.refresh_statistics(connection, run.id, "pair_score")
     if run.plan.get("equal") and _share(connection, run, params):
         return Stage.SCORE
@@ -162,7 +162,7 @@ def _after_score(connection: Connection, run: RunRow) -> Stage:
     return Stage.RANK
 
 
-def _share(connection: Connection, run: RunRow, params: RunParams) -> bool:
+def _share(connection: Connection, run: RunRow, params: RerankParams) -> bool:
     """Give pairs the score of an equal one; where that has none, ask about another of them."""
     equal_pairs.share_scores(connection, run, **_seen(params))
     equal_pairs.share_entropies(connection, run.id)
@@ -185,7 +185,7 @@ def _share(connection: Connection, run: RunRow, params: RunParams) -> bool:
     return False
 
 
-def _ask_about_ties(connection: Connection, run: RunRow, params: RunParams) -> bool:
+def _ask_about_ties(connection: Connection, run: RunRow, params: RerankParams) -> bool:
     """Ask once more about pairs whose scores tie, where the score holds no entropy; once a pass."""
     if "tied" in run.plan or not params.quantum or tie_framing(params.scorer) is None:
         return False
@@ -250,7 +250,7 @@ _NEXT = {
 }
 
 
-def _record_unasked(connection: Connection, run: RunRow, params: RunParams) -> list[KindPair]:
+def _record_unasked(connection: Connection, run: RunRow, params: RerankParams) -> list[KindPair]:
     """Record pairs that the framing has no prompt for: they would be planned forever.
 
     Returns:
@@ -275,7 +275,7 @@ def _record_unasked(connection: Connection, run: RunRow, params: RunParams) -> l
 
 
 def _by_prompt(
-    connection: Connection, run: RunRow, params: RunParams
+    connection: Connection, run: RunRow, params: RerankParams
 ) -> tuple[list[KindPair], list[KindPair]]:
     """What the scorer sees of unscored pairs: kinds that the framing has a prompt for, and not."""
     rule, *_ = framings_of(params.scorer)
@@ -290,7 +290,7 @@ def _by_prompt(
 
 
 def _add_score_jobs(
-    connection: Connection, run: RunRow, params: RunParams, asked: list[KindPair], n_pairs: int
+    connection: Connection, run: RunRow, params: RerankParams, asked: list[KindPair], n_pairs: int
 ) -> "_Counted":
     """Queue unscored pairs, grouped by the side that the framing shares for their kinds.
 
@@ -312,7 +312,7 @@ def _add_score_jobs(
 
 
 def _score_jobs(
-    connection: Connection, run: RunRow, params: RunParams, asked: list[KindPair], size: int
+    connection: Connection, run: RunRow, params: RerankParams, asked: list[KindPair], size: int
 ) -> Iterator[NewJob]:
     rule, *_ = framings_of(params.scorer)
     for side in ("query", "candidate"):
@@ -329,7 +329,7 @@ class _Seen(TypedDict):
     lists: bool
 
 
-def _seen(params: RunParams) -> _Seen:
+def _seen(params: RerankParams) -> _Seen:
     """What the scorer sees of pairs, and whether as lists."""
     return {
         "query_parts": params.query_parts,

@@ -8,7 +8,7 @@ from nightshift.producers.plan_index import PlannedRun
 from nightshift.schema.distribution import installed_version
 from nightshift.schema.errors import ConfigurationError
 from nightshift.schema.models import ModelFacts
-from nightshift.schema.params import RunParams
+from nightshift.schema.params import RerankParams
 from nightshift.schema.states import RunKind, Stage
 from nightshift.scoring.methods.registry import tie_framing
 from nightshift.scoring.prompts import MOST_LISTED
@@ -47,7 +47,7 @@ def plan_rerank(
     index_name: str | None,
     query_set_id: int,
     scorer: ModelFacts,
-    params: RunParams,
+    params: RerankParams,
     token_set_id: int | None = None,
     priority: int = 5,
 ) -> PlannedRun:
@@ -111,7 +111,7 @@ def estimate_rerank(
     index_name: str | None,
     query_set_id: int,
     scorer: ModelFacts,
-    params: RunParams,
+    params: RerankParams,
     shared_side: str,
 ) -> RerankEstimate:
     """What `plan_rerank` would cost; writes nothing.
@@ -157,7 +157,7 @@ def estimate_rerank(
     )
 
 
-def _refuse_scaled_ties(params: RunParams) -> None:
+def _refuse_scaled_ties(params: RerankParams) -> None:
     if (
         params.fusion
         and params.fusion_scale != "raw"
@@ -170,7 +170,7 @@ def _refuse_scaled_ties(params: RunParams) -> None:
         )
 
 
-def _refuse_long_lists(params: RunParams) -> None:
+def _refuse_long_lists(params: RerankParams) -> None:
     if params.scorer.score == "listwise" and params.top_k > MOST_LISTED:
         raise ConfigurationError(
             f"a list of {params.top_k} candidates has numbers of two digits, which are no single "

@@ -19,9 +19,10 @@ __all__ = [
     "EnhancementParams",
     "Frozen",
     "FusionScale",
+    "IndexParams",
     "Kinds",
     "MethodName",
-    "RunParams",
+    "RerankParams",
     "ScoreName",
     "ScorerParams",
     "TokenParams",
@@ -136,8 +137,15 @@ class EmbedderParams(Frozen):
     max_pixels: Annotated[int, Field(gt=0)] | None = None
 
 
-class RunParams(Frozen):
-    """A re-ranking run, frozen when it is planned."""
+class IndexParams(Frozen):
+    """Parameters of an index run, frozen when it is planned."""
+
+    #: Parts of an item that the embedder sees.
+    parts: str = "text,image"
+
+
+class RerankParams(Frozen):
+    """Parameters of a re-ranking run, frozen when it is planned."""
 
     top_k: Annotated[int, Field(ge=1, le=16384)] = 5
     query_parts: str = "text,image"
@@ -156,7 +164,7 @@ class RunParams(Frozen):
 
 
 class TokenParams(_Quiet):
-    """A run that makes visual tokens."""
+    """Parameters of a run that makes visual tokens, frozen when it is planned."""
 
     codec: str = "none"
     min_pixels: Annotated[int, Field(gt=0)] | None = None

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from nightshift.schema.models import ModelInUse
-from nightshift.schema.params import RunParams, TokenParams
+from nightshift.schema.params import RerankParams, TokenParams
 from nightshift.schema.states import RunKind, Stage
 from nightshift.stores.index import indexes
 from nightshift.stores.ledger import runs
@@ -70,7 +70,7 @@ def _of_run(run: RunRow) -> Iterator[ModelInUse]:
             fingerprint=run.scorer_fingerprint,
             used_by=(user,),
             waited_for=True,
-            scorer=RunParams.model_validate(run.params).scorer,
+            scorer=RerankParams.model_validate(run.params).scorer,
         )
 
 

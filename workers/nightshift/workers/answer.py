@@ -7,7 +7,7 @@ from functools import partial
 from nightshift.models.answer import Answerer, Question
 from nightshift.schema.errors import InputError
 from nightshift.schema.messages import BlockPayload
-from nightshift.schema.params import RunParams, kinds_from_text
+from nightshift.schema.params import RerankParams, kinds_from_text
 from nightshift.schema.states import SubjectKind
 from nightshift.scoring.answering import MAX_TOKENS, TOP, VERSION
 from nightshift.stores.catalog.contents import StoredRecord, load_records
@@ -39,7 +39,7 @@ def do_answer(session: WorkerSession, run: RunRow, claim: Claim, progress: Progr
     assert run.scorer is not None
     assert run.scorer_fingerprint is not None
     ids = BlockPayload.model_validate(claim.payload).ids
-    params = RunParams.model_validate(run.params)
+    params = RerankParams.model_validate(run.params)
     answerer = session.models.answerer(run.scorer, params.scorer, run.scorer_fingerprint)
     stored = StoredTokens.of_answers(session.database, run, params)
     with session.database.begin() as connection:
@@ -80,7 +80,7 @@ def _read(
     record: StoredRecord,
     best: tuple[int, ...],
     items: Mapping[int, StoredRecord],
-    params: RunParams,
+    params: RerankParams,
     readers: Readers,
     answerer: Answerer,
     stored: StoredTokens,

@@ -11,7 +11,7 @@ from nightshift.schema.errors import (
     NightshiftError,
     ServiceUnavailableError,
 )
-from nightshift.schema.params import RunParams, TokenParams
+from nightshift.schema.params import RerankParams, TokenParams
 from nightshift.schema.states import RunState, Stage
 from nightshift.stores.ledger import load_reports, runs
 from nightshift.stores.ledger.claims import Claim
@@ -86,7 +86,7 @@ def _use_model(session: WorkerSession, run: RunRow) -> ModelError | None:
         elif run.stage is Stage.SCORE:
             assert run.scorer is not None
             assert run.scorer_fingerprint is not None
-            params = RunParams.model_validate(run.params)
+            params = RerankParams.model_validate(run.params)
             codec = codec_of_run(session.database, run, params)
             session.models.scorer(run.scorer, params.scorer, run.scorer_fingerprint, codec)
         elif run.stage in (Stage.CODEBOOK, Stage.TOKENS):
@@ -97,7 +97,7 @@ def _use_model(session: WorkerSession, run: RunRow) -> ModelError | None:
         elif run.stage is Stage.ANSWER:
             assert run.scorer is not None
             assert run.scorer_fingerprint is not None
-            params = RunParams.model_validate(run.params)
+            params = RerankParams.model_validate(run.params)
             session.models.answerer(run.scorer, params.scorer, run.scorer_fingerprint)
     except ModelError as error:
         return error

@@ -4,7 +4,7 @@ from functools import reduce
 from math import nan
 
 from nightshift.schema.messages import BlockPayload
-from nightshift.schema.params import RunParams
+from nightshift.schema.params import RerankParams
 from nightshift.scoring.calibration import CalibrationStats, observe_query
 from nightshift.scoring.fusion import fused
 from nightshift.scoring.tie_break import Placement, break_ties
@@ -27,7 +27,7 @@ __all__ = ["do_rank"]
 def do_rank(session: WorkerSession, run: RunRow, claim: Claim, progress: Progress) -> None:
     """Order the candidates of the job's queries and say of each what put it there."""
     ids = BlockPayload.model_validate(claim.payload).ids
-    params = RunParams.model_validate(run.params)
+    params = RerankParams.model_validate(run.params)
     with session.database.begin() as connection:
         found = load_scored_candidates(connection, run.id, ids)
         relevant = judgements.relevant_items(connection, run.catalog_id, ids)
@@ -48,7 +48,7 @@ def do_rank(session: WorkerSession, run: RunRow, claim: Claim, progress: Progres
 
 
 def _place(
-    candidates: list[ScoredCandidate], params: RunParams, margins: list[float | None]
+    candidates: list[ScoredCandidate], params: RerankParams, margins: list[float | None]
 ) -> list[Placement]:
     known = [nan if margin is None else margin for margin in margins]
     scores = exact = None
@@ -68,7 +68,7 @@ def _place(
 
 def _observe(
     candidates: list[ScoredCandidate],
-    params: RunParams,
+    params: RerankParams,
     placements: list[Placement],
     relevant: frozenset[int] | None,
 ) -> CalibrationStats:
@@ -82,7 +82,7 @@ def _observe(
     )
 
 
-def _plain_winner(candidates: list[ScoredCandidate], params: RunParams) -> int | None:
+def _plain_winner(candidates: list[ScoredCandidate], params: RerankParams) -> int | None:
     """Place of the winner without the enhancement; None where not every fired pair was compared."""
     plain = [c.plain_margin if c.fired else c.margin for c in candidates]
     if not any(c.fired for c in candidates) or any(

@@ -7,7 +7,7 @@ from nightshift.models.scorers.protocol import PairGroup, PairReading, Scorer
 from nightshift.schema.errors import InputError
 from nightshift.schema.identity import list_hash, pair_key
 from nightshift.schema.messages import ScorePayload
-from nightshift.schema.params import Kinds, RunParams, kinds_from_text
+from nightshift.schema.params import Kinds, RerankParams, kinds_from_text
 from nightshift.schema.states import SubjectKind, TallyName
 from nightshift.scoring.log_odds import parse_number
 from nightshift.stores.catalog.contents import StoredRecord, load_records
@@ -41,7 +41,7 @@ def do_score(session: WorkerSession, run: RunRow, claim: Claim, progress: Progre
     assert run.scorer is not None
     assert run.scorer_fingerprint is not None
     payload = ScorePayload.model_validate(claim.payload)
-    params = RunParams.model_validate(run.params)
+    params = RerankParams.model_validate(run.params)
     pairs = payload.pairs()
     with session.database.begin() as connection:
         queries = load_records(connection, "query", sorted({query for query, _ in pairs}))
@@ -231,7 +231,9 @@ class Scores:
             )
 
 
-def _tell_if_singly(session: WorkerSession, run: RunRow, claim: Claim, params: RunParams) -> None:
+def _tell_if_singly(
+    session: WorkerSession, run: RunRow, claim: Claim, params: RerankParams
+) -> None:
     """Keep a notice of pairs that cannot be packed.
 
     Not with the results: jobs that say it for the first time would wait for each other.

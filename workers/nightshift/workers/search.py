@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from nightshift.schema.errors import NotFoundError, ServiceUnavailableError
 from nightshift.schema.messages import BlockPayload
-from nightshift.schema.params import RunParams, kinds_from_text
+from nightshift.schema.params import RerankParams, kinds_from_text
 from nightshift.schema.states import SubjectKind
 from nightshift.stores.catalog.contents import load_records
 from nightshift.stores.index.indexes import LiveItem, live_items
@@ -33,7 +33,7 @@ _SEARCH_BATCH = 64
 def do_search(session: WorkerSession, run: RunRow, claim: Claim, progress: Progress) -> None:
     """Find the `top_k` live items nearest to each query of the job."""
     ids = BlockPayload.model_validate(claim.payload).ids
-    params = RunParams.model_validate(run.params)
+    params = RerankParams.model_validate(run.params)
     codec = codec_of_index(session.database, run)
     embedder = session.models.embedder(run.embedder, run.embedder_fingerprint, codec)
     stored = StoredTokens.of_index(session.database, run)

@@ -8,7 +8,7 @@ from nightshift.models.inputs.codecs.codec import Codec
 from nightshift.models.inputs.codecs.records import decode_record
 from nightshift.models.inputs.codecs.tokens import SeenPicture
 from nightshift.schema.errors import InputError, ModelError
-from nightshift.schema.params import EmbedderParams, RunParams, ScorerParams
+from nightshift.schema.params import EmbedderParams, RerankParams, ScorerParams
 from nightshift.scoring.codecs import parse_codec
 from nightshift.scoring.prompts import Side
 from nightshift.stores.catalog.contents import StoredRecord
@@ -36,7 +36,7 @@ def codec_of_set(database: Database, token_set: TokenSetRow) -> Codec:
     return Codec(spec, width=token_set.width, precision=token_set.precision, codebook=codebook)
 
 
-def codec_of_run(database: Database, run: RunRow, params: RunParams) -> Codec | None:
+def codec_of_run(database: Database, run: RunRow, params: RerankParams) -> Codec | None:
     """What a re-ranking run shows pictures through; None where that loses nothing.
 
     Raises:
@@ -68,13 +68,13 @@ class StoredTokens:
     _places: dict[bytes, TokenPlace] = field(default_factory=dict)
 
     @classmethod
-    def of_run(cls, database: Database, run: RunRow, params: RunParams) -> "StoredTokens":
+    def of_run(cls, database: Database, run: RunRow, params: RerankParams) -> "StoredTokens":
         """What the scorer of a run is shown; nothing where the run has no token set."""
         coded = params.scorer.codec != "none" and not params.scorer.code_queries
         return cls._open(database, _set_of_run(database, run), _CANDIDATES if coded else _BOTH)
 
     @classmethod
-    def of_answers(cls, database: Database, run: RunRow, params: RunParams) -> "StoredTokens":
+    def of_answers(cls, database: Database, run: RunRow, params: RerankParams) -> "StoredTokens":
         """What answers are made from, which see pictures through no codec."""
         whole = params.scorer.codec == "none"
         return cls._open(database, _set_of_run(database, run) if whole else None, _BOTH)
