@@ -37,8 +37,8 @@ def answer(
 
     Exits with 7 when a query could not be answered, with 1 when the run failed or was cancelled.
     """
+    from nightshift.api.services import open_database
     from nightshift.cli.ending import RunEnd, follow_run
-    from nightshift.cli.services import open_database
     from nightshift.producers.plan_answers import plan_answers
     from nightshift.results.coverage import coverage
     from nightshift.schema.errors import InputError

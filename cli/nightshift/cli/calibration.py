@@ -51,10 +51,10 @@ def calibration(
 
     Exits as `nightshift results`: 1 or 7 where an ended run lacks rankings.
     """
+    from nightshift.api.services import open_database
     from nightshift.cli.covering import leave_covered, tell_coverage
     from nightshift.cli.output import make_console
     from nightshift.cli.say import echo, echo_json
-    from nightshift.cli.services import open_database
     from nightshift.results.calibration import calibration as merged
     from nightshift.results.calibration import directionality, threshold
     from nightshift.results.coverage import coverage

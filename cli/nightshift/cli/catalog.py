@@ -105,8 +105,8 @@ def import_(
     that is given), the import was refused, a file could not be read to its end, or --prune was not
     carried out.
     """
+    from nightshift.api.services import open_database
     from nightshift.cli.importing import explain_import, import_facts, import_progress
-    from nightshift.cli.services import open_database
     from nightshift.producers.catalog_import import ImportLimits, Limit, import_catalog
     from nightshift.producers.sources import FieldNames
     from nightshift.stores.files.blobs import BlobStore
@@ -154,8 +154,8 @@ def list_(data_dir: Path | None, as_json: bool) -> None:
     Example:
       nightshift catalog list
     """
+    from nightshift.api.services import open_database
     from nightshift.cli.output import make_console, make_table
-    from nightshift.cli.services import open_database
     from nightshift.stores.catalog.catalog_reports import list_catalogs
 
     with (
@@ -193,8 +193,8 @@ def show(name: str, data_dir: Path | None, as_json: bool) -> None:
     Example:
       nightshift catalog show shop
     """
+    from nightshift.api.services import open_database
     from nightshift.cli.output import make_console, make_table
-    from nightshift.cli.services import open_database
     from nightshift.stores.catalog.catalog_reports import imports_of, list_catalogs
 
     with (
@@ -253,8 +253,8 @@ def failures(
       nightshift catalog failures shop
       nightshift catalog failures shop --reason image_unreadable --limit 0 --json
     """
+    from nightshift.api.services import open_database
     from nightshift.cli.output import make_console, make_table
-    from nightshift.cli.services import open_database
     from nightshift.stores.catalog.catalog_reports import import_of
     from nightshift.stores.catalog.import_failures import failures_of_import
 

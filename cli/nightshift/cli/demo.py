@@ -45,8 +45,8 @@ def demo(method: "MethodName", output: Path, data_dir: Path | None, as_json: boo
       nightshift demo --json
       nightshift demo --method freeret
     """
+    from nightshift.api.services import open_services
     from nightshift.cli.demo_text import print_night
-    from nightshift.cli.services import open_services
     from nightshift.demo.night import run_night
     from nightshift.stack.embedded import Stack
 

@@ -43,8 +43,8 @@ def drill(fault: str, run_id: int | None, data_dir: Path | None, as_json: bool) 
     """
     from dataclasses import asdict
 
+    from nightshift.api.services import open_database
     from nightshift.cli.output import duration
-    from nightshift.cli.services import open_database
     from nightshift.schema.errors import ConfigurationError, ConflictError
     from nightshift.stack import faults
     from nightshift.stack.embedded import Stack

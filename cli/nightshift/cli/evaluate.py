@@ -30,10 +30,10 @@ def evaluate(run_id: int, data_dir: Path | None, as_json: bool) -> None:
 
     Exits as `nightshift results`: 4 without any ranking, 1 or 7 where an ended run lacks some.
     """
+    from nightshift.api.services import open_database
     from nightshift.cli.covering import leave_covered, tell_coverage
     from nightshift.cli.output import make_console, make_table
     from nightshift.cli.say import echo_json
-    from nightshift.cli.services import open_database
     from nightshift.results.coverage import coverage
     from nightshift.results.evaluate import evaluate as evaluate_run
 

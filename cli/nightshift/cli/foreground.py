@@ -28,7 +28,7 @@ def dispatcher(data_dir: Path | None) -> None:
     Example:
       nightshift dispatcher
     """
-    from nightshift.cli.services import open_services
+    from nightshift.api.services import open_services
     from nightshift.producers.dispatcher import Dispatcher
     from nightshift.stack.embedded import resolve_urls
     from nightshift.stores.broker.broker import Wire

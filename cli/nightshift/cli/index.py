@@ -65,9 +65,9 @@ def build(
 
     With --wait, exits with 7 when items failed, with 1 when the run failed or was cancelled.
     """
+    from nightshift.api.services import open_services
     from nightshift.cli.ending import RunEnd, follow_run
     from nightshift.cli.planning import default_item_parts
-    from nightshift.cli.services import open_services
     from nightshift.models.ready import require_loadable
     from nightshift.producers.plan_index import plan_index
 
@@ -113,8 +113,8 @@ def list_(data_dir: Path | None, as_json: bool) -> None:
     Example:
       nightshift index list
     """
+    from nightshift.api.services import open_database
     from nightshift.cli.output import make_console, make_table
-    from nightshift.cli.services import open_database
     from nightshift.stores.index.indexes import list_indexes
 
     with open_database(read_settings(data_dir)) as database, database.begin() as connection:

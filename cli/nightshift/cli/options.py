@@ -5,10 +5,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from pydantic import ValidationError
 
-from nightshift.schema.errors import ConfigurationError
-from nightshift.schema.settings import Settings
+from nightshift.schema.settings import read_settings
 
 __all__ = ["data_dir_option", "json_option", "pixel_options", "read_settings"]
 
@@ -43,22 +41,3 @@ def pixel_options(command: _Command) -> _Command:
     command = click.option("--long-side", type=click.IntRange(1, 16384), help=side)(command)
     command = click.option("--max-pixels", type=kind, help=most)(command)
     return click.option("--min-pixels", type=kind, help=least)(command)
-
-
-def read_settings(data_dir: Path | None = None) -> Settings:
-    """The settings of this process, from the environment and `.env`.
-
-    Args:
-        data_dir: Given on the command line; wins over both.
-
-    Raises:
-        ConfigurationError: Names every variable that is malformed.
-    """
-    try:
-        return Settings() if data_dir is None else Settings(data_dir=data_dir)
-    except ValidationError as error:
-        faults = "; ".join(
-            f"NIGHTSHIFT_{'_'.join(map(str, fault['loc'])).upper()}: {fault['msg']}"
-            for fault in error.errors(include_input=False)
-        )
-        raise ConfigurationError(f"settings cannot be read: {faults}") from error

@@ -36,9 +36,9 @@ def report(run_id: int, output: Path, n_queries: int, data_dir: Path | None) -> 
 
     Exits as `nightshift results`: 4 without any ranking, 1 or 7 where an ended run lacks some.
     """
+    from nightshift.api.services import open_database
     from nightshift.cli.covering import leave_covered, tell_coverage
     from nightshift.cli.say import echo
-    from nightshift.cli.services import open_database
     from nightshift.results.coverage import coverage
     from nightshift.results.report import write_report
 

@@ -191,11 +191,11 @@ def rerank(
     Exits with 7 when rows of the file failed, or, with --wait, queries or pairs of the run; with 1
     when the run failed or was cancelled.
     """
+    from nightshift.api.services import open_database
     from nightshift.cli.dry_run import show_estimate
     from nightshift.cli.ending import RunEnd, follow_run
     from nightshift.cli.enhancement import read_enhancement
     from nightshift.cli.planning import index_parts, query_set_parts
-    from nightshift.cli.services import open_database
     from nightshift.models.checkpoints.describe import describe_scorer, describe_vision
     from nightshift.models.ready import require_loadable
     from nightshift.producers.plan_rerank import plan_rerank

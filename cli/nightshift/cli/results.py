@@ -75,8 +75,8 @@ def results(
     cancelled". Exits with 1 where the run failed or was cancelled before all queries were ranked,
     with 7 where it is done and some of them failed, with 4 where there is nothing to export.
     """
+    from nightshift.api.services import open_database
     from nightshift.cli.covering import leave_covered, tell_coverage
-    from nightshift.cli.services import open_database
     from nightshift.results.coverage import coverage
 
     with open_database(read_settings(data_dir)) as database:

@@ -36,9 +36,9 @@ def list_runs(limit: int, data_dir: Path | None, as_json: bool) -> None:
       nightshift run list
       nightshift run list --limit 5 --json
     """
+    from nightshift.api.services import open_database
     from nightshift.cli.output import make_console
     from nightshift.cli.run_text import runs_table
-    from nightshift.cli.services import open_database
     from nightshift.results.runs import list_progress
 
     with open_database(read_settings(data_dir)) as database:
@@ -63,9 +63,9 @@ def show(run_id: int, data_dir: Path | None, as_json: bool) -> None:
       nightshift run show 7
       nightshift run show 7 --json
     """
+    from nightshift.api.services import open_database
     from nightshift.cli.output import make_console
     from nightshift.cli.run_text import print_details
-    from nightshift.cli.services import open_database
     from nightshift.results.runs import show_run
 
     with open_database(read_settings(data_dir)) as database:
@@ -91,8 +91,8 @@ def watch(run_id: int, data_dir: Path | None, as_json: bool) -> None:
     Example:
       nightshift run watch 7
     """
+    from nightshift.api.services import open_database
     from nightshift.cli.ending import follow_run
-    from nightshift.cli.services import open_database
     from nightshift.results.runs import progress
 
     with open_database(read_settings(data_dir)) as database:
@@ -161,7 +161,7 @@ def retry_failed(run_id: int, data_dir: Path | None, as_json: bool) -> None:
       nightshift run retry-failed 7
       nightshift run retry-failed 7 --json
     """
-    from nightshift.cli.services import open_database
+    from nightshift.api.services import open_database
     from nightshift.producers.retry import retry_failed as retry
 
     with open_database(read_settings(data_dir)) as database:
@@ -190,9 +190,9 @@ def failures(run_id: int, limit: int | None, data_dir: Path | None, as_json: boo
       nightshift run failures 7
       nightshift run failures 7 --json
     """
+    from nightshift.api.services import open_database
     from nightshift.cli.output import make_console
     from nightshift.cli.run_text import failures_table
-    from nightshift.cli.services import open_database
     from nightshift.results.runs import list_failures
 
     with open_database(read_settings(data_dir)) as database:
@@ -206,7 +206,7 @@ def failures(run_id: int, limit: int | None, data_dir: Path | None, as_json: boo
 
 
 def _move(run_id: int, state: "RunState", data_dir: Path | None) -> None:
-    from nightshift.cli.services import open_database
+    from nightshift.api.services import open_database
     from nightshift.stores.ledger import runs
 
     with open_database(read_settings(data_dir)) as database, database.begin() as connection:

@@ -68,8 +68,8 @@ def build(
 
     With --wait, exits with 7 when items failed, with 1 when the run failed or was cancelled.
     """
+    from nightshift.api.services import open_database
     from nightshift.cli.ending import RunEnd, follow_run
-    from nightshift.cli.services import open_database
     from nightshift.models.checkpoints.describe import describe_vision
     from nightshift.models.ready import require_loadable
     from nightshift.producers.estimate_tokens import estimate_tokens
@@ -142,8 +142,8 @@ def list_(data_dir: Path | None, as_json: bool) -> None:
     Example:
       nightshift tokens list
     """
+    from nightshift.api.services import open_database
     from nightshift.cli.output import make_console, make_table
-    from nightshift.cli.services import open_database
     from nightshift.stores.tokens.token_reports import list_sets
 
     with open_database(read_settings(data_dir)) as database, database.begin() as connection:
@@ -185,7 +185,7 @@ def verify(forget: bool, data_dir: Path | None, as_json: bool) -> None:
       nightshift tokens verify
       nightshift tokens verify --forget
     """
-    from nightshift.cli.services import open_database
+    from nightshift.api.services import open_database
     from nightshift.schema.errors import InputError
     from nightshift.stores.tokens.token_reports import verify_shards
 
@@ -226,7 +226,7 @@ def prune(named: tuple[int, ...], dry_run: bool, data_dir: Path | None, as_json:
       nightshift tokens prune
       nightshift tokens prune --set 3
     """
-    from nightshift.cli.services import open_database
+    from nightshift.api.services import open_database
     from nightshift.cli.token_text import print_pruned, prune_progress
     from nightshift.stores.tokens.token_pruning import prune_tokens
 

@@ -25,8 +25,8 @@ def list_workers(everyone: bool, data_dir: Path | None, as_json: bool) -> None:
       nightshift worker list
       nightshift worker list --all --json
     """
+    from nightshift.api.services import open_database
     from nightshift.cli.output import duration, make_console, make_table, rate
-    from nightshift.cli.services import open_database
     from nightshift.results.workers import list_workers as list_all
 
     with open_database(read_settings(data_dir)) as database:

@@ -8,10 +8,19 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 from platformdirs import user_data_path
-from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, SecretStr
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainValidator,
+    SecretStr,
+    ValidationError,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-__all__ = ["Settings"]
+from nightshift.schema.errors import ConfigurationError
+
+__all__ = ["Settings", "read_settings"]
 
 
 def _split(value: object) -> object:
@@ -116,3 +125,22 @@ class Settings(BaseSettings):
     #: Models whose own code may run: `ORG/NAME` on the hub, or the absolute path of a directory.
     trusted_models: _Names = ()
     log_level: str = "INFO"
+
+
+def read_settings(data_dir: Path | None = None) -> Settings:
+    """The settings of this process, from the environment and `.env`.
+
+    Args:
+        data_dir: Home of the embedded stack; wins over both.
+
+    Raises:
+        ConfigurationError: Names every variable that is malformed.
+    """
+    try:
+        return Settings() if data_dir is None else Settings(data_dir=data_dir)
+    except ValidationError as error:
+        faults = "; ".join(
+            f"NIGHTSHIFT_{'_'.join(map(str, fault['loc'])).upper()}: {fault['msg']}"
+            for fault in error.errors(include_input=False)
+        )
+        raise ConfigurationError(f"settings cannot be read: {faults}") from error
