@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import text
 
-from nightshift.cli import foreground
+from nightshift.api import services
 from nightshift.cli.main import main
 from nightshift.demo import coarse_dir, scorer_dir
 from nightshift.schema.states import RunState, Stage, SubjectKind
@@ -110,7 +110,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def cli(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(foreground, "_START_S", 0.0)
+    monkeypatch.setattr(services, "_START_S", 0.0)
 
     def run(words: list[str], **settings: str) -> Result:
         environment = {f"NIGHTSHIFT_{name.upper()}": value for name, value in settings.items()}

@@ -8,7 +8,7 @@ from PIL import Image
 from sqlalchemy import text
 
 from nightshift.results.report import write_report
-from nightshift.results.sheets import Outcome, load_report
+from nightshift.results.report_data import Outcome, load_report
 from nightshift.schema.errors import ConfigurationError, ConflictError
 from tests.results.ranked import add_reference_run
 from tests.stores.ledger_helpers import add_index_run

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
 from nightshift.schema.settings import Settings
@@ -11,7 +12,10 @@ from nightshift.stores.postgres.database import Database
 if TYPE_CHECKING:
     from nightshift.stores.index.milvus import VectorStore
 
-__all__ = ["Services", "open_database", "open_services"]
+__all__ = ["Services", "open_database", "open_services", "wait_for_database"]
+
+#: How long a process that starts together with Postgres waits for it.
+_START_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,3 +68,23 @@ def open_services(
             yield Services(database=database, vectors=vectors)
         finally:
             vectors.close()
+
+
+def wait_for_database(url: str) -> None:
+    """Return once Postgres answers, at the revision that this program needs.
+
+    Raises:
+        DatabaseBehindError: When migrations are missing.
+        ServiceUnavailableError: When Postgres does not answer for a minute.
+    """
+    from nightshift.migrations import require_current
+    from nightshift.schema.errors import ServiceUnavailableError
+
+    deadline = monotonic() + _START_S
+    while True:
+        try:
+            return require_current(url)
+        except ServiceUnavailableError:
+            if monotonic() > deadline:
+                raise
+        sleep(0.5)

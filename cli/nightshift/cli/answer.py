@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from nightshift.cli.echo import echo, echo_json
 from nightshift.cli.options import data_dir_option, json_option, read_settings
-from nightshift.cli.say import echo, echo_json
 
 if TYPE_CHECKING:
     from nightshift.stores.results.answers import StoredAnswer
@@ -38,7 +38,7 @@ def answer(
     Exits with 7 when a query could not be answered, with 1 when the run failed or was cancelled.
     """
     from nightshift.api.services import open_database
-    from nightshift.cli.ending import RunEnd, follow_run
+    from nightshift.cli.run_end import RunEnd, follow_run
     from nightshift.producers.plan_answers import plan_answers
     from nightshift.results.coverage import coverage
     from nightshift.schema.errors import InputError
@@ -68,7 +68,7 @@ def answer(
         _print(found)
     if query is None and len(found) < covered.queries:
         echo(f"{len(found):,} of {covered.queries:,} queries have an answer; {covered}", err=True)
-    if end.broken_off:
+    if end.aborted:
         echo(f"run {run_id} is {end.state}", err=True)
         raise SystemExit(1)
     if missing:

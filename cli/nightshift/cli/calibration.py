@@ -52,9 +52,9 @@ def calibration(
     Exits as `nightshift results`: 1 or 7 where an ended run lacks rankings.
     """
     from nightshift.api.services import open_database
-    from nightshift.cli.covering import leave_covered, tell_coverage
-    from nightshift.cli.output import make_console
-    from nightshift.cli.say import echo, echo_json
+    from nightshift.cli.console import make_console
+    from nightshift.cli.coverage import exit_unless_covered, warn_unless_covered
+    from nightshift.cli.echo import echo, echo_json
     from nightshift.results.calibration import calibration as merged
     from nightshift.results.calibration import directionality, threshold
     from nightshift.results.coverage import coverage
@@ -73,8 +73,8 @@ def calibration(
         _plot(make_console(), run, stats, moved)
         if chosen:
             echo(_of_threshold(chosen))
-        tell_coverage(covered)
-    leave_covered(covered)
+        warn_unless_covered(covered)
+    exit_unless_covered(covered)
 
 
 def _of_threshold(chosen: "Threshold") -> str:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
+from nightshift.cli.echo import echo, echo_json
 from nightshift.cli.options import data_dir_option, json_option, read_settings
-from nightshift.cli.say import echo, echo_json
 from nightshift.schema.errors import InputError
 
 __all__ = ["catalog"]
@@ -106,7 +106,7 @@ def import_(
     carried out.
     """
     from nightshift.api.services import open_database
-    from nightshift.cli.importing import explain_import, import_facts, import_progress
+    from nightshift.cli.import_text import explain_import, import_facts, import_progress
     from nightshift.producers.catalog_import import ImportLimits, Limit, import_catalog
     from nightshift.producers.sources import FieldNames
     from nightshift.stores.files.blobs import BlobStore
@@ -155,7 +155,7 @@ def list_(data_dir: Path | None, as_json: bool) -> None:
       nightshift catalog list
     """
     from nightshift.api.services import open_database
-    from nightshift.cli.output import make_console, make_table
+    from nightshift.cli.console import make_console, make_table
     from nightshift.stores.catalog.catalog_reports import list_catalogs
 
     with (
@@ -194,7 +194,7 @@ def show(name: str, data_dir: Path | None, as_json: bool) -> None:
       nightshift catalog show shop
     """
     from nightshift.api.services import open_database
-    from nightshift.cli.output import make_console, make_table
+    from nightshift.cli.console import make_console, make_table
     from nightshift.stores.catalog.catalog_reports import imports_of, list_catalogs
 
     with (
@@ -254,7 +254,7 @@ def failures(
       nightshift catalog failures shop --reason image_unreadable --limit 0 --json
     """
     from nightshift.api.services import open_database
-    from nightshift.cli.output import make_console, make_table
+    from nightshift.cli.console import make_console, make_table
     from nightshift.stores.catalog.catalog_reports import import_of
     from nightshift.stores.catalog.import_failures import failures_of_import
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
+from nightshift.cli.echo import echo, echo_json
 from nightshift.cli.options import data_dir_option, json_option, read_settings
-from nightshift.cli.say import echo, echo_json
 
 __all__ = ["db"]
 

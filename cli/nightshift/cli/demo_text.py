@@ -10,9 +10,9 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from nightshift.cli.output import make_console, make_table
+from nightshift.cli.console import make_console, make_table
 from nightshift.demo.night import TOP_K, Night, Ranked
-from nightshift.results.sheets import Entry, Sheet, load_report
+from nightshift.results.report_data import Entry, Sheet, load_report
 from nightshift.stores.postgres.database import Database
 
 __all__ = ["PICTURED", "measures", "print_night", "rankings"]

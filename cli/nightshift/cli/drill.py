@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
+from nightshift.cli.echo import echo, echo_json
 from nightshift.cli.options import data_dir_option, json_option, read_settings
-from nightshift.cli.say import echo, echo_json
 
 __all__ = ["drill"]
 
@@ -44,7 +44,7 @@ def drill(fault: str, run_id: int | None, data_dir: Path | None, as_json: bool) 
     from dataclasses import asdict
 
     from nightshift.api.services import open_database
-    from nightshift.cli.output import duration
+    from nightshift.cli.formats import format_duration
     from nightshift.schema.errors import ConfigurationError, ConflictError
     from nightshift.stack import faults
     from nightshift.stack.embedded import Stack
@@ -72,7 +72,7 @@ def drill(fault: str, run_id: int | None, data_dir: Path | None, as_json: bool) 
         echo(f"run {report.run_id}: {report.struck}")
         echo(
             f"{report.in_hand - report.open} of {report.in_hand} jobs in hand were done "
-            f"{duration(report.recovered_s)} later"
+            f"{format_duration(report.recovered_s)} later"
         )
         echo(f"lost: {'nothing' if not report.lost else f'{report.lost} results'}")
     if not report.nothing_lost:

@@ -5,9 +5,9 @@ from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from nightshift.cli.output import by_reason
+from nightshift.cli.echo import echo, echo_json
+from nightshift.cli.formats import format_reasons
 from nightshift.cli.planning import query_set_parts
-from nightshift.cli.say import echo, echo_json
 from nightshift.producers.plan_rerank import RerankEstimate, estimate_rerank
 from nightshift.producers.query_import import QuerySetSummary, read_queries
 from nightshift.schema.errors import InputError
@@ -105,5 +105,5 @@ def _print(estimate: RerankEstimate, params: RerankParams, read: QuerySetSummary
     else:
         echo(f"time       {estimate.seconds:.0f} s of one worker, at its measured rates")
     if read.failed:
-        reasons = by_reason(read.reasons)
+        reasons = format_reasons(read.reasons)
         echo(f"failed     {read.failed} rows ({reasons}), the first: {read.first_message}")

@@ -31,9 +31,9 @@ def evaluate(run_id: int, data_dir: Path | None, as_json: bool) -> None:
     Exits as `nightshift results`: 4 without any ranking, 1 or 7 where an ended run lacks some.
     """
     from nightshift.api.services import open_database
-    from nightshift.cli.covering import leave_covered, tell_coverage
-    from nightshift.cli.output import make_console, make_table
-    from nightshift.cli.say import echo_json
+    from nightshift.cli.console import make_console, make_table
+    from nightshift.cli.coverage import exit_unless_covered, warn_unless_covered
+    from nightshift.cli.echo import echo_json
     from nightshift.results.coverage import coverage
     from nightshift.results.evaluate import evaluate as evaluate_run
 
@@ -42,7 +42,7 @@ def evaluate(run_id: int, data_dir: Path | None, as_json: bool) -> None:
         covered = coverage(database, run_id)
     if as_json:
         echo_json({**asdict(found), "coverage": covered})
-        leave_covered(covered)
+        exit_unless_covered(covered)
         return
     title = f"Run {run_id}, {found.n_measured:,} of {found.n_queries:,} judged queries measured"
     if found.n_failed:
@@ -54,5 +54,5 @@ def evaluate(run_id: int, data_dir: Path | None, as_json: bool) -> None:
     console = make_console()
     console.print(title, style="bold")
     console.print(table)
-    tell_coverage(covered)
-    leave_covered(covered)
+    warn_unless_covered(covered)
+    exit_unless_covered(covered)

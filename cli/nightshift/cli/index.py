@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from nightshift.cli.echo import echo, echo_json
 from nightshift.cli.options import data_dir_option, json_option, read_settings
-from nightshift.cli.say import echo, echo_json
 
 if TYPE_CHECKING:
     from nightshift.schema.models import ModelFacts
@@ -66,8 +66,8 @@ def build(
     With --wait, exits with 7 when items failed, with 1 when the run failed or was cancelled.
     """
     from nightshift.api.services import open_services
-    from nightshift.cli.ending import RunEnd, follow_run
     from nightshift.cli.planning import default_item_parts
+    from nightshift.cli.run_end import RunEnd, follow_run
     from nightshift.models.ready import require_loadable
     from nightshift.producers.plan_index import plan_index
 
@@ -97,8 +97,8 @@ def build(
             end = follow_run(services.database, planned.run_id, quiet=as_json)
     if as_json:
         ids = {"run_id": planned.run_id, "index": planned.index, "version": planned.version}
-        echo_json({**ids, "items": planned.n_units, **end.facts()}, indent=None)
-    end.leave(quiet=as_json)
+        echo_json({**ids, "items": planned.n_units, **end.json_facts()}, indent=None)
+    end.print_and_exit(quiet=as_json)
 
 
 @index.command(name="list")
@@ -114,7 +114,7 @@ def list_(data_dir: Path | None, as_json: bool) -> None:
       nightshift index list
     """
     from nightshift.api.services import open_database
-    from nightshift.cli.output import make_console, make_table
+    from nightshift.cli.console import make_console, make_table
     from nightshift.stores.index.indexes import list_indexes
 
     with open_database(read_settings(data_dir)) as database, database.begin() as connection:

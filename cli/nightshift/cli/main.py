@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from nightshift.cli.boundary import report
+from nightshift.cli.error_report import report
 from nightshift.schema.distribution import DISTRIBUTION
 
 __all__ = ["LazyGroup", "main"]
@@ -34,8 +34,8 @@ COMMANDS = {
     "verify": "nightshift.cli.verify:verify",
     "doctor": "nightshift.cli.doctor:doctor",
     "drill": "nightshift.cli.drill:drill",
-    "worker": "nightshift.cli.foreground:worker",
-    "dispatcher": "nightshift.cli.foreground:dispatcher",
+    "worker": "nightshift.cli.worker:worker",
+    "dispatcher": "nightshift.cli.dispatcher:dispatcher",
     "db": "nightshift.cli.db:db",
 }
 

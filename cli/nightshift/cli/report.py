@@ -37,8 +37,8 @@ def report(run_id: int, output: Path, n_queries: int, data_dir: Path | None) -> 
     Exits as `nightshift results`: 4 without any ranking, 1 or 7 where an ended run lacks some.
     """
     from nightshift.api.services import open_database
-    from nightshift.cli.covering import leave_covered, tell_coverage
-    from nightshift.cli.say import echo
+    from nightshift.cli.coverage import exit_unless_covered, warn_unless_covered
+    from nightshift.cli.echo import echo
     from nightshift.results.coverage import coverage
     from nightshift.results.report import write_report
 
@@ -46,5 +46,5 @@ def report(run_id: int, output: Path, n_queries: int, data_dir: Path | None) -> 
         write_report(database, run_id, output, n_queries=n_queries)
         covered = coverage(database, run_id)
     echo(f"wrote {output}", err=True)
-    tell_coverage(covered)
-    leave_covered(covered)
+    warn_unless_covered(covered)
+    exit_unless_covered(covered)

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from nightshift.cli.echo import echo, echo_json
 from nightshift.cli.options import data_dir_option, json_option, pixel_options, read_settings
-from nightshift.cli.say import echo, echo_json
 
 if TYPE_CHECKING:
     from nightshift.schema.params import FusionScale, MethodName, ScoreName
@@ -193,9 +193,9 @@ def rerank(
     """
     from nightshift.api.services import open_database
     from nightshift.cli.dry_run import show_estimate
-    from nightshift.cli.ending import RunEnd, follow_run
     from nightshift.cli.enhancement import read_enhancement
     from nightshift.cli.planning import index_parts, query_set_parts
+    from nightshift.cli.run_end import RunEnd, follow_run
     from nightshift.models.checkpoints.describe import describe_scorer, describe_vision
     from nightshift.models.ready import require_loadable
     from nightshift.producers.plan_rerank import plan_rerank
@@ -297,5 +297,5 @@ def rerank(
             end = follow_run(database, planned.run_id, quiet=as_json)
     if as_json:
         ids = {"run_id": planned.run_id, "queries": imported.n_queries}
-        echo_json({**ids, **end.facts()}, indent=None)
-    end.leave(quiet=as_json, hint=f"see `nightshift results {planned.run_id}`")
+        echo_json({**ids, **end.json_facts()}, indent=None)
+    end.print_and_exit(quiet=as_json, hint=f"see `nightshift results {planned.run_id}`")

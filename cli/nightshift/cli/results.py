@@ -8,8 +8,8 @@ from typing import IO, TYPE_CHECKING
 
 import click
 
+from nightshift.cli.echo import echo
 from nightshift.cli.options import data_dir_option, read_settings
-from nightshift.cli.say import echo
 from nightshift.schema.display import visible
 from nightshift.schema.errors import ConflictError
 
@@ -76,7 +76,7 @@ def results(
     with 7 where it is done and some of them failed, with 4 where there is nothing to export.
     """
     from nightshift.api.services import open_database
-    from nightshift.cli.covering import leave_covered, tell_coverage
+    from nightshift.cli.coverage import exit_unless_covered, warn_unless_covered
     from nightshift.results.coverage import coverage
 
     with open_database(read_settings(data_dir)) as database:
@@ -88,9 +88,9 @@ def results(
                 shown = _print_tables(database, run_id, query, limit, stream)
             else:
                 shown = _export(database, covered, query, limit, file_format, stream)
-        tell_coverage(covered)
+        warn_unless_covered(covered)
     if query is None or not shown:
-        leave_covered(covered)
+        exit_unless_covered(covered)
 
 
 def _export(
@@ -119,7 +119,7 @@ def _export(
 def _print_tables(
     database: "Database", run_id: int, query: str | None, limit: int | None, stream: IO[bytes]
 ) -> int:
-    from nightshift.cli.output import make_console
+    from nightshift.cli.console import make_console
     from nightshift.results.rankings import open_rankings, ranked_list
 
     if query is None:
@@ -142,7 +142,7 @@ def _print_tables(
 def _all_table(
     rows: "Sequence[RankedItem]", run: "RunRow", limit: int
 ) -> "tuple[Table, list[str]]":
-    from nightshift.cli.output import make_table
+    from nightshift.cli.console import make_table
 
     table = make_table("query", "item", *_COLUMNS, right=_RIGHT, title=_title(run))
     for place, row in enumerate(rows):
@@ -156,7 +156,7 @@ def _all_table(
 
 
 def _one_table(found: "RankedList", run: "RunRow") -> "tuple[Table, list[str]]":
-    from nightshift.cli.output import make_table
+    from nightshift.cli.console import make_table
     from nightshift.results.captions import caption, shorten
 
     query_id = shorten(found.query.external_id, 100)
@@ -182,16 +182,16 @@ _LEGEND = (
 
 
 def _cells(row: "RankedItem") -> tuple[str, ...]:
-    from nightshift.cli.output import figure
+    from nightshift.cli.formats import format_number
 
     tied = row.tie_group is not None and (row.tie_size or 0) > 1
     return (
         str(row.final_rank),
         str(row.coarse_rank),
-        figure(row.coarse_score),
-        figure(row.margin, 2),
-        figure(row.probability),
-        figure(row.entropy),
+        format_number(row.coarse_score),
+        format_number(row.margin, 2),
+        format_number(row.probability),
+        format_number(row.entropy),
         ("yes" if row.fired_layer is None else str(row.fired_layer)) if row.fired else "",
         f"{row.tie_group} ({row.tie_size})" if tied else "",
         row.decided_by.value,

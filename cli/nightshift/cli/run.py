@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from nightshift.cli.echo import echo, echo_json
 from nightshift.cli.options import data_dir_option, json_option, read_settings
-from nightshift.cli.say import echo, echo_json
 
 if TYPE_CHECKING:
     from nightshift.schema.states import RunState
@@ -37,7 +37,7 @@ def list_runs(limit: int, data_dir: Path | None, as_json: bool) -> None:
       nightshift run list --limit 5 --json
     """
     from nightshift.api.services import open_database
-    from nightshift.cli.output import make_console
+    from nightshift.cli.console import make_console
     from nightshift.cli.run_text import runs_table
     from nightshift.results.runs import list_progress
 
@@ -64,7 +64,7 @@ def show(run_id: int, data_dir: Path | None, as_json: bool) -> None:
       nightshift run show 7 --json
     """
     from nightshift.api.services import open_database
-    from nightshift.cli.output import make_console
+    from nightshift.cli.console import make_console
     from nightshift.cli.run_text import print_details
     from nightshift.results.runs import show_run
 
@@ -92,14 +92,14 @@ def watch(run_id: int, data_dir: Path | None, as_json: bool) -> None:
       nightshift run watch 7
     """
     from nightshift.api.services import open_database
-    from nightshift.cli.ending import follow_run
+    from nightshift.cli.run_end import follow_run
     from nightshift.results.runs import progress
 
     with open_database(read_settings(data_dir)) as database:
         end = follow_run(database, run_id, quiet=as_json)
         if as_json:
-            echo_json({**asdict(progress(database, run_id)), **end.facts()})
-    end.leave(quiet=as_json)
+            echo_json({**asdict(progress(database, run_id)), **end.json_facts()})
+    end.print_and_exit(quiet=as_json)
 
 
 @run.command()
@@ -191,7 +191,7 @@ def failures(run_id: int, limit: int | None, data_dir: Path | None, as_json: boo
       nightshift run failures 7 --json
     """
     from nightshift.api.services import open_database
-    from nightshift.cli.output import make_console
+    from nightshift.cli.console import make_console
     from nightshift.cli.run_text import failures_table
     from nightshift.results.runs import list_failures
 

@@ -8,7 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from nightshift.cli.output import duration, figure, make_table, rate
+from nightshift.cli.console import make_table
+from nightshift.cli.formats import format_duration, format_number, format_rate
 from nightshift.results.runs import RunDetails, RunProgress, StageProgress
 from nightshift.schema.display import visible
 from nightshift.schema.states import RunKind, RunState
@@ -89,9 +90,9 @@ def stages_table(stages: Sequence[StageProgress]) -> Table:
             f"{stage.units_done:,} / {stage.units:,}" if stage.jobs else "",
             f"{stage.units_failed:,}" if stage.units_failed else "",
             f"{stage.jobs_done + stage.jobs_failed:,} / {stage.jobs:,}" if stage.jobs else "",
-            rate(stage.units_per_s) if stage.jobs else "",
-            duration(stage.left_s) if stage.left_s is not None else "",
-            duration(took) if took is not None else "",
+            format_rate(stage.units_per_s) if stage.jobs else "",
+            format_duration(stage.left_s) if stage.left_s is not None else "",
+            format_duration(took) if took is not None else "",
         )
     return table
 
@@ -101,7 +102,11 @@ def _pace(stage: StageProgress | None, *, ended: bool) -> tuple[str, str, str]:
     if stage is None:
         return "", "", ""
     done = f"{stage.units_done:,} / {stage.units:,}"
-    return (done, "", "") if ended else (done, rate(stage.units_per_s), duration(stage.left_s))
+    return (
+        (done, "", "")
+        if ended
+        else (done, format_rate(stage.units_per_s), format_duration(stage.left_s))
+    )
 
 
 def _counts_table(failures: Sequence[FailureCount]) -> Table:
@@ -121,9 +126,8 @@ def _plan(details: RunDetails) -> dict[str, str]:
     }
     planned, got = details.pairs_per_group, details.pairs_per_prefix
     if planned is not None or got is not None:
-        facts["reuse factor"] = (
-            f"pairs per prefix forward: got {figure(got, 2)} (planned {figure(planned, 2)})"
-        )
+        numbers = f"got {format_number(got, 2)} (planned {format_number(planned, 2)})"
+        facts["reuse factor"] = f"pairs per prefix forward: {numbers}"
     if details.pictures_seen is not None:
         facts["pictures seen"] = f"{details.pictures_seen:,} by the vision tower"
     if details.top_share is not None:

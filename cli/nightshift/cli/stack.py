@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from nightshift.cli.echo import echo, echo_json
 from nightshift.cli.options import data_dir_option, json_option, read_settings
-from nightshift.cli.say import echo, echo_json
 from nightshift.schema.errors import ConflictError, ServiceUnavailableError
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def status(data_dir: Path | None, as_json: bool) -> None:
 
 
 def _supervise(stack: "Stack", workers: int, *, dispatcher: bool, as_json: bool) -> None:
-    from nightshift.cli.foreground import log_to_stderr
+    from nightshift.cli.logs import log_to_stderr
     from nightshift.stack.embedded import Supervisor, only_supervisor
 
     settings = read_settings()
@@ -150,12 +150,12 @@ def _show(status: "StackStatus", *, as_json: bool) -> None:
     echo(f"{'part':<12} {'state':<8} {'pid':>8} {'uptime':>9}  address")
     for part in status.parts:
         pid = "" if part.pid is None else part.pid
-        uptime = "" if part.uptime_s is None else _duration(part.uptime_s)
+        uptime = "" if part.uptime_s is None else _format_uptime(part.uptime_s)
         echo(f"{part.name:<12} {part.state:<8} {pid:>8} {uptime:>9}  {part.address}".rstrip())
     echo(f"data and logs: {status.data_dir}")
 
 
-def _duration(seconds: float) -> str:
+def _format_uptime(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}"

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from nightshift.cli.output import make_console, make_table
-from nightshift.cli.say import echo, echo_json
+from nightshift.cli.console import make_console, make_table
+from nightshift.cli.echo import echo, echo_json
 from nightshift.producers.estimate_tokens import Projection
 from nightshift.stores.tokens.token_pruning import PruneReport
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
+from nightshift.cli.echo import echo, echo_json
 from nightshift.cli.options import data_dir_option, json_option, pixel_options, read_settings
-from nightshift.cli.say import echo, echo_json
 
 __all__ = ["tokens"]
 
@@ -69,7 +69,7 @@ def build(
     With --wait, exits with 7 when items failed, with 1 when the run failed or was cancelled.
     """
     from nightshift.api.services import open_database
-    from nightshift.cli.ending import RunEnd, follow_run
+    from nightshift.cli.run_end import RunEnd, follow_run
     from nightshift.models.checkpoints.describe import describe_vision
     from nightshift.models.ready import require_loadable
     from nightshift.producers.estimate_tokens import estimate_tokens
@@ -128,8 +128,8 @@ def build(
         if wait:
             end = follow_run(database, planned.run_id, quiet=as_json)
     if as_json:
-        echo_json({**asdict(planned), **end.facts()}, indent=None)
-    end.leave(quiet=as_json)
+        echo_json({**asdict(planned), **end.json_facts()}, indent=None)
+    end.print_and_exit(quiet=as_json)
 
 
 @tokens.command(name="list")
@@ -143,7 +143,7 @@ def list_(data_dir: Path | None, as_json: bool) -> None:
       nightshift tokens list
     """
     from nightshift.api.services import open_database
-    from nightshift.cli.output import make_console, make_table
+    from nightshift.cli.console import make_console, make_table
     from nightshift.stores.tokens.token_reports import list_sets
 
     with open_database(read_settings(data_dir)) as database, database.begin() as connection:

@@ -29,7 +29,7 @@ def verify(run_id: int, data_dir: Path | None, as_json: bool) -> None:
       nightshift verify 2 --json
     """
     from nightshift.api.services import open_database
-    from nightshift.cli.say import echo, echo_json
+    from nightshift.cli.echo import echo, echo_json
     from nightshift.results import verify as receipts
 
     with open_database(read_settings(data_dir)) as database:

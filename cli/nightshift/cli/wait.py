@@ -6,7 +6,7 @@ from time import monotonic, sleep
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from nightshift.cli.output import duration, rate
+from nightshift.cli.formats import format_duration, format_rate
 from nightshift.results.runs import RunProgress, StageProgress, progress
 from nightshift.schema.errors import ServiceUnavailableError
 from nightshift.schema.states import RunState
@@ -94,7 +94,7 @@ class _View:
                 self._lines[stage.stage],
                 total=stage.units if stage.jobs else (0 if stage.state == "done" else None),
                 completed=stage.units_done,
-                rate=rate(stage.units_per_s) if stage.units_done else "",
+                rate=format_rate(stage.units_per_s) if stage.units_done else "",
                 left=_note(current, stage),
             )
 
@@ -105,4 +105,8 @@ def _note(current: RunProgress, stage: StageProgress) -> str:
         return stage.state + failed
     if current.run.state is RunState.PAUSED:
         return "paused" + failed
-    return f"{duration(stage.left_s)} left{failed}" if stage.left_s is not None else f"…{failed}"
+    return (
+        f"{format_duration(stage.left_s)} left{failed}"
+        if stage.left_s is not None
+        else f"…{failed}"
+    )

@@ -3,9 +3,9 @@
 import io
 from pathlib import Path
 
+from nightshift.results.report_data import load_report
 from nightshift.results.report_html import render_html
 from nightshift.results.report_png import render_png
-from nightshift.results.sheets import load_report
 from nightshift.schema.errors import ConfigurationError
 from nightshift.stores.postgres.database import Database
 

@@ -7,8 +7,8 @@ from importlib import resources
 
 from PIL import Image
 
+from nightshift.results.report_data import Entry, Report, Sheet
 from nightshift.results.report_text import MEASURES, chips, decided, describe, footnote, heading
-from nightshift.results.sheets import Entry, Report, Sheet
 from nightshift.schema.display import visible
 
 __all__ = ["render_html"]

@@ -2,9 +2,9 @@
 
 from PIL import Image
 
-from nightshift.results.pen import Pen, fit, text_width
+from nightshift.results.canvas import Pen, fit, text_width
+from nightshift.results.report_data import Entry, Outcome, Report, Sheet
 from nightshift.results.report_text import MEASURES, chips, decided, describe, footnote, heading
-from nightshift.results.sheets import Entry, Outcome, Report, Sheet
 
 __all__ = ["render_png"]
 

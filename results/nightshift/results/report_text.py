@@ -1,6 +1,6 @@
 """The words of a report, the same on the page and in the picture."""
 
-from nightshift.results.sheets import Entry, Report
+from nightshift.results.report_data import Entry, Report
 from nightshift.schema.display import visible
 from nightshift.schema.states import DecidedBy
 

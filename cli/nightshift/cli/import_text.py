@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from nightshift.cli.output import by_reason
-from nightshift.cli.say import echo
+from nightshift.cli.echo import echo
+from nightshift.cli.formats import format_reasons
 from nightshift.producers.catalog_import import ImportLimits, ImportSummary
 from nightshift.schema.display import visible
 from nightshift.stores.catalog.import_failures import notices_of_import, reasons_of_import
@@ -69,7 +69,7 @@ def explain_import(database: Database, name: str, summary: ImportSummary) -> Non
         echo(f"{summary.gone:,} items are gone from the source", err=True)
     if summary.failed:
         echo(
-            f"{summary.failed:,} rows failed ({by_reason(reasons)}): "
+            f"{summary.failed:,} rows failed ({format_reasons(reasons)}): "
             f"`nightshift catalog failures {shlex.quote(name)}` lists them",
             err=True,
         )

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nightshift.results.pen import fit, text_width
+from nightshift.results.canvas import fit, text_width
 
 WORDS = st.text(st.sampled_from("ab iWm,."), min_size=1, max_size=80).map(
     lambda words: " ".join(words.split())

@@ -247,11 +247,11 @@ def test_an_empty_data_directory_is_not_the_current_one():
 
 
 def test_every_command_prints_by_way_of_one_module():
-    """`say` writes out what a terminal would obey; tables and lines of `output` do too."""
+    """`echo` escapes control characters; tables and lines of `console` do too."""
     folder = Path(cli.__file__).parent
     texts = {path.name: path.read_text() for path in folder.glob("*.py")}
 
-    assert [name for name, code in texts.items() if "click.echo(" in code] == ["say.py"]
+    assert [name for name, code in texts.items() if "click.echo(" in code] == ["echo.py"]
     assert not [name for name, code in texts.items() if re.search(r"(?<![.\w])print\(", code)]
 
 

@@ -5,15 +5,15 @@ import logging
 
 import pytest
 
-from nightshift.cli import repeats
-from nightshift.cli.repeats import OncePerMinute
+from nightshift.cli import logs
+from nightshift.cli.logs import RepeatedMessageFilter
 
 
 @pytest.fixture
 def log() -> tuple[logging.Logger, io.StringIO]:
     text = io.StringIO()
     handler = logging.StreamHandler(text)
-    handler.addFilter(OncePerMinute())
+    handler.addFilter(RepeatedMessageFilter())
     logger = logging.getLogger(f"test.{id(text)}")
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
@@ -58,8 +58,8 @@ def test_what_was_kept_back_is_counted_when_it_is_written_again(log, monkeypatch
     logger, text = log
     for _ in range(4):
         logger.error("gone")
-    later = repeats.monotonic() + 61
-    monkeypatch.setattr(repeats, "monotonic", lambda: later)
+    later = logs.monotonic() + 61
+    monkeypatch.setattr(logs, "monotonic", lambda: later)
     logger.error("gone")
 
     assert text.getvalue().splitlines() == ["gone", "gone (3 more times since)"]
@@ -72,4 +72,4 @@ def test_what_is_remembered_is_bounded(log):
 
     (handler,) = logger.handlers
     (kept,) = handler.filters
-    assert len(kept._said) <= 1001
+    assert len(kept._logged) <= 1001

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
+from nightshift.cli.echo import echo, echo_json
 from nightshift.cli.options import data_dir_option, json_option, read_settings
-from nightshift.cli.say import echo, echo_json
 
 __all__ = ["list_workers"]
 
@@ -26,7 +26,8 @@ def list_workers(everyone: bool, data_dir: Path | None, as_json: bool) -> None:
       nightshift worker list --all --json
     """
     from nightshift.api.services import open_database
-    from nightshift.cli.output import duration, make_console, make_table, rate
+    from nightshift.cli.console import make_console, make_table
+    from nightshift.cli.formats import format_duration, format_rate
     from nightshift.results.workers import list_workers as list_all
 
     with open_database(read_settings(data_dir)) as database:
@@ -49,8 +50,8 @@ def list_workers(everyone: bool, data_dir: Path | None, as_json: bool) -> None:
             worker.stages,
             worker.model or worker.model_fingerprint or "",
             f"{worker.job_id} of run {worker.run_id}" if worker.job_id else "",
-            rate(worker.units_per_s),
-            duration(worker.up_s),
-            f"{duration(worker.seen_s)} ago",
+            format_rate(worker.units_per_s),
+            format_duration(worker.up_s),
+            f"{format_duration(worker.seen_s)} ago",
         )
     make_console().print(table)
