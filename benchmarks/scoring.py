@@ -31,8 +31,8 @@ from benchmarks.scoring_flops import Lengths, batched_flops, flop_counter, packe
 from benchmarks.scoring_pairs import Case, cases
 from benchmarks.scoring_promises import broken_promises
 from benchmarks.scoring_setup import PRESETS, TOKENS_PER_SIDE, Model, build, demo_scorer
+from nightshift.models.devices import pick_device
 from nightshift.models.engine.prompts import Prepared
-from nightshift.models.load import pick_device
 from nightshift.schema.distribution import installed_version
 from nightshift.scoring.methods.retllm import ENHANCEMENTS
 

@@ -15,7 +15,7 @@ from nightshift.models.checkpoints.describe import (
     describe_scorer,
     describe_vision,
 )
-from nightshift.models.doctor import examine_devices, examine_models
+from nightshift.models.preflight.doctor import examine_devices, examine_models
 from nightshift.schema.findings import Finding
 from nightshift.schema.models import ModelFacts, ModelInUse
 from nightshift.schema.params import ScorerParams, TokenParams

@@ -16,13 +16,8 @@ from nightshift.models import cache
 from nightshift.models.cache import ModelCache
 from nightshift.models.checkpoints.describe import describe_scorer, describe_vision
 from nightshift.models.checkpoints.load_errors import not_loaded
-from nightshift.models.load import (
-    load_embedder,
-    load_family,
-    load_scorer,
-    pick_device,
-    release_device_memory,
-)
+from nightshift.models.devices import pick_device, release_device_memory
+from nightshift.models.load import load_embedder, load_family, load_scorer
 from nightshift.models.scorers.protocol import Scorer
 from nightshift.schema.errors import ConfigurationError, ModelError
 from nightshift.schema.params import ScorerParams

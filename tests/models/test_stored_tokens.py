@@ -18,10 +18,10 @@ from nightshift.models.inputs.codecs.records import decode_record, encode_record
 from nightshift.models.inputs.codecs.tokens import CodedImage
 from nightshift.models.inputs.content import ItemContent
 from nightshift.models.load import load_family
+from nightshift.models.preflight.token_grids import token_grids
 from nightshift.models.scorers.binding import bind
 from nightshift.models.scorers.pairs import PairScorer
 from nightshift.models.scorers.protocol import PairGroup, PairReading
-from nightshift.models.token_grids import token_grids
 from nightshift.schema.errors import InputError, ModelError
 from nightshift.schema.params import EnhancementParams, ScorerParams
 from nightshift.scoring.codecs import Quantise

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from nightshift.models import ready
 from nightshift.models.checkpoints.describe import describe_embedder, describe_scorer
 from nightshift.models.checkpoints.files import digests
-from nightshift.models.ready import require_loadable
+from nightshift.models.preflight import loadable
+from nightshift.models.preflight.loadable import require_loadable
 from nightshift.schema.errors import ModelError
 from nightshift.schema.params import ScorerParams
 
@@ -29,7 +29,7 @@ def _plan(spec: str, *, embedder: bool = False) -> None:
 
 @pytest.fixture(autouse=True)
 def _nothing_has_passed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ready, "user_cache_path", lambda _: tmp_path / "cache")
+    monkeypatch.setattr(loadable, "user_cache_path", lambda _: tmp_path / "cache")
 
 
 @pytest.fixture
@@ -226,8 +226,8 @@ def test_a_model_that_passed_is_not_looked_at_again_until_a_file_of_it_changes(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked = []
-    examine = ready.examine
-    monkeypatch.setattr(ready, "examine", lambda *one: looked.append(one) or examine(*one))
+    examine = loadable.examine
+    monkeypatch.setattr(loadable, "examine", lambda *one: looked.append(one) or examine(*one))
 
     _plan(f"hf:{folder}")
     _plan(f"hf:{folder}")

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from importlib import import_module
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -47,7 +46,8 @@ from transformers import (
     SmolVLMImageProcessor,
 )
 
-from nightshift.models.checkpoints.describe import FAMILIES, describe_scorer
+from nightshift.models import families
+from nightshift.models.checkpoints.describe import describe_scorer
 from nightshift.schema.params import ScorerParams
 from tests.models.tiny import CHAT_TEMPLATE, SPECIALS, corpus, enliven, qwen_tokenizer, save_qwen
 
@@ -114,7 +114,7 @@ def save_family(
 def loaded(name: str, folder: Path, precision: str = "float32") -> Any:
     """The `Family` of that name in a folder, on the CPU."""
     facts = describe_scorer(f"hf:{folder}@{precision}", ScorerParams())
-    return import_module(FAMILIES[name]).load(facts, torch.device("cpu"))
+    return families.load(facts, torch.device("cpu"))
 
 
 @cache

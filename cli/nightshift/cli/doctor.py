@@ -123,7 +123,7 @@ def _parts(settings: "Settings") -> "Iterator[Finding]":
 
 
 def _models(database: "Database") -> "Iterator[Finding]":
-    from nightshift.models.doctor import examine_devices, examine_models
+    from nightshift.models.preflight.doctor import examine_devices, examine_models
     from nightshift.results.doctor import not_looked_at
     from nightshift.schema.errors import NightshiftError, ServiceUnavailableError
     from nightshift.schema.findings import Finding

@@ -68,7 +68,7 @@ def build(
     from nightshift.api.services import open_services
     from nightshift.cli.planning import default_item_parts
     from nightshift.cli.run_end import RunEnd, follow_run
-    from nightshift.models.ready import require_loadable
+    from nightshift.models.preflight.loadable import require_loadable
     from nightshift.producers.plan_index import plan_index
 
     settings = read_settings(data_dir)

@@ -197,7 +197,7 @@ def rerank(
     from nightshift.cli.planning import index_parts, query_set_parts
     from nightshift.cli.run_end import RunEnd, follow_run
     from nightshift.models.checkpoints.describe import describe_scorer, describe_vision
-    from nightshift.models.ready import require_loadable
+    from nightshift.models.preflight.loadable import require_loadable
     from nightshift.producers.plan_rerank import plan_rerank
     from nightshift.producers.plan_tokens import token_set_of
     from nightshift.producers.query_import import import_queries

@@ -71,7 +71,7 @@ def build(
     from nightshift.api.services import open_database
     from nightshift.cli.run_end import RunEnd, follow_run
     from nightshift.models.checkpoints.describe import describe_vision
-    from nightshift.models.ready import require_loadable
+    from nightshift.models.preflight.loadable import require_loadable
     from nightshift.producers.estimate_tokens import estimate_tokens
     from nightshift.producers.plan_tokens import plan_tokens
     from nightshift.schema.errors import ConfigurationError
@@ -87,7 +87,7 @@ def build(
     with open_database(settings) as database:
         if plan or max_bytes is not None:
             from nightshift.cli.token_text import show_plan
-            from nightshift.models.token_grids import token_grids
+            from nightshift.models.preflight.token_grids import token_grids
 
             others = [parse_codec(name) for name in _compared(vision.dim)] if plan else []
             asked, *rest = estimate_tokens(

@@ -56,7 +56,7 @@ def worker(ctx: click.Context, queues: str, device: str, data_dir: Path | None) 
     settings = read_settings(data_dir)
     log_to_stderr(settings.log_level)
     if device not in {"auto", "cpu"}:
-        from nightshift.models.load import pick_device
+        from nightshift.models.devices import pick_device
 
         pick_device(device)  # refused now, not at the first job
     wait_for_database(resolve_urls(settings).database_url)

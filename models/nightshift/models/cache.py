@@ -15,6 +15,7 @@ from nightshift.models.checkpoints.files import snapshot
 from nightshift.models.checkpoints.hub import hub_if_reached
 from nightshift.models.checkpoints.snapshot import Snapshot
 from nightshift.models.checkpoints.spec import is_of_hub, parse_spec
+from nightshift.models.devices import pick_device, release_device_memory
 from nightshift.models.embedders.protocol import Embedder
 from nightshift.models.engine.runtime.counters import Work
 from nightshift.models.inputs.codecs.codec import Codec
@@ -25,11 +26,9 @@ from nightshift.models.load import (
     bind_vision,
     load_embedder,
     load_family,
-    pick_device,
-    release_device_memory,
-    why_singly,
 )
 from nightshift.models.scorers.protocol import Scorer
+from nightshift.models.scorers.singly import why_singly
 from nightshift.schema.errors import ModelError
 from nightshift.schema.models import ModelFacts
 from nightshift.schema.params import ScorerParams, TokenParams
@@ -119,7 +118,7 @@ class ModelCache:
 
     def why_singly(self, params: ScorerParams) -> str | None:
         """Why the model in memory scores each pair by itself; None where pairs are packed."""
-        return why_singly(self._family, params) if self._family else None
+        return why_singly(self._family.report, params) if self._family else None
 
     def vision(self, spec: str, limits: TokenParams, fingerprint: str) -> "VisionTower":
         """The vision tower of a run that makes visual tokens; ModelError as for `embedder`."""

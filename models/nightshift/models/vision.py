@@ -70,9 +70,9 @@ class VisionTower:
             counts=[len(content.images) for content in contents],
         )
 
-    def grids(self, content: ItemContent) -> list[Grid]:
-        """Visual tokens of each picture in time, rows and columns; raises as `prepare`."""
-        return [token_grid(picture) for picture in self.prepare([content]).pictures]
+    def grids(self, images: Sequence[Image.Image]) -> list[Grid]:
+        """Visual tokens of each image in time, rows and columns; raises as `prepare`."""
+        return [token_grid(self.prepare_image(image)) for image in images]
 
     @torch.inference_mode()
     def see(self, prepared: PreparedPictures) -> list[tuple[SeenPicture, ...]]:

@@ -9,7 +9,7 @@ __all__ = ["DISTRIBUTION", "Extra", "install_hint", "installed_version"]
 DISTRIBUTION = "nightshift-index"
 
 #: Extras of pyproject.toml that a message may have to name.
-Extra = Literal["s3", "gcs", "quantised", "awq"]
+Extra = Literal["s3", "gcs", "quantised", "awq", "worker"]
 
 
 def installed_version() -> str:

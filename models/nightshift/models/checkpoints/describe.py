@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from nightshift.models.checkpoints.extras import require_worker_packages
 from nightshift.models.checkpoints.files import (
     digests,
     file_digest,
@@ -35,11 +36,10 @@ __all__ = [
     "describe_vision",
 ]
 
-#: transformers' `model_type` → our module that reads it: each is named by what it reads.
-FAMILIES: Mapping[str, str] = {
-    file.stem: f"nightshift.models.families.{file.stem}"
-    for file in sorted((Path(__file__).parent.parent / "families").glob("[!_]*.py"))
-}
+#: The `model_type` of transformers of each family that has a module: each is named by it.
+FAMILIES: tuple[str, ...] = tuple(
+    sorted(file.stem for file in (Path(__file__).parent.parent / "families").glob("[!_]*.py"))
+)
 
 # Raised when a change of ours alters the numbers that the same weights give.
 _EMBEDDER_VERSION = 1
@@ -216,7 +216,7 @@ def _multimodal(parsed: ModelSpec) -> tuple[ModelSpec, dict[str, Any], dict[str,
     config, identity = hf_config(parsed)
     model_type = _model_type(config, parsed)
     if model_type not in FAMILIES:
-        known = ", ".join(sorted(FAMILIES))
+        known = ", ".join(FAMILIES)
         spec = str(parsed)
         raise ModelError(f"{spec!r} is of family {model_type!r}; known scorers: {known}", spec)
     facts = {"family": model_type, **identity, "precision": precision}
@@ -238,7 +238,7 @@ def _width(config: dict[str, Any]) -> int:
     text = config.get("text_config") or config
     if "hidden_size" in text:
         return int(text["hidden_size"])
-    return int(_whole(config).get_text_config().hidden_size)
+    return int(_with_defaults(config, "hidden_size").get_text_config().hidden_size)
 
 
 def _n_deep(config: dict[str, Any]) -> int:
@@ -246,12 +246,24 @@ def _n_deep(config: dict[str, Any]) -> int:
     name = "deepstack_visual_indexes"
     vision = config.get("vision_config", {})
     if name not in vision and config["model_type"] in _DEEP_BY_DEFAULT:
-        return len(getattr(_whole(config).vision_config, name))
+        return len(getattr(_with_defaults(config, name).vision_config, name))
     return len(vision.get(name, ()))
 
 
-def _whole(config: dict[str, Any]) -> Any:  # noqa: ANN401 - transformers types it loosely
-    """With what files leave out because it is the default of their class."""
+def _with_defaults(config: dict[str, Any], missing: str) -> Any:  # noqa: ANN401 - as transformers
+    """Return the configuration with the values that its file leaves out as defaults.
+
+    Args:
+        config: As its file says.
+        missing: The value that is needed and left out.
+
+    Raises:
+        ModelError: transformers, which knows the defaults, is not installed.
+    """
+    require_worker_packages(
+        f"a model of family {config['model_type']!r}",
+        f"look up {missing}, which its config.json leaves out",
+    )
     from transformers import AutoConfig  # noqa: PLC0415 - takes a second, and is rarely needed
 
     return AutoConfig.for_model(**config)

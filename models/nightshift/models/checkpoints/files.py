@@ -2,10 +2,11 @@
 
 import hashlib
 from functools import lru_cache
-from importlib import import_module, util
+from importlib import util
 from pathlib import Path
 from typing import Any
 
+from nightshift.models.checkpoints.extras import require_worker_packages
 from nightshift.models.checkpoints.hub import cached_folder, hub_file, hub_if_reached
 from nightshift.models.checkpoints.snapshot import (
     FileIdentity,
@@ -78,11 +79,12 @@ def open_clip_config(source: Builtin | Directory | Hub) -> dict[str, Any]:
         case Hub(name=name):
             return read_object(hub_file(name, _OPEN_CLIP_CONFIG))
         case Builtin(architecture=architecture):
+            require_worker_packages(str(source), "know what architecture that is")
             # The package's own file, found without importing it: that would import torch.
-            found = util.find_spec("open_clip")
-            assert found is not None
-            assert found.submodule_search_locations
-            folder = Path(found.submodule_search_locations[0]) / "model_configs"
+            package = util.find_spec("open_clip")
+            assert package is not None
+            assert package.submodule_search_locations
+            folder = Path(package.submodule_search_locations[0]) / "model_configs"
             file = folder / f"{architecture}.json"
             if not file.is_file():
                 raise ModelError(
@@ -101,11 +103,11 @@ def open_clip_checkpoint(source: Builtin | Directory | Hub) -> Path:
     """
     match source:
         case Directory(path=path):
-            found = sorted(path.glob("*.safetensors"))
-            named = [one for one in found if one.name.startswith("open_clip")]
-            candidates = named or found
+            files = sorted(path.glob("*.safetensors"))
+            named = [file for file in files if file.name.startswith("open_clip")]
+            candidates = named or files
             if len(candidates) != 1:
-                names = [one.name for one in candidates]
+                names = [file.name for file in candidates]
                 raise ModelError(
                     f"{path} must hold one .safetensors checkpoint, found {names}", str(path)
                 )
@@ -185,7 +187,9 @@ def file_digest(file: Path) -> str:
 
 
 def _tagged(architecture: str, tag: str) -> Path:
-    pretrained = import_module("open_clip.pretrained")
+    require_worker_packages(f"{architecture}/{tag}", "know where its weights are")
+    from open_clip import pretrained  # noqa: PLC0415 - imports torch, which takes seconds
+
     config = pretrained.get_pretrained_cfg(architecture, tag)
     if not config:
         tags = ", ".join(pretrained.list_pretrained_tags_by_model(architecture)) or "none"

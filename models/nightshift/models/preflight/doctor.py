@@ -1,19 +1,19 @@
-"""Could a worker on this machine load the models that are waited for, and where would they run?"""
+"""Check the GPUs of this machine and the models in use, as `nightshift doctor` reports them."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-
-import torch
 
 from nightshift.models.checkpoints.describe import (
     describe_embedder,
     describe_scorer,
     describe_vision,
 )
+from nightshift.models.checkpoints.extras import missing_worker_package
 from nightshift.models.checkpoints.files import local_weights
 from nightshift.models.checkpoints.hub import offline
 from nightshift.models.checkpoints.spec import Hub, parse_spec
-from nightshift.models.ready import examine
+from nightshift.models.preflight.loadable import examine
+from nightshift.schema.distribution import install_hint
 from nightshift.schema.errors import ModelError, NightshiftError
 from nightshift.schema.findings import Finding, Level
 from nightshift.schema.models import ModelFacts, ModelInUse
@@ -25,7 +25,16 @@ _DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def examine_devices() -> Iterator[Finding]:
-    """The GPUs that workers on this machine would use, with their memory."""
+    """List the GPUs that workers on this machine would use, with their memory."""
+    if (package := missing_worker_package()) is not None:
+        message = (
+            f"not looked at: {package} is not installed here, so this installation runs no "
+            f"worker; {install_hint('worker')} to run one"
+        )
+        yield Finding(check="gpu", level="ok", message=message)
+        return
+    import torch  # takes seconds, and the base installation lacks it
+
     if not torch.cuda.is_available():
         if _DRIVER.exists():
             yield Finding(
@@ -53,28 +62,28 @@ def examine_devices() -> Iterator[Finding]:
             yield Finding(check="gpu", level="ok", message=message)
 
 
-def examine_models(wanted: Iterable[ModelInUse]) -> Iterator[Finding]:
-    """Look at each model's files as a worker would, but load no weights and download nothing.
+def examine_models(models: Iterable[ModelInUse]) -> Iterator[Finding]:
+    """Examine each model's files as a worker would, but load no weights and download nothing.
 
     A model that no run waits for is at most a warning.
     """
-    for model in wanted:
+    for model in models:
         name = f"{model.spec} ({', '.join(model.used_by)})"
         level: Level = "error" if model.waited_for else "warning"
         try:
             with offline():
-                said = _examine(model)
+                result = _examine(model)
         except NightshiftError as error:
-            said = f"cannot be loaded on this machine: {error}"
-        except Exception as error:  # noqa: BLE001 - a worker would stumble over it just so
-            said = f"cannot be loaded on this machine: {type(error).__name__}: {error}"
+            result = f"cannot be loaded on this machine: {error}"
+        except Exception as error:  # noqa: BLE001 - a worker's load would raise the same
+            result = f"cannot be loaded on this machine: {type(error).__name__}: {error}"
         else:
             level = "ok"
-        yield Finding(check="model", level=level, message=f"{name} {said}")
+        yield Finding(check="model", level=level, message=f"{name} {result}")
 
 
 def _examine(model: ModelInUse) -> str:
-    """What can be said of a model that would load; ModelError where it would not."""
+    """Describe a model, compare fingerprints, and examine it; ModelError if it would not load."""
     facts = _describe(model)
     if isinstance(parse_spec(facts.spec).source, Hub) and not local_weights(parse_spec(facts.spec)):
         raise ModelError(
@@ -86,7 +95,7 @@ def _examine(model: ModelInUse) -> str:
         raise ModelError(
             f"its fingerprint is {facts.fingerprint} here, but {model.fingerprint} where it was "
             "planned: its weights or configuration have changed; put the former ones back, or "
-            "plan anew",
+            "plan again",
             facts.spec,
         )
     return examine(facts, model.scorer)
