@@ -1,18 +1,20 @@
 """Which models are waited for: by runs that are not done, and by indexes that searches use."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, select
+from sqlalchemy.dialects.postgresql import insert
 
 from nightshift.schema.models import ModelInUse
 from nightshift.schema.params import RerankParams, TokenParams
 from nightshift.schema.states import RunKind, Stage
+from nightshift.schema.tables import Model
 from nightshift.stores.index import indexes
 from nightshift.stores.ledger import runs
 from nightshift.stores.ledger.runs import RunRow
+from nightshift.stores.postgres.rows import columns_of
 
 __all__ = ["ModelRow", "embedder_card", "get_model", "models_in_use", "upsert_model"]
 
@@ -77,8 +79,7 @@ def _of_run(run: RunRow) -> Iterator[ModelInUse]:
 def embedder_card(connection: Connection, fingerprint: str) -> Mapping[str, Any]:
     """What the fingerprint of an index's embedder is made of."""
     card: Mapping[str, Any] = connection.execute(
-        text("SELECT card FROM model WHERE fingerprint = :fingerprint"),
-        {"fingerprint": fingerprint},
+        select(Model.card).where(Model.fingerprint == fingerprint)
     ).scalar_one()
     return card
 
@@ -94,20 +95,15 @@ def upsert_model(
 ) -> None:
     """Keep what a fingerprint stands for; the first description stays."""
     connection.execute(
-        text(
-            """
-            INSERT INTO model (fingerprint, kind, spec, card, package_version)
-            VALUES (:fingerprint, :kind, :spec, :card, :version)
-            ON CONFLICT (fingerprint) DO NOTHING
-            """
-        ),
-        {
-            "fingerprint": fingerprint,
-            "kind": kind,
-            "spec": spec,
-            "card": json.dumps(card),
-            "version": package_version,
-        },
+        insert(Model)
+        .values(
+            fingerprint=fingerprint,
+            kind=kind,
+            spec=spec,
+            card=card,
+            package_version=package_version,
+        )
+        .on_conflict_do_nothing()
     )
 
 
@@ -126,10 +122,6 @@ class ModelRow:
 def get_model(connection: Connection, fingerprint: str) -> ModelRow:
     """The model that a run pins by fingerprint; a foreign key says that it exists."""
     row = connection.execute(
-        text(
-            "SELECT fingerprint, kind, spec, card, package_version FROM model "
-            "WHERE fingerprint = :fingerprint"
-        ),
-        {"fingerprint": fingerprint},
+        select(*columns_of(ModelRow, Model)).where(Model.fingerprint == fingerprint)
     )
     return ModelRow(**row.mappings().one())
