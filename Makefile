@@ -99,7 +99,7 @@ PIP_INSTALL := -m pip install --disable-pip-version-check --quiet
 $(VENV)/.installed: pyproject.toml
 	$(call make_environment,$(VENV))
 	@echo "Installing Nightshift and what it needs (PyTorch is large: minutes on a slow line)"
-	$(VENV)/bin/python $(PIP_INSTALL) -e .
+	$(VENV)/bin/python $(PIP_INSTALL) -e '.[worker,embedded]'
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml

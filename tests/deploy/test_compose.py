@@ -27,6 +27,9 @@ HELPER = "volumes"
 THEIRS = {name: s for name, s in SERVICES.items() if name not in {*OURS, HELPER}}
 #: Of ours, those that run until they are stopped.
 LASTING = ["dispatcher", "worker-cpu", "worker-gpu"]
+#: Services that load models, or describe any model that an operator names.
+RUN_MODELS = {"worker-cpu", "worker-gpu", "nightshift"}
+_STAGE = re.compile(r"^FROM (\S+) AS (\S+)", re.MULTILINE)
 DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()
 #: As the builder reads it: a backslash at its end joins a line with the next.
 JOINED = DOCKERFILE.replace("\\\n", "")
@@ -97,7 +100,17 @@ def test_every_image_is_pinned_to_one_version(name):
 def test_our_image_carries_the_version_of_the_package(name):
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
-    assert OURS[name]["image"] == f"nightshift:{version}"
+    slim = "" if name in RUN_MODELS else "-slim"
+    assert OURS[name]["image"] == f"nightshift:{version}{slim}"
+
+
+@services(OURS)
+def test_only_what_may_load_a_model_has_the_large_image(name):
+    assert OURS[name]["build"] == {
+        "context": ".",
+        "dockerfile": "deploy/Dockerfile",
+        "target": "worker" if name in RUN_MODELS else "slim",
+    }
 
 
 @services(OURS)
@@ -312,18 +325,28 @@ def test_every_setting_in_the_environment_is_one_the_program_reads(name):
     assert set(OURS[name]["environment"]) <= known
 
 
-def test_the_image_has_a_pinned_base_and_runs_as_nobody_in_particular():
-    bases = re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
+def test_the_images_have_a_pinned_base_and_run_as_nobody_in_particular():
+    stages = {
+        name: base for base, name in re.findall(r"^FROM (\S+) AS (\S+)", DOCKERFILE, re.MULTILINE)
+    }
     users = re.findall(r"^USER (\S+)", DOCKERFILE, re.MULTILINE)
 
-    assert all(re.fullmatch(r"python:3\.12\.\d+-slim-\w+", base) for base in bases)
-    assert len(bases) == 2, "what builds is not shipped"
+    outside = {base for base in stages.values() if base not in stages}
+    [base] = outside
+    assert re.fullmatch(r"python:3\.12\.\d+-slim-\w+", base)
+    assert stages["slim"] == stages["worker"] == "base", "what builds is not shipped"
     assert users == ["10001:10001"]
     assert not re.search(r"PASSWORD|SECRET|TOKEN|^ADD ", DOCKERFILE, re.MULTILINE)
 
 
-def test_the_image_is_built_with_what_the_package_and_its_extras_for_stores_require(tmp_path):
-    [line] = re.findall(r"^RUN (python -c .*) > /tmp/requirements.txt", JOINED, re.MULTILINE)
+@pytest.mark.parametrize(
+    ("file", "extras", "base"),
+    [("requirements", ("s3", "gcs"), True), ("requirements-worker", ("worker",), False)],
+)
+def test_an_image_is_built_with_what_the_package_and_its_extras_require(
+    file, extras, base, tmp_path
+):
+    [line] = re.findall(rf"^RUN (python -c .*) > /tmp/{file}.txt", JOINED, re.MULTILINE)
     (tmp_path / "pyproject.toml").write_bytes((ROOT / "pyproject.toml").read_bytes())
 
     printed = subprocess.run(
@@ -336,8 +359,9 @@ def test_the_image_is_built_with_what_the_package_and_its_extras_for_stores_requ
     ).stdout.splitlines()
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = project["optional-dependencies"]
-    assert printed == [*project["dependencies"], *extras["s3"], *extras["gcs"]]
+    declared = project["optional-dependencies"]
+    expected = [*(project["dependencies"] if base else ())]
+    assert printed == [*expected, *(line for extra in extras for line in declared[extra])]
 
 
 def test_the_build_sees_every_room_and_nothing_private():

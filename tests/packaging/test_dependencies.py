@@ -11,13 +11,17 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from nightshift.schema.distribution import EXTRA_OF_PACKAGE
+
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-RUNTIME = [Requirement(line) for line in PROJECT["project"]["dependencies"]]
-EXTRAS = [
-    Requirement(line)
-    for line in chain.from_iterable(PROJECT["project"]["optional-dependencies"].values())
-]
+BASE = [Requirement(line) for line in PROJECT["project"]["dependencies"]]
+EXTRAS = {
+    extra: [Requirement(line) for line in lines]
+    for extra, lines in PROJECT["project"]["optional-dependencies"].items()
+}
+#: Extras whose packages the rooms import.
+RUNTIME = [*BASE, *EXTRAS["worker"], *EXTRAS["embedded"]]
 ROOMS = PROJECT["tool"]["hatch"]["build"]["dev-mode-dirs"]
 
 
@@ -55,8 +59,32 @@ def test_every_package_that_a_room_imports_is_declared():
 
 @pytest.mark.parametrize(
     "requirement",
-    [one for one in (*RUNTIME, *EXTRAS) if one.name != PROJECT["project"]["name"]],
+    [
+        requirement
+        for requirement in chain(BASE, *EXTRAS.values())
+        if requirement.name != PROJECT["project"]["name"]
+    ],
     ids=lambda requirement: requirement.name,
 )
 def test_every_dependency_has_a_lower_and_an_upper_bound(requirement):
     assert {bound.operator for bound in requirement.specifier} == {">=", "<"}
+
+
+def test_every_package_of_an_extra_that_a_message_may_name_is_declared_there():
+    """So a message never tells anyone to install an extra that would not help."""
+    distributions = packages_distributions()
+    declared = {
+        (canonicalize_name(requirement.name), extra)
+        for extra, requirements in EXTRAS.items()
+        for requirement in requirements
+    }
+
+    unknown = {
+        (package, extra)
+        for package, extra in EXTRA_OF_PACKAGE.items()
+        if declared.isdisjoint(
+            (canonicalize_name(name), extra) for name in distributions.get(package, [package])
+        )
+    }
+
+    assert unknown == set()

@@ -48,6 +48,7 @@ def demo(method: "MethodName", output: Path, data_dir: Path | None, as_json: boo
     from nightshift.api.services import open_services
     from nightshift.cli.demo_text import print_night
     from nightshift.demo.night import run_night
+    from nightshift.schema.distribution import require_extras
     from nightshift.stack.embedded import Stack
 
     def say(message: str) -> None:
@@ -56,6 +57,7 @@ def demo(method: "MethodName", output: Path, data_dir: Path | None, as_json: boo
     def wait(database: "Database", run_id: int) -> None:
         _wait(database, run_id, quiet=as_json)
 
+    require_extras("the demo", "worker", "embedded")
     settings = read_settings(data_dir)
     say("starting Postgres, Redis, Milvus Lite, the dispatcher and a worker")
     stack = Stack(settings.data_dir)

@@ -58,6 +58,11 @@ def up(
       nightshift up --data-dir ./night --workers 0
       nightshift up --supervise
     """
+    from nightshift.schema.distribution import require_extras
+
+    require_extras("the embedded stack", "embedded")
+    if workers:
+        require_extras("a worker (`--workers 0` starts none)", "worker")
     stack = _stack(data_dir)
     if supervise:
         _supervise(stack, workers, dispatcher=dispatcher, as_json=as_json)

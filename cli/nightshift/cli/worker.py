@@ -45,10 +45,12 @@ def worker(ctx: click.Context, queues: str, device: str, data_dir: Path | None) 
         return
     from nightshift.api.services import wait_for_database
     from nightshift.cli.logs import log_to_stderr
+    from nightshift.schema.distribution import require_extras
     from nightshift.schema.errors import ConfigurationError
     from nightshift.schema.states import Stage
     from nightshift.stack.embedded import resolve_urls
 
+    require_extras("a worker", "worker")
     names = [name.strip() for name in queues.split(",")]
     unknown = [name for name in names if name not in set(Stage)]
     if unknown:

@@ -3,6 +3,7 @@
 import errno
 from collections.abc import Iterator
 
+from nightshift.schema.distribution import EXTRA_OF_PACKAGE, install_hint
 from nightshift.schema.errors import (
     ConfigurationError,
     ConflictError,
@@ -80,6 +81,13 @@ def translated_foreign(error: BaseException) -> NightshiftError | None:
         return _away("redis")
     if names & {"grpc.RpcError", "pymilvus.exceptions.MilvusException"}:
         return _away("milvus")
+    return _of_python(error)
+
+
+def _of_python(error: BaseException) -> NightshiftError | None:
+    """A missing package of an extra, a lack of memory, or a refusal of the operating system."""
+    if isinstance(error, ModuleNotFoundError):
+        return _missing_package(error)
     if isinstance(error, MemoryError):
         return NightshiftError(
             "there is not enough memory: end other programs, or give this command less to do"
@@ -88,6 +96,17 @@ def translated_foreign(error: BaseException) -> NightshiftError | None:
         place = f"{error.filename}: " if error.filename is not None else ""
         return NightshiftError(f"{place}{_SYSTEM[error.errno]}")
     return None
+
+
+def _missing_package(error: ModuleNotFoundError) -> ConfigurationError | None:
+    """A missing package of an extra; None for any other, which would be a fault of ours."""
+    package = (error.name or "").partition(".")[0]
+    extra = EXTRA_OF_PACKAGE.get(package)
+    if extra is None:
+        return None
+    return ConfigurationError(
+        f"this needs the package {package}, which is not installed: {install_hint(extra)}"
+    )
 
 
 def _of_postgres(error: BaseException, names: set[str]) -> NightshiftError | None:

@@ -2,17 +2,11 @@
 
 from importlib.util import find_spec
 
-from nightshift.schema.distribution import Extra, install_hint
+from nightshift.schema.distribution import EXTRA_OF_PACKAGE, Extra, install_hint
 from nightshift.schema.errors import ModelError
 
-__all__ = ["EXTRA_OF", "missing_extra", "missing_worker_package", "require_worker_packages"]
+__all__ = ["missing_extra", "missing_worker_package", "require_worker_packages"]
 
-#: Package that reads a quantised checkpoint → the extra of ours that brings it.
-EXTRA_OF: dict[str, Extra] = {
-    "gptqmodel": "awq",
-    "bitsandbytes": "quantised",
-    "accelerate": "quantised",
-}
 # By `quant_method` of a checkpoint.
 _PACKAGE = {"bitsandbytes": "bitsandbytes", "awq": "gptqmodel", "gptq": "gptqmodel"}
 #: Modules that load and run models; the extra `worker` installs them.
@@ -22,7 +16,7 @@ _WORKER_PACKAGES = ("torch", "transformers", "open_clip")
 def missing_extra(quant_method: str) -> tuple[Extra, str] | None:
     """The extra that a kind of quantisation needs here, and its package; None where it is there."""
     package = _PACKAGE.get(quant_method)
-    return None if package is None or find_spec(package) else (EXTRA_OF[package], package)
+    return None if package is None or find_spec(package) else (EXTRA_OF_PACKAGE[package], package)
 
 
 def missing_worker_package() -> str | None:

@@ -2,8 +2,7 @@
 
 from safetensors import SafetensorError
 
-from nightshift.models.checkpoints.extras import EXTRA_OF
-from nightshift.schema.distribution import install_hint
+from nightshift.schema.distribution import EXTRA_OF_PACKAGE, install_hint
 from nightshift.schema.errors import ModelError
 
 __all__ = ["LOAD_ERRORS", "not_loaded"]
@@ -11,6 +10,8 @@ __all__ = ["LOAD_ERRORS", "not_loaded"]
 #: What transformers raises where files are missing, damaged or not its own.
 LOAD_ERRORS = (OSError, ValueError, KeyError, ImportError, SafetensorError)
 
+# Packages that its messages name where a checkpoint needs them.
+_NAMED_BY_TRANSFORMERS = ("gptqmodel", "bitsandbytes", "accelerate")
 _OURS = "transformers"
 _OR_TRUST = ", or name it in NIGHTSHIFT_TRUSTED_MODELS if you trust its authors"
 
@@ -38,8 +39,8 @@ def not_loaded(spec: str, error: Exception, library: str = _OURS) -> ModelError:
             spec,
         )
     if isinstance(error, ImportError):
-        for package, extra in EXTRA_OF.items():
+        for package in _NAMED_BY_TRANSFORMERS:
             if package in str(error).lower():
-                hint = install_hint(extra)
+                hint = install_hint(EXTRA_OF_PACKAGE[package])
                 return ModelError(f"{spec} cannot be loaded: it needs {package}; {hint}", spec)
     return ModelError(f"{spec} cannot be loaded: {' '.join(str(error).split())}", spec)

@@ -12,6 +12,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from nightshift.schema.distribution import install_hint
 from nightshift.schema.errors import ConfigurationError
 from nightshift.stack.embedded.milvus_files import set_aside_damaged
 from nightshift.stack.embedded.process import Launch, end_strays
@@ -152,8 +153,9 @@ def package_dir(package: str) -> Path:
     spec = find_spec(package)
     if spec is None or spec.origin is None:
         raise ConfigurationError(
-            f"the package {package} is missing: install Nightshift with its dependencies, or set "
-            "NIGHTSHIFT_DATABASE_URL, NIGHTSHIFT_REDIS_URL and NIGHTSHIFT_MILVUS_URI"
+            f"the embedded services need the package {package}, which is not installed: "
+            f"{install_hint('embedded')}, or set NIGHTSHIFT_DATABASE_URL, NIGHTSHIFT_REDIS_URL and "
+            "NIGHTSHIFT_MILVUS_URI"
         )
     return Path(spec.origin).parent
 
