@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nightshift.results.canvas import fit, text_width
+from nightshift.results.canvas import text_width, wrap_text
 
 WORDS = st.text(st.sampled_from("ab iWm,."), min_size=1, max_size=80).map(
     lambda words: " ".join(words.split())
@@ -12,7 +12,7 @@ WORDS = st.text(st.sampled_from("ab iWm,."), min_size=1, max_size=80).map(
 
 @given(words=WORDS, width=st.integers(40, 300), lines=st.integers(1, 3))
 def test_lines_are_never_wider_or_more_than_allowed(words, width, lines):
-    broken = fit(words, 12, width, lines)
+    broken = wrap_text(words, 12, width, lines)
 
     assert len(broken) <= lines
     assert all(text_width(line, 12) <= width for line in broken)
@@ -20,14 +20,16 @@ def test_lines_are_never_wider_or_more_than_allowed(words, width, lines):
 
 @given(words=WORDS, width=st.integers(40, 300))
 def test_a_text_that_has_room_is_kept_whole(words, width):
-    broken = fit(words, 12, width, lines=len(words) + 1)
+    broken = wrap_text(words, 12, width, max_lines=len(words) + 1)
 
     assert "".join(broken).replace(" ", "") == words.replace(" ", "")
 
 
 def test_a_cut_is_marked():
-    assert fit("a small red circle left of a large blue square", 12, 100) == ["a small red circle…"]
+    assert wrap_text("a small red circle left of a large blue square", 12, 100) == [
+        "a small red circle…"
+    ]
 
 
 def test_words_stay_whole_where_they_can():
-    assert fit("a small red circle", 12, 70, lines=2) == ["a small red", "circle"]
+    assert wrap_text("a small red circle", 12, 70, max_lines=2) == ["a small red", "circle"]

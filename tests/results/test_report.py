@@ -8,7 +8,7 @@ from PIL import Image
 from sqlalchemy import text
 
 from nightshift.results.report import write_report
-from nightshift.results.report_data import Outcome, load_report
+from nightshift.results.report_data import WinnerChange, load_report
 from nightshift.schema.errors import ConfigurationError, ConflictError
 from tests.results.ranked import add_reference_run
 from tests.stores.ledger_helpers import add_index_run
@@ -23,7 +23,7 @@ def run_id(database, tmp_path) -> int:
 
 def test_a_sheet_has_the_heads_of_both_orders(database, run_id):
     report = load_report(database, run_id, n_queries=9)
-    first = next(sheet for sheet in report.sheets if sheet.id == "q1")
+    first = next(section for section in report.sections if section.id == "q1")
 
     assert [entry.id for entry in first.coarse] == ["i1", "i2", "i3"]
     assert [entry.id for entry in first.fine] == ["i3", "i2", "i1"]
@@ -34,18 +34,19 @@ def test_a_sheet_has_the_heads_of_both_orders(database, run_id):
 def test_queries_are_sorted_by_what_fine_scoring_did_to_the_first_place(database, run_id):
     report = load_report(database, run_id, n_queries=9)
 
-    assert {sheet.id: sheet.outcome for sheet in report.sheets} == {
-        "q1": Outcome.RAISED,
-        "q2": Outcome.RAISED,
-        "q3": Outcome.LOST,
-        'q,"4"\t': Outcome.SAME,
+    assert {section.id: section.winner_change for section in report.sections} == {
+        "q1": WinnerChange.RAISED,
+        "q2": WinnerChange.RAISED,
+        "q3": WinnerChange.LOST,
+        'q,"4"\t': WinnerChange.SAME,
     }
-    assert [sheet.id for sheet in report.sheets] == ["q1", "q2", "q3", 'q,"4"\t']
+    assert [section.id for section in report.sections] == ["q1", "q2", "q3", 'q,"4"\t']
 
 
 def test_a_smaller_sample_has_one_of_each_outcome_the_most_frequent_first(database, run_id):
     ids = [
-        [sheet.id for sheet in load_report(database, run_id, n_queries=n).sheets] for n in (1, 2, 3)
+        [section.id for section in load_report(database, run_id, n_queries=n).sections]
+        for n in (1, 2, 3)
     ]
 
     assert ids == [["q2"], ["q2", "q3"], ["q2", "q3", 'q,"4"\t']]

@@ -206,4 +206,4 @@ def test_workers_are_alive_silent_or_stopped(database):
     assert (found[0].run_id, found[0].job_id, found[0].units_per_s) == (3, 8, 12.5)
     assert (found[0].device, found[0].model_fingerprint) == ("cuda:0", SCORER)
     assert found[1].seen_s > 59
-    assert len(list_workers(database, everyone=True)) == 3
+    assert len(list_workers(database, include_stopped=True)) == 3

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from nightshift.cli.console import make_console, make_table
 from nightshift.demo.night import TOP_K, Night, Ranked
-from nightshift.results.report_data import Entry, Sheet, load_report
+from nightshift.results.report_data import CandidateRow, QuerySection, load_report
 from nightshift.stores.postgres.database import Database
 
 __all__ = ["PICTURED", "measures", "print_night", "rankings"]
@@ -74,9 +74,9 @@ def rankings(database: Database, ranked: Ranked, *, n: int = 2) -> Iterator[Tabl
         n: 1 for the first of them alone.
     """
     # In the order of what became of the first place: brought there, kept, lost, not reached.
-    sheets = load_report(database, ranked.run_id, n_queries=PICTURED).sheets
-    for sheet in (sheets[0], sheets[-1])[: min(n, len(sheets))]:
-        yield _ranking(ranked, sheet)
+    sections = load_report(database, ranked.run_id, n_queries=PICTURED).sections
+    for section in (sections[0], sections[-1])[: min(n, len(sections))]:
+        yield _ranking(ranked, section)
 
 
 def measures(ranked: Ranked) -> dict[str, dict[str, float]]:
@@ -126,20 +126,20 @@ def _table(ranked: list[Ranked], title: str) -> Table:
     return table
 
 
-def _ranking(ranked: Ranked, sheet: Sheet) -> Table:
-    asked = f"{ranked.direction.name}, query {sheet.id}, {sheet.outcome}"
+def _ranking(ranked: Ranked, section: QuerySection) -> Table:
+    asked = f"{ranked.direction.name}, query {section.id}, {section.winner_change}"
     table = make_table(
-        "", "coarse search", "fine scoring", title=f"{asked}\n{sheet.text or '(a picture)'}"
+        "", "coarse search", "fine scoring", title=f"{asked}\n{section.text or '(a picture)'}"
     )
-    heads = zip(sheet.coarse[:_PLACES], sheet.fine[:_PLACES], strict=True)
+    heads = zip(section.coarse[:_PLACES], section.fine[:_PLACES], strict=True)
     for place, (coarse, fine) in enumerate(heads, 1):
         table.add_row(str(place), _cell(coarse), _cell(fine))
     return table
 
 
-def _cell(entry: Entry) -> Text:
-    found = entry.relevant
-    return Text(f"{'✓' if found else ' '} {entry.caption}", style="green" if found else "")
+def _cell(row: CandidateRow) -> Text:
+    found = row.relevant
+    return Text(f"{'✓' if found else ' '} {row.caption}", style="green" if found else "")
 
 
 def _hints(run_id: int) -> list[tuple[str, str]]:

@@ -11,10 +11,12 @@ __all__ = ["list_workers"]
 
 
 @click.command(name="list", short_help="Show who works, on what, how fast.")
-@click.option("--all", "everyone", is_flag=True, help="Those that stopped within a week too.")
+@click.option(
+    "--all", "include_stopped", is_flag=True, help="Those that stopped within a week too."
+)
 @data_dir_option
 @json_option
-def list_workers(everyone: bool, data_dir: Path | None, as_json: bool) -> None:
+def list_workers(include_stopped: bool, data_dir: Path | None, as_json: bool) -> None:
     """Show each worker's device, model, job in hand, rate, and when it was last heard of.
 
     A worker is silent when it has not reported for 15 s: killed, frozen, or cut off. Its job goes
@@ -31,7 +33,7 @@ def list_workers(everyone: bool, data_dir: Path | None, as_json: bool) -> None:
     from nightshift.results.workers import list_workers as list_all
 
     with open_database(read_settings(data_dir)) as database:
-        found = list_all(database, everyone=everyone)
+        found = list_all(database, include_stopped=include_stopped)
     if as_json:
         echo_json(found)
         return

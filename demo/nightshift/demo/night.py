@@ -14,7 +14,7 @@ from nightshift.producers.plan_index import plan_index
 from nightshift.producers.plan_rerank import plan_rerank
 from nightshift.producers.query_import import import_queries
 from nightshift.results.calibration import calibration, threshold
-from nightshift.results.evaluate import Evaluation, evaluate
+from nightshift.results.evaluate import RunEvaluation, evaluate
 from nightshift.schema.params import MethodName, RerankParams, ScorerParams
 from nightshift.scoring.methods.registry import METHODS
 from nightshift.stores.index.milvus import VectorStore
@@ -84,7 +84,7 @@ class Ranked:
     run_id: int
     queries: int
     pairs: int
-    evaluation: Evaluation
+    evaluation: RunEvaluation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

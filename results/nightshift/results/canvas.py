@@ -1,4 +1,4 @@
-"""Drawing with Pillow in logical units: text with bold and ellipsis, smooth shapes, thumbnails."""
+"""A canvas for reports: draws text, smooth shapes and thumbnails with Pillow, in logical units."""
 
 from functools import lru_cache
 from typing import Literal
@@ -7,61 +7,61 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from nightshift.schema.display import visible
 
-__all__ = ["Pen", "fit", "text_width"]
+__all__ = ["Canvas", "text_width", "wrap_text"]
 
-#: Pixels of the finished picture to one unit, and drawn for each of them before averaging down.
-_PIXELS, _SMOOTH = 2, 2
-_SCALE = _PIXELS * _SMOOTH
+#: Pixels of the finished image to one unit, and pixels drawn for each of them before averaging.
+_PIXELS_PER_UNIT, _OVERSAMPLING = 2, 2
+_SCALE = _PIXELS_PER_UNIT * _OVERSAMPLING
 
-#: What the font inside Pillow draws beside ASCII.
-_OWN_SIGNS = frozenset("…·±")
-#: For other scripts, where the system has one of them.
+#: Characters beyond ASCII that the font inside Pillow has.
+_BUILT_IN_CHARS = frozenset("…·±")
+#: Fonts for other scripts, tried in this order.
 _SYSTEM_FONTS = ("NotoSansCJK-Regular.ttc", "NotoSans-Regular.ttf", "DejaVuSans.ttf", "Arial.ttf")
 
 Align = Literal["left", "right", "middle"]
 _ANCHORS = {"left": "ls", "right": "rs", "middle": "ms"}
 
 
-class Pen:
-    """A canvas of `width` × `height` units; the finished picture has twice as many pixels.
+class Canvas:
+    """A drawing area of `width` × `height` units; the finished image has twice as many pixels.
 
     Args:
         width: Units.
         height: Units.
-        paper: Colour of the ground.
+        background: Colour.
     """
 
-    def __init__(self, width: int, height: int, paper: str) -> None:
-        self._image = Image.new("RGB", (width * _SCALE, height * _SCALE), paper)
+    def __init__(self, width: int, height: int, background: str) -> None:
+        self._image = Image.new("RGB", (width * _SCALE, height * _SCALE), background)
         self._draw = ImageDraw.Draw(self._image)
 
     def text(
         self,
         x: float,
         baseline: float,
-        words: str,
+        line: str,
         *,
         size: float = 13,
         colour: str = "#16191d",
         bold: bool = False,
         align: Align = "left",
     ) -> float:
-        """Write one line.
+        """Write one line of text.
 
         Returns:
-            The x where it ends.
+            The x coordinate of its end.
         """
-        font = _font(size, words)
+        font = _font(size, line)
         self._draw.text(
             (x * _SCALE, baseline * _SCALE),
-            _drawable(words, font),
+            _drawable(line, font),
             font=font,
             fill=colour,
             anchor=_ANCHORS[align],
             # The font inside Pillow has one weight; a thin outline stands in for bold.
             stroke_width=0.022 * size * _SCALE if bold else 0,
         )
-        return x + text_width(words, size)
+        return x + text_width(line, size)
 
     def box(
         self,
@@ -72,21 +72,21 @@ class Pen:
         *,
         radius: float = 0,
         fill: str | None = None,
-        line: str | None = None,
+        outline: str | None = None,
     ) -> None:
-        """A rectangle with rounded corners."""
+        """Draw a rectangle with rounded corners."""
         self._draw.rounded_rectangle(
             [value * _SCALE for value in (x, y, x + width, y + height)],
             radius=radius * _SCALE,
             fill=fill,
-            outline=line,
+            outline=outline,
             width=_SCALE,
         )
 
     def curve(
         self, start: tuple[float, float], end: tuple[float, float], *, colour: str, width: float
     ) -> None:
-        """A line that leaves and arrives horizontally."""
+        """Draw a line that leaves and arrives horizontally."""
         (x0, y0), (x1, y1) = start, end
         steps = [step / 48 for step in range(49)]
         points = [
@@ -100,13 +100,13 @@ class Pen:
         self._draw.line(points, fill=colour, width=round(width * _SCALE), joint="curve")
 
     def arrow(self, x: float, baseline: float, *, up: bool, colour: str) -> None:
-        """A small triangle."""
+        """Draw a small triangle."""
         tip, foot = (baseline - 7, baseline - 0.5) if up else (baseline - 0.5, baseline - 7)
         points = [(x, foot), (x + 7, foot), (x + 3.5, tip)]
         self._draw.polygon([(px * _SCALE, py * _SCALE) for px, py in points], fill=colour)
 
-    def picture(self, x: float, y: float, side: float, image: Image.Image) -> None:
-        """A square thumbnail with rounded corners, cut from the middle of an image."""
+    def thumbnail(self, x: float, y: float, side: float, image: Image.Image) -> None:
+        """Draw the middle of an image as a square with rounded corners."""
         pixels = round(side * _SCALE)
         square = ImageOps.fit(image, (pixels, pixels), Image.Resampling.BICUBIC)
         mask = Image.new("L", square.size, 0)
@@ -116,61 +116,61 @@ class Pen:
         self._image.paste(square, (round(x * _SCALE), round(y * _SCALE)), mask)
 
     def finish(self) -> Image.Image:
-        """The picture, RGB, averaged down so that edges are smooth."""
-        return self._image.reduce(_SMOOTH)
+        """The RGB image, averaged down so that edges are smooth."""
+        return self._image.reduce(_OVERSAMPLING)
 
 
-def text_width(words: str, size: float) -> float:
-    """Of one line, in units."""
-    font = _font(size, words)
-    return font.getlength(_drawable(words, font)) / _SCALE
+def text_width(line: str, size: float) -> float:
+    """The width of one line of text, in units."""
+    font = _font(size, line)
+    return font.getlength(_drawable(line, font)) / _SCALE
 
 
-def fit(words: str, size: float, width: float, lines: int = 1) -> list[str]:
-    """Break a text into at most `lines` lines of at most `width` units; the last may be cut."""
-    done: list[str] = []
-    rest = visible(words)
-    while rest and len(done) < lines:
-        last = len(done) == lines - 1
-        line = _cut(rest, size, width) if last else _break(rest, size, width)
-        done.append(line)
-        rest = "" if last else rest[len(line) :].lstrip()
-    return done
+def wrap_text(text: str, size: float, width: float, max_lines: int = 1) -> list[str]:
+    """Break a text into lines of at most `width` units; the last line may end in an ellipsis."""
+    lines: list[str] = []
+    rest = visible(text)
+    while rest and len(lines) < max_lines:
+        is_last = len(lines) == max_lines - 1
+        line = _shorten(rest, size, width) if is_last else _first_line(rest, size, width)
+        lines.append(line)
+        rest = "" if is_last else rest[len(line) :].lstrip()
+    return lines
 
 
-def _break(words: str, size: float, width: float) -> str:
-    """As many whole words as fit, and at least one sign."""
-    n_signs = _longest(words, size, width)
-    if n_signs == len(words) or words[n_signs] == " ":
-        return words[:n_signs].rstrip()
-    whole = words[:n_signs].rpartition(" ")[0]
-    return whole or words[: max(n_signs, 1)]
+def _first_line(text: str, size: float, width: float) -> str:
+    """As many complete words as fit, and at least one character."""
+    n_chars = _fitting_chars(text, size, width)
+    if n_chars == len(text) or text[n_chars] == " ":
+        return text[:n_chars].rstrip()
+    complete_words = text[:n_chars].rpartition(" ")[0]
+    return complete_words or text[: max(n_chars, 1)]
 
 
-def _cut(words: str, size: float, width: float) -> str:
-    if text_width(words, size) <= width:
-        return words
-    return words[: _longest(words, size, width - text_width("…", size))].rstrip() + "…"
+def _shorten(text: str, size: float, width: float) -> str:
+    if text_width(text, size) <= width:
+        return text
+    return text[: _fitting_chars(text, size, width - text_width("…", size))].rstrip() + "…"
 
 
-def _longest(words: str, size: float, width: float) -> int:
-    """The number of leading signs that fit."""
-    low, high = 0, len(words)
+def _fitting_chars(text: str, size: float, width: float) -> int:
+    """The number of leading characters that fit."""
+    low, high = 0, len(text)
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (
-            (middle, high) if text_width(words[:middle], size) <= width else (low, middle - 1)
+            (middle, high) if text_width(text[:middle], size) <= width else (low, middle - 1)
         )
     return low
 
 
-def _font(size: float, words: str) -> ImageFont.FreeTypeFont:
-    return _load(size, own=all(_is_own(sign) for sign in words))
+def _font(size: float, text: str) -> ImageFont.FreeTypeFont:
+    return _load_font(size, built_in=all(_is_built_in(char) for char in text))
 
 
 @lru_cache(maxsize=64)
-def _load(size: float, *, own: bool) -> ImageFont.FreeTypeFont:
-    for name in () if own else _SYSTEM_FONTS:
+def _load_font(size: float, *, built_in: bool) -> ImageFont.FreeTypeFont:
+    for name in () if built_in else _SYSTEM_FONTS:
         try:
             return ImageFont.truetype(name, size * _SCALE)
         except OSError:
@@ -180,11 +180,11 @@ def _load(size: float, *, own: bool) -> ImageFont.FreeTypeFont:
     return font
 
 
-def _drawable(words: str, font: ImageFont.FreeTypeFont) -> str:
-    if font.getname()[0] != "Aileron":
-        return words
-    return "".join(sign if _is_own(sign) else "?" for sign in words)
+def _drawable(text: str, font: ImageFont.FreeTypeFont) -> str:
+    if font.getname()[0] != "Aileron":  # the font inside Pillow
+        return text
+    return "".join(char if _is_built_in(char) else "?" for char in text)
 
 
-def _is_own(sign: str) -> bool:
-    return sign.isascii() or sign in _OWN_SIGNS
+def _is_built_in(char: str) -> bool:
+    return char.isascii() or char in _BUILT_IN_CHARS

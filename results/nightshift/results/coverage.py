@@ -1,4 +1,4 @@
-"""How much of a re-ranking run there is to show."""
+"""The share of a re-ranking run's queries that have a ranking."""
 
 from nightshift.stores.postgres.database import Database
 from nightshift.stores.results import rankings
@@ -8,10 +8,10 @@ __all__ = ["Coverage", "coverage"]
 
 
 def coverage(database: Database, run_id: int) -> Coverage:
-    """How many queries of a run have a ranking.
+    """Count the queries of a run that have a ranking.
 
     Raises:
-        NotFoundError: Where there is no such run.
+        NotFoundError: If there is no such run.
         ConflictError: For a run that ranks nothing.
     """
     with database.begin() as connection:

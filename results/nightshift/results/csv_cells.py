@@ -1,4 +1,4 @@
-"""Texts in CSV cells: no spreadsheet takes one for a formula, and each can be had back."""
+"""Escaping of CSV cells: no spreadsheet reads a text as a formula, and escaping is reversible."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Rankings for other programs: jsonl, csv, parquet and TREC, written as they are read."""
+"""Exports of rankings as jsonl, csv, parquet and TREC, streamed."""
 
 import csv
 from collections.abc import Callable, Iterable, Iterator
@@ -18,33 +18,33 @@ from nightshift.stores.results.rankings import RankedItem
 
 __all__ = ["COLUMNS", "FORMATS", "export"]
 
-#: Column names of jsonl, csv and parquet: all of a ranking row but our own row ids.
+#: Columns of jsonl, csv and parquet: all fields of `RankedItem` but the row ids.
 COLUMNS = tuple(
     field.name for field in fields(RankedItem) if field.name not in {"query_id", "item_id"}
 )
 
-_ROWS_A_GROUP = 20_000
+_ROWS_PER_GROUP = 20_000
 
 
 def export(rows: Iterable[RankedItem], file_format: str, stream: IO[bytes]) -> int:
-    """Write rows in one of `FORMATS`; memory stays flat whatever their number.
+    """Write rows in one of `FORMATS`; memory does not grow with their number.
 
-    TREC lines are `query Q0 item rank score tag`. Their score is 1 / rank: tools of the trec_eval
-    kind sort by score and ignore the rank, and no score of ours alone gives the final order (the
-    margin is not monotone where the tie-break or a failed pair decided). Ids are words of
-    `schema.trec_ids` there, and texts are cells of `csv_cells` in CSV.
+    TREC lines are `query Q0 item rank score tag`. Their score is 1 / rank, because tools
+    such as trec_eval sort by score and ignore the rank, and no score of ours gives the final order
+    (the margin is not monotone where the tie-break or a failed pair decided). Ids in TREC are
+    encoded by `schema.trec_ids`, texts in CSV by `csv_cells`.
 
     Args:
-        rows: In the order in which they are to be written.
+        rows: The rows, in the order of the file.
         file_format: A key of `FORMATS`.
         stream: Open for writing bytes; stays open.
 
     Returns:
-        How many rows were written.
+        The number of rows written.
     """
-    counted = _Counted(rows)
-    FORMATS[file_format](counted, stream)
-    return counted.count
+    counting = _CountingIterator(rows)
+    FORMATS[file_format](counting, stream)
+    return counting.count
 
 
 def _write_jsonl(rows: Iterable[RankedItem], stream: IO[bytes]) -> None:
@@ -74,7 +74,7 @@ def _write_parquet(rows: Iterable[RankedItem], stream: IO[bytes]) -> None:
     schema = _parquet_schema()
     remaining = iter(rows)
     with parquet.ParquetWriter(stream, schema, compression="zstd") as writer:
-        while group := list(islice(remaining, _ROWS_A_GROUP)):
+        while group := list(islice(remaining, _ROWS_PER_GROUP)):
             columns = zip(*map(_values, group), strict=True)
             arrays = [
                 pa.array(column, type=field.type)
@@ -83,7 +83,7 @@ def _write_parquet(rows: Iterable[RankedItem], stream: IO[bytes]) -> None:
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
 
 
-#: How each format is written, by its name on the command line.
+#: Name of a format on the command line → its writer.
 FORMATS: dict[str, Callable[[Iterable[RankedItem], IO[bytes]], None]] = {
     "jsonl": _write_jsonl,
     "csv": _write_csv,
@@ -103,7 +103,7 @@ def _text(stream: IO[bytes]) -> Iterator[TextIOWrapper]:
         yield lines
         lines.flush()
     finally:
-        # Else the wrapper would close the stream, which is the caller's.
+        # Else the wrapper closes the stream, which belongs to the caller.
         lines.detach()
 
 
@@ -125,8 +125,8 @@ def _parquet_schema() -> pa.Schema:
     return pa.schema([(name, types.get(name, pa.string())) for name in COLUMNS])
 
 
-class _Counted(Iterator[RankedItem]):
-    """Counts what passes."""
+class _CountingIterator(Iterator[RankedItem]):
+    """Counts the rows that are read from it."""
 
     def __init__(self, rows: Iterable[RankedItem]) -> None:
         self._rows = iter(rows)

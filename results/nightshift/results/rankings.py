@@ -1,4 +1,4 @@
-"""The rankings of a run: all of them as a stream, or one query's list with its contents."""
+"""The rankings of a run: all rows as a stream, or one query's ranking with its contents."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ class RankedList:
     query: StoredRecord
     #: Best first.
     rows: tuple[RankedItem, ...]
-    #: By row id.
+    #: Row id → item.
     items: Mapping[int, StoredRecord]
 
 
@@ -30,32 +30,32 @@ class RankedList:
 def open_rankings(
     database: Database, run_id: int, *, query: str | None = None, limit: int | None = None
 ) -> Iterator[tuple[RunRow, Iterator[RankedItem]]]:
-    """A run and its ranking rows, which are read from Postgres while the block consumes them.
+    """A run and its ranking rows, read from Postgres while the `with` block consumes them.
 
     Args:
         database: Postgres.
         run_id: A rerank run.
-        query: External id of the one query that is wanted; all if None.
-        limit: At most so many rows.
+        query: External id of a query; all queries if None.
+        limit: Maximum number of rows.
 
     Raises:
-        NotFoundError: Where there is no such run or no such query in it.
-        ConflictError: For an index run, which ranks nothing.
+        NotFoundError: If there is no such run or no such query in it.
+        ConflictError: For a run that ranks nothing.
     """
     with database.begin() as connection:
         run = rankings.require_rerank(connection, run_id)
-        chosen = None if query is None else [rankings.find_query(connection, run_id, query)]
-        yield run, rankings.stream_rankings(connection, run_id, query_ids=chosen, limit=limit)
+        query_ids = None if query is None else [rankings.find_query(connection, run_id, query)]
+        yield run, rankings.stream_rankings(connection, run_id, query_ids=query_ids, limit=limit)
 
 
 def ranked_list(
     database: Database, run_id: int, query: str, *, limit: int | None = None
 ) -> tuple[RunRow, RankedList]:
-    """A run and one query's list in it, with the contents of all that it names.
+    """A run and one query's ranking in it, with the contents of the query and its items.
 
     Raises:
-        NotFoundError: Where there is no such run or no such query in it.
-        ConflictError: For an index run, which ranks nothing.
+        NotFoundError: If there is no such run or no such query in it.
+        ConflictError: For a run that ranks nothing.
     """
     with database.begin() as connection:
         run = rankings.require_rerank(connection, run_id)
@@ -66,7 +66,7 @@ def ranked_list(
 def load_list(
     connection: Connection, run_id: int, query_id: int, *, limit: int | None = None
 ) -> RankedList:
-    """As `ranked_list`, by row id, in a transaction that is already open."""
+    """The same as `ranked_list`, by row id and in an open transaction."""
     rows = tuple(rankings.stream_rankings(connection, run_id, query_ids=[query_id], limit=limit))
     return RankedList(
         query=load_records(connection, "query", [query_id])[query_id],

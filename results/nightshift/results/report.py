@@ -1,4 +1,4 @@
-"""A contact sheet of a run: a few queries, their coarse and fine rankings side by side."""
+"""A report on a run: a few queries with their coarse and fine rankings side by side."""
 
 import io
 from pathlib import Path
@@ -13,18 +13,18 @@ __all__ = ["write_report"]
 
 
 def write_report(database: Database, run_id: int, path: Path, *, n_queries: int = 6) -> None:
-    """Write a page (`.html`) or a picture (`.png`) of a run; each is one file that needs no other.
+    """Write a report as one HTML page or one PNG image; neither needs another file.
 
     Args:
         database: Postgres.
-        run_id: A rerank run that has rankings.
-        path: Where to; its ending decides the format.
-        n_queries: How many queries are shown.
+        run_id: A re-ranking run that has rankings.
+        path: The file; its suffix, `.html` or `.png`, decides the format.
+        n_queries: How many queries to show.
 
     Raises:
-        ConfigurationError: For another ending.
-        NotFoundError: Where there is no such run.
-        ConflictError: For an index run, or one that has ranked nothing yet.
+        ConfigurationError: For another suffix.
+        NotFoundError: If there is no such run.
+        ConflictError: For a run that ranks nothing, or has ranked nothing yet.
     """
     if path.suffix not in {".html", ".png"}:
         raise ConfigurationError(f"a report is a .html or a .png file, not {path.name!r}")
@@ -32,6 +32,6 @@ def write_report(database: Database, run_id: int, path: Path, *, n_queries: int 
     if path.suffix == ".html":
         path.write_text(render_html(report), encoding="utf-8")
     else:
-        picture = io.BytesIO()
-        render_png(report).save(picture, "PNG", optimize=True)
-        path.write_bytes(picture.getvalue())
+        png = io.BytesIO()
+        render_png(report).save(png, "PNG", optimize=True)
+        path.write_bytes(png.getvalue())

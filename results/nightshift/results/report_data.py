@@ -1,4 +1,4 @@
-"""What a report shows: a few queries of a run with the heads of both their rankings."""
+"""The data of a report: a few queries of a run with the first places of both their rankings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from PIL import Image
 from sqlalchemy import Connection
 
 from nightshift.results.captions import caption, first_image
-from nightshift.results.evaluate import Evaluation, evaluate
+from nightshift.results.evaluate import RunEvaluation, evaluate
 from nightshift.results.rankings import RankedList, load_list
 from nightshift.schema.errors import ConflictError, InputError, NotFoundError
 from nightshift.schema.states import DecidedBy
@@ -22,34 +22,34 @@ from nightshift.stores.results import rankings
 from nightshift.stores.results.coverage import Coverage, coverage_of
 from nightshift.stores.results.rankings import RankedItem, Winners
 
-__all__ = ["DEPTH", "Entry", "Outcome", "Report", "Sheet", "load_report"]
+__all__ = ["DEPTH", "CandidateRow", "QuerySection", "Report", "WinnerChange", "load_report"]
 
-#: Places of each ranking that are shown.
+#: How many places of each ranking a report shows.
 DEPTH = 5
 
 _THUMBNAIL_PX = 160
 _CAPTION_LENGTH = 160
 
 
-class Outcome(StrEnum):
-    """What fine scoring did to the first place, in the order in which sheets are sorted."""
+class WinnerChange(StrEnum):
+    """The effect of fine scoring on the first place, in the order of a report's sections."""
 
     RAISED = "brought to the top"
     KEPT = "kept at the top"
     LOST = "lost from the top"
     MISSED = "not at the top"
-    #: The last two are of queries without judgements.
+    #: The last two are for queries without judgements.
     CHANGED = "another winner"
     SAME = "the same winner"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """One candidate of one query, in both orders."""
+class CandidateRow:
+    """One candidate of one query, with its place in both orders."""
 
     id: str
     caption: str
-    #: At most 160 × 160 pixels, RGB; None where it has no image or that cannot be read.
+    #: At most 160 × 160 pixels, RGB; None without a readable image.
     image: Image.Image | None
     coarse_rank: int
     coarse_score: float
@@ -63,50 +63,52 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sheet:
-    """One query with the heads of both its rankings."""
+class QuerySection:
+    """One query with the first places of both its rankings."""
 
     id: str
-    #: Empty for a query that is an image alone.
+    #: Empty for a query that is only an image.
     text: str
     image: Image.Image | None
-    outcome: Outcome
+    winner_change: WinnerChange
     #: How many candidates were re-ranked.
     depth: int
-    coarse: tuple[Entry, ...]
-    fine: tuple[Entry, ...]
+    coarse: tuple[CandidateRow, ...]
+    fine: tuple[CandidateRow, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What the page and the picture show."""
+    """Everything that the HTML page and the PNG image show."""
 
     run: RunRow
     n_items: int
     n_queries: int
-    covered: Coverage
+    coverage: Coverage
     #: None where the queries have no judgements.
-    evaluation: Evaluation | None
-    sheets: tuple[Sheet, ...]
+    evaluation: RunEvaluation | None
+    sections: tuple[QuerySection, ...]
 
 
 def load_report(database: Database, run_id: int, *, n_queries: int) -> Report:
-    """Choose a query of each outcome and more in proportion, and read what they show.
+    """Choose queries, and read their rankings, captions and thumbnails.
+
+    One query of each winner change is shown, and more in proportion to their numbers.
 
     Raises:
-        NotFoundError: Where there is no such run.
-        ConflictError: For an index run, or one that has ranked nothing yet.
+        NotFoundError: If there is no such run.
+        ConflictError: For a run that ranks nothing, or has ranked nothing yet.
     """
     with database.begin() as connection:
         run = rankings.require_rerank(connection, run_id)
-        covered = coverage_of(connection, run)
+        coverage = coverage_of(connection, run)
         ranked = rankings.winners(connection, run_id)
         if not ranked:
             raise ConflictError(
-                f"run {run_id} is {run.state} and has ranked nothing yet: {covered}"
+                f"run {run_id} is {run.state} and has ranked nothing yet: {coverage}"
             )
         chosen = _choose(ranked, n_queries)
-        sheets = tuple(_sheet(connection, run_id, winners) for winners in chosen)
+        sections = tuple(_section(connection, run_id, winners) for winners in chosen)
         n_items = indexes.count_live(connection, run.index_id)
     try:
         evaluation = evaluate(database, run_id)
@@ -116,17 +118,17 @@ def load_report(database: Database, run_id: int, *, n_queries: int) -> Report:
         run=run,
         n_items=n_items,
         n_queries=len(ranked),
-        covered=covered,
+        coverage=coverage,
         evaluation=evaluation,
-        sheets=sheets,
+        sections=sections,
     )
 
 
 def _choose(ranked: Sequence[Winners], n_queries: int) -> list[Winners]:
-    """Of every outcome that occurs one, then more in proportion; always the same."""
-    order = list(Outcome)
-    by_outcome = sorted(ranked, key=lambda one: (order.index(_outcome(one)), one.query_id))
-    groups = [list(group) for _, group in groupby(by_outcome, key=_outcome)]
+    """One query of each winner change that occurs, then more in proportion; deterministic."""
+    order = list(WinnerChange)
+    by_change = sorted(ranked, key=lambda row: (order.index(_winner_change(row)), row.query_id))
+    groups = [list(group) for _, group in groupby(by_change, key=_winner_change)]
     seats = _seats([len(group) for group in groups], n_queries)
     return [
         group[(2 * place + 1) * len(group) // (2 * n)]
@@ -136,45 +138,46 @@ def _choose(ranked: Sequence[Winners], n_queries: int) -> list[Winners]:
 
 
 def _seats(sizes: Sequence[int], n: int) -> list[int]:
-    """How many of each group to show: the next goes to the largest quotient (Sainte-Laguë)."""
+    """How many of each group to show, shared out by the largest quotient (Sainte-Laguë)."""
     seats = [0] * len(sizes)
     for _ in range(min(n, sum(sizes))):
-        most = max(
+        next_group = max(
             (i for i, size in enumerate(sizes) if seats[i] < size),
             key=lambda i: (seats[i] == 0, sizes[i] / (2 * seats[i] + 1)),
         )
-        seats[most] += 1
+        seats[next_group] += 1
     return seats
 
 
-def _outcome(winners: Winners) -> Outcome:
+def _winner_change(winners: Winners) -> WinnerChange:
     if winners.fine_right is None:
-        return Outcome.SAME if winners.same else Outcome.CHANGED
+        return WinnerChange.SAME if winners.same else WinnerChange.CHANGED
     if winners.fine_right:
-        return Outcome.KEPT if winners.coarse_right else Outcome.RAISED
-    return Outcome.LOST if winners.coarse_right else Outcome.MISSED
+        return WinnerChange.KEPT if winners.coarse_right else WinnerChange.RAISED
+    return WinnerChange.LOST if winners.coarse_right else WinnerChange.MISSED
 
 
-def _sheet(connection: Connection, run_id: int, winners: Winners) -> Sheet:
-    found = load_list(connection, run_id, winners.query_id)
-    shown = [row for row in found.rows if min(row.final_rank, row.coarse_rank) <= DEPTH]
-    entries = [_entry(found, row) for row in shown]
-    image = _thumbnail(found.query)
-    has_text = found.query.hashes.text is not None
-    return Sheet(
-        id=found.query.external_id,
-        text=caption(found.query.parts, _CAPTION_LENGTH) if has_text or image is None else "",
+def _section(connection: Connection, run_id: int, winners: Winners) -> QuerySection:
+    ranking = load_list(connection, run_id, winners.query_id)
+    query = ranking.query
+    shown = [row for row in ranking.rows if min(row.final_rank, row.coarse_rank) <= DEPTH]
+    candidates = [_candidate(ranking, row) for row in shown]
+    image = _thumbnail(query)
+    has_text = query.hashes.text is not None
+    return QuerySection(
+        id=query.external_id,
+        text=caption(query.parts, _CAPTION_LENGTH) if has_text or image is None else "",
         image=image,
-        outcome=_outcome(winners),
-        depth=len(found.rows),
-        coarse=tuple(sorted(entries, key=lambda one: one.coarse_rank)[:DEPTH]),
-        fine=tuple(entries[:DEPTH]),
+        winner_change=_winner_change(winners),
+        depth=len(ranking.rows),
+        coarse=tuple(sorted(candidates, key=lambda row: row.coarse_rank)[:DEPTH]),
+        fine=tuple(candidates[:DEPTH]),
     )
 
 
-def _entry(found: RankedList, row: RankedItem) -> Entry:
-    item = found.items.get(row.item_id)
-    return Entry(
+def _candidate(ranking: RankedList, row: RankedItem) -> CandidateRow:
+    item = ranking.items.get(row.item_id)
+    return CandidateRow(
         id=row.item,
         caption=caption(item.parts, _CAPTION_LENGTH) if item else "",
         image=_thumbnail(item) if item else None,
@@ -196,7 +199,7 @@ def _thumbnail(record: StoredRecord) -> Image.Image | None:
     try:
         image = read_image(part.uri, sha256=part.sha256)
     except InputError:
-        # It was there when the run read it; a report can do without.
+        # The file has changed or gone since the run read it; the report does without.
         return None
     image.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX), Image.Resampling.LANCZOS)
     return image

@@ -1,4 +1,4 @@
-"""A report as one HTML page, pictures and styles included."""
+"""A report as one HTML page that holds its images and styles."""
 
 import base64
 import io
@@ -7,7 +7,7 @@ from importlib import resources
 
 from PIL import Image
 
-from nightshift.results.report_data import Entry, Report, Sheet
+from nightshift.results.report_data import CandidateRow, QuerySection, Report
 from nightshift.results.report_text import MEASURES, chips, decided, describe, footnote, heading
 from nightshift.schema.display import visible
 
@@ -18,13 +18,13 @@ _ROW_PX, _STRIP_PX = 76, 72
 
 
 def render_html(report: Report) -> str:
-    """The page; everything from catalogues is escaped, and nothing is loaded from elsewhere."""
+    """Write the page; text from catalogues is escaped, and nothing is loaded from elsewhere."""
     style = resources.files("nightshift.results").joinpath("report.css").read_text("utf-8")
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>Nightshift: {_safe(heading(report))}</title>\n<style>\n{style}</style>\n</head>\n"
-        f"<body>\n<main>\n{_head(report)}{''.join(map(_sheet, report.sheets))}"
+        f"<body>\n<main>\n{_head(report)}{''.join(map(_section, report.sections))}"
         f"<footer>{_safe(footnote(report))}</footer>\n</main>\n</body>\n</html>\n"
     )
 
@@ -52,66 +52,71 @@ def _card(report: Report, name: str) -> str:
     )
 
 
-def _sheet(sheet: Sheet) -> str:
-    picture = _image(sheet.image, "query")
-    text = f"<h2>{_safe(sheet.text)}</h2>" if sheet.text else ""
+def _section(section: QuerySection) -> str:
+    image = _image(section.image, "query")
+    text = f"<h2>{_safe(section.text)}</h2>" if section.text else ""
+    kind = section.winner_change.name.lower()
+    change = f'<p class="outcome {kind}">{section.winner_change}</p>'
     return (
-        f'<section>\n<div class="ask">{picture}<div><p class="id">{_safe(sheet.id)}</p>{text}'
-        f'</div><p class="outcome {sheet.outcome.name.lower()}">{sheet.outcome}</p></div>\n'
+        f'<section>\n<div class="ask">{image}<div><p class="id">{_safe(section.id)}</p>{text}'
+        f"</div>{change}</div>\n"
         '<div class="lists">\n<ol>\n'
         '<li class="title"><b>Coarse search</b><span>cosine</span></li>\n'
-        f"{''.join(map(_coarse_row, sheet.coarse))}</ol>\n{_links(sheet)}"
+        f"{''.join(map(_coarse_row, section.coarse))}</ol>\n{_links(section)}"
         '<ol class="fine">\n'
         '<li class="title"><b>Fine scoring</b><span>p, margin</span></li>\n'
-        f"{''.join(map(_fine_row, sheet.fine))}</ol>\n</div>\n</section>\n"
+        f"{''.join(map(_fine_row, section.fine))}</ol>\n</div>\n</section>\n"
     )
 
 
-def _coarse_row(entry: Entry) -> str:
-    return _row(entry, entry.coarse_rank, f"<b>{entry.coarse_score:.3f}</b>", "")
+def _coarse_row(row: CandidateRow) -> str:
+    return _row(row, row.coarse_rank, f"<b>{row.coarse_score:.3f}</b>", "")
 
 
-def _fine_row(entry: Entry) -> str:
-    if entry.margin is None or entry.probability is None:
+def _fine_row(row: CandidateRow) -> str:
+    if row.margin is None or row.probability is None:
         figures = "<b>failed</b>"
     else:
-        figures = f"<b>{entry.probability:.3f}</b> <i>{entry.margin:+.2f}</i>"
-    figures += f'<em class="{entry.decided_by}">{_safe(decided(entry))}</em>'
-    words = [f'<em class="{kind}">{_safe(text)}</em>' for kind, text in chips(entry)]
-    return _row(entry, entry.final_rank, figures, "".join(words))
+        figures = f"<b>{row.probability:.3f}</b> <i>{row.margin:+.2f}</i>"
+    figures += f'<em class="{row.decided_by}">{_safe(decided(row))}</em>'
+    labels = [f'<em class="{kind}">{_safe(text)}</em>' for kind, text in chips(row)]
+    return _row(row, row.final_rank, figures, "".join(labels))
 
 
-def _row(entry: Entry, rank: int, figures: str, notes: str) -> str:
-    relevant = ' class="relevant"' if entry.relevant else ""
-    mark = "<u>relevant</u>" if entry.relevant else ""
+def _row(row: CandidateRow, rank: int, figures: str, notes: str) -> str:
+    relevant = ' class="relevant"' if row.relevant else ""
+    mark = "<u>relevant</u>" if row.relevant else ""
     return (
-        f'<li{relevant}><span class="rank">{rank}</span>{_image(entry.image, "")}'
-        f'<div class="what"><p>{_safe(entry.caption)}</p><p class="id">{_safe(entry.id)} {mark}'
+        f'<li{relevant}><span class="rank">{rank}</span>{_image(row.image, "")}'
+        f'<div class="what"><p>{_safe(row.caption)}</p><p class="id">{_safe(row.id)} {mark}'
         f'{notes}</p></div><div class="figures">{figures}</div></li>\n'
     )
 
 
-def _links(sheet: Sheet) -> str:
-    """Curves from each candidate's coarse place to its fine one; from below where it came from."""
-    height = _ROW_PX * max(len(sheet.coarse), len(sheet.fine))
-    curves = "".join(_curve(entry, height) for entry in sorted(sheet.fine, key=_is_relevant))
+def _links(section: QuerySection) -> str:
+    """Curves from each candidate's coarse place to its fine place.
+
+    A candidate whose coarse place is not shown comes from below the list.
+    """
+    height = _ROW_PX * max(len(section.coarse), len(section.fine))
+    curves = "".join(_curve(row, height) for row in sorted(section.fine, key=_is_relevant))
     return (
         f'<svg width="{_STRIP_PX}" height="{height}" viewBox="0 0 {_STRIP_PX} {height}" '
         f'aria-hidden="true">{curves}</svg>\n'
     )
 
 
-def _curve(entry: Entry, height: int) -> str:
-    start = min((entry.coarse_rank - 0.5) * _ROW_PX, height + _ROW_PX / 4)
-    end = (entry.final_rank - 0.5) * _ROW_PX
+def _curve(row: CandidateRow, height: int) -> str:
+    start = min((row.coarse_rank - 0.5) * _ROW_PX, height + _ROW_PX / 4)
+    end = (row.final_rank - 0.5) * _ROW_PX
     middle = _STRIP_PX / 2
-    kind = ' class="relevant"' if entry.relevant else ""
+    kind = ' class="relevant"' if row.relevant else ""
     bend = f"C{middle:g} {start:g} {middle:g} {end:g} {_STRIP_PX} {end:g}"
     return f'<path{kind} d="M0 {start:g} {bend}"/>'
 
 
-def _is_relevant(entry: Entry) -> bool:
-    return entry.relevant
+def _is_relevant(row: CandidateRow) -> bool:
+    return row.relevant
 
 
 def _image(image: Image.Image | None, kind: str) -> str:
@@ -124,5 +129,5 @@ def _image(image: Image.Image | None, kind: str) -> str:
 
 
 def _safe(text: str) -> str:
-    """Neither markup nor direction marks of a catalogue reach the page."""
+    """Escape markup and direction marks of a catalogue."""
     return escape(visible(text))

@@ -1,12 +1,12 @@
-"""The words of a report, the same on the page and in the picture."""
+"""The texts of a report, the same in HTML and PNG."""
 
-from nightshift.results.report_data import Entry, Report
+from nightshift.results.report_data import CandidateRow, Report
 from nightshift.schema.display import visible
 from nightshift.schema.states import DecidedBy
 
 __all__ = ["MEASURES", "chips", "decided", "describe", "footnote", "heading"]
 
-#: Measures that the head of a report compares.
+#: The measures at the top of a report.
 MEASURES = ("recall@1", "recall@5", "recall@10")
 
 _DECIDED = {
@@ -17,19 +17,20 @@ _DECIDED = {
 
 
 def heading(report: Report) -> str:
-    """Such as `Run 7: questions over pictures`."""
+    """The title, such as `Run 7: questions over photos`."""
     return visible(f"Run {report.run.id}: {report.run.query_set} over {report.run.catalog}")
 
 
 def describe(report: Report) -> str:
-    """What was done, with which models."""
+    """One sentence about the run: its queries, items and models."""
     run = report.run
-    of_all = "" if report.covered.complete else f"{report.covered}. "
-    measured = report.evaluation
-    if measured is not None and measured.n_measured < measured.n_queries:
-        of_all += f"{measured.n_measured:,} of {measured.n_queries:,} judged ones are measured. "
+    incomplete = "" if report.coverage.complete else f"{report.coverage}. "
+    evaluation = report.evaluation
+    if evaluation is not None and evaluation.n_measured < evaluation.n_queries:
+        counts = f"{evaluation.n_measured:,} of {evaluation.n_queries:,}"
+        incomplete += f"{counts} judged queries are measured. "
     return (
-        f"{of_all}{report.n_queries:,} queries over {report.n_items:,} items: the "
+        f"{incomplete}{report.n_queries:,} queries over {report.n_items:,} items: the "
         f"{run.params['top_k']} nearest by {_name(run.embedder)}, re-ranked by "
         f"{_name(run.scorer or '')}, which saw "
         f"{_parts(run.params['query_parts'])} of the query and "
@@ -37,33 +38,33 @@ def describe(report: Report) -> str:
     )
 
 
-def chips(entry: Entry) -> list[tuple[str, str]]:
-    """(kind, words) for how far a candidate moved and what helped the scorer to see it."""
-    found = []
-    if entry.coarse_rank != entry.final_rank:
-        kind = "up" if entry.coarse_rank > entry.final_rank else "down"
-        found.append((kind, f"from {entry.coarse_rank}"))
-    if entry.fired_layer is not None:
-        found.append(("fired", f"enhanced at layer {entry.fired_layer}"))
-    return found
+def chips(row: CandidateRow) -> list[tuple[str, str]]:
+    """Labels as (kind, text): how far a candidate moved, and whether the enhancement fired."""
+    labels = []
+    if row.coarse_rank != row.final_rank:
+        kind = "up" if row.coarse_rank > row.final_rank else "down"
+        labels.append((kind, f"from {row.coarse_rank}"))
+    if row.fired_layer is not None:
+        labels.append(("fired", f"enhanced at layer {row.fired_layer}"))
+    return labels
 
 
-def decided(entry: Entry) -> str:
-    """What put a candidate where it stands."""
-    return _DECIDED[entry.decided_by]
+def decided(row: CandidateRow) -> str:
+    """The rule that decided a candidate's place."""
+    return _DECIDED[row.decided_by]
 
 
 def footnote(report: Report) -> str:
-    """How to read it, and what made it."""
+    """The legend, and the scorer's fingerprint."""
     judged = "" if report.evaluation is None else " Green: judged relevant."
     return (
-        "One of each thing that fine scoring did to the first place, the rest in proportion."
+        "One query of each effect that fine scoring had on the first place, the rest in proportion."
         f"{judged} Scorer fingerprint {report.run.scorer_fingerprint}."
     )
 
 
 def _name(spec: str) -> str:
-    """A model as people call it: of a local directory, the last two names."""
+    """A short name of a model; of a local directory, its last two names."""
     spec = visible(spec)
     name = spec.partition(":")[2]
     return "/".join(name.rstrip("/").split("/")[-2:]) if name.startswith("/") else spec

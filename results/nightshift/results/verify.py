@@ -1,4 +1,4 @@
-"""The receipt of a run: proof that nothing was lost and nothing counted twice."""
+"""The receipt of a run: proof that no result is missing or counted twice."""
 
 from dataclasses import dataclass
 
@@ -13,34 +13,33 @@ __all__ = ["Receipt", "verify"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """What a run owed and what it delivered."""
+    """The expected and the delivered results of a run, with a digest."""
 
     run_id: int
     state: RunState
     tallies: tuple[Tally, ...]
-    #: The first units that have neither result nor failure.
+    #: The first units that have neither a result nor a failure.
     gaps: tuple[Gap, ...]
-    #: SHA-256 over the results, as `receipts.result_digest` says.
+    #: SHA-256 over the results, see `receipts.result_digest`.
     digest: str
-    #: Log-odds of the ranked pairs; None where there are none. Equal to about 1e-4 in equal runs.
+    #: Mean log-odds of the ranked pairs; None without any. Equal runs agree to about 1e-4.
     mean_margin: float | None
-    #: How many queries have a ranking; None for a run that ranks nothing.
+    #: Queries with a ranking; None for a run that ranks nothing.
     coverage: Coverage | None
 
     @property
     def complete(self) -> bool:
-        """Whether the run is done and every unit has its result or its reason."""
+        """Whether the run is done and every unit has a result or a reason for its failure."""
         return self.state is RunState.DONE and not any(tally.missing for tally in self.tallies)
 
 
 def verify(database: Database, run_id: int) -> Receipt:
-    """Count a run's books.
+    """Count the results of a run and find missing ones.
 
-    Duplicates cannot occur: keys of the tables forbid them. What can go wrong is a loss, and that
-    is what this finds.
+    Duplicates cannot occur, because the tables' keys forbid them.
 
     Raises:
-        NotFoundError: Where there is no such run.
+        NotFoundError: If there is no such run.
     """
     with database.begin() as connection:
         run = runs.get_run(connection, run_id)
@@ -53,7 +52,7 @@ def verify(database: Database, run_id: int) -> Receipt:
         ]
         digest = receipts.result_digest(connection, run)
         mean_margin = receipts.mean_margin(connection, run)
-        covered = coverage_of(connection, run) if run.kind is RunKind.RERANK else None
+        coverage = coverage_of(connection, run) if run.kind is RunKind.RERANK else None
     return Receipt(
         run_id=run.id,
         state=run.state,
@@ -61,5 +60,5 @@ def verify(database: Database, run_id: int) -> Receipt:
         gaps=tuple(missing),
         digest=digest,
         mean_margin=mean_margin,
-        coverage=covered,
+        coverage=coverage,
     )

@@ -1,4 +1,4 @@
-"""Who works, on what device, with which model, how fast."""
+"""Workers as an operator sees them: state, device, model, job in hand and rate."""
 
 from nightshift.stores.ledger import workers
 from nightshift.stores.ledger.workers import WorkerRow
@@ -7,8 +7,8 @@ from nightshift.stores.postgres.database import Database
 __all__ = ["list_workers"]
 
 
-def list_workers(database: Database, *, everyone: bool = False) -> list[WorkerRow]:
-    """Workers that run, or fell silent without a farewell; with `everyone` those stopped too."""
+def list_workers(database: Database, *, include_stopped: bool = False) -> list[WorkerRow]:
+    """Workers that are running or lost; with `include_stopped` also those that ended."""
     with database.begin() as connection:
-        found = workers.list_workers(connection)
-    return [worker for worker in found if everyone or worker.state != "stopped"]
+        rows = workers.list_workers(connection)
+    return [worker for worker in rows if include_stopped or worker.state != "stopped"]
