@@ -13,8 +13,7 @@ from nightshift.models.engine.prompts import Prepared, Prompt, prepare
 from nightshift.models.engine.protocol import Group, Piece
 from nightshift.models.engine.runtime.token_budget import TokenBudget
 from nightshift.models.engine.visual import prepare_picture, see
-from nightshift.models.inputs.content import ItemContent
-from nightshift.models.scorers.rendering import shown
+from nightshift.models.inputs.content import ItemContent, images_for_prompt
 from nightshift.schema.errors import InputError
 from nightshift.scoring.answering import MAX_TOKENS, cited, question
 
@@ -133,4 +132,4 @@ class Answerer:
 
 def _pieces(content: ItemContent) -> tuple[Piece, ...]:
     """Pictures, then texts."""
-    return (*shown(content), "\n".join(content.texts))
+    return (*images_for_prompt(content), "\n".join(content.texts))

@@ -27,8 +27,8 @@ from nightshift.models.load import (
     load_embedder,
     load_family,
 )
+from nightshift.models.scorers.binding import unbatched_reason
 from nightshift.models.scorers.protocol import Scorer
-from nightshift.models.scorers.singly import why_singly
 from nightshift.schema.errors import ModelError
 from nightshift.schema.models import ModelFacts
 from nightshift.schema.params import ScorerParams, TokenParams
@@ -116,9 +116,9 @@ class ModelCache:
             lambda facts: bind_scorer(self._shared(facts), params, facts, codec),
         )
 
-    def why_singly(self, params: ScorerParams) -> str | None:
-        """Why the model in memory scores each pair by itself; None where pairs are packed."""
-        return why_singly(self._family.report, params) if self._family else None
+    def unbatched_reason(self, params: ScorerParams) -> str | None:
+        """Say why the loaded model scores pairs one by one; None where pairs are packed."""
+        return unbatched_reason(self._family.report, params) if self._family else None
 
     def vision(self, spec: str, limits: TokenParams, fingerprint: str) -> "VisionTower":
         """The vision tower of a run that makes visual tokens; ModelError as for `embedder`."""

@@ -48,7 +48,7 @@ def do_score(session: WorkerSession, run: RunRow, claim: Claim, progress: Progre
         items = load_records(connection, "item", sorted({item for _, item in pairs}))
     codec = codec_of_run(session.database, run, params)
     scorer = session.models.scorer(run.scorer, params.scorer, run.scorer_fingerprint, codec)
-    _tell_if_singly(session, run, claim, params)
+    _note_if_unbatched(session, run, claim, params)
     stored = StoredTokens.of_run(session.database, run, params)
     stored.locate({"query": queries.values(), "candidate": items.values()})
     ties = payload.asks == "ties"
@@ -231,14 +231,14 @@ class Scores:
             )
 
 
-def _tell_if_singly(
+def _note_if_unbatched(
     session: WorkerSession, run: RunRow, claim: Claim, params: RerankParams
 ) -> None:
     """Keep a notice of pairs that cannot be packed.
 
     Not with the results: jobs that say it for the first time would wait for each other.
     """
-    if why := session.models.why_singly(params.scorer):
+    if reason := session.models.unbatched_reason(params.scorer):
         with session.database.begin() as connection:
             record_notice_of_run(
                 connection,
@@ -246,7 +246,7 @@ def _tell_if_singly(
                 stage=claim.stage.value,
                 about="every pair",
                 reason="not_packed",
-                message=f"pairs are scored one by one, not packed: {why}",
+                message=f"pairs are scored one by one, not packed: {reason}",
             )
 
 

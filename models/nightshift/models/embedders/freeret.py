@@ -20,8 +20,7 @@ from nightshift.models.engine.prompts import prepare
 from nightshift.models.engine.protocol import Group, Piece
 from nightshift.models.engine.visual import prepare_picture, see
 from nightshift.models.inputs.codecs.codec import Codec
-from nightshift.models.inputs.content import ItemContent
-from nightshift.models.scorers.rendering import shown
+from nightshift.models.inputs.content import ItemContent, images_for_prompt
 from nightshift.schema.errors import InputError, ModelError
 from nightshift.schema.models import ModelFacts
 from nightshift.schema.params import EmbedderParams
@@ -109,8 +108,8 @@ class FreeRetEmbedder:
         if content.n_images:
             kinds.add("image")
         asked = instruction(self._params, role, frozenset(kinds))
-        pictures = shown(content, self._codec if role == "item" else None)
-        return (*pictures, "\n".join(content.texts) + asked)
+        images = images_for_prompt(content, self._codec if role == "item" else None)
+        return (*images, "\n".join(content.texts) + asked)
 
 
 def _of_content(error: InputError) -> InputError:

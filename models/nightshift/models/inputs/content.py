@@ -1,27 +1,44 @@
-"""What a model is shown of an item or a query: decoded, and nothing else of it."""
+"""The texts and images of an item or a query, as a model is shown them."""
 
 from dataclasses import dataclass
 
 from PIL import Image
 
-from nightshift.models.inputs.codecs.tokens import SeenPicture
+from nightshift.models.inputs.codecs.codec import Codec
+from nightshift.models.inputs.codecs.tokens import CodedImage, SeenPicture
 from nightshift.models.inputs.images import PreparedImage
 
-__all__ = ["ItemContent"]
+__all__ = ["ImagePiece", "ItemContent", "images_for_prompt"]
+
+#: An image in a prompt: decoded, prepared, as stored visual tokens, or to go through a codec.
+ImagePiece = Image.Image | PreparedImage | SeenPicture | CodedImage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemContent:
-    """Texts and pictures, each in the record's order."""
+    """Texts and images, each in the record's order."""
 
     texts: tuple[str, ...] = ()
-    #: Decoded, or already as the model that will be shown them takes them.
+    #: Decoded, or already prepared for the model that will be shown them.
     images: tuple[Image.Image | PreparedImage, ...] = ()
-    #: In place of `images`, where an earlier night stored what the model's vision tower made of
-    #: them; for what asks that model only.
+    #: Stored visual tokens in place of `images`; only for the model whose vision tower made them.
     seen: tuple[SeenPicture, ...] = ()
 
     @property
     def n_images(self) -> int:
-        """How many pictures it has."""
+        """The number of images, prepared or stored."""
         return len(self.images or self.seen)
+
+
+def images_for_prompt(content: ItemContent, codec: Codec | None = None) -> tuple[ImagePiece, ...]:
+    """Return the images of a content as pieces of a prompt.
+
+    Args:
+        content: Of an item or a query.
+        codec: The codec that images go through; stored tokens have gone through it already.
+    """
+    if content.seen:
+        return content.seen
+    if codec is None:
+        return content.images
+    return tuple(CodedImage(image=image, codec=codec) for image in content.images)

@@ -1,9 +1,12 @@
-"""A loaded model bound to a method: which scorer its parameters ask for."""
+"""Bind a method to a loaded model, and say which methods score each pair by itself."""
 
+from nightshift.models.engine.enhancement import effective
 from nightshift.models.engine.family import Family, PixelLimits
+from nightshift.models.engine.packed.batches import why_whole
 from nightshift.models.engine.packed.engine import PackedEngine
 from nightshift.models.engine.plain import PlainEngine
 from nightshift.models.engine.protocol import Engine
+from nightshift.models.engine.runtime.report import LoadReport
 from nightshift.models.inputs.codecs.codec import Codec
 from nightshift.models.scorers.generated import NumberScorer
 from nightshift.models.scorers.lists import ListScorer
@@ -13,7 +16,7 @@ from nightshift.schema.params import ScorerParams
 from nightshift.scoring.methods.registry import framings_of, tie_framing
 from nightshift.scoring.prompts import MOST_LISTED, Numbers, Side
 
-__all__ = ["bind", "engine_for"]
+__all__ = ["bind", "engine_for", "unbatched_reason"]
 
 
 def bind(
@@ -69,3 +72,17 @@ def engine_for(family: Family, limits: PixelLimits) -> Engine:
     if family.steps is None:
         return PlainEngine(family, limits)
     return PackedEngine(family, family.steps, limits)
+
+
+def unbatched_reason(report: LoadReport, params: ScorerParams) -> str | None:
+    """Say why pairs are scored one by one; None where they share what their prompts have in common.
+
+    Scores are the same either way; the time is not.
+
+    Args:
+        report: Of the loaded model.
+        params: The method and its parameters.
+    """
+    if params.score == "number":
+        return "a score that the model writes has a prompt of its own for each pair"
+    return report.not_packed or why_whole(effective(params.enhancement))

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from nightshift.models.engine.runtime.report import LoadReport
-from nightshift.models.scorers.singly import why_singly
+from nightshift.models.scorers.binding import unbatched_reason
 from nightshift.schema.params import ScorerParams
 from nightshift.scoring.methods.registry import METHODS
 
@@ -21,25 +21,27 @@ WHOLE = replace(PACKED, not_packed="tokens look ahead")
 
 
 @pytest.mark.parametrize(
-    ("preset", "why"),
+    ("preset", "expected"),
     [
         ("default", None),
         ("paper", "a prompt of its own for each pair"),
         ("code", "norm_match=sequence"),
     ],
 )
-def test_a_preset_that_cannot_be_packed_says_why(preset: str, why: str | None) -> None:
+def test_a_preset_that_cannot_be_packed_says_why(preset: str, expected: str | None) -> None:
     method = METHODS["retllm"].preset(preset)
-    told = why_singly(PACKED, ScorerParams(score=method.score, enhancement=method.enhancement))
+    reason = unbatched_reason(
+        PACKED, ScorerParams(score=method.score, enhancement=method.enhancement)
+    )
 
-    assert (why in told) if why and told else told is why
+    assert (expected in reason) if expected and reason else reason is expected
 
 
 def test_the_same_preset_without_what_forbids_it_is_packed() -> None:
     off = METHODS["retllm"].preset("code").enhancement.model_copy(update={"trigger": "never"})
 
-    assert why_singly(PACKED, ScorerParams(enhancement=off)) is None
+    assert unbatched_reason(PACKED, ScorerParams(enhancement=off)) is None
 
 
 def test_a_family_that_cannot_be_packed_says_why() -> None:
-    assert why_singly(WHOLE, ScorerParams()) == "tokens look ahead"
+    assert unbatched_reason(WHOLE, ScorerParams()) == "tokens look ahead"
