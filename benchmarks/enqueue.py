@@ -11,7 +11,7 @@ from nightshift.producers.catalog_import import import_catalog
 from nightshift.producers.plan_index import plan_index
 from nightshift.schema.models import ModelFacts
 from nightshift.stack.embedded import Stack
-from nightshift.stores.broker.broker import Wire
+from nightshift.stores.broker.broker import Broker
 from nightshift.stores.index.milvus import VectorStore
 from nightshift.stores.postgres.database import Database
 
@@ -54,12 +54,12 @@ def _measure(stack: Stack, folder: Path, items: int, messages: int) -> dict[str,
         planned = plan_index(database, vectors, "benchmark", embedder=_EMBEDDER, parts="text")
         plan_s = perf_counter() - start
         vectors.close()
-    wire = Wire(urls.redis_url)
+    broker = Broker(urls.redis_url)
     start = perf_counter()
     for number in range(messages):
-        wire.ring("baseline", 0, number)
+        broker.ring("baseline", 0, number)
     message_s = (perf_counter() - start) / messages
-    wire.close()
+    broker.close()
     return {
         "items": planned.n_units,
         "jobs": planned.n_jobs,

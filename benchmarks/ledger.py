@@ -18,7 +18,7 @@ from nightshift.results.runs import show_run
 from nightshift.schema.settings import Settings
 from nightshift.schema.states import RunState
 from nightshift.stack.embedded import Stack
-from nightshift.stores.broker.broker import Wire
+from nightshift.stores.broker.broker import Broker
 from nightshift.stores.index.milvus import VectorStore
 from nightshift.stores.ledger import runs
 from nightshift.stores.ledger.claims import Ledger
@@ -51,24 +51,26 @@ def _measure(stack: Stack, size: int, n_jobs: int) -> dict[str, float]:
     urls = stack.urls()
     settings = Settings(_env_file=None, data_dir=stack.data_dir)  # type: ignore[call-arg]
     vectors = VectorStore(urls.milvus_uri, urls.milvus_token)
-    wire = Wire(urls.redis_url)
+    broker = Broker(urls.redis_url)
     with (
         Database(urls.database_url) as database,
-        redis.Redis.from_url(urls.redis_url) as broker,
+        redis.Redis.from_url(urls.redis_url) as server,
     ):
         start = perf_counter()
         run_id = add_index_run(database, size, n_queued=min(size, 2 * n_jobs))
         insert_s = perf_counter() - start
-        dispatcher = Dispatcher(database=database, vectors=vectors, wire=wire, settings=settings)
+        dispatcher = Dispatcher(
+            database=database, vectors=vectors, broker=broker, settings=settings
+        )
         ledger = Ledger(database, worker_id="benchmark", lease_s=60, max_attempts=3)
-        before = int(broker.info("memory")["used_memory"])
+        before = int(server.info("memory")["used_memory"])
         most = 0
         cpu_before = _cpu_s()
         ticks: list[float] = []
         dones: list[float] = []
         while len(dones) < n_jobs:
             ticks.append(_timed(dispatcher.tick))
-            most = max(most, int(broker.info("memory")["used_memory"]) - before)
+            most = max(most, int(server.info("memory")["used_memory"]) - before)
             while message := broker.rpop(EMBED_QUEUE):
                 dones.append(_timed(lambda m=message: _work(ledger, m)))
         cpu_s = (_cpu_s() - cpu_before) / len(dones)
@@ -77,7 +79,7 @@ def _measure(stack: Stack, size: int, n_jobs: int) -> dict[str, float]:
         show_cpu_s = (_cpu_s() - cpu_before) / len(shows)
         with database.begin() as connection:
             runs.set_run_state(connection, run_id, RunState.CANCELLED)
-    wire.close()
+    broker.close()
     vectors.close()
     window = settings.window_per_worker
     dispatch, work = median(ticks) / window, median(dones)

@@ -9,7 +9,7 @@ from sqlalchemy import text
 from nightshift.producers.dispatcher import Dispatcher
 from nightshift.schema.errors import LeaseLostError, NightshiftError, ServiceUnavailableError
 from nightshift.schema.states import RunState
-from nightshift.stores.broker.broker import Wire
+from nightshift.stores.broker.broker import Broker
 from nightshift.stores.index.milvus import VectorStore
 from nightshift.stores.ledger import runs, workers
 from nightshift.stores.ledger.claims import Ledger
@@ -29,10 +29,10 @@ def broker(redis_url):
 
 @pytest.fixture
 def dispatcher(database, settings, redis_url):
-    wire = Wire(redis_url)
+    broker = Broker(redis_url)
     vectors = VectorStore(settings.milvus_uri, settings.milvus_token.get_secret_value())
-    yield Dispatcher(database=database, vectors=vectors, wire=wire, settings=settings)
-    wire.close()
+    yield Dispatcher(database=database, vectors=vectors, broker=broker, settings=settings)
+    broker.close()
     vectors.close()
 
 

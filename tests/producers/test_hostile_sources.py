@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from nightshift.producers.intake import Intake, Rejected
 from nightshift.producers.sources import FieldNames, LeftOut, open_source
 from nightshift.schema.states import SubjectKind
-from nightshift.stores.catalog.catalogs import NewRecord
+from nightshift.stores.catalog.catalogs import CheckedRecord
 from nightshift.stores.files.blobs import BlobStore
 from nightshift.stores.files.roots import ImageRoots
 from tests.producers.source_files import image_bytes
@@ -97,7 +97,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("hostile")
 
 
-def every_row_has_an_outcome(source: Path) -> list[NewRecord | Rejected]:
+def every_row_has_an_outcome(source: Path) -> list[CheckedRecord | Rejected]:
     intake = Intake(
         names=FieldNames(),
         kind=SubjectKind.ITEM,
@@ -167,7 +167,7 @@ def test_any_parquet_file_is_taken_or_has_a_reason(
     outcomes = every_row_has_an_outcome(folder / "t.parquet")
 
     assert len(outcomes) == len(rows)
-    assert isinstance(outcomes[0], NewRecord)
+    assert isinstance(outcomes[0], CheckedRecord)
 
 
 @quick

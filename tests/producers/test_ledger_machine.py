@@ -24,7 +24,7 @@ from nightshift.producers.retry import retry_failed
 from nightshift.results.verify import verify
 from nightshift.schema.errors import ConflictError, LeaseLostError
 from nightshift.schema.states import RunState, Stage, SubjectKind
-from nightshift.stores.broker.broker import Wire
+from nightshift.stores.broker.broker import Broker
 from nightshift.stores.failures import record_failure
 from nightshift.stores.index.embeddings import write_embeddings
 from nightshift.stores.index.milvus import VectorStore
@@ -53,7 +53,7 @@ class LedgerMachine(RuleBasedStateMachine):
         may_cancel=st.booleans(),
     )
     def begin(self, poison: set[int], unreadable: set[int], may_cancel: bool) -> None:
-        self.broker.flushdb()
+        self.server.flushdb()
         with self.database.begin() as connection:
             for table in ("failure", "embedding", "run", "item", '"index"', "model", "catalog",
                           "lease"):  # fmt: skip
@@ -302,7 +302,7 @@ class LedgerMachine(RuleBasedStateMachine):
             return list(rows.scalars())
 
     def _lose_doorbells(self) -> None:
-        self.broker.flushdb()
+        self.server.flushdb()
         make_due(self.database, self.run_id)
         with self.database.begin() as connection:
             connection.execute(
@@ -312,7 +312,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def _everything(self) -> list[object]:
         """All that a leader could change."""
-        found: list[object] = [self.dispatcher.wire.waiting(f"embed.{FINGERPRINT}")]
+        found: list[object] = [self.dispatcher.broker.waiting(f"embed.{FINGERPRINT}")]
         with self.database.begin() as connection:
             for table in ("run", "job", "failure", '"index"', "lease"):
                 rows = connection.execute(text(f"SELECT * FROM {table} ORDER BY 1, 2"))
@@ -326,19 +326,19 @@ def machine(database_url, redis_url, settings):
     with (
         Database(database_url) as database,
         VectorStore(settings.milvus_uri, settings.milvus_token.get_secret_value()) as vectors,
-        redis.Redis.from_url(redis_url) as broker,
+        redis.Redis.from_url(redis_url) as server,
     ):
         vectors.create(_COLLECTION, dim=4)
-        wire = Wire(redis_url)
+        broker = Broker(redis_url)
         dispatcher = Dispatcher(
             database=database,
             vectors=vectors,
-            wire=wire,
+            broker=broker,
             settings=settings.model_copy(update={"max_attempts": _ATTEMPTS}),
         )
-        parts = {"database": database, "dispatcher": dispatcher, "broker": broker}
+        parts = {"database": database, "dispatcher": dispatcher, "server": server}
         yield type("Machine", (LedgerMachine,), parts)
-        wire.close()
+        broker.close()
 
 
 def test_no_interleaving_loses_an_item_or_does_it_twice(machine):

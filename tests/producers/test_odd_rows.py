@@ -18,7 +18,7 @@ from nightshift.producers.sources.rows import EmbeddedImage
 from nightshift.schema.errors import ConfigurationError, InputError
 from nightshift.schema.records import ImagePart, TextPart
 from nightshift.schema.states import SubjectKind
-from nightshift.stores.catalog.catalogs import NewRecord
+from nightshift.stores.catalog.catalogs import CheckedRecord
 from nightshift.stores.files.addresses import MemberAddress, resolve_beside
 from nightshift.stores.files.blobs import BlobStore
 from nightshift.stores.files.roots import ImageRoots
@@ -179,7 +179,7 @@ def test_an_image_that_stands_in_the_row_is_taken(value: object, tmp_path: Path)
 
     (record,) = intake.records([row])
 
-    assert isinstance(record, NewRecord)
+    assert isinstance(record, CheckedRecord)
     assert Path(record.parts[0].uri).read_bytes() in {PNG, image_bytes(form="JPEG")}
 
 

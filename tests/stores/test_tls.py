@@ -12,7 +12,7 @@ from sqlalchemy import make_url, text
 
 from nightshift.schema.errors import ServiceUnavailableError
 from nightshift.stack.embedded import Stack
-from nightshift.stores.broker.broker import Wire, make_celery
+from nightshift.stores.broker.broker import Broker, make_celery
 from nightshift.stores.index.milvus import VectorStore
 from nightshift.stores.postgres.database import Database
 from tests.tls import make_certificate, tls_before
@@ -40,11 +40,11 @@ def secure_redis(redis_url: str, certificate: tuple[Path, Path]) -> Iterator[str
 def test_doorbells_ring_and_are_heard_over_tls(
     redis_url: str, secure_redis: str, certificate: tuple[Path, Path]
 ):
-    wire = Wire(f"{secure_redis}{certificate[0]}")
-    wire.ring("rank", 1, 2)
+    broker = Broker(f"{secure_redis}{certificate[0]}")
+    broker.ring("rank", 1, 2)
 
-    assert wire.waiting("rank") == 1
-    wire.close()
+    assert broker.waiting("rank") == 1
+    broker.close()
     app = make_celery(f"{secure_redis}{certificate[0]}")
     with app.connection_for_read() as connection, connection.SimpleQueue("rank") as queue:
         message = queue.get(timeout=120)
@@ -55,13 +55,13 @@ def test_doorbells_ring_and_are_heard_over_tls(
 
 
 def test_redis_with_a_certificate_of_nobody_is_refused(secure_redis: str, foreign: Path):
-    wire = Wire(f"{secure_redis}{foreign}")
+    broker = Broker(f"{secure_redis}{foreign}")
 
     with pytest.raises(ServiceUnavailableError, match="certificate verify failed"):
-        wire.waiting("rank")
+        broker.waiting("rank")
     with pytest.raises(ServiceUnavailableError, match="certificate verify failed"):
-        wire.ring("rank", 1, 2)
-    wire.close()
+        broker.ring("rank", 1, 2)
+    broker.close()
 
 
 def test_postgres_is_used_over_tls_and_only_of_the_right_name(

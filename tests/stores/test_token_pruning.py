@@ -21,7 +21,7 @@ from nightshift.stores.tokens import token_sets
 from nightshift.stores.tokens.shard_files import list_shards, shard_name
 from nightshift.stores.tokens.shards import writing_shard
 from nightshift.stores.tokens.token_pruning import PruneReport, prune_tokens
-from nightshift.stores.tokens.token_sets import NewRecord, TokenSetRow
+from nightshift.stores.tokens.token_sets import NewTokenRecord, TokenSetRow
 from tests.stores.ledger_helpers import FINGERPRINT, add_catalog
 
 A, B, C = b"a" * 32, b"b" * 32, b"c" * 32
@@ -40,7 +40,7 @@ class Kept:
         name = shard_name(self.run_id, 1)
         with writing_shard(f"{self.token_set.address}/{name}") as writer:
             records = [
-                NewRecord(content=one, place=writer.add(one), n_images=images, n_tokens=1)
+                NewTokenRecord(content=one, place=writer.add(one), n_images=images, n_tokens=1)
                 for one in contents
             ]
             shard = writer.shard(name)

@@ -15,7 +15,7 @@ from nightshift.stores.postgres.database import Database
 from nightshift.stores.tokens import token_sets
 from nightshift.stores.tokens.shards import read_records, writing_shard
 from nightshift.stores.tokens.token_reports import list_sets
-from nightshift.stores.tokens.token_sets import NewRecord, TokenSetRow
+from nightshift.stores.tokens.token_sets import NewTokenRecord, TokenSetRow
 from tests.stores.ledger_helpers import FINGERPRINT, add_catalog, expire, make_due
 
 
@@ -74,7 +74,9 @@ def store_in(connection, token_set: TokenSetRow, name: str, *contents: bytes) ->
     address = f"{token_set.address}/{name}"
     with writing_shard(address) as writer:
         records = [
-            NewRecord(content=one, place=writer.add(name.encode() + one), n_images=2, n_tokens=9)
+            NewTokenRecord(
+                content=one, place=writer.add(name.encode() + one), n_images=2, n_tokens=9
+            )
             for one in contents
         ]
         shard = writer.shard(address)

@@ -12,7 +12,7 @@ import redis
 from redis import exceptions
 
 from nightshift.schema.errors import ServiceUnavailableError
-from nightshift.stores.broker.broker import Wire
+from nightshift.stores.broker.broker import Broker
 from nightshift.stores.broker.redis_transport import Transport
 from tests.workers.night import Night
 
@@ -29,85 +29,85 @@ def test_every_error_of_redis_is_waited_out() -> None:
 
 
 @contextmanager
-def _replica(broker: redis.Redis) -> Iterator[str]:
-    broker.execute_command("REPLICAOF", "127.0.0.1", "1")
+def _replica(server: redis.Redis) -> Iterator[str]:
+    server.execute_command("REPLICAOF", "127.0.0.1", "1")
     yield "UNBLOCKED|ReadOnly"
-    broker.execute_command("REPLICAOF", "NO", "ONE")
+    server.execute_command("REPLICAOF", "NO", "ONE")
 
 
 @contextmanager
-def _forbidden(broker: redis.Redis) -> Iterator[str]:
-    broker.execute_command("ACL", "SETUSER", "default", "-brpop")
+def _forbidden(server: redis.Redis) -> Iterator[str]:
+    server.execute_command("ACL", "SETUSER", "default", "-brpop")
     yield "NoPermission"
-    broker.execute_command("ACL", "SETUSER", "default", "+@all")
+    server.execute_command("ACL", "SETUSER", "default", "+@all")
 
 
 @contextmanager
-def _cannot_save(broker: redis.Redis) -> Iterator[str]:
-    folder = broker.config_get("dir")["dir"]
-    broker.config_set("appendonly", "no")
-    broker.config_set("save", "3600 1")
-    broker.config_set("dir", "/proc/sys")
-    broker.execute_command("BGSAVE")
+def _cannot_save(server: redis.Redis) -> Iterator[str]:
+    folder = server.config_get("dir")["dir"]
+    server.config_set("appendonly", "no")
+    server.config_set("save", "3600 1")
+    server.config_set("dir", "/proc/sys")
+    server.execute_command("BGSAVE")
     yield "MISCONF"
-    broker.config_set("dir", folder)
-    broker.config_set("save", "")
-    broker.config_set("appendonly", "yes")
+    server.config_set("dir", folder)
+    server.config_set("save", "")
+    server.config_set("appendonly", "yes")
 
 
 @contextmanager
-def _busy(broker: redis.Redis) -> Iterator[str]:
-    broker.config_set("lua-time-limit", 50)
+def _busy(server: redis.Redis) -> Iterator[str]:
+    server.config_set("lua-time-limit", 50)
 
     def spin() -> None:
-        with suppress(redis.RedisError), broker.client() as own:
+        with suppress(redis.RedisError), server.client() as own:
             own.eval("while true do end", 0)
 
     thread = Thread(target=spin)
     thread.start()
     yield "BUSY"
     with suppress(redis.RedisError):
-        broker.script_kill()
+        server.script_kill()
     thread.join()
 
 
 def test_an_idle_worker_outlasts_a_redis_that_refuses(busy_night: Night) -> None:
     (_, worker) = busy_night.processes
-    broker, wire = _broker(busy_night), Wire(_redis_url(busy_night))
+    server, broker = _server(busy_night), Broker(_redis_url(busy_night))
     for number, fault in enumerate((_replica, _forbidden, _cannot_save, _busy), 1):
         seen = len(busy_night.log_of(worker))
-        with fault(broker) as words:
+        with fault(server) as words:
             _wait_for(busy_night, worker, rf"waiting for redis: .*({words})", seen)
 
         # No run has this number, and the worker says so.
-        busy_night.wait_until(lambda number=number: _rings(wire, number))
+        busy_night.wait_until(lambda number=number: _rings(broker, number))
         _wait_for(busy_night, worker, f"job {number} of run 999999", seen)
-    wire.close()
+    broker.close()
     assert worker.poll() is None
 
 
 def test_a_message_that_a_full_redis_gives_away_does_not_end_the_worker(busy_night: Night) -> None:
     (_, worker) = busy_night.processes
-    broker, wire = _broker(busy_night), Wire(_redis_url(busy_night))
+    server, broker = _server(busy_night), Broker(_redis_url(busy_night))
     worker.send_signal(signal.SIGSTOP)
-    wire.ring("idle", 999999, 77)
-    broker.config_set("maxmemory", "1mb")
+    broker.ring("idle", 999999, 77)
+    server.config_set("maxmemory", "1mb")
     seen = len(busy_night.log_of(worker))
     worker.send_signal(signal.SIGCONT)
     try:
         _wait_for(busy_night, worker, "waiting for redis: .*maxmemory", seen)
     finally:
-        broker.config_set("maxmemory", "0")
+        server.config_set("maxmemory", "0")
 
-    wire.ring("idle", 999999, 78)
+    broker.ring("idle", 999999, 78)
     _wait_for(busy_night, worker, "job 78 of run 999999", seen)
-    wire.close()
+    broker.close()
     assert worker.poll() is None
 
 
-def _rings(wire: Wire, number: int) -> str | None:
+def _rings(broker: Broker, number: int) -> str | None:
     try:
-        wire.ring("idle", 999999, number)
+        broker.ring("idle", 999999, number)
     except ServiceUnavailableError:
         return None
     return "rung"
@@ -122,5 +122,5 @@ def _redis_url(night: Night) -> str:
     return night.settings.redis_url.get_secret_value()
 
 
-def _broker(night: Night) -> redis.Redis:
+def _server(night: Night) -> redis.Redis:
     return redis.Redis.from_url(_redis_url(night), decode_responses=True)

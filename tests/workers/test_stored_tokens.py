@@ -93,7 +93,7 @@ def _store(database, run_id, name, address):
         with writing_shard(f"{address}/1.tokens") as writer:
             place = writer.add(encode_record([picture], codec))
             shard = writer.shard(f"{address}/1.tokens")
-        new = token_sets.NewRecord(content=content, place=place, n_images=1, n_tokens=4)
+        new = token_sets.NewTokenRecord(content=content, place=place, n_images=1, n_tokens=4)
         token_sets.write_shard_rows(
             connection, set_id=kept.id, run_id=run_id, name="1.tokens", shard=shard, records=[new]
         )

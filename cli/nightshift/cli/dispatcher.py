@@ -24,7 +24,7 @@ def dispatcher(data_dir: Path | None) -> None:
     from nightshift.cli.logs import log_to_stderr
     from nightshift.producers.dispatcher import Dispatcher
     from nightshift.stack.embedded import resolve_urls
-    from nightshift.stores.broker.broker import Wire
+    from nightshift.stores.broker.broker import Broker
 
     settings = read_settings(data_dir)
     log_to_stderr(settings.log_level)
@@ -35,13 +35,13 @@ def dispatcher(data_dir: Path | None) -> None:
         signal.signal(name, lambda *_: stop.set())
     # Short: while one run waits for Milvus, the others need the dispatcher.
     with open_services(settings, patience_s=3.0, application="nightshift dispatcher") as services:
-        wire = Wire(urls.redis_url)
+        broker = Broker(urls.redis_url)
         try:
             Dispatcher(
                 database=services.database,
                 vectors=services.vectors,
-                wire=wire,
+                broker=broker,
                 settings=settings,
             ).run(stop)
         finally:
-            wire.close()
+            broker.close()

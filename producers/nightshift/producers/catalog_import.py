@@ -19,7 +19,7 @@ from nightshift.schema.errors import ServiceUnavailableError
 from nightshift.schema.names import check_name
 from nightshift.schema.states import SubjectKind
 from nightshift.stores.catalog import catalogs
-from nightshift.stores.catalog.catalogs import ImportCounts, NewRecord
+from nightshift.stores.catalog.catalogs import CheckedRecord, ImportCounts
 from nightshift.stores.catalog.import_failures import ImportFailure, record_failures
 from nightshift.stores.catalog.staging import Comparison, Staging
 from nightshift.stores.files.blobs import BlobStore
@@ -166,11 +166,11 @@ def _stage(
     connection: Connection,
     staging: Staging,
     summary: ImportSummary,
-    batch: Sequence[NewRecord | Rejected],
+    batch: Sequence[CheckedRecord | Rejected],
 ) -> ImportSummary:
     rejected = [row for row in batch if isinstance(row, Rejected)]
     failed_ids = [row.external_id for row in rejected if row.external_id is not None]
-    staging.add([row for row in batch if isinstance(row, NewRecord)], failed_ids)
+    staging.add([row for row in batch if isinstance(row, CheckedRecord)], failed_ids)
     record_failures(connection, [row.failure for row in rejected], import_id=summary.import_id)
     counts = ImportCounts(read=len(batch), failed=len(rejected))
     catalogs.count_rows(connection, summary.import_id, counts)

@@ -24,7 +24,7 @@ from nightshift.schema.errors import (
     ServiceUnavailableError,
 )
 from nightshift.schema.settings import Settings
-from nightshift.stores.broker.broker import Wire
+from nightshift.stores.broker.broker import Broker
 from nightshift.stores.foreign_errors import translated_foreign
 from nightshift.stores.index.milvus import VectorStore
 from nightshift.stores.ledger import doorbells, failing, load_reports, runs, workers
@@ -54,13 +54,13 @@ class Dispatcher:
     Args:
         database: Postgres.
         vectors: Milvus, for the alias of a finished index.
-        wire: Redis.
+        broker: Redis.
         settings: Window and attempts.
     """
 
     database: Database
     vectors: VectorStore
-    wire: Wire
+    broker: Broker
     settings: Settings
     #: Runs that could not be advanced → since when, by `monotonic`.
     _refused: dict[int, float] = field(default_factory=dict)
@@ -151,7 +151,7 @@ class Dispatcher:
         return rung
 
     def _fill(self, queue: str, of_queue: list[runs.RunRow], window: int, fence: Fence) -> int:
-        waiting = self.wire.waiting(queue)
+        waiting = self.broker.waiting(queue)
         free = window - waiting
         if free <= 0:
             return 0
@@ -170,7 +170,7 @@ class Dispatcher:
                 doorbells.mark_rung(connection, jobs)
                 fence(connection)
             for job in jobs:
-                self.wire.ring(queue, job.run_id, job.job_id)
+                self.broker.ring(queue, job.run_id, job.job_id)
             rung += jobs
         return len(rung)
 

@@ -16,7 +16,7 @@ from nightshift.schema.errors import InputError, NightshiftError
 from nightshift.schema.identity import content_hashes
 from nightshift.schema.records import ImagePart, Part, TextPart
 from nightshift.schema.states import SubjectKind
-from nightshift.stores.catalog.catalogs import NewRecord
+from nightshift.stores.catalog.catalogs import CheckedRecord
 from nightshift.stores.catalog.import_failures import ImportFailure
 from nightshift.stores.files.addresses import MemberAddress, is_url
 from nightshift.stores.files.blobs import BlobStore
@@ -71,11 +71,11 @@ class Intake:
     #: What nobody reads of the source, complete once its rows are read.
     left_out: LeftOut = field(default_factory=LeftOut)
 
-    def records(self, rows: Iterable[Row]) -> Iterator[NewRecord | Rejected]:
+    def records(self, rows: Iterable[Row]) -> Iterator[CheckedRecord | Rejected]:
         """Records and rejected rows, one for each row, in order; a few rows are read ahead."""
         threads = min(8, os.cpu_count() or 1)
         with ThreadPoolExecutor(threads, thread_name_prefix="intake") as pool:
-            waiting: deque[NewRecord | Rejected | Future[NewRecord | Rejected]] = deque()
+            waiting: deque[CheckedRecord | Rejected | Future[CheckedRecord | Rejected]] = deque()
             sizes: deque[int] = deque()
             try:
                 for row in rows:
@@ -91,7 +91,7 @@ class Intake:
 
     def _begin(
         self, row: Row, pool: ThreadPoolExecutor
-    ) -> NewRecord | Rejected | Future[NewRecord | Rejected]:
+    ) -> CheckedRecord | Rejected | Future[CheckedRecord | Rejected]:
         if isinstance(row, BadRow):
             return rejected_line(row)
         self.columns.look_at(row.fields)
@@ -105,7 +105,7 @@ class Intake:
             return self._finish(draft)
         return pool.submit(self._finish, draft)
 
-    def _finish(self, draft: Draft) -> NewRecord | Rejected:
+    def _finish(self, draft: Draft) -> CheckedRecord | Rejected:
         try:
             parts = tuple(self._look_at(part) for part in draft.parts)
         except InputError as error:
@@ -114,7 +114,7 @@ class Intake:
             raise
         except Exception as error:  # noqa: BLE001 - no image may end the import
             return self.rejected(_unforeseen(error, draft.id), draft.position)
-        return NewRecord(
+        return CheckedRecord(
             position=draft.position,
             external_id=draft.id,
             parts=parts,
@@ -191,9 +191,11 @@ def rejected_line(row: BadRow) -> Rejected:
     return Rejected(failure=failure, external_id=row.default_id, ends_file=row.ends_file)
 
 
-def batches(records: Iterable[NewRecord | Rejected]) -> Iterator[list[NewRecord | Rejected]]:
+def batches(
+    records: Iterable[CheckedRecord | Rejected],
+) -> Iterator[list[CheckedRecord | Rejected]]:
     """Lists of records that one statement may carry."""
-    batch: list[NewRecord | Rejected] = []
+    batch: list[CheckedRecord | Rejected] = []
     size = 0
     for record in records:
         batch.append(record)
@@ -205,7 +207,7 @@ def batches(records: Iterable[NewRecord | Rejected]) -> Iterator[list[NewRecord 
         yield batch
 
 
-def _size(record: NewRecord | Rejected) -> int:
+def _size(record: CheckedRecord | Rejected) -> int:
     if isinstance(record, Rejected):
         return 0
     texts = (part.text for part in record.parts if isinstance(part, TextPart))
@@ -227,6 +229,6 @@ def _digest(data: bytes) -> str:
 
 
 def _outcome(
-    waiting: NewRecord | Rejected | Future[NewRecord | Rejected],
-) -> NewRecord | Rejected:
+    waiting: CheckedRecord | Rejected | Future[CheckedRecord | Rejected],
+) -> CheckedRecord | Rejected:
     return waiting.result() if isinstance(waiting, Future) else waiting

@@ -11,7 +11,7 @@ from nightshift.producers.sources.lines import numbered_lines, opened
 from nightshift.producers.sources.rows import BadRow, contained
 from nightshift.schema.errors import InputError, NotFoundError
 from nightshift.schema.trec_ids import from_trec_id
-from nightshift.stores.catalog.catalogs import NewRecord
+from nightshift.stores.catalog.catalogs import CheckedRecord
 from nightshift.stores.catalog.query_sets import Judgement
 from nightshift.stores.files.globs import ListedFile, find_file
 
@@ -37,7 +37,7 @@ def open_judgements(address: str) -> Iterator[Judgement | BadRow]:
     return contained(file.name, _read(file))
 
 
-def split_judgements(record: NewRecord) -> tuple[NewRecord, list[Judgement]]:
+def split_judgements(record: CheckedRecord) -> tuple[CheckedRecord, list[Judgement]]:
     """Take the field `relevant` (item ids) out of a query's metadata.
 
     Raises:

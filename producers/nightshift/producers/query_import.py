@@ -15,7 +15,7 @@ from nightshift.producers.sources import BadRow, FieldNames, LeftOut, open_sourc
 from nightshift.schema.errors import InputError
 from nightshift.schema.states import SubjectKind
 from nightshift.stores.catalog import query_sets
-from nightshift.stores.catalog.catalogs import NewRecord
+from nightshift.stores.catalog.catalogs import CheckedRecord
 from nightshift.stores.catalog.import_failures import ImportFailure, record_failures
 from nightshift.stores.catalog.query_sets import Judgement
 from nightshift.stores.files.addresses import is_url
@@ -155,10 +155,10 @@ class _SetInMaking:
     reasons: Counter[str] = field(default_factory=Counter)
     digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
 
-    def add(self, batch: list[NewRecord | Rejected]) -> None:
+    def add(self, batch: list[CheckedRecord | Rejected]) -> None:
         rows = [_split(row, self.intake) for row in batch]
         self._fail([row.failure for row, _ in rows if isinstance(row, Rejected)])
-        queries = [(row, own) for row, own in rows if isinstance(row, NewRecord)]
+        queries = [(row, own) for row, own in rows if isinstance(row, CheckedRecord)]
         taken = query_sets.add_queries(self.connection, self.set_id, [row for row, _ in queries])
         judgements: list[Judgement | BadRow] = []
         for (record, own), is_first in zip(queries, taken, strict=True):
@@ -207,8 +207,8 @@ class _SetInMaking:
 
 
 def _split(
-    row: NewRecord | Rejected, intake: Intake
-) -> tuple[NewRecord | Rejected, list[Judgement]]:
+    row: CheckedRecord | Rejected, intake: Intake
+) -> tuple[CheckedRecord | Rejected, list[Judgement]]:
     if isinstance(row, Rejected):
         return row, []
     try:

@@ -45,7 +45,7 @@ def evaluate(database: Database, run_id: int) -> RunEvaluation:
     with database.begin() as connection:
         run = rankings.require_rerank(connection, run_id)
         coverage = coverage_of(connection, run)
-        judged = list(rankings.judgements(connection, run_id))
+        judged = list(rankings.judged_queries(connection, run_id))
     if not judged:
         raise NotFoundError(
             f"the queries of run {run_id} have no judgements; give `nightshift rerank` a file of "

@@ -1,4 +1,4 @@
-"""Postgres: runs, jobs, leases, workers and failures. The ledger is the truth, Redis the wire."""
+"""Postgres: runs, jobs, leases, workers and failures. The ledger is the truth."""
 
 from datetime import datetime
 from typing import Any, get_args

@@ -25,7 +25,7 @@ from nightshift.stores.ledger.runs import RunRow
 from nightshift.stores.tokens import token_sets
 from nightshift.stores.tokens.shard_files import shard_name
 from nightshift.stores.tokens.shards import ShardWriter, writing_shard
-from nightshift.stores.tokens.token_sets import NewRecord, TokenSetRow
+from nightshift.stores.tokens.token_sets import NewTokenRecord, TokenSetRow
 from nightshift.workers.contents import Readers, ahead, chunks, read_contents
 from nightshift.workers.failures import Outcome, record_outcomes
 from nightshift.workers.progress import Progress
@@ -110,7 +110,7 @@ class _Kept:
 
     codec: Codec
     writer: ShardWriter | None = None
-    records: list[NewRecord] = field(default_factory=list)
+    records: list[NewTokenRecord] = field(default_factory=list)
 
     def add(self, seen: _Seen, outcomes: list[Outcome]) -> None:
         assert self.writer is not None
@@ -123,7 +123,7 @@ class _Kept:
                 outcomes.append(Outcome.of_error(record.external_id, error))
                 continue
             self.records.append(
-                NewRecord(
+                NewTokenRecord(
                     content=content,
                     place=self.writer.add(data),
                     n_images=len(pictures),

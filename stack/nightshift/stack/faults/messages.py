@@ -6,7 +6,7 @@ import redis
 from sqlalchemy import text
 
 from nightshift.stack.faults.site import Site
-from nightshift.stores.broker.broker import Wire
+from nightshift.stores.broker.broker import Broker
 
 __all__ = ["duplicate_messages", "reorder_messages"]
 
@@ -24,13 +24,13 @@ def duplicate_messages(site: Site) -> str | None:
     if not held:
         return None
     waiting = _each_queue(site, _copy_all)
-    wire = Wire(site.stack.urls().redis_url)
+    broker = Broker(site.stack.urls().redis_url)
     try:
         for queue, job_id in _jobs(site):
             if job_id in held:
-                wire.ring(queue, site.run_id, job_id)
+                broker.ring(queue, site.run_id, job_id)
     finally:
-        wire.close()
+        broker.close()
     return f"delivered {waiting} waiting messages and those of {len(held)} jobs in hand twice"
 
 

@@ -8,7 +8,7 @@ from nightshift.schema.errors import ServiceUnavailableError
 from nightshift.schema.messages import MessageBody
 from nightshift.stores.broker.redis_transport import harden
 
-__all__ = ["TASK_NAME", "Wire", "make_celery"]
+__all__ = ["TASK_NAME", "Broker", "make_celery"]
 
 TASK_NAME = "nightshift.do_job"
 
@@ -50,7 +50,7 @@ def make_celery(redis_url: str) -> Celery:
     return app
 
 
-class Wire:
+class Broker:
     """The sending end."""
 
     def __init__(self, redis_url: str) -> None:

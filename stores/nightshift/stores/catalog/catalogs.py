@@ -17,8 +17,8 @@ from nightshift.stores.files.addresses import without_password
 
 __all__ = [
     "INCOMING",
+    "CheckedRecord",
     "ImportCounts",
-    "NewRecord",
     "begin_import",
     "catalog_id",
     "count_rows",
@@ -32,7 +32,7 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NewRecord:
+class CheckedRecord:
     """An item or a query, checked and digested, on its way into Postgres."""
 
     #: Where it stands in its source, for messages.
@@ -93,14 +93,16 @@ def begin_import(connection: Connection, catalog_id: int, source: str) -> int:
     return int(begun.scalar_one())
 
 
-def record_arrays(records: Sequence[NewRecord]) -> dict[str, list[object]]:
+def record_arrays(records: Sequence[CheckedRecord]) -> dict[str, list[object]]:
     """The columns of records, as `INCOMING` takes them."""
     names = ("ids", "parts", "texts", "images", "contents", "metadata")
     columns = zip(*map(record_columns, records), strict=True) if records else ([] for _ in names)
     return {name: list(column) for name, column in zip(names, columns, strict=True)}
 
 
-def record_columns(record: NewRecord) -> tuple[str, str, bytes | None, bytes | None, bytes, str]:
+def record_columns(
+    record: CheckedRecord,
+) -> tuple[str, str, bytes | None, bytes | None, bytes, str]:
     """External id, parts, hashes of text, image and both, and metadata, as they are stored."""
     parts = json.dumps(parts_to_json(record.parts), ensure_ascii=False)
     hashes = record.hashes

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
-from nightshift.stores.catalog.catalogs import INCOMING, NewRecord, record_arrays
+from nightshift.stores.catalog.catalogs import INCOMING, CheckedRecord, record_arrays
 
 __all__ = [
     "Judgement",
@@ -41,14 +41,14 @@ def begin_set(connection: Connection, name: str) -> int:
 
 
 def add_queries(
-    connection: Connection, query_set_id: int, records: Sequence[NewRecord]
+    connection: Connection, query_set_id: int, records: Sequence[CheckedRecord]
 ) -> list[bool]:
     """Write a batch of queries.
 
     Returns:
         For each, in order, whether it was taken; not where an earlier one has its id.
     """
-    first: dict[str, NewRecord] = {}
+    first: dict[str, CheckedRecord] = {}
     for record in records:
         first.setdefault(record.external_id, record)
     added = connection.execute(

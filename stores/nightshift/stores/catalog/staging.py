@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
-from nightshift.stores.catalog.catalogs import NewRecord, record_columns, require_newest
+from nightshift.stores.catalog.catalogs import CheckedRecord, record_columns, require_newest
 from nightshift.stores.catalog.contents import BELONGS_IN_INDEX
 from nightshift.stores.catalog.import_failures import plain
 from nightshift.stores.postgres.database import copy_into
@@ -85,7 +85,7 @@ class Staging:
         self._values = {"catalog": catalog_id, "import": import_id}
         connection.execute(text(_STAGED))
 
-    def add(self, records: Sequence[NewRecord], failed_ids: Iterable[str]) -> None:
+    def add(self, records: Sequence[CheckedRecord], failed_ids: Iterable[str]) -> None:
         """Stage a batch: rows to take, and ids of rows that failed, whose items stay as they are.
 
         Raises:

@@ -11,12 +11,12 @@ from nightshift.schema.states import DecidedBy, RunKind
 from nightshift.stores.ledger.runs import RunRow, get_run
 
 __all__ = [
-    "Judgement",
+    "JudgedQuery",
     "MarginShift",
     "RankedItem",
     "Winners",
     "find_query",
-    "judgements",
+    "judged_queries",
     "load_statistics",
     "margin_shifts",
     "require_rerank",
@@ -63,7 +63,7 @@ class RankedItem:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judgement:
+class JudgedQuery:
     """What answers one query, and where the run put what it found."""
 
     query: str
@@ -168,7 +168,7 @@ def stream_rankings(
         yield RankedItem(**{**row, "decided_by": DecidedBy(row["decided_by"])})
 
 
-def judgements(connection: Connection, run_id: int) -> Iterator[Judgement]:
+def judged_queries(connection: Connection, run_id: int) -> Iterator[JudgedQuery]:
     """Every judged query of a run, with both orders; one that was not ranked has empty orders.
 
     Args:
@@ -201,7 +201,7 @@ def judgements(connection: Connection, run_id: int) -> Iterator[Judgement]:
         {"run": run_id},
     )
     for row in rows:
-        yield Judgement(
+        yield JudgedQuery(
             query=row.query,
             relevant=row.relevant,
             coarse=tuple(row.coarse or ()),

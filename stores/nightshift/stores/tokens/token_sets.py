@@ -10,7 +10,7 @@ from nightshift.stores.files.addresses import resolve_beside
 from nightshift.stores.tokens.shards import Place, Shard
 
 __all__ = [
-    "NewRecord",
+    "NewTokenRecord",
     "TokenPlace",
     "TokenSetRow",
     "codebook",
@@ -42,7 +42,7 @@ class TokenSetRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NewRecord:
+class NewTokenRecord:
     """The tokens of one content's pictures, on their way into Postgres."""
 
     #: 32 bytes, `ContentHashes.image`.
@@ -192,7 +192,7 @@ def write_shard_rows(
     run_id: int,
     name: str,
     shard: Shard,
-    records: Sequence[NewRecord],
+    records: Sequence[NewTokenRecord],
     load_id: int | None = None,
 ) -> None:
     """Make records readable: from this commit on workers find them.

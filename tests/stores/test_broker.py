@@ -1,4 +1,4 @@
-"""The wire carries doorbells in JSON; whatever else comes over it is dropped and does nothing."""
+"""The broker carries doorbells in JSON; whatever else comes over it is dropped and does nothing."""
 
 import os
 import pickle
@@ -13,7 +13,7 @@ from kombu import Connection
 from kombu.serialization import register
 
 from nightshift.schema.errors import ServiceUnavailableError
-from nightshift.stores.broker.broker import TASK_NAME, Wire
+from nightshift.stores.broker.broker import TASK_NAME, Broker
 
 _WORKER = """
 import sys
@@ -78,8 +78,8 @@ def test_what_is_no_doorbell_is_dropped_and_the_next_one_is_heard(
     send(([], {"run_id": 1, "job_id": 1}, {}), task="os.system")
     send(([], {"run": 1}, {}))
     send(([bomb.path.name], {}, {}))
-    wire = Wire(redis_url)
-    wire.ring("idle", 7, 8)
+    broker = Broker(redis_url)
+    broker.ring("idle", 7, 8)
 
     assert worker.stdout is not None
     assert worker.stdout.readline() == "rung: 7 8\n"
@@ -87,14 +87,14 @@ def test_what_is_no_doorbell_is_dropped_and_the_next_one_is_heard(
     assert "Refusing to deserialize" in (tmp_path / "log").read_text()
     with redis.Redis.from_url(redis_url) as client:
         assert client.llen("idle") == 0
-    wire.close()
+    broker.close()
 
 
 def test_a_redis_that_is_away_is_an_outage():
-    wire = Wire("redis://127.0.0.1:9/0")
+    broker = Broker("redis://127.0.0.1:9/0")
 
     with pytest.raises(ServiceUnavailableError):
-        wire.ring("rank", 1, 2)
+        broker.ring("rank", 1, 2)
     with pytest.raises(ServiceUnavailableError):
-        wire.waiting("rank")
-    wire.close()
+        broker.waiting("rank")
+    broker.close()
