@@ -43,7 +43,7 @@ pytest: $(VENV)/.installed-dev $(VENV_MILVUS)/.installed ## Run the tests alone;
 	$(RUN) pytest $(PYTEST_ARGS)
 
 test-demo: $(VENV)/.installed-dev ## Run the demo as a newcomer does, and hold it to its promises (minutes)
-	$(RUN) pytest -n 0 -m night tests/cli/test_demo.py tests/demo/test_models.py
+	$(RUN) pytest -n 0 -m night tests/nights/test_demo.py tests/demo/test_models.py
 
 test-versions: ## Test models and benchmarks at the lowest and highest torch and transformers (gigabytes)
 	@failed=; \

@@ -43,7 +43,7 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("patient")
 
 # Long modules: begun last, one would keep a process busy while the others have nothing left to do.
-_FIRST = ("workers", "benchmarks", "stores")
+_FIRST = ("nights", "benchmarks", "workers", "stores")
 
 _numbers = count(1)
 _redis_numbers = cycle(range(1, 16))

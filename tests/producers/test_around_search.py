@@ -15,7 +15,7 @@ from nightshift.stores.index.milvus import VectorStore
 from nightshift.stores.ledger import runs
 from nightshift.stores.results.writes import CandidateRow, write_candidates
 from tests.results.ranked import add_reference_run
-from tests.stores.damage import double_rows, held, tear_index
+from tests.stores.index.damage import double_rows, held, tear_index
 
 _COLLECTION = "c_v1"
 

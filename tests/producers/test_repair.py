@@ -15,7 +15,7 @@ from nightshift.stores.index.embeddings import write_embeddings
 from nightshift.stores.index.milvus import VectorStore
 from nightshift.stores.ledger import runs
 from tests.results.ranked import add_reference_run
-from tests.stores.damage import double_rows, held, tear_index
+from tests.stores.index.damage import double_rows, held, tear_index
 from tests.stores.ledger_helpers import FINGERPRINT, add_index_run
 
 _ORPHAN = "f" * 64

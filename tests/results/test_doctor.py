@@ -13,7 +13,7 @@ from nightshift.stores.index.milvus import VectorStore
 from nightshift.stores.ledger import runs, workers
 from nightshift.stores.postgres import leases
 from nightshift.stores.postgres.database import Database
-from tests.stores.damage import double_rows, tear_index
+from tests.stores.index.damage import double_rows, tear_index
 from tests.stores.ledger_helpers import add_index_run, expire
 
 

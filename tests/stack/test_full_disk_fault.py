@@ -15,7 +15,7 @@ from nightshift.stores.ledger.claims import Ledger
 from nightshift.stores.postgres.database import Database
 from nightshift.stores.tokens.shard_files import shard_name
 from nightshift.stores.tokens.shards import writing_shard
-from tests.stores.test_token_pruning import Kept, kept_in
+from tests.stores.tokens.test_token_pruning import Kept, kept_in
 
 
 def files(folder: Path) -> list[Path]:

@@ -18,7 +18,7 @@ from nightshift.workers import do_job
 from nightshift.workers.do_job import _hand_back
 from nightshift.workers.embed import _upsert
 from nightshift.workers.search import _search
-from tests.stores.damage import held, tear_index
+from tests.stores.index.damage import held, tear_index
 from tests.stores.ledger_helpers import add_index_run, job_row, make_due
 
 #: As Postgres says it where a table cannot grow.

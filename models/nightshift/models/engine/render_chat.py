@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def _render(template: str, variables: dict[str, Any]) -> str:
-    # As transformers makes it: `tests/models/test_chat_template.py` compares the two.
+    # As transformers makes it: `tests/models/engine/test_chat_template.py` compares the two.
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
     )

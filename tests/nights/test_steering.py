@@ -2,7 +2,7 @@
 
 import json
 
-from tests.workers.night import Night
+from tests.nights.night import Night
 
 
 def _jobs(night: Night, run_id: int, *states: str) -> int:

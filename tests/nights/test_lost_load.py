@@ -9,7 +9,7 @@ from nightshift.models.checkpoints.describe import describe_embedder
 from nightshift.producers.catalog_import import import_catalog
 from nightshift.producers.plan_index import plan_index
 from nightshift.stores.ledger import load_reports
-from tests.workers.night import Night
+from tests.nights.night import Night
 
 #: As the kernel ends a process when memory runs out: no handler runs, nothing is given back.
 _KILLED_WHILE_LOADING = """

@@ -14,7 +14,7 @@ from redis import exceptions
 from nightshift.schema.errors import ServiceUnavailableError
 from nightshift.stores.broker.broker import Broker
 from nightshift.stores.broker.redis_transport import Transport
-from tests.workers.night import Night
+from tests.nights.night import Night
 
 
 def test_every_error_of_redis_is_waited_out() -> None:

@@ -9,7 +9,7 @@ import pytest
 from nightshift.stores.index.milvus import VectorStore
 from nightshift.stores.ledger import losses, runs
 from nightshift.stores.postgres.database import Database
-from tests.workers.night import Night
+from tests.nights.night import Night
 
 
 def _run_id(done) -> int:

@@ -18,8 +18,8 @@ from nightshift.schema.settings import Settings
 from nightshift.stack.embedded.state import port_is_free
 from nightshift.stores.index.milvus import VectorStore
 from tests import compose
+from tests.nights.night import Night
 from tests.standalone_milvus import PASSWORD, MilvusServer
-from tests.workers.night import Night
 
 #: The operator's `.env`.
 VALUES = {

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from nightshift.schema.messages import ScorePayload
-from tests.workers.night import Night
+from tests.nights.night import Night
 
 pytestmark = pytest.mark.night
 

@@ -7,7 +7,7 @@ import pytest
 
 from nightshift.stack.embedded import Stack
 from nightshift.stores.index.milvus import VectorStore
-from tests.workers.night import Night
+from tests.nights.night import Night
 
 pytestmark = pytest.mark.night
 

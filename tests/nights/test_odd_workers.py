@@ -12,7 +12,7 @@ from nightshift.producers.catalog_import import import_catalog
 from nightshift.producers.plan_index import plan_index
 from nightshift.stores.index.milvus import VectorStore
 from nightshift.stores.postgres.database import Database
-from tests.workers.night import Night
+from tests.nights.night import Night
 
 # Eight deaths, each a lease long, and as many starts of a worker.
 pytestmark = [pytest.mark.night, pytest.mark.timeout(900)]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from tests.workers.night import Night
+from tests.nights.night import Night
 
 #: What would break a filter of Milvus, an SQL string, a shell or a path.
 _IDS = [

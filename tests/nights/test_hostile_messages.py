@@ -10,7 +10,7 @@ from typing import Any
 import redis
 
 from nightshift.stores.broker.broker import TASK_NAME
-from tests.workers.night import Night
+from tests.nights.night import Night
 
 # Every worker listens to it.
 _QUEUE = "idle"

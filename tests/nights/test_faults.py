@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.workers.night import Night
+from tests.nights.night import Night
 
 #: Of 96 items: enough pairs for scoring to last a few seconds.
 _DEPTH = 80

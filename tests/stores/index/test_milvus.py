@@ -22,7 +22,7 @@ from nightshift.stores.index.milvus.rows import key_ranges, ordered
 from nightshift.stores.index.writer import hold_writer
 from nightshift.stores.postgres.database import Database
 from tests.standalone_milvus import MilvusServer
-from tests.stores.damage import tear_index
+from tests.stores.index.damage import tear_index
 
 DIM = 24
 _IVF_AT_NIGHT = [pytest.param(k, marks=pytest.mark.night) for k in ("IVF_FLAT", "IVF_SQ8")]

@@ -12,8 +12,8 @@ from nightshift.stores.ledger import doorbells, runs
 from nightshift.stores.ledger.claims import Ledger
 from nightshift.stores.ledger.progress_counts import compact
 from nightshift.stores.ledger.retries import expire_leases
+from tests.stores.ledger.query_plans import rows_read
 from tests.stores.ledger_helpers import add_index_run, expire
-from tests.stores.query_plans import rows_read
 
 _MANY = 5000
 

@@ -244,7 +244,7 @@ def test_the_engine_is_the_packed_one_where_the_report_and_the_docs_say_so(
     engine: Engine, family: Family, folder: Path
 ) -> None:
     assert isinstance(engine, PlainEngine if family.report.not_packed else PackedEngine)
-    page = Path(__file__).parents[2].joinpath("docs", "models.md").read_text("utf-8")
+    page = Path(__file__).parents[3].joinpath("docs", "models.md").read_text("utf-8")
     assert family.report.row(folder.name) in page
     told = family.report.text()
     assert (f"no ({family.report.not_packed})" in told) is (family.report.not_packed is not None)

@@ -18,7 +18,7 @@ from nightshift.schema.errors import ConfigurationError
 from nightshift.schema.settings import Settings
 from nightshift.stack.embedded import Stack
 from tests.compose import make_roles
-from tests.workers.night import Night
+from tests.nights.night import Night
 
 ROLES = ("migrate", "write", "read")
 

@@ -12,7 +12,7 @@ from nightshift.demo import coarse_dir, scorer_dir, write_catalogue
 from nightshift.schema.settings import Settings
 from nightshift.stack.embedded import Stack
 from nightshift.stores.index.milvus import VectorStore
-from tests.workers.night import Night
+from tests.nights.night import Night
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from sqlalchemy import make_url
 
 from nightshift.stack.embedded import Stack
-from tests.workers.night import Night
+from tests.nights.night import Night
 
 pytestmark = pytest.mark.night
 

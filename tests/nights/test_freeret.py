@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.workers.night import Night
+from tests.nights.night import Night
 
 pytestmark = pytest.mark.night
 
