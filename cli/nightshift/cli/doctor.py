@@ -124,9 +124,8 @@ def _parts(settings: "Settings") -> "Iterator[Finding]":
 
 def _models(database: "Database") -> "Iterator[Finding]":
     from nightshift.models.preflight.doctor import examine_devices, examine_models
-    from nightshift.results.doctor import not_looked_at
     from nightshift.schema.errors import NightshiftError, ServiceUnavailableError
-    from nightshift.schema.findings import Finding
+    from nightshift.schema.findings import Finding, skipped
     from nightshift.stores.models import models_in_use
 
     yield from examine_devices()
@@ -134,7 +133,7 @@ def _models(database: "Database") -> "Iterator[Finding]":
         with database.begin() as connection:
             wanted = models_in_use(connection)
     except ServiceUnavailableError:
-        yield not_looked_at("model", "postgres")
+        yield skipped("model", "postgres")
     except NightshiftError as error:
         yield Finding(check="model", level="error", message=str(error))
     else:

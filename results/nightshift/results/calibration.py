@@ -1,4 +1,4 @@
-"""A run's calibration statistics, merged in job order."""
+"""Calibration statistics of a run, and the gamma for a wanted firing share."""
 
 import math
 from dataclasses import dataclass
@@ -15,20 +15,22 @@ __all__ = ["Directionality", "Threshold", "calibration", "directionality", "thre
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Directionality:
-    """Whether the enhancement tells relevant pairs from others, or moves all alike (§2.5)."""
+    """Margin shifts of the enhancement on relevant and on other pairs (§2.5)."""
 
     relevant: MarginShift
     other: MarginShift
-    #: Gain on relevant pairs minus shift on others: a shift of all alike changes no order.
+    #: Shift on relevant pairs minus shift on others; an equal shift of all pairs changes no order.
     difference: float
 
 
 def calibration(database: Database, run_id: int) -> CalibrationStats:
-    """The statistics of the queries ranked so far, the same for any number of workers.
+    """Merge the statistics of the queries ranked so far, in job order.
+
+    They are the same for any number of workers.
 
     Raises:
-        NotFoundError: Where there is no such run.
-        ConflictError: For an index run, which ranks nothing.
+        NotFoundError: If there is no such run.
+        ConflictError: For a run that ranks nothing.
     """
     with database.begin() as connection:
         rankings.require_rerank(connection, run_id)
@@ -39,57 +41,57 @@ def calibration(database: Database, run_id: int) -> CalibrationStats:
 
 
 def directionality(database: Database, run_id: int) -> Directionality | None:
-    """Which way the enhancement moved margins; None without judged pairs of both kinds.
+    """The margin shifts of the enhancement; None without judged pairs of both kinds.
 
-    Only pairs on which it acted and that were scored without it too are known to have moved.
+    A shift is known only for pairs on which it acted and that were also scored without it.
     """
     with database.begin() as connection:
-        found = rankings.margin_shifts(connection, run_id)
-    if len(found) < 2:
+        shifts = rankings.margin_shifts(connection, run_id)
+    if len(shifts) < 2:
         return None
-    relevant, other = found[True], found[False]
+    relevant, other = shifts[True], shifts[False]
     return Directionality(relevant=relevant, other=other, difference=relevant.mean - other.mean)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Threshold:
-    """A gamma of the enhancement, and what it does on the pairs that it was measured on."""
+    """A gamma of the enhancement, and its firing share on the pairs that it was measured on."""
 
     gamma: float
-    #: Of the measured pairs, those on which it fires.
+    #: Share of the measured pairs on which the enhancement fires.
     share: float
     n_pairs: int
 
 
 def threshold(database: Database, run_id: int, share: float) -> Threshold:
-    """The gamma with which the enhancement fires on a share of a run's pairs.
+    """Compute the gamma with which the enhancement fires on a share of a run's pairs.
 
-    Exact for the run's model, prompts and window: a pair's most uncertain layer is known where the
-    enhancement looked and did not fire.
+    It is exact for the run's model, prompts and window: a pair's most uncertain layer is known
+    where the enhancement measured the pair and did not fire.
 
     Args:
         database: Postgres.
-        run_id: A run whose enhancement looked at the pairs.
+        run_id: A run whose enhancement measured the pairs.
         share: Above 0, up to 1.
 
     Raises:
-        NotFoundError: Where there is no such run.
-        ConflictError: Where it looked at no pair, or fired on more of them than is asked for.
+        NotFoundError: If there is no such run.
+        ConflictError: If it measured no pair, or fired on more of them than `share`.
     """
     with database.begin() as connection:
         rankings.require_rerank(connection, run_id)
-        fired, looked = rankings.uncertainties(connection, run_id)
-    n = fired + len(looked)
-    if not n:
+        n_fired, uncertainties = rankings.uncertainties(connection, run_id)
+    n_pairs = n_fired + len(uncertainties)
+    if not n_pairs:
         raise ConflictError(
-            f"the enhancement looked at no pair of run {run_id}: measure on a run with "
-            "--enhancement gamma=1, which looks and never fires"
+            f"the enhancement measured no pair of run {run_id}: use a run with "
+            "--enhancement gamma=1, which measures and never fires"
         )
-    if round(share * n) < fired:
+    if round(share * n_pairs) < n_fired:
         raise ConflictError(
-            f"the enhancement fired on {fired / n:.1%} of the pairs of run {run_id}, so how "
-            "uncertain further layers are is not known: measure on a run with --enhancement gamma=1"
+            f"the enhancement fired on {n_fired / n_pairs:.1%} of the pairs of run {run_id}, so "
+            "the uncertainty of their later layers is unknown: use a run with --enhancement gamma=1"
         )
-    gamma = gamma_for([math.inf] * fired + looked, share)
-    n_above = fired + sum(uncertainty > gamma for uncertainty in looked)
-    return Threshold(gamma=gamma, share=n_above / n, n_pairs=n)
+    gamma = gamma_for([math.inf] * n_fired + uncertainties, share)
+    n_above = n_fired + sum(uncertainty > gamma for uncertainty in uncertainties)
+    return Threshold(gamma=gamma, share=n_above / n_pairs, n_pairs=n_pairs)

@@ -37,7 +37,7 @@ _STAGES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageProgress:
-    """How far one stage is; a unit is an item, a query or a pair."""
+    """The progress of one stage; a unit is an item, a query or a pair."""
 
     stage: Stage
     #: `waiting`, `running` or `done`; a stage is planned when the one before it is done.
@@ -47,12 +47,12 @@ class StageProgress:
     jobs_running: int = 0
     jobs_failed: int = 0
     units: int = 0
-    #: Units of jobs that ended, failed ones among them.
+    #: Units of ended jobs, including failed units.
     units_done: int = 0
     units_failed: int = 0
-    #: Over the last minute while it runs, over its whole life afterwards; None if not known.
+    #: Over the last minute while it runs, over all its time afterwards; None if unknown.
     units_per_s: float | None = None
-    #: Seconds at that rate; None if not known.
+    #: Seconds left at that rate; None if unknown.
     left_s: float | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
@@ -64,49 +64,49 @@ class RunProgress:
 
     run: RunRow
     stages: tuple[StageProgress, ...]
-    #: Workers that reported lately; a run that waits for its first worker is told so.
+    #: Workers that reported lately.
     workers_alive: int
 
     @property
     def ended(self) -> bool:
-        """Whether it is done, failed or cancelled."""
+        """Whether the run is done, failed or cancelled."""
         return self.run.state not in (RunState.RUNNING, RunState.PAUSED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunDetails:
-    """Everything that explains a run."""
+    """A run with its failures, models and reuse factors."""
 
     progress: RunProgress
     failures: tuple[FailureCount, ...]
     #: None for a run that makes visual tokens.
     embedder: ModelRow | None
     scorer: ModelRow | None
-    #: Pairs planned for each shared prefix, the factor that grouping saves; None before scoring.
+    #: Planned pairs per shared prefix, the factor that grouping saves; None before scoring.
     pairs_per_group: float | None
-    #: Pairs read for each prefix that the engine ran: it may run one again for other pairs of its
-    #: group. None where no job has told.
+    #: Scored pairs per prefix forward; the engine may run a prefix twice for other pairs of its
+    #: group. None before the first score job ended.
     pairs_per_prefix: float | None
-    #: How often a score job sent a picture through the vision tower; None where no job has told.
+    #: Images that score jobs sent through the vision tower; None before the first ended.
     pictures_seen: int | None
-    #: As `IndexSummary.top_share`, of the vectors that this run made.
+    #: `IndexSummary.top_share` for the vectors that this run made.
     top_share: float | None
-    #: How many queries have a ranking; None for a run that ranks nothing.
+    #: Queries with a ranking; None for a run that ranks nothing.
     coverage: Coverage | None
 
 
 def list_progress(database: Database, limit: int) -> list[RunProgress]:
-    """The newest runs first."""
+    """The progress of the newest runs, newest first."""
     with database.begin() as connection:
         alive = workers.count_alive(connection)
         return [_progress(connection, run, alive) for run in runs.list_runs(connection, limit)]
 
 
 def progress(database: Database, run_id: int) -> RunProgress:
-    """How far one run is.
+    """The progress of one run.
 
     Raises:
-        NotFoundError: Where there is none.
+        NotFoundError: If there is no such run.
     """
     with database.begin() as connection:
         run = runs.get_run(connection, run_id)
@@ -117,46 +117,46 @@ def show_run(database: Database, run_id: int) -> RunDetails:
     """A run with its failures by reason and its lineage.
 
     Raises:
-        NotFoundError: Where there is none.
+        NotFoundError: If there is no such run.
     """
     current = progress(database, run_id)
     run = current.run
     with database.begin() as connection:
         embedder, scorer = run.embedder_fingerprint, run.scorer_fingerprint
-        told = tallies_of_run(connection, run_id)
-        pictures = told.get(TallyName.PICTURES)
+        count = tallies_of_run(connection, run_id).get
+        n_images = count(TallyName.PICTURES)
         return RunDetails(
             progress=current,
             failures=tuple(failures.count_failures(connection, run_id)),
             embedder=get_model(connection, embedder) if embedder else None,
             scorer=get_model(connection, scorer) if scorer else None,
             pairs_per_group=_ratio(run.plan.get("to_score"), run.plan.get("groups")),
-            pairs_per_prefix=_ratio(told.get(TallyName.PAIRS), told.get(TallyName.PREFIXES)),
-            pictures_seen=None if pictures is None else round(pictures),
-            top_share=_ratio(told.get(TallyName.TOP_SHARE), told.get(TallyName.VECTORS)),
+            pairs_per_prefix=_ratio(count(TallyName.PAIRS), count(TallyName.PREFIXES)),
+            pictures_seen=None if n_images is None else round(n_images),
+            top_share=_ratio(count(TallyName.TOP_SHARE), count(TallyName.VECTORS)),
             coverage=coverage_of(connection, run) if run.kind is RunKind.RERANK else None,
         )
 
 
 def failed_by_reason(database: Database, run_id: int) -> Counter[str]:
-    """How many items, queries and pairs of a run failed, and rows of its file of queries, and why.
+    """Reason → failed items, queries and pairs of a run, and rows of its file of queries.
 
-    Notices are not counted; a run that failed as a whole counts once more.
+    Notices are not counted. A run that failed as a whole adds one.
     """
     with database.begin() as connection:
-        found = failures.count_failures(connection, run_id)
+        counts = failures.count_failures(connection, run_id)
     reasons = Counter[str]()
-    for one in found:
-        if one.fatal:
-            reasons[one.reason] += one.count
+    for failure in counts:
+        if failure.fatal:
+            reasons[failure.reason] += failure.count
     return reasons
 
 
 def list_failures(database: Database, run_id: int, limit: int | None = None) -> list[FailureRow]:
-    """What went wrong in a run and in reading its queries, oldest first.
+    """Failures and notices of a run and of its file of queries, oldest first.
 
     Raises:
-        NotFoundError: Where there is no such run.
+        NotFoundError: If there is no such run.
     """
     with database.begin() as connection:
         runs.get_run(connection, run_id)
@@ -164,15 +164,15 @@ def list_failures(database: Database, run_id: int, limit: int | None = None) -> 
 
 
 def _progress(connection: Connection, run: RunRow, alive: int) -> RunProgress:
-    counts = {one.stage: one for one in run_status.stage_counts(connection, run.id)}
+    by_stage = {counts.stage: counts for counts in run_status.stage_counts(connection, run.id)}
     stages = tuple(
-        _stage(run, stage, counts.get(stage))
+        _stage(run, stage, by_stage.get(stage))
         for stage in _STAGES[run.kind]
-        # What a run seldom has to do is not worth a line: embedding again what Milvus lost,
-        # training a codebook, answering.
+        # Rare stages are shown only when they have jobs: embedding lost vectors again, training
+        # a codebook, answering.
         if stage not in (Stage.EMBED, Stage.CODEBOOK, Stage.ANSWER)
         or run.kind is RunKind.INDEX
-        or stage in counts
+        or stage in by_stage
     )
     return RunProgress(run=run, stages=stages, workers_alive=alive)
 
@@ -208,5 +208,5 @@ def _rate(counts: StageCounts) -> float | None:
     return _ratio(counts.units_done, counts.elapsed_s)
 
 
-def _ratio(above: float | None, below: float | None) -> float | None:
-    return above / below if above is not None and below else None
+def _ratio(numerator: float | None, denominator: float | None) -> float | None:
+    return numerator / denominator if numerator is not None and denominator else None

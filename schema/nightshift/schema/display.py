@@ -1,4 +1,4 @@
-"""Text from outside as it may be shown: what a terminal would obey or hide is written out."""
+"""Safe display of text from outside: control and invisible characters are escaped."""
 
 import json
 import re
@@ -13,42 +13,42 @@ _HIDDEN = (
     "\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u206f\\u3164\\ufeff\\uffa0\\ufff0-\\ufffb\\ufffe\\uffff"
     "\\ud800-\\udfff\\U0001bca0-\\U0001bca3\\U0001d173-\\U0001d17a\\U000e0000-\\U000e0fff"
 )
-_SIGN = re.compile(f"[{_HIDDEN}]")
+_UNSAFE = re.compile(f"[{_HIDDEN}]")
 _SHORT = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
 
 
 def visible(value: str, *, keep: str = "") -> str:
-    r"""The text with `\x1b`, `\u202e` and their like in place of such characters.
+    r"""Escape control and invisible characters, such as `\x1b` and `\u202e`.
 
     Args:
         value: Any text.
-        keep: Characters that stay as they are, such as a line feed.
+        keep: Characters that are not escaped, such as a line feed.
     """
-    return _SIGN.sub(lambda match: match[0] if match[0] in keep else _written(match[0]), value)
+    return _UNSAFE.sub(lambda match: match[0] if match[0] in keep else _escape(match[0]), value)
 
 
 def to_json(
     value: object, *, default: Callable[[object], object] | None = None, indent: int | None = None
 ) -> str:
-    """JSON in which letters of every script are readable and such characters are escaped.
+    """Serialise as JSON; letters of every script stay readable, such characters are escaped.
 
     Args:
-        value: Whatever `json` takes.
-        default: Makes the rest into that.
-        indent: Blanks a level; one line if None.
+        value: Anything that `json.dumps` takes.
+        default: As in `json.dumps`: converts other objects.
+        indent: Spaces per level; one line if None.
     """
     text = json.dumps(value, default=default, ensure_ascii=False, indent=indent)
     # Outside of strings, JSON has no other control character than the line feeds of `indent`.
-    return _SIGN.sub(lambda match: "\n" if match[0] == "\n" else _json_escape(match[0]), text)
+    return _UNSAFE.sub(lambda match: "\n" if match[0] == "\n" else _json_escape(match[0]), text)
 
 
-def _written(sign: str) -> str:
-    code = ord(sign)
+def _escape(char: str) -> str:
+    code = ord(char)
     if code < 0x100:
-        return _SHORT.get(sign, f"\\x{code:02x}")
+        return _SHORT.get(char, f"\\x{code:02x}")
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
-def _json_escape(sign: str) -> str:
-    units = sign.encode("utf-16-be", "surrogatepass")
+def _json_escape(char: str) -> str:
+    units = char.encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))

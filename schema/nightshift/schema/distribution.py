@@ -1,4 +1,4 @@
-"""Nightshift as pip knows it: its name, its version, and how an extra of it is installed."""
+"""The installed distribution: its name, its version and its extras."""
 
 from collections.abc import Mapping
 from importlib.metadata import version

@@ -1,11 +1,13 @@
-"""The error tree: one root, an exit code each, positional arguments so that each can be pickled."""
+"""All errors of Nightshift, each with an exit code.
+
+They take positional arguments, so that they can be pickled.
+"""
 
 __all__ = [
     "ConfigurationError",
     "ConflictError",
     "DatabaseBehindError",
     "InputError",
-    "JobFailedError",
     "LeaseLostError",
     "ModelError",
     "NightshiftError",
@@ -15,7 +17,7 @@ __all__ = [
 
 
 class NightshiftError(Exception):
-    """Something went wrong that the caller can act on: what, why, and the remedy."""
+    """An error that the caller can act on: the message names thing, reason and remedy."""
 
     #: Exit code of the command line.
     exit_code = 1
@@ -41,13 +43,13 @@ class NotFoundError(NightshiftError):
 
 
 class ConflictError(NightshiftError):
-    """The request contradicts what is already stored."""
+    """The request contradicts stored data."""
 
     exit_code = 4
 
 
 class DatabaseBehindError(NightshiftError):
-    """The database schema is not the one of this program: run `nightshift db upgrade`."""
+    """The database does not have the schema of this program: run `nightshift db upgrade`."""
 
     exit_code = 5
 
@@ -56,8 +58,8 @@ class ServiceUnavailableError(NightshiftError):
     """Postgres, Redis or Milvus cannot be reached; the work is kept and retried.
 
     Args:
-        message: What was tried, and the remedy.
-        service: `postgres`, `redis`, `milvus`, `files`, or `lease` where others hold it too long.
+        message: The failed action and the remedy.
+        service: `postgres`, `redis`, `milvus`, `files`, or `lease` if another holds it too long.
     """
 
     exit_code = 6
@@ -68,12 +70,12 @@ class ServiceUnavailableError(NightshiftError):
 
 
 class InputError(NightshiftError):
-    """One item or query is bad; it is recorded and its neighbours go on.
+    """One item or query is bad; it is recorded, and the others go on.
 
     Args:
         message: The reason and the remedy.
         reason: A short stable code, such as `image_unreadable` or `duplicate_id`.
-        subject_id: The item, query or line that is at fault.
+        subject_id: The bad item, query or line.
     """
 
     exit_code = 7
@@ -85,11 +87,11 @@ class InputError(NightshiftError):
 
 
 class ModelError(NightshiftError):
-    """A model cannot be loaded or does not offer what is asked of it.
+    """A model cannot be loaded, or lacks a feature.
 
     Args:
-        message: What is missing, and the remedy.
-        model: The model specification as given.
+        message: The missing thing and the remedy.
+        model: The model specification.
     """
 
     exit_code = 8
@@ -100,24 +102,11 @@ class ModelError(NightshiftError):
 
 
 class LeaseLostError(NightshiftError):
-    """Another process holds this job or named lease now; nothing of this attempt was written.
+    """Another process holds this job or named lease now; this attempt wrote nothing.
 
     Args:
         message: The reason.
-        job_id: The job that was lost; 0 for a named lease.
-    """
-
-    def __init__(self, message: str = "", job_id: int = 0) -> None:
-        super().__init__(message, job_id)
-        self.job_id = job_id
-
-
-class JobFailedError(NightshiftError):
-    """A job cannot be done as a whole.
-
-    Args:
-        message: The reason.
-        job_id: The job at fault.
+        job_id: The lost job; 0 for a named lease.
     """
 
     def __init__(self, message: str = "", job_id: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""Content hashes and keys: what makes two things the same thing."""
+"""Content hashes, fingerprints and keys, by which equal work is recognised."""
 
 import hashlib
 import json
@@ -19,15 +19,15 @@ __all__ = [
     "pair_key",
 ]
 
-#: Part of the name of every model that sees images; raised when an image's bytes come out of the
-#: decoder as other pixels. 2: images of over 51 million pixels come at half their size; transparent
-#: colours of 16-, 4- and 2-bit PNGs, 12-bit and inverted TIFFs, and floats without end are right.
+#: Part of the fingerprint of every model that sees images; raised when the decoder gives other
+#: pixels for the same bytes. Version 2 halves images of over 51 million pixels, and corrects the
+#: transparent colours of 16-, 4- and 2-bit PNGs, 12-bit and inverted TIFFs, and infinite floats.
 DECODING_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContentHashes:
-    """SHA-256 digests (32 bytes) of a record's content, by the parts that a model may see."""
+    """SHA-256 digests (32 bytes) of a record's content, one for each choice of parts."""
 
     text: bytes | None
     image: bytes | None
@@ -59,39 +59,39 @@ def content_hashes(parts: tuple[Part, ...]) -> ContentHashes:
     images = select_parts(parts, frozenset({"image"}))
     text = content_hash(texts) if texts else None
     image = content_hash(images) if images else None
-    # Of one kind alone, the two digests are over the same parts.
+    # With parts of one kind only, both digests cover the same parts.
     both = content_hash(parts) if texts and images else text or image or content_hash(())
     return ContentHashes(text=text, image=image, both=both)
 
 
 def embedding_key(item_id: str, content: bytes, embedder_fingerprint: str) -> str:
-    """Milvus primary key of one immutable vector: 64 hex digits, whatever the item's id holds.
+    """The Milvus primary key of one immutable vector: 64 hex digits.
 
     Args:
         item_id: The item's id in its catalogue.
         content: Digest of the parts that the embedder sees.
-        embedder_fingerprint: Weights, preprocessing and precision of the embedder.
+        embedder_fingerprint: The fingerprint of the embedder.
     """
     digest = hashlib.sha256()
-    for piece in (item_id.encode(), content, embedder_fingerprint.encode()):
-        digest.update(len(piece).to_bytes(8, "big"))
-        digest.update(piece)
+    for field in (item_id.encode(), content, embedder_fingerprint.encode()):
+        digest.update(len(field).to_bytes(8, "big"))
+        digest.update(field)
     return digest.hexdigest()
 
 
 def pair_key(
     scorer_fingerprint: str, query_content: bytes, item_content: bytes, list_content: bytes = b""
 ) -> bytes:
-    """SHA-256 (32 bytes) of a pair under a scorer: what was scored once is never scored again.
+    """SHA-256 (32 bytes) of a pair under a scorer; a pair with a known key is not scored again.
 
-    `stores.planning` computes the same in SQL; the digests are of fixed length, so plain
+    `stores.results.pairs` computes the same in SQL. The digests have a fixed length, so plain
     concatenation is unambiguous.
 
     Args:
-        scorer_fingerprint: Of weights and all parameters.
-        query_content: Digest of what the scorer sees of the query.
-        item_content: The same of the item.
-        list_content: `list_hash` of the candidates, where they were scored as a list.
+        scorer_fingerprint: The fingerprint of the scorer, with all its parameters.
+        query_content: Digest of the query's parts that the scorer sees.
+        item_content: Digest of the item's parts that the scorer sees.
+        list_content: `list_hash` of the candidates if they are scored as a list.
     """
     facts = scorer_fingerprint.encode() + query_content + item_content + list_content
     return hashlib.sha256(facts).digest()
@@ -103,7 +103,7 @@ def list_hash(item_contents: Iterable[bytes]) -> bytes:
 
 
 def fingerprint(facts: Mapping[str, Any]) -> str:
-    """A short stable name (16 hex digits) for a set of JSON-serialisable facts."""
+    """A short stable name (16 hex digits) of JSON-serialisable facts."""
     return hashlib.sha256(_canonical(facts)).hexdigest()[:16]
 
 

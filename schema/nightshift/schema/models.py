@@ -1,4 +1,4 @@
-"""What the planner must know of a model; finding it out needs torch and is done by `models`."""
+"""The facts about a model that planning needs; the room `models` collects them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ ModelKind = Literal["embedder", "scorer", "vision"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFacts:
-    """A model by name and fingerprint, without its weights."""
+    """The name and the fingerprint of a model, without its weights."""
 
     kind: ModelKind
     #: As the operator names it, such as `open_clip:ViT-B-32/openai` or `hf:Qwen/Qwen2.5-VL-7B`.
     spec: str
     #: Stable name of weights, configuration, preprocessing, precision and method parameters.
     fingerprint: str
-    #: What the fingerprint is made of, JSON-serialisable.
+    #: The JSON-serialisable facts that the fingerprint is computed from.
     card: Mapping[str, Any]
     #: Length of an embedding or of a visual token; 0 for a scorer.
     dim: int = 0
@@ -28,16 +28,16 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInUse:
-    """A model that runs or indexes need, as they were planned with it."""
+    """A model that runs or indexes use, with the parameters of their plans."""
 
     kind: ModelKind
     spec: str
     fingerprint: str
     #: Such as `run 7` or `index nightshift_1_c3ae_v2`.
     used_by: tuple[str, ...]
-    #: Whether a run waits for it; an index only needs it again when something is searched.
+    #: Whether an unfinished run needs it; an index needs it only for the next search.
     waited_for: bool
-    #: Of a scorer.
+    #: Parameters of a scorer.
     scorer: ScorerParams | None = None
-    #: Of a vision tower.
+    #: Parameters of a vision tower.
     limits: TokenParams | None = None

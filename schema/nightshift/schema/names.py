@@ -1,27 +1,26 @@
-"""Names that people give to catalogues and indexes."""
+"""Names of catalogues and indexes."""
 
 from nightshift.schema.errors import ConfigurationError
 
 __all__ = ["check_name"]
 
-#: Postgres keeps names in an index, which holds 2,700 bytes of one.
+#: Names are in a Postgres index, whose entries hold at most 2,700 bytes.
 _MAX_CHARS = 500
 
 
-def check_name(what: str, name: str) -> None:
-    """Refuse a name that cannot be kept or typed again.
+def check_name(kind: str, name: str) -> None:
+    """Refuse a name that is blank or too long to be indexed.
 
     Args:
-        what: Such as `catalogue`, for the message.
-        name: As it was given.
+        kind: The kind of thing, such as `catalogue`, for the message.
+        name: The name.
 
     Raises:
-        ConfigurationError: Where it is blank or too long.
+        ConfigurationError: If the name is blank or too long.
     """
     if not name.strip():
-        raise ConfigurationError(f"the name of the {what} is blank; give it one")
+        raise ConfigurationError(f"the name of the {kind} is blank; give it one")
     if len(name) > _MAX_CHARS:
         raise ConfigurationError(
-            f"the name of the {what} has {len(name):,} characters, at most {_MAX_CHARS} are taken; "
-            "shorten it"
+            f"the name of the {kind} has {len(name):,} characters; shorten it to {_MAX_CHARS}"
         )

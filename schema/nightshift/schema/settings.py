@@ -1,4 +1,4 @@
-"""Where the services are: parsed once, from the environment and `.env`, into one frozen value."""
+"""The settings of a process, parsed once from the environment and `.env`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,52 +39,52 @@ def _database_url(secret: SecretStr) -> SecretStr:
     from sqlalchemy import make_url  # noqa: PLC0415 - heavier than all the rest of this module
     from sqlalchemy.exc import ArgumentError  # noqa: PLC0415
 
-    with _unrepeated(ArgumentError):
+    with _without_quotes(ArgumentError):
         kind = make_url(secret.get_secret_value()).drivername
     if kind not in {"postgresql", "postgresql+psycopg2"}:
-        raise ValueError("it must begin with postgresql+psycopg2://")
+        raise ValueError("must begin with postgresql+psycopg2://")
     return secret
 
 
 def _redis_url(secret: SecretStr) -> SecretStr:
-    with _unrepeated():
+    with _without_quotes():
         parts = urlsplit(secret.get_secret_value())
         _ = parts.port
     if parts.scheme not in {"redis", "rediss", "unix"}:
-        raise ValueError("it must begin with redis://, rediss:// (TLS) or unix://")
+        raise ValueError("must begin with redis://, rediss:// (TLS) or unix://")
     return secret
 
 
 def _milvus_uri(uri: str) -> str:
-    with _unrepeated():
+    with _without_quotes():
         parts = urlsplit(uri)
         _ = parts.port
     if parts.scheme not in {"http", "https"}:
-        raise ValueError("it must begin with http:// or https:// (TLS)")
+        raise ValueError("must begin with http:// or https:// (TLS)")
     if parts.username is not None:
-        raise ValueError("user and password belong into NIGHTSHIFT_MILVUS_TOKEN")
+        raise ValueError("put user and password into NIGHTSHIFT_MILVUS_TOKEN")
     return uri
 
 
 @contextmanager
-def _unrepeated(*errors: type[Exception]) -> Iterator[None]:
-    """Parsers quote what they choke on, which may be a piece of a password."""
+def _without_quotes(*errors: type[Exception]) -> Iterator[None]:
+    """Replace a parser's message, which may quote a part of a password."""
     refused: tuple[type[Exception], ...] = (ValueError, *errors)
     try:
         yield
     except refused:
         raise ValueError(
-            "it is no URL; write special signs of a password as %40 for @, %2F for / and so on"
+            "not a URL; percent-encode special characters in the password, such as %40 for @"
         ) from None
 
 
-#: Both are written with commas.
+#: Comma-separated lists.
 _Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 _Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, PlainValidator(_networks)]
 
 
 class Settings(BaseSettings):
-    """Every setting of a process; an unset URL means the embedded stack of `data_dir`."""
+    """All settings of a process; an unset URL means the embedded stack in `data_dir`."""
 
     model_config = SettingsConfigDict(
         env_prefix="NIGHTSHIFT_",
@@ -103,26 +103,26 @@ class Settings(BaseSettings):
     #: `http://host:port` of a Milvus server.
     milvus_uri: Annotated[str, AfterValidator(_milvus_uri)] | None = None
     milvus_token: SecretStr | None = None
-    #: A job whose worker shows no progress for this long is given to another.
+    #: A job whose worker shows no progress for this long is given to another worker.
     lease_s: Annotated[float, Field(gt=0)] = 60.0
-    #: A worker whose job makes no progress for this long ends itself; whoever started it starts it
-    #: again, and another takes the job over.
+    #: A worker whose job makes no progress for this long ends itself. Its supervisor starts it
+    #: again, and another worker takes the job.
     hang_s: Annotated[float, Field(gt=0)] = 900.0
-    #: Seconds a stopping worker may use to finish the job in hand.
+    #: Seconds that a stopping worker may take to finish its job.
     grace_s: Annotated[float, Field(ge=0)] = 30.0
     #: Whether workers run multimodal LLMs through `torch.compile`, which needs a C++ compiler.
     compile: bool = False
-    #: Own attempts of a job before it is bisected.
+    #: Failed attempts of a job before it is split in two.
     max_attempts: Annotated[int, Field(ge=1)] = 3
     #: Jobs that may wait in Redis per live worker.
     window_per_worker: Annotated[int, Field(ge=1)] = 4
-    #: Folders and URLs below which images may lie, beside the folder of the source naming them.
+    #: Folders and URLs that may hold images, besides the folder of the source that names them.
     image_roots: _Names = ()
-    #: Web hosts that images may come from, `*.shop.example` with all below it; empty means any.
+    #: Web hosts that images may come from; `*.shop.example` includes subdomains; empty means any.
     image_hosts: _Names = ()
-    #: Networks that images may come from although they are not public, such as `10.1.0.0/16`.
+    #: Private networks that images may come from, such as `10.1.0.0/16`.
     image_networks: _Networks = ()
-    #: Models whose own code may run: `ORG/NAME` on the hub, or the absolute path of a directory.
+    #: Models whose own Python code may run: `ORG/NAME` on the hub, or an absolute path.
     trusted_models: _Names = ()
     log_level: str = "INFO"
 

@@ -1,4 +1,4 @@
-"""Ids in TREC files, where white space separates fields: percent-encoded, and back."""
+"""Percent-encoding of ids in TREC files, where white space separates fields."""
 
 import re
 from urllib.parse import unquote
@@ -12,18 +12,18 @@ _ENCODED = re.compile("%[0-9A-F]{2}")
 
 
 def to_trec_id(external_id: str) -> str:
-    """One word for an id, another for every other id.
+    """Encode an id as one word; different ids give different words.
 
-    `%`, white space of any kind, controls and characters of no width become `%` and two hex digits
-    a byte of UTF-8; the empty id becomes a single `%`.
+    `%`, white space, control characters and invisible characters become `%` and two hex digits per
+    UTF-8 byte; the empty id becomes a single `%`.
     """
     return "".join(map(_encoded, external_id)) or _EMPTY
 
 
 def from_trec_id(word: str) -> str:
-    """The id that `to_trec_id` makes this word of; the word itself where it makes it of none.
+    """Decode a word of `to_trec_id`; any other word is returned as it is.
 
-    So ids of other people's files that hold a `%` stay, such as `Caf%C3%A9` or `50%`.
+    So ids with a `%` in files of other programs stay, such as `Caf%C3%A9` or `50%`.
     """
     if word == _EMPTY:
         return ""
@@ -33,7 +33,7 @@ def from_trec_id(word: str) -> str:
     return decoded if to_trec_id(decoded) == word else word
 
 
-def _encoded(sign: str) -> str:
-    if sign != "%" and not sign.isspace() and visible(sign) == sign:
-        return sign
-    return "".join(f"%{byte:02X}" for byte in sign.encode("utf-8", "surrogatepass"))
+def _encoded(char: str) -> str:
+    if char != "%" and not char.isspace() and visible(char) == char:
+        return char
+    return "".join(f"%{byte:02X}" for byte in char.encode("utf-8", "surrogatepass"))

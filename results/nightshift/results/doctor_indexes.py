@@ -1,0 +1,102 @@
+"""Checks of Milvus and of every ready index for `nightshift doctor`."""
+
+from collections.abc import Iterator
+
+from nightshift.schema.errors import NightshiftError, NotFoundError, ServiceUnavailableError
+from nightshift.schema.findings import Finding, skipped
+from nightshift.stores import health
+from nightshift.stores.index import indexes, reconcile
+from nightshift.stores.index.indexes import IndexRow
+from nightshift.stores.index.milvus import VectorStore
+from nightshift.stores.postgres.database import Database
+
+__all__ = ["check_milvus"]
+
+
+def check_milvus(database: Database | None, vectors: VectorStore) -> Iterator[Finding]:
+    """Check Milvus, and compare each collection with the index that Postgres describes.
+
+    Args:
+        database: Postgres; None while it is unavailable, which skips the indexes.
+        vectors: Milvus.
+    """
+    release = vectors.version
+    if database is None:
+        yield Finding(check="milvus", level="ok", message=release)
+        yield skipped("indexes", "postgres")
+        return
+    with database.begin() as connection:
+        ready = indexes.ready_indexes(connection)
+    yield Finding(check="milvus", level="ok", message=f"{release}, {len(ready)} ready indexes")
+    for index in ready:
+        try:
+            yield from _check_index(database, vectors, index)
+        except NotFoundError:
+            yield Finding(
+                check="milvus",
+                level="error",
+                message=f"{index.collection} is gone; the next `nightshift rerank` over it, or "
+                "`nightshift doctor --repair`, makes it again and embeds its items",
+            )
+        except ServiceUnavailableError:
+            raise
+        except NightshiftError as error:
+            remedy = (
+                "; `nightshift down`, then `up`, sets damaged files aside"
+                if vectors.is_lite
+                else ""
+            )
+            yield Finding(check="milvus", level="error", message=f"{error}{remedy}")
+
+
+def _check_index(database: Database, vectors: VectorStore, index: IndexRow) -> Iterator[Finding]:
+    collection = index.collection
+    if (width := vectors.dim(collection)) != index.dim:
+        yield Finding(
+            check="milvus",
+            level="error",
+            message=f"{collection} holds vectors of {width} numbers, not {index.dim}: "
+            "`nightshift doctor --repair` replaces it and embeds its items",
+        )
+        return
+    if index.alias not in vectors.aliases(collection):
+        yield Finding(
+            check="milvus",
+            level="warning",
+            message=f"{collection} has lost its alias {index.alias}, which other programs may use: "
+            "`nightshift doctor --repair` sets it",
+        )
+    pages = list(vectors.keys(collection))
+    present = {key for page in pages for key in page}
+    n_duplicates = sum(map(len, pages)) - len(present)
+    with database.begin() as connection:
+        index_health = health.index_health(connection, index.id, present)
+        n_without = len(reconcile.items_without_vector(connection, index))
+    if index_health.missing:
+        yield Finding(
+            check="milvus",
+            level="error",
+            message=f"{collection} lacks {index_health.missing} live vectors; the next `nightshift "
+            "rerank` over it, or `nightshift doctor --repair`, embeds them again",
+        )
+    if n_without:
+        yield Finding(
+            check="milvus",
+            level="warning",
+            message=f"{collection} has no vector of {n_without} live items and no reason for "
+            "it: `nightshift index build`, or `nightshift doctor --repair`, embeds them",
+        )
+    if n_duplicates:
+        yield Finding(
+            check="milvus",
+            level="warning",
+            message=f"{collection} holds {n_duplicates} vectors twice since a crash of Milvus; the "
+            "next `nightshift rerank` over it, or `nightshift doctor --repair`, merges them",
+        )
+    if index_health.orphans:
+        yield Finding(
+            check="milvus",
+            level="ok",
+            message=f"{collection} holds {index_health.orphans} vectors of items that changed or "
+            "are gone",
+        )
