@@ -71,7 +71,7 @@ def _measure(stack: Stack, size: int, n_jobs: int) -> dict[str, float]:
         while len(dones) < n_jobs:
             ticks.append(_timed(dispatcher.tick))
             most = max(most, int(server.info("memory")["used_memory"]) - before)
-            while message := broker.rpop(EMBED_QUEUE):
+            while message := server.rpop(EMBED_QUEUE):
                 dones.append(_timed(lambda m=message: _work(ledger, m)))
         cpu_s = (_cpu_s() - cpu_before) / len(dones)
         cpu_before = _cpu_s()

@@ -45,7 +45,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     database: Database
     dispatcher: Dispatcher
-    broker: redis.Redis
+    server: redis.Redis
 
     @initialize(
         poison=st.sets(st.integers(0, _ITEMS - 1), max_size=2),
