@@ -4,12 +4,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Update, func, select, update
+from sqlalchemy.dialects.postgresql import insert
 
 from nightshift.schema.errors import ConflictError, NotFoundError
 from nightshift.schema.identity import ContentHashes
 from nightshift.schema.records import Part
 from nightshift.schema.states import SubjectKind
+from nightshift.schema.tables import Catalog, CatalogImport
 from nightshift.stores.catalog.contents import parts_to_json
 from nightshift.stores.catalog.import_failures import ImportFailure, plain, record_failures
 from nightshift.stores.catalog.source_keys import source_key
@@ -33,9 +35,9 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckedRecord:
-    """An item or a query, checked and digested, on its way into Postgres."""
+    """An item or a query, checked and hashed, ready to be written."""
 
-    #: Where it stands in its source, for messages.
+    #: Its place in the source, for messages.
     position: str
     external_id: str
     parts: tuple[Part, ...]
@@ -46,7 +48,7 @@ class CheckedRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportCounts:
-    """Rows of an import; once it has ended, the other four sum up to those read."""
+    """Row counts of an import; once it has ended, the other four add up to `read`."""
 
     read: int = 0
     accepted: int = 0
@@ -57,40 +59,49 @@ class ImportCounts:
 
 
 def ensure_catalog(connection: Connection, name: str) -> int:
-    """The id of a catalogue, made where there is none of that name."""
-    connection.execute(
-        text("INSERT INTO catalog (name) VALUES (:name) ON CONFLICT DO NOTHING"), {"name": name}
-    )
-    found = connection.execute(text("SELECT id FROM catalog WHERE name = :name"), {"name": name})
-    return int(found.scalar_one())
+    """The id of a catalogue, which is created if there is none of that name."""
+    connection.execute(insert(Catalog).values(name=name).on_conflict_do_nothing())
+    return int(connection.execute(select(Catalog.id).where(Catalog.name == name)).scalar_one())
+
+
+def catalog_id(connection: Connection, name: str) -> int:
+    """The id of a catalogue.
+
+    Raises:
+        NotFoundError: With the command that makes one.
+    """
+    row_id = connection.execute(select(Catalog.id).where(Catalog.name == name)).scalar()
+    if row_id is None:
+        raise NotFoundError(
+            f"there is no catalogue {name!r}; `nightshift catalog import {name} SOURCE` makes it"
+        )
+    return int(row_id)
 
 
 def begin_import(connection: Connection, catalog_id: int, source: str) -> int:
-    """Record that a source is being read; an earlier import that still runs is stopped by it.
+    """Record that a source is being read; this stops an earlier import that still runs.
 
-    One that was killed could not say that it ended: that is said of it now.
+    An earlier import that was killed is marked as ended.
 
     Returns:
         The id of the import.
     """
     _lock(connection, catalog_id)
-    unended = connection.execute(
-        text(f"{_INTERRUPT} AND catalog_id = :catalog RETURNING id"), {"catalog": catalog_id}
+    unended = connection.scalars(
+        _interrupt().where(CatalogImport.catalog_id == catalog_id).returning(CatalogImport.id)
     )
-    for row in unended.all():
-        record_failures(connection, [_UNENDED], import_id=row.id)
-    begun = connection.execute(
-        text(
-            "INSERT INTO catalog_import (catalog_id, source, source_key) "
-            "VALUES (:catalog, :source, :key) RETURNING id"
-        ),
-        {
-            "catalog": catalog_id,
-            "source": plain(without_password(source)),
-            "key": plain(source_key(source)),
-        },
-    )
-    return int(begun.scalar_one())
+    for earlier_id in unended.all():
+        record_failures(connection, [_UNENDED], import_id=earlier_id)
+    import_id = connection.execute(
+        insert(CatalogImport)
+        .values(
+            catalog_id=catalog_id,
+            source=plain(without_password(source)),
+            source_key=plain(source_key(source)),
+        )
+        .returning(CatalogImport.id)
+    ).scalar_one()
+    return int(import_id)
 
 
 def record_arrays(records: Sequence[CheckedRecord]) -> dict[str, list[object]]:
@@ -112,30 +123,28 @@ def record_columns(
 def count_rows(connection: Connection, import_id: int, counts: ImportCounts) -> None:
     """Add to the counts of an import that is open."""
     connection.execute(
-        text(
-            "UPDATE catalog_import SET read = read + :read, accepted = accepted + :accepted, "
-            "failed = failed + :failed, unchanged = unchanged + :unchanged, "
-            "not_applied = not_applied + :not_applied WHERE id = :import AND finished_at IS NULL"
-        ),
-        {"import": import_id, **asdict(counts)},
+        update(CatalogImport)
+        .where(CatalogImport.id == import_id, CatalogImport.finished_at.is_(None))
+        .values(
+            {name: getattr(CatalogImport, name) + rows for name, rows in asdict(counts).items()}
+        )
     )
 
 
 def finish_import(connection: Connection, import_id: int) -> None:
     """Close an import whose rows are all counted."""
     connection.execute(
-        text("UPDATE catalog_import SET finished_at = now() WHERE id = :import"),
-        {"import": import_id},
+        update(CatalogImport).where(CatalogImport.id == import_id).values(finished_at=func.now())
     )
 
 
 def interrupt_import(connection: Connection, import_id: int) -> bool:
-    """Close an import that stopped before its end: none of its good rows is in.
+    """Close an import that stopped before its end; none of its rows is applied.
 
     Returns:
-        Whether it was open.
+        True if it was open.
     """
-    closed = connection.execute(text(f"{_INTERRUPT} AND id = :import"), {"import": import_id})
+    closed = connection.execute(_interrupt().where(CatalogImport.id == import_id))
     return closed.rowcount > 0
 
 
@@ -148,7 +157,7 @@ def require_newest(
         connection: Inside a transaction.
         catalog_id: The catalogue.
         import_id: An import of it.
-        lock: Let no other import change the catalogue before the transaction ends, nor begin.
+        lock: Let no other import begin or change the catalogue before the transaction ends.
 
     Raises:
         ConflictError: When a newer one has begun.
@@ -156,8 +165,7 @@ def require_newest(
     if lock:
         _lock(connection, catalog_id)
     newest = connection.execute(
-        text("SELECT max(id) FROM catalog_import WHERE catalog_id = :catalog"),
-        {"catalog": catalog_id},
+        select(func.max(CatalogImport.id)).where(CatalogImport.catalog_id == catalog_id)
     ).scalar_one()
     if newest != import_id:
         raise ConflictError(
@@ -168,15 +176,25 @@ def require_newest(
 
 
 def _lock(connection: Connection, catalog_id: int) -> None:
+    """Let no other import of the catalogue begin before the transaction ends."""
     connection.execute(
-        text("SELECT FROM catalog WHERE id = :catalog FOR NO KEY UPDATE"), {"catalog": catalog_id}
+        select(Catalog.id).where(Catalog.id == catalog_id).with_for_update(key_share=True)
     )
 
 
-_INTERRUPT = (
-    "UPDATE catalog_import SET finished_at = now(), accepted = 0, unchanged = 0, "
-    "not_applied = read - failed WHERE finished_at IS NULL"
-)
+def _interrupt() -> Update:
+    """Close open imports, none of whose good rows is applied."""
+    return (
+        update(CatalogImport)
+        .where(CatalogImport.finished_at.is_(None))
+        .values(
+            finished_at=func.now(),
+            accepted=0,
+            unchanged=0,
+            not_applied=CatalogImport.read - CatalogImport.failed,
+        )
+    )
+
 
 _UNENDED = ImportFailure(
     kind=SubjectKind.LINE,
@@ -187,6 +205,7 @@ _UNENDED = ImportFailure(
     fatal=False,
 )
 
+#: SQL query: the records of `record_arrays`, numbered from 1.
 INCOMING = """
     SELECT external_id, CAST(parts AS jsonb) AS parts, text_hash, image_hash, content_hash,
         CAST(metadata AS jsonb) AS metadata, number
@@ -195,19 +214,3 @@ INCOMING = """
         WITH ORDINALITY
         AS given(external_id, parts, text_hash, image_hash, content_hash, metadata, number)
 """
-
-
-def catalog_id(connection: Connection, name: str) -> int:
-    """The id of a catalogue.
-
-    Raises:
-        NotFoundError: With the command that makes one.
-    """
-    found = connection.execute(
-        text("SELECT id FROM catalog WHERE name = :name"), {"name": name}
-    ).scalar()
-    if found is None:
-        raise NotFoundError(
-            f"there is no catalogue {name!r}; `nightshift catalog import {name} SOURCE` makes it"
-        )
-    return int(found)

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, func, select
 
 from nightshift.schema.identity import ContentHashes
 from nightshift.schema.records import ImagePart, Part, TextPart
+from nightshift.schema.tables import Item, Query
 
 __all__ = [
     "BELONGS_IN_INDEX",
@@ -33,23 +34,23 @@ def load_records(
     connection: Connection, table: Literal["item", "query"], ids: Sequence[int]
 ) -> dict[int, StoredRecord]:
     """Records by row id; ids that are gone are left out."""
+    kind = Item if table == "item" else Query
     rows = connection.execute(
-        text(
-            "SELECT id, external_id, parts, text_hash, image_hash, content_hash "
-            f"FROM {table} WHERE id = ANY(:ids)"
-        ),
-        {"ids": list(ids)},
+        select(
+            kind.id,
+            kind.external_id,
+            kind.parts,
+            kind.text_hash,
+            kind.image_hash,
+            kind.content_hash,
+        ).where(kind.id == func.any(list(ids)))
     )
     return {
-        int(row.id): StoredRecord(
-            id=int(row.id),
+        row.id: StoredRecord(
+            id=row.id,
             external_id=row.external_id,
             parts=parts_from_json(row.parts),
-            hashes=ContentHashes(
-                text=_bytes(row.text_hash),
-                image=_bytes(row.image_hash),
-                both=bytes(row.content_hash),
-            ),
+            hashes=ContentHashes(text=row.text_hash, image=row.image_hash, both=row.content_hash),
         )
         for row in rows
     }
@@ -75,16 +76,12 @@ def parts_from_json(stored: list[dict[str, Any]]) -> tuple[Part, ...]:
     )
 
 
-def _bytes(value: Any) -> bytes | None:  # noqa: ANN401 - the driver hands out memoryviews
-    return None if value is None else bytes(value)
-
-
-#: Whether an `item` is live and has a part that the index `i` is made of.
+#: SQL condition: `item` is live and has a part that the index `i` is made of.
 BELONGS_IN_INDEX = (
     "item.state = 'live' AND CASE i.parts WHEN 'text' THEN item.text_hash "
     "WHEN 'image' THEN item.image_hash ELSE item.content_hash END IS NOT NULL"
 )
 
 
-#: By parts: which hash of an item or query names what a model sees of it.
+#: The column with the digest of what a model sees of an item or query, by parts.
 HASH_COLUMN = {"text": "text_hash", "image": "image_hash", "text,image": "content_hash"}

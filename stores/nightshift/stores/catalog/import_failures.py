@@ -1,11 +1,12 @@
-"""Failures of imports and of query sets: written by batches, listed for the operator."""
+"""Failures of imports and of query sets: written in batches, listed for the operator."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, func, insert, select
 
+from nightshift.schema.ledger_tables import Failure
 from nightshift.schema.states import SubjectKind
 from nightshift.stores.files.addresses import without_password
 
@@ -21,9 +22,9 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportFailure:
-    """What could not be taken in, and why."""
+    """A row that was not accepted, or a notice, with the reason."""
 
-    #: A line while its id is unknown or no good, else the item or query.
+    #: A line if its id is unknown or invalid, else the item or query.
     kind: SubjectKind
     #: Position in the source, or the id.
     subject: str
@@ -42,28 +43,24 @@ def record_failures(
     import_id: int | None = None,
     query_set_id: int | None = None,
 ) -> None:
-    """Keep failures of one import or of one query set."""
+    """Write failures of one import or of one query set."""
     if not failures:
         return
     connection.execute(
-        text(
-            """
-            INSERT INTO failure (import_id, query_set_id, stage, subject_kind, subject_id, reason,
-                message, fatal)
-            SELECT :import, :queries, 'import', * FROM unnest(CAST(:kinds AS text[]),
-                CAST(:subjects AS text[]), CAST(:reasons AS text[]), CAST(:messages AS text[]),
-                CAST(:fatal AS boolean[]))
-            """
-        ),
-        {
-            "import": import_id,
-            "queries": query_set_id,
-            "kinds": [failure.kind.value for failure in failures],
-            "subjects": [plain(failure.subject) for failure in failures],
-            "reasons": [failure.reason for failure in failures],
-            "messages": [plain(without_password(failure.message)) for failure in failures],
-            "fatal": [failure.fatal for failure in failures],
-        },
+        insert(Failure),
+        [
+            {
+                "import_id": import_id,
+                "query_set_id": query_set_id,
+                "stage": "import",
+                "subject_kind": failure.kind,
+                "subject_id": plain(failure.subject),
+                "reason": failure.reason,
+                "message": plain(without_password(failure.message)),
+                "fatal": failure.fatal,
+            }
+            for failure in failures
+        ],
     )
 
 
@@ -77,17 +74,23 @@ def failures_of_import(
         import_id: Of a catalogue.
         reason: Only those with this code.
     """
-    rows = connection.execution_options(stream_results=True, yield_per=1000).execute(
-        text(
-            "SELECT subject_kind, subject_id, reason, message, fatal FROM failure "
-            "WHERE import_id = :import AND (CAST(:reason AS text) IS NULL OR reason = :reason) "
-            "ORDER BY id"
-        ),
-        {"import": import_id, "reason": reason},
+    failures = (
+        select(
+            Failure.subject_kind,
+            Failure.subject_id,
+            Failure.reason,
+            Failure.message,
+            Failure.fatal,
+        )
+        .where(Failure.import_id == import_id)
+        .order_by(Failure.id)
+        .execution_options(stream_results=True, yield_per=1000)
     )
-    for row in rows:
+    if reason is not None:
+        failures = failures.where(Failure.reason == reason)
+    for row in connection.execute(failures):
         yield ImportFailure(
-            kind=SubjectKind(row.subject_kind),
+            kind=row.subject_kind,
             subject=row.subject_id,
             reason=row.reason,
             message=row.message,
@@ -96,27 +99,27 @@ def failures_of_import(
 
 
 def reasons_of_import(connection: Connection, import_id: int) -> Counter[str]:
-    """How many rows failed for which reason."""
+    """Count the rows that failed, by reason."""
     rows = connection.execute(
-        text(
-            "SELECT reason, count(*) AS n FROM failure WHERE import_id = :import AND fatal "
-            "GROUP BY reason"
-        ),
-        {"import": import_id},
+        select(Failure.reason, func.count().label("failures"))
+        .where(Failure.import_id == import_id, Failure.fatal)
+        .group_by(Failure.reason)
     )
-    return Counter({row.reason: int(row.n) for row in rows})
+    return Counter({row.reason: int(row.failures) for row in rows})
 
 
 def notices_of_import(connection: Connection, import_id: int) -> list[str]:
-    """What the operator should know beside the failures."""
-    rows = connection.execute(
-        text("SELECT message FROM failure WHERE import_id = :import AND NOT fatal ORDER BY id"),
-        {"import": import_id},
+    """Messages for the operator that are not failures."""
+    return list(
+        connection.scalars(
+            select(Failure.message)
+            .where(Failure.import_id == import_id, ~Failure.fatal)
+            .order_by(Failure.id)
+        )
     )
-    return [row.message for row in rows]
 
 
 def plain(value: str) -> str:
-    """A text that Postgres takes, whatever bytes its source held; at most 2,000 characters."""
+    """Escape what Postgres does not store in a text, and cut it at 2,000 characters."""
     escaped = value.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
     return escaped if len(escaped) <= 2000 else f"{escaped[:1999]}…"

@@ -4,8 +4,9 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, delete, insert, select, text, update
 
+from nightshift.schema.tables import Query, QuerySet
 from nightshift.stores.catalog.catalogs import INCOMING, CheckedRecord, record_arrays
 
 __all__ = [
@@ -23,7 +24,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """An item that answers a query; 0 and less says that it does not."""
+    """The relevance of an item to a query; 0 and less means not relevant."""
 
     query: str
     item: str
@@ -31,13 +32,12 @@ class Judgement:
 
 
 def begin_set(connection: Connection, name: str) -> int:
-    """A new set, which `seal_set` must close in the same transaction."""
-    begun = connection.execute(
-        text("INSERT INTO query_set (name, content_hash) VALUES (:name, :hash) RETURNING id"),
-        # The digest is known when all is read; until then any value does that no set can have.
-        {"name": name, "hash": os.urandom(16)},
-    )
-    return int(begun.scalar_one())
+    """Create a set, which `seal_set` must close in the same transaction."""
+    # The digest is known when all queries are read; until then any value that no set can have.
+    query_set_id = connection.execute(
+        insert(QuerySet).values(name=name, content_hash=os.urandom(16)).returning(QuerySet.id)
+    ).scalar_one()
+    return int(query_set_id)
 
 
 def add_queries(
@@ -46,48 +46,32 @@ def add_queries(
     """Write a batch of queries.
 
     Returns:
-        For each, in order, whether it was taken; not where an earlier one has its id.
+        For each, in order, True if it was written; False if an earlier query has its id.
     """
     first: dict[str, CheckedRecord] = {}
     for record in records:
         first.setdefault(record.external_id, record)
-    added = connection.execute(
-        text(_ADD), {"queries": query_set_id, **record_arrays(list(first.values()))}
+    rows = connection.execute(
+        _ADD_QUERIES, {"queries": query_set_id, **record_arrays(list(first.values()))}
     )
-    taken = {row.external_id for row in added}
+    added_ids = {row.external_id for row in rows}
     return [
-        first[record.external_id] is record and record.external_id in taken for record in records
+        first[record.external_id] is record and record.external_id in added_ids
+        for record in records
     ]
 
 
 def add_judgements(
     connection: Connection, query_set_id: int, judgements: Iterable[Judgement]
 ) -> int:
-    """Write judgements of queries that the set has; the first of a pair counts.
+    """Write judgements of queries in the set; the first of each pair counts.
 
     Returns:
-        How many name a query that the set has not.
+        How many judgements name a query that is not in the set.
     """
     given = list(judgements)
     foreign = connection.execute(
-        text(
-            """
-            WITH given AS (
-                SELECT * FROM unnest(CAST(:names AS text[]), CAST(:items AS text[]),
-                    CAST(:relevances AS smallint[])) AS given(query, item, relevance)
-            ),
-            added AS (
-                INSERT INTO qrel
-                    (query_set_id, query_external_id, item_external_id, relevance)
-                SELECT :queries, given.* FROM given JOIN query
-                    ON query.query_set_id = :queries AND query.external_id = given.query
-                ON CONFLICT DO NOTHING
-            )
-            SELECT count(*) FROM given LEFT JOIN query
-                ON query.query_set_id = :queries AND query.external_id = given.query
-            WHERE query.id IS NULL
-            """
-        ),
+        _ADD_JUDGEMENTS,
         {
             "queries": query_set_id,
             "names": [judgement.query for judgement in given],
@@ -99,25 +83,21 @@ def add_judgements(
 
 
 def lock_name(connection: Connection, name: str) -> None:
-    """Until the end of the transaction, no other closes a set of that name."""
-    connection.execute(
-        text("SELECT pg_advisory_xact_lock(hashtextextended('query_set ' || :name, 0))"),
-        {"name": name},
-    )
+    """Let no other transaction close a set of that name before this one ends."""
+    connection.execute(_LOCK_NAME, {"name": name})
 
 
 def drop_set(connection: Connection, query_set_id: int) -> None:
-    """Take back a new set and all that hangs on it."""
-    connection.execute(text("DELETE FROM query_set WHERE id = :queries"), {"queries": query_set_id})
+    """Delete a new set with its queries, judgements and failures."""
+    connection.execute(delete(QuerySet).where(QuerySet.id == query_set_id))
 
 
 def find_set(connection: Connection, name: str, content_hash: bytes) -> int | None:
     """The set of that name and content."""
-    found = connection.execute(
-        text("SELECT id FROM query_set WHERE name = :name AND content_hash = :hash"),
-        {"name": name, "hash": content_hash},
+    query_set_id = connection.execute(
+        select(QuerySet.id).where(QuerySet.name == name, QuerySet.content_hash == content_hash)
     ).scalar()
-    return None if found is None else int(found)
+    return None if query_set_id is None else int(query_set_id)
 
 
 def seal_set(
@@ -125,24 +105,47 @@ def seal_set(
 ) -> None:
     """Close a new set."""
     connection.execute(
-        text("UPDATE query_set SET content_hash = :hash, n_queries = :n WHERE id = :queries"),
-        {"queries": query_set_id, "hash": content_hash, "n": n_queries},
+        update(QuerySet)
+        .where(QuerySet.id == query_set_id)
+        .values(content_hash=content_hash, n_queries=n_queries)
     )
 
 
-_ADD = f"""
+def query_ids(connection: Connection, query_set_id: int) -> list[int]:
+    """All queries of a set, in id order."""
+    return list(
+        connection.scalars(
+            select(Query.id).where(Query.query_set_id == query_set_id).order_by(Query.id)
+        )
+    )
+
+
+# Writes a batch of queries in their order, and returns the ids of those that were new.
+_ADD_QUERIES = text(f"""
     INSERT INTO query (query_set_id, external_id, parts, text_hash, image_hash, content_hash,
         metadata)
     SELECT :queries, external_id, parts, text_hash, image_hash, content_hash, metadata
     FROM ({INCOMING}) AS incoming ORDER BY number
     ON CONFLICT DO NOTHING RETURNING external_id
-"""
+""")
 
-
-def query_ids(connection: Connection, query_set_id: int) -> list[int]:
-    """All queries of a set, in id order."""
-    rows = connection.execute(
-        text("SELECT id FROM query WHERE query_set_id = :queries ORDER BY id"),
-        {"queries": query_set_id},
+# Writes the judgements of the set's own queries, and counts those of other queries.
+_ADD_JUDGEMENTS = text("""
+    WITH given AS (
+        SELECT * FROM unnest(CAST(:names AS text[]), CAST(:items AS text[]),
+            CAST(:relevances AS smallint[])) AS given(query, item, relevance)
+    ),
+    added AS (
+        INSERT INTO qrel
+            (query_set_id, query_external_id, item_external_id, relevance)
+        SELECT :queries, given.* FROM given JOIN query
+            ON query.query_set_id = :queries AND query.external_id = given.query
+        ON CONFLICT DO NOTHING
     )
-    return [int(row.id) for row in rows]
+    SELECT count(*) FROM given LEFT JOIN query
+        ON query.query_set_id = :queries AND query.external_id = given.query
+    WHERE query.id IS NULL
+""")
+
+# Takes a lock on the name of a query set until the transaction ends.
+_LOCK_NAME = text("SELECT pg_advisory_xact_lock(hashtextextended('query_set ' || :name, 0))")

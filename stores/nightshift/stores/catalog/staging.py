@@ -1,7 +1,7 @@
-"""An import's rows beside the catalogue: compared in bulk, and applied in one transaction.
+"""Staged rows of an import: compared with the catalogue in bulk, applied in one transaction.
 
-Rows are staged in a temporary table of one connection. So an import that is killed leaves nothing,
-neither in the catalogue nor beside it.
+Rows are staged in a temporary table of one connection. So an import that is killed leaves nothing
+behind, neither in the catalogue nor in another table.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,7 +24,7 @@ _RECORD = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KindCounts:
-    """How many of some items consist of what."""
+    """Counts of items by the kinds of their parts."""
 
     text: int = 0
     image: int = 0
@@ -33,7 +33,7 @@ class KindCounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """What applying the staged rows would do."""
+    """Counts of what applying the staged rows would change."""
 
     #: New, changed, or back after they were gone.
     accepted: int
@@ -83,7 +83,7 @@ class Staging:
         self._catalog_id = catalog_id
         self._import_id = import_id
         self._values = {"catalog": catalog_id, "import": import_id}
-        connection.execute(text(_STAGED))
+        connection.execute(_CREATE_STAGED)
 
     def add(self, records: Sequence[CheckedRecord], failed_ids: Iterable[str]) -> None:
         """Stage a batch: rows to take, and ids of rows that failed, whose items stay as they are.
@@ -106,8 +106,8 @@ class Staging:
         """
         require_newest(self._connection, self._catalog_id, self._import_id, lock=True)
         for statement in _COMPARE:
-            self._connection.execute(text(statement), self._values)
-        row = self._connection.execute(text(_COUNT), self._values).one()
+            self._connection.execute(statement, self._values)
+        row = self._connection.execute(_COUNT, self._values).one()
         return Comparison(
             accepted=row.accepted,
             unchanged=row.unchanged,
@@ -124,13 +124,7 @@ class Staging:
 
     def duplicates(self) -> Iterator[list[Duplicate]]:
         """Good rows whose id came before, in order, after `compare`; a thousand at a time."""
-        rows = self._connection.execute(
-            text(
-                "SELECT position, external_id FROM staged WHERE parts IS NOT NULL "
-                "AND NOT EXISTS (SELECT FROM compared WHERE compared.number = staged.number) "
-                "ORDER BY number"
-            ).execution_options(yield_per=1000)
-        )
+        rows = self._connection.execute(_DUPLICATES)
         for page in rows.partitions():
             yield [Duplicate(position=row.position, external_id=row.external_id) for row in page]
 
@@ -143,14 +137,15 @@ class Staging:
             prune: Also mark the items gone that the source no longer names.
         """
         for statement in (*_APPLY, *((_PRUNE,) if prune else ()), _LEAVE_INDEXES):
-            self._connection.execute(text(statement), self._values)
+            self._connection.execute(statement, self._values)
 
 
-_STAGED = """
+# Creates the table of staged rows, which lasts as long as its connection.
+_CREATE_STAGED = text("""
     CREATE TEMP TABLE staged (number bigint GENERATED ALWAYS AS IDENTITY, position text,
         external_id text NOT NULL, parts jsonb, text_hash bytea, image_hash bytea,
         content_hash bytea, metadata jsonb)
-"""
+""")
 
 _KIND = (
     "CASE WHEN {0}.image_hash IS NULL THEN 'text' WHEN {0}.text_hash IS NULL THEN 'image' "
@@ -158,9 +153,9 @@ _KIND = (
 )
 
 _COMPARE = (
-    "ANALYZE staged",
-    # Whose imports these are: ours, another source's, or nobody knows.
-    """
+    text("ANALYZE staged"),
+    # Says of each import whether it is of this source, of another one, or of an unknown one.
+    text("""
     CREATE TEMP TABLE owner ON COMMIT DROP AS
     SELECT by.id AS import_id,
         CASE WHEN by.source_key = this.source_key THEN 'ours'
@@ -173,8 +168,9 @@ _COMPARE = (
         by.source_key = this.source_key AS is_recorded
     FROM catalog_import by JOIN catalog_import this ON this.id = :import
     WHERE by.catalog_id = :catalog
-    """,
-    f"""
+    """),
+    # Says of each distinct staged id whether its item is new, changed or unchanged.
+    text(f"""
     CREATE TEMP TABLE compared ON COMMIT DROP AS
     SELECT number, item.id AS item_id,
         CASE WHEN item.id IS NULL THEN 'new'
@@ -190,19 +186,21 @@ _COMPARE = (
     JOIN staged USING (number)
     LEFT JOIN item ON item.catalog_id = :catalog AND item.external_id = staged.external_id
     LEFT JOIN owner ON owner.import_id = item.import_id
-    """,
-    """
+    """),
+    # Lists the live items that no staged row names, and whose they are.
+    text("""
     CREATE TEMP TABLE unnamed ON COMMIT DROP AS
     SELECT item.id AS item_id, coalesce(owner.who, 'unknown') AS who
     FROM item LEFT JOIN owner USING (import_id)
     WHERE item.catalog_id = :catalog AND item.state = 'live' AND NOT EXISTS (
         SELECT FROM staged WHERE staged.external_id = item.external_id)
-    """,
-    "ANALYZE compared",
-    "ANALYZE unnamed",
+    """),
+    text("ANALYZE compared"),
+    text("ANALYZE unnamed"),
 )
 
-_COUNT = """
+# Counts what `Comparison` says.
+_COUNT = text("""
     SELECT count(*) FILTER (WHERE fate <> 'unchanged') AS accepted,
         count(*) FILTER (WHERE fate = 'unchanged') AS unchanged,
         count(was) AS known, count(*) FILTER (WHERE was <> is_now) AS kinds_changed,
@@ -220,36 +218,47 @@ _COUNT = """
         NOT EXISTS (SELECT FROM owner JOIN catalog_import ON id = import_id
             WHERE who = 'ours' AND accepted + unchanged > 0) AS is_new_source
     FROM compared
-"""
+""")
+
+# Good rows whose id an earlier good row has.
+_DUPLICATES = text("""
+    SELECT position, external_id FROM staged WHERE parts IS NOT NULL
+        AND NOT EXISTS (SELECT FROM compared WHERE compared.number = staged.number)
+    ORDER BY number
+""").execution_options(yield_per=1000)
 
 _APPLY = (
-    """
+    # Overwrites items whose content, parts or metadata changed.
+    text("""
     UPDATE item SET parts = staged.parts, text_hash = staged.text_hash,
         image_hash = staged.image_hash, content_hash = staged.content_hash,
         metadata = staged.metadata, state = 'live', import_id = :import, updated_at = now()
     FROM compared JOIN staged USING (number)
     WHERE item.id = compared.item_id AND compared.fate = 'changed'
-    """,
-    # As it was, but another source brings it now.
-    """
+    """),
+    # Gives unchanged items to this source where another one brought them before.
+    text("""
     UPDATE item SET import_id = :import FROM compared
     WHERE item.id = compared.item_id AND compared.fate = 'unchanged' AND NOT compared.is_recorded
-    """,
-    """
+    """),
+    # Adds new items in the order of the source.
+    text("""
     INSERT INTO item (catalog_id, external_id, parts, text_hash, image_hash, content_hash, metadata,
         import_id)
     SELECT :catalog, external_id, parts, text_hash, image_hash, content_hash, metadata, :import
     FROM compared JOIN staged USING (number) WHERE fate = 'new' ORDER BY number
-    """,
+    """),
 )
 
-_PRUNE = """
+# Marks the items of this source as gone that it no longer names.
+_PRUNE = text("""
     UPDATE item SET state = 'gone', updated_at = now() FROM unnamed
     WHERE item.id = unnamed.item_id AND unnamed.who = 'ours'
-"""
+""")
 
-# Locked in the order in which jobs write them, so that neither waits for the other for ever.
-_LEAVE_INDEXES = f"""
+# Drops the embeddings of items that no longer belong in an index. They are locked in the order in
+# which jobs write them, so that neither waits for the other for ever.
+_LEAVE_INDEXES = text(f"""
     WITH dead AS MATERIALIZED (
         SELECT embedding.index_id, embedding.item_id FROM embedding
         JOIN "index" i ON i.id = embedding.index_id JOIN item ON item.id = embedding.item_id
@@ -261,4 +270,4 @@ _LEAVE_INDEXES = f"""
     )
     DELETE FROM embedding USING dead
     WHERE embedding.index_id = dead.index_id AND embedding.item_id = dead.item_id
-"""
+""")
