@@ -81,7 +81,7 @@ def measure(
     """
     columns = Columns(model, case, ENHANCEMENTS["default" if enhance else "off"])
     prepared = columns.whole()
-    from_pixels = all(picture.seen is None for picture in prepared.pictures)
+    from_pixels = all(picture.stored is None for picture in prepared.images)
     # The first round warms up, and is counted and compared instead of timed.
     (slow, careful, packed), flops = zip(
         *map(_counted, (columns.loop, columns.batched, columns.ours)), strict=True
@@ -174,13 +174,13 @@ def _check_flops(
     """What torch counts must be what the formulas say, or the bound means nothing."""
     first = prepared.groups[0]
     assert len({len(prompt.ids) for prompt in prepared.prompts}) == 1
-    assert {picture.n_tokens for picture in prepared.pictures} == {TOKENS_PER_SIDE**2}
+    assert {picture.n_tokens for picture in prepared.images} == {TOKENS_PER_SIDE**2}
     lengths = Lengths(
         n_groups=len(prepared.groups),
         n_pairs=prepared.n_suffixes,
         prefix=len(first.prefix.ids),
         suffix=len(first.suffixes[0].ids),
-        n_pictures=len(prepared.pictures) if from_pixels else 0,
+        n_pictures=len(prepared.images) if from_pixels else 0,
         side=TOKENS_PER_SIDE,
     )
     by_hand = [count(model.library.config, lengths) for count in (batched_flops, packed_flops)]

@@ -14,7 +14,7 @@ from benchmarks.scoring_setup import Model
 from nightshift.models.engine.enhancement import enhanced
 from nightshift.models.engine.packed.engine import PackedEngine
 from nightshift.models.engine.prompts import Prepared, Prompt
-from nightshift.models.engine.visual import freeze, prepare_picture, see
+from nightshift.models.engine.visual import encode_images, prepare_image, to_stored
 from nightshift.models.inputs.codecs.codec import Codec
 from nightshift.models.inputs.codecs.records import decode_record, encode_record
 from nightshift.models.inputs.content import ItemContent
@@ -46,12 +46,12 @@ class Columns:
     """
 
     def __init__(self, model: Model, case: Case, enhancement: EnhancementParams) -> None:
-        assert model.ours.steps is not None
+        assert model.ours.layer_ops is not None
         self._model = model
         self._device = model.library.device
         self._enhancement = enhancement
         self._labels = case.rule.labels
-        self._engine = PackedEngine(model.ours, model.ours.steps, model.limits)
+        self._engine = PackedEngine(model.ours, model.ours.layer_ops, model.limits)
         self._method = PairScorer(self._engine, (case.rule,), ENHANCEMENTS["off"], "benchmark")
         words = (case.rule.labels.positive, case.rule.labels.negative)
         self._label_ids = [model.stock.text.label(word) for word in words]
@@ -78,8 +78,8 @@ class Columns:
         for work in self._few:
             prepared = work()
             (prompt,) = prepared.prompts
-            shown = [prepared.pictures[i] for i in prompt.pictures]
-            from_pixels = all(picture.seen is None for picture in shown)
+            shown = [prepared.images[i] for i in prompt.images]
+            from_pixels = all(picture.stored is None for picture in shown)
             if from_pixels and self._enhancement.trigger == "never":
                 pixels = torch.cat([picture.pixels for picture in shown]).to(self._device)
                 logits = self._model.library(
@@ -87,17 +87,17 @@ class Columns:
                 )
             else:
                 # The enhancement needs the visual tokens: the same call as the model's own.
-                self._model.stock.recent.clear()
-                tokens = [[one.tokens for one in see(self._model.stock, shown)]]
+                self._model.stock.vision_cache.clear()
+                tokens = [[one.tokens for one in encode_images(self._model.stock, shown)]]
                 logits = self._forward(prepared, [prompt], tokens, keep=0)
             found.append(self._read(logits))
         return np.concatenate(found)
 
     def batched(self) -> NDArray[np.float32]:
         """Batches of 16, logits at the end only, the vision tower once a distinct picture."""
-        self._model.stock.recent.clear()
+        self._model.stock.vision_cache.clear()
         prepared = self.whole()
-        seen = see(self._model.stock, prepared.pictures)
+        seen = encode_images(self._model.stock, prepared.images)
         prompts = prepared.prompts
         found = np.empty((len(prompts), 2), np.float32)
 
@@ -108,14 +108,14 @@ class Columns:
         for _, alike in groupby(sorted(range(len(prompts)), key=length), key=length):
             for places in chunks(list(alike), BATCH):
                 some = [prompts[i] for i in places]
-                tokens = [[seen[i].tokens for i in prompt.pictures] for prompt in some]
+                tokens = [[seen[i].tokens for i in prompt.images] for prompt in some]
                 found[list(places)] = self._read(self._forward(prepared, some, tokens, keep=1))
         return found
 
     def ours(self) -> NDArray[np.float32]:
         """The engine that the main job runs."""
         # What an earlier round saw would spare this one the vision tower.
-        self._model.ours.recent.clear()
+        self._model.ours.vision_cache.clear()
         found = [
             reading.label_logits
             for work in self._parts
@@ -155,7 +155,7 @@ class Columns:
             "attention_mask": torch.ones_like(ids),
             "mm_token_type_ids": self._model.stock.is_visual(ids).int(),
             "image_grid_thw": torch.tensor(
-                [prepared.pictures[i].grid for prompt in batch for i in prompt.pictures]
+                [prepared.images[i].grid for prompt in batch for i in prompt.images]
             ),
         }
         return {name: tensor.to(self._device) for name, tensor in inputs.items()}
@@ -183,8 +183,10 @@ def stored(model: Model, asked: Sequence[Asked]) -> tuple[Asked, ...]:
     def _recorded(content: ItemContent, read: Read) -> Read:
         if not content.images:
             return read
-        pictures = [prepare_picture(family, image, model.limits) for image in content.images]
-        seen = [freeze(*one) for one in zip(pictures, see(family, pictures), strict=True)]
+        pictures = [prepare_image(family, image, model.limits) for image in content.images]
+        seen = [
+            to_stored(*one) for one in zip(pictures, encode_images(family, pictures), strict=True)
+        ]
         record = encode_record(seen, codec)
         return lambda: ItemContent(texts=content.texts, seen=decode_record(record, codec))
 

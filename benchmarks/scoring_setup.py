@@ -15,7 +15,7 @@ from transformers import (
 
 from nightshift.demo import scorer_dir
 from nightshift.models.engine.family import PixelLimits
-from nightshift.models.families.qwen2_5_vl import Qwen25VL, quickened
+from nightshift.models.families.qwen2_5_vl import Qwen25VL, patch_conv_as_linear
 
 __all__ = ["PRESETS", "TOKENS_PER_SIDE", "Model", "build", "demo_scorer"]
 
@@ -84,7 +84,7 @@ def _model(
         processor=processor,
         stock=Qwen25VL(model, processor, name),
         # The baselines run the library's model as it is.
-        ours=Qwen25VL(quickened(deepcopy(model)), processor, name),
+        ours=Qwen25VL(patch_conv_as_linear(deepcopy(model)), processor, name),
         limits=PixelLimits(min_pixels=own["shortest_edge"], max_pixels=own["longest_edge"]),
         side=side,
     )

@@ -3,7 +3,7 @@
 from nightshift.models.engine.family import Family
 from nightshift.models.inputs.codecs.codec import Codec
 from nightshift.models.inputs.codecs.records import decode_record, encode_record
-from nightshift.models.inputs.codecs.tokens import SeenPicture
+from nightshift.models.inputs.codecs.tokens import StoredVisualTokens
 from nightshift.models.inputs.content import ItemContent
 from nightshift.models.vision import bind
 from nightshift.schema.models import ModelFacts
@@ -19,7 +19,7 @@ def codec_of(name: str, codebook: bytes | None = None) -> Codec:
 
 def seen(
     family: Family, facts: ModelFacts, *contents: ItemContent
-) -> list[tuple[SeenPicture, ...]]:
+) -> list[tuple[StoredVisualTokens, ...]]:
     tower = bind(family, facts)
     return tower.see(tower.prepare(contents))
 

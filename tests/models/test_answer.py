@@ -17,7 +17,7 @@ from nightshift.models.engine.family import PixelLimits
 from nightshift.models.engine.generation.generate import generate
 from nightshift.models.engine.prompts import Prepared, prepare
 from nightshift.models.engine.protocol import Group
-from nightshift.models.engine.visual import see
+from nightshift.models.engine.visual import encode_images
 from nightshift.models.families.qwen2_5_vl import Qwen25VL
 from nightshift.models.inputs.content import ItemContent
 from nightshift.models.scorers.protocol import PairGroup
@@ -51,7 +51,7 @@ def tokens(family: Qwen25VL, prompts: Prepared, *, stop: frozenset[int] = frozen
 def alone(
     family: Qwen25VL, prompts: Prepared, *, stop: frozenset[int] = frozenset()
 ) -> list[list[int]]:
-    seen = see(family, prompts.pictures)
+    seen = encode_images(family, prompts.images)
     return [
         generate(family, [prompt], seen, max_tokens=12, stop_ids=stop)[0]
         for prompt in prompts.prompts
@@ -80,7 +80,7 @@ def test_kept_keys_and_values_change_no_token(
     qwen: Qwen25VL, prompts: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = tokens(qwen, prompts)
-    monkeypatch.setattr(qwen, "steps", None)
+    monkeypatch.setattr(qwen, "layer_ops", None)
 
     assert tokens(qwen, prompts) == kept
     assert len(set(kept)) > 3
@@ -92,8 +92,8 @@ def test_prompts_of_different_lengths_write_at_once_what_each_writes_alone(
 ) -> None:
     singly = alone(qwen, prompts)
     if not apart:
-        monkeypatch.setattr(qwen, "steps", None)
-    seen = see(qwen, prompts.pictures)
+        monkeypatch.setattr(qwen, "layer_ops", None)
+    seen = encode_images(qwen, prompts.images)
 
     together = generate(qwen, prompts.prompts, seen, max_tokens=12, stop_ids=())
 
@@ -109,10 +109,10 @@ def test_an_answer_that_ends_early_leaves_the_others_as_they_are(
     stop = frozenset({first[3]})
     singly = alone(qwen, prompts, stop=stop)
     if not apart:
-        monkeypatch.setattr(qwen, "steps", None)
+        monkeypatch.setattr(qwen, "layer_ops", None)
 
     together = generate(
-        qwen, prompts.prompts, see(qwen, prompts.pictures), max_tokens=12, stop_ids=stop
+        qwen, prompts.prompts, encode_images(qwen, prompts.images), max_tokens=12, stop_ids=stop
     )
 
     assert together == singly
@@ -122,7 +122,7 @@ def test_an_answer_that_ends_early_leaves_the_others_as_they_are(
 def test_a_stop_token_ends_an_answer_and_is_no_part_of_it(
     qwen: Qwen25VL, prompts: Prepared
 ) -> None:
-    seen = see(qwen, prompts.pictures)
+    seen = encode_images(qwen, prompts.images)
     (whole,) = generate(qwen, prompts.prompts[:1], seen, max_tokens=12, stop_ids=())
     at = next(i for i in range(1, 12) if whole[i] not in whole[:i])
 
@@ -173,10 +173,10 @@ def test_stored_tokens_give_the_answer_of_the_pixels_and_no_picture_is_looked_at
     one, other = (ItemContent(images=(picture(seed, (112, 112)),)) for seed in (1, 7))
     from_pixels = answered(one)
     later = stored(qwen, tower, one, codec_of("none"))
-    looked_at = qwen.work.pictures
+    looked_at = qwen.counters.images
 
     assert answered(later) == from_pixels
-    assert qwen.work.pictures == looked_at
+    assert qwen.counters.images == looked_at
     assert answered(other).text != from_pixels.text
 
 

@@ -149,11 +149,11 @@ def test_a_picture_seen_lately_is_shown_by_the_codebook_of_this_run(qwen: Qwen25
         )
 
     by_own = coded(own)
-    looked_at = qwen.work.pictures
+    looked_at = qwen.counters.images
 
     assert coded(others) != by_own
     assert coded(own) == by_own
-    assert qwen.work.pictures == looked_at
+    assert qwen.counters.images == looked_at
 
 
 def test_queries_stay_as_they_are_unless_they_are_coded_too(qwen: Qwen25VL) -> None:
@@ -165,7 +165,7 @@ def test_queries_stay_as_they_are_unless_they_are_coded_too(qwen: Qwen25VL) -> N
     def codecs(scorer: PairScorer) -> list[bool]:
         prepared = scorer.prepare([group]).groups
         assert isinstance(prepared, Prepared)
-        return [one.codec is not None for one in prepared.pictures]
+        return [one.codec is not None for one in prepared.images]
 
     assert codecs(candidates_only) == [False, True]
     assert codecs(both) == [True, True]
@@ -185,7 +185,7 @@ def test_packed_prompts_read_what_whole_ones_read(qwen: Qwen25VL, name: str) -> 
         (found,) = engine.score(engine.prepare([group]), labels=LABELS, enhancement=OFF)
         return np.array([one.label_logits for one in found])
 
-    packed = PackedEngine(qwen, qwen.steps, PixelLimits())
+    packed = PackedEngine(qwen, qwen.layer_ops, PixelLimits())
     assert margins(packed) == pytest.approx(margins(PlainEngine(qwen, PixelLimits())), abs=1e-5)
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from nightshift.models.inputs.codecs.codec import Codec
 from nightshift.models.inputs.codecs.records import encode_record
-from nightshift.models.inputs.codecs.tokens import SeenPicture
+from nightshift.models.inputs.codecs.tokens import StoredVisualTokens
 from nightshift.schema.identity import content_hashes
 from nightshift.schema.params import RerankParams, ScorerParams
 from nightshift.schema.records import ImagePart
@@ -75,9 +75,9 @@ def _ids(connection, table):
 def _store(database, run_id, name, address):
     """Keep the tokens of the picture `DIGEST` in a set of the run."""
     codec = Codec(parse_codec(name), width=WIDTH, precision="float32", codebook=None)
-    picture = SeenPicture(
+    picture = StoredVisualTokens(
         values=np.arange(4 * WIDTH, dtype=np.float32).reshape(4, WIDTH),
-        n_deep=0, grid=(1, 2, 2), tokens=(1, 2, 2), written=(),
+        n_deepstack=0, grid=(1, 2, 2), tokens=(1, 2, 2), written=(),
     )  # fmt: skip
     content = content_hashes((ImagePart(uri="", sha256=DIGEST),)).image
     with database.begin() as connection:

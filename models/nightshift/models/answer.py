@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import torch
 from PIL import Image
 
-from nightshift.models.engine.family import Family, Picture, PixelLimits
+from nightshift.models.engine.family import Family, PixelLimits, PromptImage
 from nightshift.models.engine.generation.generate import generate
 from nightshift.models.engine.plain import alone, batches
 from nightshift.models.engine.prompts import Prepared, Prompt, prepare
 from nightshift.models.engine.protocol import Group, Piece
 from nightshift.models.engine.runtime.token_budget import TokenBudget
-from nightshift.models.engine.visual import prepare_picture, see
+from nightshift.models.engine.visual import encode_images, prepare_image
 from nightshift.models.inputs.content import ItemContent, images_for_prompt
 from nightshift.schema.errors import InputError
 from nightshift.scoring.answering import MAX_TOKENS, cited, question
@@ -61,9 +61,9 @@ class Answerer:
         self._max_tokens = max_tokens
         self._budget = TokenBudget(_TOKENS_PER_BATCH, "question")
 
-    def prepare_image(self, image: Image.Image) -> Picture:
+    def prepare_image(self, image: Image.Image) -> PromptImage:
         """See `Engine.prepare_image`."""
-        return prepare_picture(self._family, image, self._limits)
+        return prepare_image(self._family, image, self._limits)
 
     def answer(self, questions: Sequence[Question]) -> list[Answer | InputError]:
         """Generate answers, as many at once as memory holds.
@@ -83,7 +83,7 @@ class Answerer:
     @torch.inference_mode()
     def _answer(self, questions: Sequence[Question]) -> list[Answer]:
         prepared = self._prepare(questions)
-        seen = see(self._family, prepared.pictures)
+        seen = encode_images(self._family, prepared.images)
         found: dict[str, list[int]] = {}
 
         def write(batch: list[Prompt]) -> None:

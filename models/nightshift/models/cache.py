@@ -17,7 +17,7 @@ from nightshift.models.checkpoints.snapshot import Snapshot
 from nightshift.models.checkpoints.spec import is_of_hub, parse_spec
 from nightshift.models.devices import pick_device, release_device_memory
 from nightshift.models.embedders.protocol import Embedder
-from nightshift.models.engine.runtime.counters import Work
+from nightshift.models.engine.runtime.counters import WorkCounters
 from nightshift.models.inputs.codecs.codec import Codec
 from nightshift.models.load import (
     bind_answerer,
@@ -68,9 +68,9 @@ class ModelCache:
         self._bound: dict[str, object] = {}
 
     @property
-    def work(self) -> Work:
+    def counters(self) -> WorkCounters:
         """What the multimodal LLM in memory has done since it was loaded; a copy."""
-        return replace(self._family.work) if self._family else Work()
+        return replace(self._family.counters) if self._family else WorkCounters()
 
     def drop_if_changed(self) -> str | None:
         """Forget the weights in memory where their files are no longer those that were loaded.

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from PIL import Image
 
-from nightshift.models.engine.family import Family, Picture, PixelLimits
-from nightshift.models.engine.visual import freeze, prepare_picture, see, token_grid
-from nightshift.models.inputs.codecs.tokens import SeenPicture
+from nightshift.models.engine.family import Family, PixelLimits, PromptImage
+from nightshift.models.engine.visual import encode_images, prepare_image, to_stored, token_grid
+from nightshift.models.inputs.codecs.tokens import StoredVisualTokens
 from nightshift.models.inputs.content import ItemContent
 from nightshift.schema.errors import ModelError
 from nightshift.schema.models import ModelFacts
@@ -31,7 +31,7 @@ def bind(family: Family, facts: ModelFacts) -> "VisionTower":
 class PreparedPictures:
     """The pictures of some contents, preprocessed, in host memory."""
 
-    pictures: list[Picture]
+    pictures: list[PromptImage]
     #: How many of them each content has.
     counts: list[int]
 
@@ -51,9 +51,9 @@ class VisionTower:
         self._limits = limits
         self._facts = facts
 
-    def prepare_image(self, image: Image.Image) -> Picture:
+    def prepare_image(self, image: Image.Image) -> PromptImage:
         """See `Engine.prepare_image`."""
-        return prepare_picture(self._family, image, self._limits)
+        return prepare_image(self._family, image, self._limits)
 
     def prepare(self, contents: Sequence[ItemContent]) -> PreparedPictures:
         """Resize and normalise, on the CPU; any thread may call it.
@@ -63,7 +63,7 @@ class VisionTower:
         """
         return PreparedPictures(
             pictures=[
-                prepare_picture(self._family, image, self._limits)
+                prepare_image(self._family, image, self._limits)
                 for content in contents
                 for image in content.images
             ],
@@ -75,7 +75,7 @@ class VisionTower:
         return [token_grid(self.prepare_image(image)) for image in images]
 
     @torch.inference_mode()
-    def see(self, prepared: PreparedPictures) -> list[tuple[SeenPicture, ...]]:
+    def see(self, prepared: PreparedPictures) -> list[tuple[StoredVisualTokens, ...]]:
         """Visual tokens of the pictures of each content, in order.
 
         Raises:
@@ -83,9 +83,9 @@ class VisionTower:
         """
         seen = iter(
             [
-                freeze(picture, tokens)
+                to_stored(picture, tokens)
                 for picture, tokens in zip(
-                    prepared.pictures, see(self._family, prepared.pictures), strict=True
+                    prepared.pictures, encode_images(self._family, prepared.pictures), strict=True
                 )
             ]
         )

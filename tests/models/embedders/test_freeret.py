@@ -25,7 +25,7 @@ from nightshift.models.engine.hidden_states import HiddenStates
 from nightshift.models.engine.prompts import Prepared, prepare
 from nightshift.models.engine.prompts import embed as embed_prompts
 from nightshift.models.engine.protocol import Group
-from nightshift.models.engine.visual import see
+from nightshift.models.engine.visual import encode_images
 from nightshift.models.families.qwen2_5_vl import Qwen25VL
 from nightshift.models.inputs.codecs.codec import Codec, codebook_digest
 from nightshift.models.inputs.codecs.product import train
@@ -106,7 +106,7 @@ def kept_inputs(module: nn.Module) -> Iterator[list[Tensor]]:
 def test_the_state_plus_feed_forward_and_norm_is_the_model_s_own_last_state(
     qwen: Qwen25VL, prompts: Prepared
 ) -> None:
-    seen = see(qwen, prompts.pictures)
+    seen = encode_images(qwen, prompts.images)
     decoder = qwen.decoder
     assert decoder.feed_forward_norms is not None
 
@@ -135,7 +135,7 @@ def test_the_site_behind_the_norm_is_the_library_s_last_hidden_state(
     )
     library = qwen._model(**inputs, output_hidden_states=True).hidden_states
     asked = prepare(qwen, PixelLimits(), [Group(prefix=(), suffixes=((picture(1), question),))])
-    seen = see(qwen, asked.pictures)
+    seen = encode_images(qwen, asked.images)
 
     for site, expected in (("mlp_L_postnorm", library[-1]), ("mlp_L-1", library[-2])):
         found = HiddenStates(qwen, site).read(asked.prompts, seen)
@@ -154,7 +154,7 @@ def test_stopping_early_gives_the_state_of_a_whole_forward(
         "mlp_L_prenorm": decoder.norm,
         "mlp_L-1": decoder.layers[-1],
     }
-    seen = see(qwen, prompts.pictures)
+    seen = encode_images(qwen, prompts.images)
     found = HiddenStates(qwen, site).read(prompts.prompts[:1], seen)
 
     with kept_inputs(modules.get(site, decoder.norm)) as inputs:
@@ -169,7 +169,7 @@ def test_nothing_behind_the_state_is_computed_and_no_hook_stays(
     qwen: Qwen25VL, prompts: Prepared
 ) -> None:
     decoder = qwen.decoder
-    seen = see(qwen, prompts.pictures)
+    seen = encode_images(qwen, prompts.images)
     hooks = count_hooks(qwen)
     with kept_inputs(decoder.feed_forwards[-1]) as read, kept_inputs(decoder.norm) as normed:
         HiddenStates(qwen, "attn_L").read(prompts.prompts, seen)
@@ -249,7 +249,7 @@ def test_site_prompt_and_task_each_change_vectors_and_fingerprint(
 def test_a_norm_before_the_cosine_is_the_model_s_own_with_its_gains(
     qwen: Qwen25VL, qwen_folder: Path, prompts: Prepared, last_norms: dict[str, nn.Module]
 ) -> None:
-    seen = see(qwen, prompts.pictures)
+    seen = encode_images(qwen, prompts.images)
 
     for site, norm, module in (
         ("attn_L", "rms", last_norms["feed-forward"]),

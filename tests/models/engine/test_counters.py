@@ -11,7 +11,7 @@ from nightshift.models.engine.family import PixelLimits
 from nightshift.models.engine.packed.engine import PackedEngine
 from nightshift.models.engine.plain import PlainEngine
 from nightshift.models.engine.protocol import Engine, Group
-from nightshift.models.engine.runtime.counters import Work
+from nightshift.models.engine.runtime.counters import WorkCounters
 from nightshift.models.families.qwen2_5_vl import Qwen25VL
 from nightshift.models.inputs.content import ItemContent
 from nightshift.schema.params import EnhancementParams
@@ -30,17 +30,17 @@ def asked(*shown: object) -> list[Group]:
     return [Group(prefix=(one,), suffixes=suffixes) for one in shown]  # type: ignore[arg-type]
 
 
-def work_of(family: Qwen25VL, engine: Engine, groups: list[Group]) -> Work:
-    before = replace(family.work)
+def work_of(family: Qwen25VL, engine: Engine, groups: list[Group]) -> WorkCounters:
+    before = replace(family.counters)
     engine.score(engine.prepare(groups), labels=LABELS, enhancement=OFF)
-    return family.work.since(before)
+    return family.counters.since(before)
 
 
 @pytest.fixture
 def packed(qwen: Qwen25VL) -> PackedEngine:
-    assert qwen.steps is not None
-    qwen.recent.clear()
-    return PackedEngine(qwen, qwen.steps, PixelLimits())
+    assert qwen.layer_ops is not None
+    qwen.vision_cache.clear()
+    return PackedEngine(qwen, qwen.layer_ops, PixelLimits())
 
 
 def test_a_packed_prefix_counts_once_and_a_whole_prompt_has_one_of_its_own(
@@ -48,20 +48,20 @@ def test_a_packed_prefix_counts_once_and_a_whole_prompt_has_one_of_its_own(
 ) -> None:
     groups = asked(picture(1), picture(2), picture(1))
 
-    assert work_of(qwen, packed, groups) == Work(prefixes=3, pictures=2)
-    qwen.recent.clear()
+    assert work_of(qwen, packed, groups) == WorkCounters(prefixes=3, images=2)
+    qwen.vision_cache.clear()
     plain = PlainEngine(qwen, PixelLimits())
-    assert work_of(qwen, plain, groups) == Work(prefixes=12, pictures=2)
+    assert work_of(qwen, plain, groups) == WorkCounters(prefixes=12, images=2)
 
 
 def test_a_picture_seen_lately_is_not_sent_through_the_tower_again(
     qwen: Qwen25VL, packed: PackedEngine
 ) -> None:
-    assert work_of(qwen, packed, asked(picture(1), picture(2))).pictures == 2
-    assert work_of(qwen, packed, asked(picture(2), picture(3))).pictures == 1
+    assert work_of(qwen, packed, asked(picture(1), picture(2))).images == 2
+    assert work_of(qwen, packed, asked(picture(2), picture(3))).images == 1
 
     larger = PackedEngine(qwen, packed._steps, PixelLimits(min_pixels=112 * 112))
-    assert work_of(qwen, larger, asked(picture(2))).pictures == 1, "another size is another picture"
+    assert work_of(qwen, larger, asked(picture(2))).images == 1, "another size is another picture"
 
 
 def test_what_was_kept_reads_the_same_bit_for_bit(qwen: Qwen25VL, packed: PackedEngine) -> None:
@@ -83,7 +83,7 @@ def test_a_group_that_does_not_fit_one_batch_reads_its_prefix_again(
     longest = max(len(suffix.ids) for suffix in group.suffixes)
     packed._budget.tokens = len(group.prefix.ids) + 2 * longest
 
-    assert work_of(qwen, packed, asked(picture(1))) == Work(prefixes=2, pictures=1)
+    assert work_of(qwen, packed, asked(picture(1))) == WorkCounters(prefixes=2, images=1)
 
 
 def test_stored_tokens_send_no_picture_through_the_tower(
@@ -92,5 +92,5 @@ def test_stored_tokens_send_no_picture_through_the_tower(
     facts = describe_vision(f"hf:{qwen_folder}@float32")
     (kept,) = seen(qwen, facts, ItemContent(images=(picture(1), picture(2))))
 
-    assert work_of(qwen, packed, asked(*kept)) == Work(prefixes=2, pictures=0)
-    assert work_of(qwen, packed, asked(kept[0], picture(3))) == Work(prefixes=2, pictures=1)
+    assert work_of(qwen, packed, asked(*kept)) == WorkCounters(prefixes=2, images=0)
+    assert work_of(qwen, packed, asked(kept[0], picture(3))) == WorkCounters(prefixes=2, images=1)

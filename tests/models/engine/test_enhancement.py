@@ -421,10 +421,10 @@ def test_the_published_variant_gives_the_published_numbers(qwen: Qwen25VL, alpha
     engine = PlainEngine(qwen, PixelLimits())
     group = Group(prefix=GROUPS[1].prefix, suffixes=GROUPS[1].suffixes[:1])
     (prompt,) = engine.prepare([group]).prompts
-    pictures = [qwen.prepare_picture(group.prefix[0], PixelLimits())]
+    pictures = [qwen.prepare_image(group.prefix[0], PixelLimits())]
     with torch.inference_mode():
         embeddings = qwen.embed(prompt.ids[None])
-        (seen,) = qwen.see(pictures)
+        (seen,) = qwen.encode_images(pictures)
         embeddings[qwen.is_visual(prompt.ids[None])] = seen.tokens
         logits = published(qwen, embeddings, prompt.positions[:, None], alpha)
     labels = [qwen.text.label("True"), qwen.text.label("False")]

@@ -93,7 +93,7 @@ def test_whole_prompts_and_the_vision_tower_read_the_same_with_flash_attention(
     engine = PlainEngine(family, PixelLimits())
 
     def everything() -> list[list[Reading]]:
-        family.recent.clear()
+        family.vision_cache.clear()
         return [score(engine, GROUPS, params) for params in (OFF, ON)]
 
     readings = everything()

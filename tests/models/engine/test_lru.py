@@ -3,11 +3,11 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nightshift.models.engine.runtime.lru import Recent
+from nightshift.models.engine.runtime.lru import ByteLimitedLru
 
 
 def test_what_was_not_wanted_for_longest_goes_first() -> None:
-    recent: Recent[str] = Recent(10)
+    recent: ByteLimitedLru[str] = ByteLimitedLru(10)
     recent.keep("a", "A", 4)
     recent.keep("b", "B", 4)
     assert recent.get("a") == "A"
@@ -18,7 +18,7 @@ def test_what_was_not_wanted_for_longest_goes_first() -> None:
 
 
 def test_what_is_larger_than_all_of_it_drives_nothing_out() -> None:
-    recent: Recent[str] = Recent(10)
+    recent: ByteLimitedLru[str] = ByteLimitedLru(10)
     recent.keep("a", "A", 4)
 
     recent.keep("huge", "H", 11)
@@ -28,7 +28,7 @@ def test_what_is_larger_than_all_of_it_drives_nothing_out() -> None:
 
 @given(st.lists(st.integers(0, 12), max_size=30))
 def test_it_holds_the_last_ones_that_fit(sizes: list[int]) -> None:
-    recent: Recent[int] = Recent(20)
+    recent: ByteLimitedLru[int] = ByteLimitedLru(20)
     for i, size in enumerate(sizes):
         recent.keep(i, i, size)
 

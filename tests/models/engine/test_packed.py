@@ -12,9 +12,9 @@ from torch.utils.hooks import RemovableHandle
 from nightshift.models.engine.enhancement import effective
 from nightshift.models.engine.family import PixelLimits
 from nightshift.models.engine.packed import blocks, forward
-from nightshift.models.engine.packed.batches import batches, most_variants, why_whole
+from nightshift.models.engine.packed.batches import batches, max_variants, repacking_reason
 from nightshift.models.engine.packed.engine import PackedEngine
-from nightshift.models.engine.packed.forward import Lockstep
+from nightshift.models.engine.packed.forward import PackedForward
 from nightshift.models.engine.plain import PlainEngine
 from nightshift.models.engine.prompts import PromptGroup
 from nightshift.models.engine.protocol import Group
@@ -62,7 +62,7 @@ def plain(qwen: Qwen25VL) -> PlainEngine:
 
 @pytest.fixture
 def packed(qwen: Qwen25VL) -> PackedEngine:
-    return PackedEngine(qwen, qwen.steps, PixelLimits())
+    return PackedEngine(qwen, qwen.layer_ops, PixelLimits())
 
 
 # As the plain engine.
@@ -186,7 +186,7 @@ def test_positions_continue_as_in_the_whole_prompt(packed: PackedEngine, qwen: Q
     prepared = packed.prepare(EVERYTHING)
 
     for prompt in prepared.prompts:
-        shown = [prepared.pictures[i] for i in prompt.pictures]
+        shown = [prepared.images[i] for i in prompt.images]
         assert torch.equal(prompt.positions, qwen.positions(prompt.ids, shown))
 
 
@@ -216,13 +216,13 @@ def test_a_pack_is_one_sequence_under_a_four_dimensional_mask(
     ids = torch.cat([part.ids for part in parts])[None]
     positions = torch.cat([part.positions for part in parts], dim=1)[:, None]
     with torch.inference_mode():
-        seen = qwen.see(prepared.pictures)
+        seen = qwen.encode_images(prepared.images)
         embeddings = qwen.embed(ids)
         embeddings[qwen.is_visual(ids)] = torch.cat([one.tokens for one in seen])
         states = qwen._model.model.language_model(
             inputs_embeds=embeddings, position_ids=positions, attention_mask=sees[None, None]
         ).last_hidden_state[0]
-        forward = Lockstep(qwen, qwen.steps, prepared.groups, seen, OFF)
+        forward = PackedForward(qwen, qwen.layer_ops, prepared.groups, seen, OFF)
         found = dict(zip(forward.places, forward.run(), strict=True))
 
     for i, suffix in enumerate(group.suffixes, start=1):
@@ -256,7 +256,7 @@ def test_what_cannot_be_packed_exactly_is_read_whole_and_told(
         score(packed, [group], params)
         score(packed, [group], params)
 
-    told = why_whole(effective(params))
+    told = repacking_reason(effective(params))
     if reason is None:
         assert told is None
         assert not caplog.records
@@ -279,7 +279,7 @@ def test_batches_hold_every_suffix_once_and_keep_to_the_budget(
     groups = packed.prepare(EVERYTHING).groups
 
     def variants(group: PromptGroup) -> int:
-        return most_variants(group, params, 18)
+        return max_variants(group, params, 18)
 
     cut = list(batches(groups, budget, variants))
 
@@ -358,7 +358,7 @@ def test_out_of_memory_means_smaller_batches(
 ) -> None:
     groups = [*PREFIXES, COMPOSED]
     expected = score(plain, groups, ON)
-    kinds = {"packed": lambda: PackedEngine(qwen, qwen.steps, PixelLimits())}
+    kinds = {"packed": lambda: PackedEngine(qwen, qwen.layer_ops, PixelLimits())}
     small = kinds.get(engine, lambda: PlainEngine(qwen, PixelLimits()))()
     before = small._budget.tokens
     out_of_memory_beyond(monkeypatch, qwen, 110)
@@ -394,7 +394,7 @@ def test_a_vision_tower_out_of_memory_sees_fewer_pictures_at_once(
         Group(prefix=(picture(seed, (112, 112)), ASK), suffixes=asked("a")) for seed in range(3)
     ]
     expected = score(packed, large, OFF)
-    tower, sizes = qwen.see, []
+    tower, sizes = qwen.encode_images, []
 
     def limited(pictures: list) -> list:
         sizes.append(len(pictures))
@@ -402,8 +402,8 @@ def test_a_vision_tower_out_of_memory_sees_fewer_pictures_at_once(
             raise RuntimeError(said)
         return tower(pictures)
 
-    monkeypatch.setattr(qwen, "see", limited)
-    qwen.recent.clear()
+    monkeypatch.setattr(qwen, "encode_images", limited)
+    qwen.vision_cache.clear()
 
     assert_same(score(packed, large, OFF), expected)
     assert sizes[0] == 3
@@ -416,8 +416,8 @@ def test_a_picture_that_does_not_fit_alone_is_refused_with_its_tokens(
     def full(_pictures: list) -> list:
         raise torch.OutOfMemoryError("no room")
 
-    monkeypatch.setattr(qwen, "see", full)
-    qwen.recent.clear()
+    monkeypatch.setattr(qwen, "encode_images", full)
+    qwen.vision_cache.clear()
 
     with pytest.raises(InputError, match=r"picture 0 has 4 tokens .* limit") as refused:
         score(packed, PICTURES[:1], OFF)

@@ -123,7 +123,7 @@ def test_more_prompts_than_one_batch_holds_come_back_in_order(engine: PlainEngin
 
 def test_each_distinct_picture_is_seen_once(engine: PlainEngine, qwen: Qwen25VL) -> None:
     seen: list[int] = []
-    qwen.recent.clear()
+    qwen.vision_cache.clear()
     hook = qwen._model.model.visual.register_forward_hook(
         lambda _module, _inputs, output: seen.append(len(output.pooler_output))
     )
@@ -169,7 +169,7 @@ def test_pixel_limits_bound_the_visual_tokens(qwen: Qwen25VL) -> None:
     large = picture(5, (280, 280))
 
     n_tokens = [
-        qwen.prepare_picture(large, limits).n_tokens
+        qwen.prepare_image(large, limits).n_tokens
         for limits in (
             PixelLimits(),
             PixelLimits(max_pixels=56 * 56),
@@ -185,7 +185,7 @@ def test_a_checkpoint_without_a_sensible_limit_gets_the_published_one(
 ) -> None:
     monkeypatch.setattr(qwen._images, "size", {"shortest_edge": 56**2, "longest_edge": 10**8})
 
-    photo = qwen.prepare_picture(picture(1, (1600, 1200)), PixelLimits())
+    photo = qwen.prepare_image(picture(1, (1600, 1200)), PixelLimits())
 
     assert 400 < photo.n_tokens <= 512
 

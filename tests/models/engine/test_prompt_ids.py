@@ -151,7 +151,7 @@ def test_scorers_of_every_method_ask_what_the_processor_would(family: Any, folde
         prepared = scorer.prepare([PairGroup(shared_side=side, shared=query, others=(*items,))])
         ids = {tuple(one.ids.tolist()) for one in prepared.groups.prompts}
 
-        ends = family.asked_for(rule.labels.words).turn.tail[len(family.turn.tail) :]
+        ends = family.with_labels(rule.labels.words).turn.tail[len(family.turn.tail) :]
         if params.score == "listwise":
             listed = ItemContent(texts=tuple(text for one in items for text in one.texts))
             items = [listed]
@@ -197,7 +197,7 @@ def test_a_prefix_is_shared_up_to_where_a_token_crosses_its_end(family: Any, fol
         (of_group,) = made.groups
         assert all(len(suffix.ids) for suffix in of_group.suffixes)
         shown = [one for one in prefix if not isinstance(one, str)]
-        assert len(of_group.prefix.pictures) == len(shown)
+        assert len(of_group.prefix.images) == len(shown)
         assert len(of_group.prefix.ids) >= len(prefix)
 
 

@@ -87,9 +87,9 @@ def plain(family: Family) -> PlainEngine:
 
 @pytest.fixture
 def packed(family: Family) -> PackedEngine:
-    if family.steps is None:
-        pytest.skip(f"cannot be packed: {family.report.not_packed}")
-    return PackedEngine(family, family.steps, PixelLimits())
+    if family.layer_ops is None:
+        pytest.skip(f"cannot be packed: {family.report.unpacked_reason}")
+    return PackedEngine(family, family.layer_ops, PixelLimits())
 
 
 def is_picture(piece: Piece) -> bool:
@@ -149,7 +149,7 @@ def test_every_framing_s_labels_are_single_tokens_where_prompts_end(
     family: Any, folder: Path
 ) -> None:
     for words in {rule.labels.words for rule in FRAMINGS.values()}:
-        asked = family.asked_for(words)
+        asked = family.with_labels(words)
 
         if words[0].isdigit() and folder.name in SPACED:
             assert asked.turn.tail == (*family.turn.tail, *family.text.ids(" "))
@@ -167,7 +167,7 @@ def test_a_label_of_several_tokens_is_refused_with_what_it_takes_either_way(fami
     ]
 
     with pytest.raises(ModelError) as refused:
-        family.asked_for(("True", "Truthfully"))
+        family.with_labels(("True", "Truthfully"))
 
     told = refused.value.message
     assert f"{lead + 'Truthfully'!r} takes {counts[0]} tokens of {family.text._name}" in told
@@ -190,17 +190,19 @@ def test_a_control_token_in_a_caption_is_text(engine: Engine, family: Any) -> No
 
 def test_a_picture_looks_the_same_alone_and_among_others(family: Family) -> None:
     pictures = [
-        family.prepare_picture(image, PixelLimits())
+        family.prepare_image(image, PixelLimits())
         for image in (picture(1), picture(2, (90, 40)), picture(3, (20, 60)))
     ]
     with torch.inference_mode():
-        together = family.see(pictures)
-        alone = [family.see([one])[0] for one in pictures]
+        together = family.encode_images(pictures)
+        alone = [family.encode_images([one])[0] for one in pictures]
 
     for one, other, shown in zip(together, alone, pictures, strict=True):
         assert one.tokens.shape == (shown.n_tokens, 64)
-        assert len(one.deep) == family.report.n_deep
-        for ours, theirs in zip((one.tokens, *one.deep), (other.tokens, *other.deep), strict=True):
+        assert len(one.deepstack) == family.report.n_deepstack
+        for ours, theirs in zip(
+            (one.tokens, *one.deepstack), (other.tokens, *other.deepstack), strict=True
+        ):
             assert torch.allclose(ours, theirs, atol=1e-5)
 
 
@@ -224,7 +226,7 @@ def test_pixel_limits_bound_what_a_picture_takes(family: Family, folder: Path) -
     large, tile = picture(7, (200, 100)), 32 * 32 if folder.name.startswith("qwen3") else 28 * 28
     limits = [PixelLimits(max_pixels=most * tile) for most in (1, 3, 8)]
 
-    shown = [family.prepare_picture(large, limit) for limit in limits]
+    shown = [family.prepare_image(large, limit) for limit in limits]
 
     # Qwen's patches hold each picture twice, as frames of a film.
     frames = 2 if folder.name.startswith("qwen") else 1
@@ -243,11 +245,13 @@ def test_pixel_limits_bound_what_a_picture_takes(family: Family, folder: Path) -
 def test_the_engine_is_the_packed_one_where_the_report_and_the_docs_say_so(
     engine: Engine, family: Family, folder: Path
 ) -> None:
-    assert isinstance(engine, PlainEngine if family.report.not_packed else PackedEngine)
+    assert isinstance(engine, PlainEngine if family.report.unpacked_reason else PackedEngine)
     page = Path(__file__).parents[3].joinpath("docs", "models.md").read_text("utf-8")
     assert family.report.row(folder.name) in page
     told = family.report.text()
-    assert (f"no ({family.report.not_packed})" in told) is (family.report.not_packed is not None)
+    assert (f"no ({family.report.unpacked_reason})" in told) is (
+        family.report.unpacked_reason is not None
+    )
     assert "visual enhancement: yes" in told
 
 
@@ -355,7 +359,7 @@ def test_a_forced_layer_looks_at_the_picture_again(plain: PlainEngine, family: F
 def test_the_report_says_which_codecs_a_family_takes(
     engine: Engine, family: Family, name: str
 ) -> None:
-    width = 64 * (1 + family.report.n_deep)
+    width = 64 * (1 + family.report.n_deepstack)
     codec = Codec(parse_codec(name), width=width, precision="float32", codebook=None)
     group = replace(PICTURES[0], prefix=(CodedImage(image=picture(1), codec=codec), ASK))
 
@@ -402,7 +406,7 @@ def test_kept_visual_tokens_read_what_pixels_read_bit_for_bit(
         (shown, groups),
         *(([a], [b]) for a, b in zip(shown, groups, strict=True)),
     ):
-        family.recent.clear()
+        family.vision_cache.clear()
         ours, theirs = (numbers(score(engine, work, ON)) for work in (others, some))
         assert np.array_equal(ours, theirs)
 
@@ -413,7 +417,7 @@ def test_the_state_behind_the_last_attention_is_what_the_last_feed_forward_adds_
     prepared = plain.prepare(PICTURES)
     assert isinstance(prepared, Prepared)
     with torch.inference_mode():
-        seen = family.see(prepared.pictures)
+        seen = family.encode_images(prepared.images)
         between_both, before_norm = (
             HiddenStates(family, site).read(prepared.prompts, seen)
             for site in ("attn_L", "mlp_L_prenorm")
@@ -431,9 +435,9 @@ def test_answers_are_those_of_the_upstream_library(
 ) -> None:
     group = replace(PICTURES[1], suffixes=PICTURES[1].suffixes[:1])
     (prompt,) = plain.prepare([group]).prompts  # type: ignore[attr-defined]
-    pictures = plain.prepare([group]).pictures  # type: ignore[attr-defined]
+    pictures = plain.prepare([group]).images  # type: ignore[attr-defined]
     with torch.inference_mode():
-        seen = family.see(pictures)
+        seen = family.encode_images(pictures)
     inputs = upstream(folder, (*group.prefix, *group.suffixes[0]))
 
     (ours,) = generate(family, [prompt], seen, max_tokens=5, stop_ids=frozenset())
@@ -467,10 +471,10 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def test_llava_shows_a_picture_without_tiles_as_one_of_several(llava: Any) -> None:
     both = [picture(1, (90, 40)), picture(2, (20, 60))]
-    ours = [llava.prepare_picture(one, PixelLimits(max_pixels=2 * 28 * 28)) for one in both]
+    ours = [llava.prepare_image(one, PixelLimits(max_pixels=2 * 28 * 28)) for one in both]
     found = llava._images([both], return_tensors="pt")
     with torch.inference_mode():
-        seen = llava.see(ours)
+        seen = llava.encode_images(ours)
         theirs = llava._model.get_image_features(
             found["pixel_values"][:, 0], found["image_sizes"], batch_num_images=[2]
         ).pooler_output
@@ -486,8 +490,8 @@ def test_llava_chooses_no_grid_beyond_the_limit(
     llava: Any, size: tuple[int, int], tiles: int
 ) -> None:
     image = picture(1, size)
-    shown = llava.prepare_picture(image, PixelLimits(max_pixels=tiles * 28 * 28))
-    free = llava.prepare_picture(image, PixelLimits())
+    shown = llava.prepare_image(image, PixelLimits(max_pixels=tiles * 28 * 28))
+    free = llava.prepare_image(image, PixelLimits())
 
     assert len(shown.pixels) <= tiles
     if len(free.pixels) <= tiles:
@@ -555,9 +559,11 @@ def test_features_of_the_depth_of_the_tower_matter(tmp_path: Path) -> None:
     qwen = loaded("qwen3_vl", save_family("qwen3_vl", tmp_path))
     engine = engine_for(qwen, PixelLimits())
     with_them = numbers(score(engine, PICTURES, OFF))
-    see = qwen.see
-    qwen.see = lambda pictures: [VisualTokens(tokens=one.tokens) for one in see(pictures)]
-    qwen.recent.clear()
+    encode_images = qwen.encode_images
+    qwen.encode_images = lambda pictures: [
+        VisualTokens(tokens=one.tokens) for one in encode_images(pictures)
+    ]
+    qwen.vision_cache.clear()
 
     assert np.abs(numbers(score(engine, PICTURES, OFF)) - with_them).max() > 1e-3
 
@@ -614,7 +620,7 @@ def test_a_decoder_with_no_state_behind_its_last_attention_is_told_and_embeds_el
         HiddenStates(family, "attn_L")
     with torch.inference_mode():
         states = HiddenStates(family, "mlp_L-1").read(
-            prepared.prompts, family.see(prepared.pictures)
+            prepared.prompts, family.encode_images(prepared.images)
         )
     assert states.isfinite().all()
     fired = score(PlainEngine(family, PixelLimits()), PICTURES, ON)

@@ -17,7 +17,7 @@ from nightshift.models.engine.hidden_states import HiddenStates
 from nightshift.models.engine.plain import PlainEngine
 from nightshift.models.engine.prompts import Prepared, Prompt, embed
 from nightshift.models.engine.protocol import Group
-from nightshift.models.engine.visual import see
+from nightshift.models.engine.visual import encode_images
 from nightshift.models.inputs.codecs.codec import Codec
 from nightshift.models.inputs.codecs.tokens import CodedImage
 from nightshift.models.inputs.content import ItemContent
@@ -74,7 +74,7 @@ def hooks(family: Any) -> int:
 
 def whole(family: Family, prompt: Prompt, pictures: Prepared) -> torch.Tensor:
     """Normed states (1, length, width) of a prompt read by itself."""
-    return family.decode(embed(family, [prompt], see(family, pictures.pictures)))
+    return family.decode(embed(family, [prompt], encode_images(family, pictures.images)))
 
 
 # RetLLM's enhancement, §1.11.
@@ -96,9 +96,9 @@ def test_a_forced_layer_changes_states_only_from_the_next_one_on(family: Any) ->
 @torch.inference_mode()
 def test_the_memory_enters_at_most_once_a_forward(family: Any) -> None:
     asked = prepared(family, GROUP)
-    seen = see(family, asked.pictures)
+    seen = encode_images(family, asked.images)
     embedded = embed(family, asked.prompts, seen)
-    memories = [torch.cat([seen[i].tokens for i in one.pictures]) for one in asked.prompts]
+    memories = [torch.cat([seen[i].tokens for i in one.images]) for one in asked.prompts]
     lengths = [len(one.ids) for one in asked.prompts]
     feed_forwards: list[nn.Module] = list(family.decoder.feed_forwards)
     # Every layer of the window would fire.
@@ -147,7 +147,7 @@ def test_stopping_early_gives_the_state_of_a_whole_forward(family: Any, site: st
         "mlp_L-1": family.decoder.layers[-1],
     }
     before = hooks(family)
-    found = HiddenStates(family, site).read([prompt], see(family, asked.pictures))
+    found = HiddenStates(family, site).read([prompt], encode_images(family, asked.images))
     assert hooks(family) == before
 
     read: list[torch.Tensor] = []
@@ -165,7 +165,7 @@ def test_stopping_early_gives_the_state_of_a_whole_forward(family: Any, site: st
 @torch.inference_mode()
 def test_the_last_sites_are_the_library_s_last_hidden_states(family: Any, folder: Path) -> None:
     asked = prepared(family, replace(GROUP, suffixes=GROUP.suffixes[:1]))
-    seen = see(family, asked.pictures)
+    seen = encode_images(family, asked.images)
     library = family._model(
         **upstream(folder, (*GROUP.prefix, *GROUP.suffixes[0])), output_hidden_states=True
     ).hidden_states
@@ -246,7 +246,7 @@ def test_a_codec_of_candidates_leaves_the_query_as_it_is(family: Family) -> None
 
     def shown(scorer: Scorer) -> list[torch.Tensor]:
         groups = scorer.prepare([group]).groups  # type: ignore[attr-defined]
-        return [one.tokens for one in see(family, groups.pictures)]
+        return [one.tokens for one in encode_images(family, groups.images)]
 
     plain = shown(bind(family, same_object(), "test"))
     coded = shown(bind(family, same_object(codec="kmeans(2)"), "test", codec))
@@ -286,11 +286,11 @@ def test_sampled_tokens_keep_the_places_of_the_whole_picture_and_replicated_ones
 def test_a_query_s_kept_keys_and_values_read_what_whole_prompts_read_to_1e_6(
     family: Family,
 ) -> None:
-    if family.steps is None:
-        pytest.skip(f"cannot be packed: {family.report.not_packed}")
+    if family.layer_ops is None:
+        pytest.skip(f"cannot be packed: {family.report.unpacked_reason}")
     scorer = bind(family, same_object(), "test")
     group = PairGroup(shared_side="query", shared=IMAGE, others=(OTHER, IMAGE))
-    asked = family.asked_for(("1", "0"))
+    asked = family.with_labels(("1", "0"))
     groups = scorer.prepare([group]).groups  # type: ignore[attr-defined]
     engines = engine_for(asked, PixelLimits()), PlainEngine(asked, PixelLimits())
     labels = Labels(positive="1", negative="0")
@@ -314,5 +314,5 @@ def same_object(**options: Any) -> ScorerParams:
 
 
 def codec_of(family: Family, name: str) -> Codec:
-    width = 64 * (1 + family.report.n_deep)
+    width = 64 * (1 + family.report.n_deepstack)
     return Codec(parse_codec(name), width=width, precision="float32", codebook=None)

@@ -110,8 +110,8 @@ def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     """A random model of each family in turn."""
     folder: Path = tmp_path_factory.mktemp("x") / request.param
     found = loaded(request.param, save_family(request.param, folder))
-    if found.steps is None:
-        pytest.skip(f"cannot be packed: {found.report.not_packed}")
+    if found.layer_ops is None:
+        pytest.skip(f"cannot be packed: {found.report.unpacked_reason}")
     return found
 
 
@@ -122,7 +122,7 @@ def read(
     groups: Sequence[Group],
     params: EnhancementParams,
 ) -> list[Reading]:
-    asking = engine(family.asked_for(labels.words), LIMITS)
+    asking = engine(family.with_labels(labels.words), LIMITS)
     found = asking.score(asking.prepare(groups), labels=labels, enhancement=params)
     return [reading for group in found for reading in group]
 

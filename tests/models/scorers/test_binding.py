@@ -14,10 +14,10 @@ PACKED = LoadReport(
     decoder="any",
     n_layers=4,
     pictures="as they are",
-    not_packed=None,
-    not_embedding=None,
+    unpacked_reason=None,
+    no_attn_site_reason=None,
 )
-WHOLE = replace(PACKED, not_packed="tokens look ahead")
+WHOLE = replace(PACKED, unpacked_reason="tokens look ahead")
 
 
 @pytest.mark.parametrize(

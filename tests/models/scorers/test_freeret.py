@@ -187,8 +187,8 @@ def test_both_questions_of_a_pair_share_one_prefix(qwen: Qwen25VL) -> None:
             seen.append(len(groups))  # type: ignore[arg-type]
             return super().prepare(groups)  # type: ignore[arg-type]
 
-    assert qwen.steps is not None
-    engine: Engine = Counting(qwen, qwen.steps, PixelLimits())  # type: ignore[assignment]
+    assert qwen.layer_ops is not None
+    engine: Engine = Counting(qwen, qwen.layer_ops, PixelLimits())  # type: ignore[assignment]
     method = PairScorer(engine, framings_of(asking(debias="swap")), OFF, "test")
 
     prepared = method.prepare([group("query", QUERIES["image"], *ITEMS["both"])])

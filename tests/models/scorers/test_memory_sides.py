@@ -9,7 +9,7 @@ from PIL import Image
 from nightshift.models.checkpoints.describe import describe_vision
 from nightshift.models.engine.family import PixelLimits
 from nightshift.models.engine.plain import PlainEngine
-from nightshift.models.engine.visual import prepare_picture
+from nightshift.models.engine.visual import prepare_image
 from nightshift.models.families.qwen2_5_vl import Qwen25VL
 from nightshift.models.inputs.content import ItemContent
 from nightshift.models.scorers.binding import bind
@@ -64,8 +64,8 @@ def test_the_longer_side_is_scaled_before_the_limits_apply(
     qwen: Qwen25VL, size: tuple[int, int], scaled: tuple[int, int]
 ) -> None:
     image = picture(4, size)
-    ours = prepare_picture(qwen, image, PixelLimits(long_side=112))
-    by_hand = prepare_picture(qwen, image.resize(scaled, Image.Resampling.BICUBIC), PixelLimits())
+    ours = prepare_image(qwen, image, PixelLimits(long_side=112))
+    by_hand = prepare_image(qwen, image.resize(scaled, Image.Resampling.BICUBIC), PixelLimits())
 
     assert ours.key == by_hand.key  # type: ignore[attr-defined]
 

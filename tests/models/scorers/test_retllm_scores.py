@@ -13,10 +13,10 @@ from torch import Tensor
 from transformers import AutoProcessor
 
 from nightshift.models.engine.enhancement import enhanced
-from nightshift.models.engine.generation.enhancement import Again
+from nightshift.models.engine.generation.enhancement import DecodingEnhancement
 from nightshift.models.engine.generation.generate import generate
 from nightshift.models.engine.prompts import Prepared, embed
-from nightshift.models.engine.visual import see
+from nightshift.models.engine.visual import encode_images
 from nightshift.models.families.qwen2_5_vl import Qwen25VL
 from nightshift.models.inputs.content import ItemContent
 from nightshift.models.scorers.binding import bind
@@ -262,10 +262,10 @@ def test_a_number_is_written_token_by_token_under_the_enhancement(qwen: Qwen25VL
     prepared = scorer.prepare([captions(CAPTIONS[0])])
     assert isinstance(prepared, PreparedPairs)
     assert isinstance(prepared.groups, Prepared)
-    (prompt,), pictures = prepared.groups.prompts, prepared.groups.pictures
+    (prompt,), pictures = prepared.groups.prompts, prepared.groups.images
     with torch.inference_mode():
-        seen = see(qwen, pictures)
-        again = Again(qwen.decoder, on, [prompt], seen)
+        seen = encode_images(qwen, pictures)
+        again = DecodingEnhancement(qwen.decoder, on, [prompt], seen)
         (ids,) = generate(qwen, [prompt], seen, max_tokens=3, stop_ids=(), again=again)
         embedded = embed(qwen, [prompt], seen)
         with enhanced(qwen.decoder, on, [seen[0].tokens], [len(prompt.ids)]) as state:
@@ -323,7 +323,7 @@ def test_what_cannot_fire_writes_what_the_plain_model_writes(
 def test_a_model_without_layers_to_take_apart_cannot_write_enhanced(
     qwen: Qwen25VL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(qwen, "steps", None)
+    monkeypatch.setattr(qwen, "layer_ops", None)
 
     with pytest.raises(ModelError, match="--enhancement off"):
         bound(qwen, "number", ENHANCEMENTS["paper"])

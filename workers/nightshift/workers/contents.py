@@ -10,7 +10,7 @@ from typing import TypeVar
 from PIL import Image
 
 from nightshift.models.devices import cores, use_one_core
-from nightshift.models.inputs.codecs.tokens import SeenPicture
+from nightshift.models.inputs.codecs.tokens import StoredVisualTokens
 from nightshift.models.inputs.content import ItemContent
 from nightshift.models.inputs.images import PreparedImage
 from nightshift.schema.errors import InputError
@@ -41,7 +41,7 @@ _BESIDE = 12
 #: What a model makes of a decoded image, before it is shown it.
 _PrepareImage = Callable[[Image.Image], PreparedImage]
 #: Visual tokens of a record's pictures from an earlier night; none where there are none.
-Stored = Callable[[StoredRecord], tuple[SeenPicture, ...]]
+Stored = Callable[[StoredRecord], tuple[StoredVisualTokens, ...]]
 
 
 @dataclass(frozen=True, slots=True)

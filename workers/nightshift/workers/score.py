@@ -72,11 +72,11 @@ def do_score(session: WorkerSession, run: RunRow, claim: Claim, progress: Progre
         lists=payload.lists,
         progress=progress,
     )
-    before = session.models.work
+    before = session.models.counters
     for batch in ahead(micro_batches(payload.groups), reader.read):
         scores.add(batch)
         progress.step()
-    done = session.models.work.since(before)
+    done = session.models.counters.since(before)
     refuse_equal_scores(scores.rows)
     outcomes = scores.outcomes
     if ties:
@@ -90,7 +90,7 @@ def do_score(session: WorkerSession, run: RunRow, claim: Claim, progress: Progre
         told = {
             TallyName.PAIRS: len(scores.rows),
             TallyName.PREFIXES: done.prefixes,
-            TallyName.PICTURES: done.pictures,
+            TallyName.PICTURES: done.images,
         }
         write_tallies(connection, run.id, told)
         record_outcomes(connection, run.id, claim.stage, SubjectKind.PAIR, outcomes)

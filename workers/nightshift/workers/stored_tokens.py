@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from nightshift.models.inputs.codecs.codec import Codec
 from nightshift.models.inputs.codecs.records import decode_record
-from nightshift.models.inputs.codecs.tokens import SeenPicture
+from nightshift.models.inputs.codecs.tokens import StoredVisualTokens
 from nightshift.schema.errors import InputError, ModelError
 from nightshift.schema.params import EmbedderParams, RerankParams, ScorerParams
 from nightshift.scoring.codecs import parse_codec
@@ -107,7 +107,7 @@ class StoredTokens:
             found = token_sets.find_records(connection, self.token_set, sorted(contents))
         self._places.update(found)
 
-    def read(self, side: Side, record: StoredRecord) -> tuple[SeenPicture, ...]:
+    def read(self, side: Side, record: StoredRecord) -> tuple[StoredVisualTokens, ...]:
         """The tokens of a record's pictures, in order; none where its pixels must be looked at.
 
         A damaged shard costs time but no result: pixels give the same scores.

@@ -10,7 +10,7 @@ from nightshift.models.inputs.codecs.codec import Codec, codebook_digest
 from nightshift.models.inputs.codecs.product import train
 from nightshift.models.inputs.codecs.records import encode_record
 from nightshift.models.inputs.codecs.reduce import reduce_tokens
-from nightshift.models.inputs.codecs.tokens import SeenPicture
+from nightshift.models.inputs.codecs.tokens import StoredVisualTokens
 from nightshift.models.inputs.content import ItemContent
 from nightshift.models.vision import PreparedPictures, VisionTower
 from nightshift.schema.errors import InputError
@@ -101,7 +101,7 @@ def do_tokens(session: WorkerSession, run: RunRow, claim: Claim, progress: Progr
         record_outcomes(connection, run.id, claim.stage, SubjectKind.ITEM, outcomes)
 
 
-_Seen = list[tuple[StoredRecord, tuple[SeenPicture, ...]]]
+_Seen = list[tuple[StoredRecord, tuple[StoredVisualTokens, ...]]]
 
 
 @dataclass(slots=True, kw_only=True)

@@ -180,7 +180,7 @@ def _describe_vision(
         fingerprint=fingerprint(card),
         card=card,
         # Features for deeper layers stand behind the first ones.
-        dim=_width(config) * (1 + _n_deep(config)),
+        dim=_width(config) * (1 + _n_deepstack(config)),
     )
 
 
@@ -241,7 +241,7 @@ def _width(config: dict[str, Any]) -> int:
     return int(_with_defaults(config, "hidden_size").get_text_config().hidden_size)
 
 
-def _n_deep(config: dict[str, Any]) -> int:
+def _n_deepstack(config: dict[str, Any]) -> int:
     """How many layers get visual features of their own (DeepStack)."""
     name = "deepstack_visual_indexes"
     vision = config.get("vision_config", {})

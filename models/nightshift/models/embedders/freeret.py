@@ -13,12 +13,12 @@ from nightshift.models.embedders.protocol import (
     refuse_broken,
     refuse_empty,
 )
-from nightshift.models.engine.family import Family, Picture, PixelLimits
+from nightshift.models.engine.family import Family, PixelLimits, PromptImage
 from nightshift.models.engine.hidden_states import HiddenStates
 from nightshift.models.engine.prompts import Prepared as Prompts
 from nightshift.models.engine.prompts import prepare
 from nightshift.models.engine.protocol import Group, Piece
-from nightshift.models.engine.visual import prepare_picture, see
+from nightshift.models.engine.visual import encode_images, prepare_image
 from nightshift.models.inputs.codecs.codec import Codec
 from nightshift.models.inputs.content import ItemContent, images_for_prompt
 from nightshift.schema.errors import InputError, ModelError
@@ -74,9 +74,9 @@ class FreeRetEmbedder:
         self._limits = PixelLimits(min_pixels=params.min_pixels, max_pixels=params.max_pixels)
         self._states = HiddenStates(family, params.site, params.norm)
 
-    def prepare_image(self, image: Image.Image) -> Picture:
+    def prepare_image(self, image: Image.Image) -> PromptImage:
         """See `Embedder.prepare_image`."""
-        return prepare_picture(self._family, image, self._limits)
+        return prepare_image(self._family, image, self._limits)
 
     def prepare(self, contents: Sequence[ItemContent], role: Role) -> Prepared:
         """See `Embedder.prepare`."""
@@ -91,7 +91,7 @@ class FreeRetEmbedder:
     def embed(self, prepared: Prepared) -> Embedded:
         """See `Embedder.embed`."""
         assert isinstance(prepared, _Batch)
-        seen = see(self._family, prepared.prompts.pictures)
+        seen = encode_images(self._family, prepared.prompts.images)
         try:
             states = self._states.read(prepared.prompts.prompts, seen)
         except InputError as error:

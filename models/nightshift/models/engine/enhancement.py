@@ -21,7 +21,7 @@ from nightshift.schema.params import EnhancementParams
 
 __all__ = [
     "Enhancement",
-    "Watch",
+    "TriggerState",
     "blend",
     "correction",
     "effective",
@@ -113,7 +113,7 @@ def window_layers(window: tuple[float, float], n_layers: int) -> range:
     return range(nearest, min(nearest + 1, n_layers - 1))
 
 
-class Watch:
+class TriggerState:
     """Which prompts of a forward have fired, where, and how uncertain they were.
 
     Args:
@@ -187,7 +187,7 @@ class Enhancement:
         self._params = params
         self._memories = memories
         self._lengths = lengths
-        self._watch = Watch(decoder, params, [memory is not None for memory in memories])
+        self._watch = TriggerState(decoder, params, [memory is not None for memory in memories])
 
     def traces(self) -> list[Trace]:
         """What happened to each row."""

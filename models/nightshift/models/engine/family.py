@@ -7,12 +7,12 @@ from typing import Protocol, Self
 from PIL import Image
 from torch import Tensor, nn
 
-from nightshift.models.engine.runtime.counters import Work
-from nightshift.models.engine.runtime.lru import Recent
+from nightshift.models.engine.runtime.counters import WorkCounters
+from nightshift.models.engine.runtime.lru import ByteLimitedLru
 from nightshift.models.engine.runtime.report import LoadReport
-from nightshift.models.engine.text import TextEncoder, Turn, Written
+from nightshift.models.engine.text import PromptParts, TextEncoder, Turn
 from nightshift.models.inputs.codecs.codec import Codec
-from nightshift.models.inputs.codecs.tokens import SeenPicture
+from nightshift.models.inputs.codecs.tokens import StoredVisualTokens
 from nightshift.models.inputs.images import PreparedImage
 
 __all__ = [
@@ -21,10 +21,10 @@ __all__ = [
     "Decoder",
     "Embedded",
     "Family",
-    "Picture",
+    "LayerOps",
     "PixelLimits",
+    "PromptImage",
     "Rotary",
-    "Steps",
     "VisualTokens",
 ]
 
@@ -49,7 +49,7 @@ class PixelLimits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Picture(PreparedImage):
+class PromptImage(PreparedImage):
     """One preprocessed picture, in host memory."""
 
     #: float32; the shape is the family's affair.
@@ -59,9 +59,9 @@ class Picture(PreparedImage):
     #: Visual tokens in the prompt.
     n_tokens: int
     #: What stands for it in a prompt; one id for each visual token, and whatever belongs to them.
-    written: Written
+    written: PromptParts
     #: What the vision tower made of it on an earlier night; `pixels` are empty then.
-    seen: SeenPicture | None = None
+    stored: StoredVisualTokens | None = None
     #: What its visual tokens go through before they are shown.
     codec: Codec | None = None
     #: Places, ascending, of the visual tokens that a prompt shows; None where it shows all.
@@ -78,7 +78,7 @@ class VisualTokens:
     tokens: Tensor
     #: As many and as wide each, added to the stream behind the first layers, one a layer
     #: (DeepStack, arXiv 2406.04334); none in most families.
-    deep: tuple[Tensor, ...] = ()
+    deepstack: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +92,7 @@ class Embedded:
     #: Bool (n, length): where a visual token stands.
     visual: Tensor
     #: Of each layer that has any, of each row: (visual tokens, width) to add behind it.
-    deep: tuple[tuple[Tensor, ...], ...] = ()
+    deepstack: tuple[tuple[Tensor, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +118,7 @@ class Decoder:
 Rotary = tuple[Tensor, Tensor]
 
 
-class Steps(Protocol):
+class LayerOps(Protocol):
     """A decoder layer taken apart, for an engine that decides itself who attends to whom.
 
     States are (batch, length, width), heads (batch, heads, length, head width).
@@ -158,17 +158,17 @@ class Family(Protocol):
         ...
 
     @property
-    def work(self) -> Work:
+    def counters(self) -> WorkCounters:
         """What it has done since it was loaded."""
         ...
 
     @property
-    def recent(self) -> Recent[VisualTokens]:
+    def vision_cache(self) -> ByteLimitedLru[VisualTokens]:
         """What the vision tower made lately, by the key of its picture, in host memory."""
         ...
 
     @property
-    def steps(self) -> Steps | None:
+    def layer_ops(self) -> LayerOps | None:
         """Its layers taken apart; None where only whole prompts can be read."""
         ...
 
@@ -197,7 +197,7 @@ class Family(Protocol):
         """Tokens of the longest prompt it reads."""
         ...
 
-    def asked_for(self, labels: Sequence[str]) -> Self:
+    def with_labels(self, labels: Sequence[str]) -> Self:
         """The same model, its prompts ending where each of these labels is one token.
 
         Raises:
@@ -205,7 +205,7 @@ class Family(Protocol):
         """
         ...
 
-    def prepare_picture(self, image: Image.Image, limits: PixelLimits) -> Picture:
+    def prepare_image(self, image: Image.Image, limits: PixelLimits) -> PromptImage:
         """Resize and normalise an RGB picture, on the CPU; any thread may call it.
 
         Raises:
@@ -213,7 +213,7 @@ class Family(Protocol):
         """
         ...
 
-    def see(self, pictures: Sequence[Picture]) -> list[VisualTokens]:
+    def encode_images(self, pictures: Sequence[PromptImage]) -> list[VisualTokens]:
         """Visual tokens of each picture, on the device: all that the decoder needs of it."""
         ...
 
@@ -221,7 +221,7 @@ class Family(Protocol):
         """Bool, of the shape of `ids`: where a visual token goes."""
         ...
 
-    def positions(self, ids: Tensor, pictures: Sequence[Picture]) -> Tensor:
+    def positions(self, ids: Tensor, pictures: Sequence[PromptImage]) -> Tensor:
         """Positions (axes, length) of one prompt's ids (length,), on the CPU."""
         ...
 

@@ -7,12 +7,12 @@ from PIL import Image
 from torch import Tensor
 
 from nightshift.models.engine.enhancement import enhanced
-from nightshift.models.engine.family import Family, Picture, PixelLimits, VisualTokens
+from nightshift.models.engine.family import Family, PixelLimits, PromptImage, VisualTokens
 from nightshift.models.engine.prompts import Prepared, Prompt, embed, prepare
 from nightshift.models.engine.protocol import Group, PreparedGroups, Reading
 from nightshift.models.engine.readout import read, readings_of
 from nightshift.models.engine.runtime.token_budget import TokenBudget
-from nightshift.models.engine.visual import prepare_picture, see
+from nightshift.models.engine.visual import encode_images, prepare_image
 from nightshift.schema.params import EnhancementParams
 from nightshift.scoring.prompts import Labels, Numbers
 
@@ -36,9 +36,9 @@ class PlainEngine:
         self._limits = limits
         self._budget = TokenBudget(_TOKENS_PER_BATCH)
 
-    def prepare_image(self, image: Image.Image) -> Picture:
+    def prepare_image(self, image: Image.Image) -> PromptImage:
         """See `Engine.prepare_image`."""
-        return prepare_picture(self._family, image, self._limits)
+        return prepare_image(self._family, image, self._limits)
 
     def prepare(self, groups: Sequence[Group]) -> PreparedGroups:
         """See `Engine.prepare`."""
@@ -52,7 +52,7 @@ class PlainEngine:
         assert isinstance(prepared, Prepared)
         text = self._family.text
         label_ids = [text.label(word) for word in labels.words]
-        seen = see(self._family, prepared.pictures)
+        seen = encode_images(self._family, prepared.images)
         found = self.read(prepared.prompts, seen, label_ids, enhancement)
         return prepared.arranged(found)
 
@@ -78,7 +78,7 @@ class PlainEngine:
 
         def forward(batch: list[Prompt]) -> None:
             found.update(self._read_batch(batch, seen, label_ids, enhancement))
-            self._family.work.prefixes += len(batch)
+            self._family.counters.prefixes += len(batch)
 
         self._budget.run(prompts, batches, forward, alone)
         return found

@@ -12,13 +12,14 @@ from torch.nn.utils.rnn import pad_sequence
 from nightshift.models.engine.family import (
     Embedded,
     Family,
-    Picture,
     PixelLimits,
+    PromptImage,
     VisualTokens,
 )
 from nightshift.models.engine.protocol import Group, Piece, Reading
-from nightshift.models.engine.text import Written
-from nightshift.models.engine.visual import PicturePiece, prepare_picture
+from nightshift.models.engine.text import PromptParts
+from nightshift.models.engine.visual import prepare_image
+from nightshift.models.inputs.content import ImagePiece
 from nightshift.schema.errors import InputError, ModelError
 
 __all__ = ["Part", "Prepared", "Prompt", "PromptGroup", "embed", "prepare"]
@@ -38,7 +39,7 @@ class Part:
     #: int64 (axes, length), as in the whole prompt.
     positions: Tensor
     #: Places in the list of distinct pictures, in reading order.
-    pictures: tuple[int, ...]
+    images: tuple[int, ...]
     #: Those of them that the enhancement looks at again.
     memory: tuple[int, ...]
 
@@ -54,7 +55,7 @@ class Prompt:
     #: int64 (axes, length).
     positions: Tensor
     #: Places in the list of distinct pictures, in reading order.
-    pictures: tuple[int, ...]
+    images: tuple[int, ...]
     #: Those of them that the enhancement looks at again.
     memory: tuple[int, ...]
 
@@ -73,7 +74,7 @@ class PromptGroup:
                 place=suffix.place,
                 ids=torch.cat([self.prefix.ids, suffix.ids]),
                 positions=torch.cat([self.prefix.positions, suffix.positions], dim=1),
-                pictures=self.prefix.pictures + suffix.pictures,
+                images=self.prefix.images + suffix.images,
                 memory=self.prefix.memory + suffix.memory,
             )
 
@@ -83,7 +84,7 @@ class Prepared:
     """Groups in host memory."""
 
     #: Distinct, whatever the number of prompts that show them.
-    pictures: list[Picture]
+    images: list[PromptImage]
     groups: list[PromptGroup]
 
     @property
@@ -118,7 +119,7 @@ class Prepared:
             )
 
     def _n_distinct(self) -> int:
-        return len({(tuple(one.ids.tolist()), one.pictures) for one in self.prompts})
+        return len({(tuple(one.ids.tolist()), one.images) for one in self.prompts})
 
 
 def prepare(family: Family, limits: PixelLimits, groups: Sequence[Group]) -> Prepared:
@@ -127,14 +128,14 @@ def prepare(family: Family, limits: PixelLimits, groups: Sequence[Group]) -> Pre
     Raises:
         InputError: A prompt is longer than the model reads, or a picture cannot be resized.
     """
-    album = _Album(family, limits)
+    album = ImageSet(family, limits)
     for group in groups:
         for piece in (*group.prefix, *(p for suffix in group.suffixes for p in suffix)):
             if not isinstance(piece, str):
                 album.add(piece)
     writer = _Writer(family, album)
     return Prepared(
-        pictures=album.pictures, groups=[writer.group(i, group) for i, group in enumerate(groups)]
+        images=album.images, groups=[writer.group(i, group) for i, group in enumerate(groups)]
     )
 
 
@@ -150,21 +151,21 @@ def embed(family: Family, parts: Sequence[Part | Prompt], seen: Sequence[VisualT
     positions = pad_sequence([part.positions.T for part in parts], batch_first=True)
     states = family.embed(ids)
     visual = family.is_visual(ids).to(states.device)
-    shown = [[seen[i] for i in part.pictures] for part in parts]
+    shown = [[seen[i] for i in part.images] for part in parts]
     if any(shown):
         tokens = torch.cat([picture.tokens for row in shown for picture in row])
         states[visual] = tokens.to(states.dtype)
-    n_deep = max((len(picture.deep) for row in shown for picture in row), default=0)
+    n_deepstack = max((len(picture.deepstack) for row in shown for picture in row), default=0)
     return Embedded(
         states=states,
         positions=positions.permute(2, 0, 1),
         visual=visual,
-        deep=tuple(
+        deepstack=tuple(
             tuple(
-                torch.cat([states[0, :0], *(picture.deep[layer] for picture in row)])
+                torch.cat([states[0, :0], *(picture.deepstack[layer] for picture in row)])
                 for row in shown
             )
-            for layer in range(n_deep)
+            for layer in range(n_deepstack)
         ),
     )
 
@@ -172,7 +173,7 @@ def embed(family: Family, parts: Sequence[Part | Prompt], seen: Sequence[VisualT
 class _Writer:
     """Writes pieces as token ids, inside the family's chat template."""
 
-    def __init__(self, family: Family, album: "_Album") -> None:
+    def __init__(self, family: Family, album: "ImageSet") -> None:
         self._family = family
         self._album = album
 
@@ -204,7 +205,7 @@ class _Writer:
         *,
         ahead: Piece | None = None,
         ended: bool = False,
-    ) -> Written:
+    ) -> PromptParts:
         """What pieces add to a prompt, as the template writes them.
 
         Args:
@@ -228,7 +229,7 @@ class _Writer:
                 written.append(self._stripped(run, is_open=is_open))
             else:
                 written += turn.between if picture else turn.before
-                written += self._album.pictures[self._album.place(run)].written
+                written += self._album.images[self._album.place(run)].written
             picture = not isinstance(run, str)
         if picture and (ended or ahead is not None):
             written += turn.after if ended or isinstance(ahead, str) else turn.between
@@ -252,7 +253,7 @@ class _Writer:
         written = torch.tensor(ids, dtype=torch.int64)
         shown = tuple(self._album.place(one) for one in pieces if not isinstance(one, str))
         # A part's positions only depend on what precedes it by where that ends.
-        positions = self._family.positions(written, [self._album.pictures[i] for i in shown])
+        positions = self._family.positions(written, [self._album.images[i] for i in shown])
         positions = positions + start
         left = self._left(written, shown)
         if len(positions) == 1:
@@ -266,7 +267,7 @@ class _Writer:
             place=place,
             ids=written[left],
             positions=positions,
-            pictures=shown,
+            images=shown,
             memory=shown if remembered else (),
         )
         return part, end
@@ -274,12 +275,12 @@ class _Writer:
     def _left(self, ids: Tensor, shown: Sequence[int]) -> Tensor:
         """Bool (length,): all but the visual tokens that a reduction dropped."""
         left = torch.ones(len(ids), dtype=torch.bool)
-        if all(self._album.pictures[i].kept is None for i in shown):
+        if all(self._album.images[i].kept is None for i in shown):
             return left
         places = self._family.is_visual(ids).nonzero()[:, 0]
-        of_pictures = places.split([self._album.pictures[i].n_tokens for i in shown])
+        of_pictures = places.split([self._album.images[i].n_tokens for i in shown])
         for i, of_picture in zip(shown, of_pictures, strict=True):
-            if (kept := self._album.pictures[i].kept) is not None:
+            if (kept := self._album.images[i].kept) is not None:
                 left[of_picture] = False
                 left[of_picture[kept]] = True
         return left
@@ -310,26 +311,26 @@ def _runs(pieces: Sequence[Piece]) -> Iterator[Piece]:
             yield text
 
 
-class _Album:
+class ImageSet:
     """The distinct pictures of a call, by content, in the order in which they were added."""
 
     def __init__(self, family: Family, limits: PixelLimits) -> None:
         self._family = family
         self._limits = limits
-        self.pictures: list[Picture] = []
+        self.images: list[PromptImage] = []
         self._places: dict[bytes, int] = {}
         self._keys: dict[int, bytes] = {}
 
-    def add(self, piece: PicturePiece) -> None:
+    def add(self, piece: ImagePiece) -> None:
         # Prompts of a group mostly show the very same object.
         if id(piece) in self._keys:
             return
-        picture = prepare_picture(self._family, piece, self._limits)
+        picture = prepare_image(self._family, piece, self._limits)
         assert picture.key is not None
         self._keys[id(piece)] = picture.key
         if picture.key not in self._places:
-            self._places[picture.key] = len(self.pictures)
-            self.pictures.append(picture)
+            self._places[picture.key] = len(self.images)
+            self.images.append(picture)
 
-    def place(self, piece: PicturePiece) -> int:
+    def place(self, piece: ImagePiece) -> int:
         return self._places[self._keys[id(piece)]]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from nightshift.models.inputs.codecs.tokens import CodedImage, SeenPicture
+from nightshift.models.inputs.codecs.tokens import CodedImage, StoredVisualTokens
 from nightshift.models.inputs.images import PreparedImage
 from nightshift.schema.params import EnhancementParams
 from nightshift.scoring.prompts import Labels, Numbers
@@ -17,7 +17,7 @@ __all__ = ["Engine", "Group", "Piece", "PreparedGroups", "Reading", "Trace"]
 
 
 #: A part of a prompt: text (never read for special tokens), or a picture.
-Piece = str | Image.Image | PreparedImage | SeenPicture | CodedImage
+Piece = str | Image.Image | PreparedImage | StoredVisualTokens | CodedImage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase, ProcessorMixin
 from nightshift.models.engine.chat_template import render_chat
 from nightshift.schema.errors import ModelError
 
-__all__ = ["TextEncoder", "Turn", "Written", "read_turn"]
+__all__ = ["PromptParts", "TextEncoder", "Turn", "read_turn"]
 
 # No tokenizer holds it, no template swallows it.
 _MARK = "\u2060\u2061\u2062"
@@ -26,7 +26,7 @@ _SPACE = "\n \n"
 
 #: A part of a prompt: ids of control tokens, and ordinary text. Text that meets text is tokenised
 #: as one, as a processor would.
-Written = tuple[int | str, ...]
+PromptParts = tuple[int | str, ...]
 
 
 class TextEncoder:
@@ -140,7 +140,7 @@ class TextEncoder:
         return ids
 
     def cut(
-        self, settled: Written, begun: Written, wholes: Sequence[Written]
+        self, settled: PromptParts, begun: PromptParts, wholes: Sequence[PromptParts]
     ) -> tuple[list[int], list[list[int]]]:
         """Token ids of prompts that share their beginning, cut where none of their tokens is.
 
@@ -158,7 +158,7 @@ class TextEncoder:
         n = max((place for place, one in enumerate(settled, 1) if isinstance(one, int)), default=0)
         fixed, opened = settled[:n], settled[n:]
 
-        def behind(written: Written) -> list[int]:
+        def behind(written: PromptParts) -> list[int]:
             # The last token may act on the text behind it.
             return self.join((*fixed[-1:], *opened, *written), first=not fixed)[len(fixed[-1:]) :]
 
@@ -220,7 +220,7 @@ class TextEncoder:
             f"{other!r} takes {len(self._answered(other))})"
         )
 
-    def _trusted(self, text: str) -> Written:
+    def _trusted(self, text: str) -> PromptParts:
         parts: list[int | str] = []
         swallow = False
         for part in self._split.split(text):
@@ -259,20 +259,20 @@ class Turn:
     #: What the tokenizer adds before all of it: a BOS that the template does not write.
     added: tuple[int, ...] = ()
     #: What precedes the user's content where that begins with a text,
-    text_head: Written
+    text_head: PromptParts
     #: and where it begins with an image.
-    picture_head: Written
+    picture_head: PromptParts
     #: What stands before an image, and between it and a text behind it.
-    before: Written
-    after: Written
+    before: PromptParts
+    after: PromptParts
     #: What stands between two images side by side.
-    between: Written
+    between: PromptParts
     #: Whether it strips the spaces and line breaks that a text of the content begins with,
     strips_left: bool = False
     #: and those that it ends with.
     strips_right: bool = False
     #: What follows the user's content, to where the answer begins.
-    tail: Written
+    tail: PromptParts
     #: What the template puts before the answer's text: nothing, or a space.
     answer_lead: str
 

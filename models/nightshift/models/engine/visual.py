@@ -9,17 +9,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from nightshift.models.engine.family import Family, Picture, PixelLimits, VisualTokens
+from nightshift.models.engine.family import Family, PixelLimits, PromptImage, VisualTokens
 from nightshift.models.engine.runtime.token_budget import TokenBudget
 from nightshift.models.inputs.codecs.codec import Codec
-from nightshift.models.inputs.codecs.tokens import CodedImage, SeenPicture
-from nightshift.models.inputs.images import PreparedImage, rgb
+from nightshift.models.inputs.codecs.tokens import CodedImage, StoredVisualTokens
+from nightshift.models.inputs.content import ImagePiece
+from nightshift.models.inputs.images import rgb
 from nightshift.scoring.codecs import Grid
 
-__all__ = ["PicturePiece", "freeze", "prepare_picture", "see", "token_grid"]
-
-#: What stands for a picture where prompts are put together.
-PicturePiece = Image.Image | PreparedImage | SeenPicture | CodedImage
+__all__ = ["encode_images", "prepare_image", "to_stored", "token_grid"]
 
 # Visual tokens that one pass of the vision tower makes: few stay in a CPU's cache.
 _VISUAL_TOKENS_PER_PASS = {"cpu": 512, "cuda": 16_384}
@@ -28,7 +26,7 @@ _VISUAL_TOKENS_PER_PASS = {"cpu": 512, "cuda": 16_384}
 _ALONE_BELOW = 16
 
 
-def prepare_picture(family: Family, piece: PicturePiece, limits: PixelLimits) -> Picture:
+def prepare_image(family: Family, piece: ImagePiece, limits: PixelLimits) -> PromptImage:
     """What a prompt shows of a picture, with its key; on the CPU, and any thread may call it.
 
     What comes with pixels is resized and normalised, unless that was done before.
@@ -38,14 +36,14 @@ def prepare_picture(family: Family, piece: PicturePiece, limits: PixelLimits) ->
         ModelError: A codec needs a grid of tokens that the family has not.
     """
     match piece:
-        case Picture():
+        case PromptImage():
             return piece
-        case SeenPicture():
+        case StoredVisualTokens():
             return _of_seen(piece)
         case CodedImage():
-            return _coded(prepare_picture(family, piece.image, limits), piece.codec)
+            return _coded(prepare_image(family, piece.image, limits), piece.codec)
         case Image.Image():
-            picture = family.prepare_picture(_scaled(rgb(piece), limits.long_side), limits)
+            picture = family.prepare_image(_scaled(rgb(piece), limits.long_side), limits)
             shape = repr((picture.grid, picture.written))
             return replace(picture, key=_digest(shape, picture.pixels.flatten().numpy().data))
         case _:
@@ -61,7 +59,7 @@ def _scaled(image: Image.Image, long_side: int | None) -> Image.Image:
     return image.resize((width, height), Image.Resampling.BICUBIC)
 
 
-def see(family: Family, pictures: Sequence[Picture]) -> list[VisualTokens]:
+def encode_images(family: Family, pictures: Sequence[PromptImage]) -> list[VisualTokens]:
     """What prompts show of each picture, in passes that bound the vision tower's memory.
 
     What was seen lately is not looked at again: candidates of one query are often another's.
@@ -72,9 +70,9 @@ def see(family: Family, pictures: Sequence[Picture]) -> list[VisualTokens]:
     found: dict[int, VisualTokens] = {}
     fresh: list[int] = []
     for i, picture in enumerate(pictures):
-        if picture.seen is not None:
+        if picture.stored is not None:
             like = family.decoder.head_weight
-            found[i] = _taken_apart(picture.seen.values, picture.seen.n_deep, like)
+            found[i] = _taken_apart(picture.stored.values, picture.stored.n_deepstack, like)
         elif (recalled := _recalled(family, picture)) is not None:
             found[i] = _coded_tokens(family, picture, recalled)
         else:
@@ -86,19 +84,19 @@ def see(family: Family, pictures: Sequence[Picture]) -> list[VisualTokens]:
     return [found[i] for i in range(len(pictures))]
 
 
-def freeze(picture: Picture, seen: VisualTokens) -> SeenPicture:
+def to_stored(picture: PromptImage, seen: VisualTokens) -> StoredVisualTokens:
     """The visual tokens of a whole picture, to be kept."""
-    values = torch.cat([seen.tokens, *seen.deep], dim=1)
-    return SeenPicture(
+    values = torch.cat([seen.tokens, *seen.deepstack], dim=1)
+    return StoredVisualTokens(
         values=values.to("cpu", torch.float32).numpy(),
-        n_deep=len(seen.deep),
+        n_deepstack=len(seen.deepstack),
         grid=picture.grid,
         tokens=token_grid(picture),
         written=picture.written,
     )
 
 
-def token_grid(picture: Picture) -> Grid:
+def token_grid(picture: PromptImage) -> Grid:
     """Tokens in time, rows and columns; all in time where the picture's shape does not say."""
     if len(picture.grid) == 3 and picture.n_tokens:
         time, height, width = picture.grid
@@ -108,7 +106,7 @@ def token_grid(picture: Picture) -> Grid:
     return (picture.n_tokens, 1, 1)
 
 
-def _see(family: Family, pictures: Sequence[Picture]) -> list[VisualTokens]:
+def _see(family: Family, pictures: Sequence[PromptImage]) -> list[VisualTokens]:
     device = family.decoder.head_weight.device.type
     seen: dict[int, VisualTokens] = {}
 
@@ -128,9 +126,9 @@ def _see(family: Family, pictures: Sequence[Picture]) -> list[VisualTokens]:
             yield batch
 
     def forward(places: list[int]) -> None:
-        found = family.see([pictures[i] for i in places])
+        found = family.encode_images([pictures[i] for i in places])
         seen.update(zip(places, found, strict=True))
-        family.work.pictures += len(places)
+        family.counters.images += len(places)
 
     def alone(places: list[int]) -> tuple[str, int] | None:
         return (str(places[0]), pictures[places[0]].n_tokens) if len(places) == 1 else None
@@ -140,48 +138,50 @@ def _see(family: Family, pictures: Sequence[Picture]) -> list[VisualTokens]:
     return [seen[i] for i in range(len(pictures))]
 
 
-def _recalled(family: Family, picture: Picture) -> VisualTokens | None:
-    if picture.key is None or (kept := family.recent.get(picture.key)) is None:
+def _recalled(family: Family, picture: PromptImage) -> VisualTokens | None:
+    if picture.key is None or (kept := family.vision_cache.get(picture.key)) is None:
         return None
     device = family.decoder.head_weight.device
     return VisualTokens(
-        tokens=kept.tokens.to(device), deep=tuple(one.to(device) for one in kept.deep)
+        tokens=kept.tokens.to(device), deepstack=tuple(one.to(device) for one in kept.deepstack)
     )
 
 
-def _remember(family: Family, picture: Picture, seen: VisualTokens) -> None:
+def _remember(family: Family, picture: PromptImage, seen: VisualTokens) -> None:
     if picture.key is None:
         return
     # Copies: what a pass of the vision tower returns are parts of one large tensor.
-    tokens, *deep = (one.to("cpu", copy=True) for one in (seen.tokens, *seen.deep))
+    tokens, *deep = (one.to("cpu", copy=True) for one in (seen.tokens, *seen.deepstack))
     n_bytes = tokens.nbytes + sum(one.nbytes for one in deep)
-    family.recent.keep(picture.key, VisualTokens(tokens=tokens, deep=tuple(deep)), n_bytes)
+    family.vision_cache.keep(
+        picture.key, VisualTokens(tokens=tokens, deepstack=tuple(deep)), n_bytes
+    )
 
 
-def _coded_tokens(family: Family, picture: Picture, seen: VisualTokens) -> VisualTokens:
+def _coded_tokens(family: Family, picture: PromptImage, seen: VisualTokens) -> VisualTokens:
     """What the picture's codec leaves of its visual tokens; all of them where it has none."""
     if picture.codec is None:
         return seen
-    whole = freeze(picture, seen)
+    whole = to_stored(picture, seen)
     values = picture.codec.round_trip(whole.values, whole.tokens)
-    return _taken_apart(values, whole.n_deep, family.decoder.head_weight)
+    return _taken_apart(values, whole.n_deepstack, family.decoder.head_weight)
 
 
-def _of_seen(piece: SeenPicture) -> Picture:
+def _of_seen(piece: StoredVisualTokens) -> PromptImage:
     kept = None if piece.kept is None else piece.kept.tolist()
     said = repr((piece.grid, piece.tokens, piece.written, kept))
-    return Picture(
+    return PromptImage(
         pixels=torch.empty(0),
         grid=piece.grid,
         n_tokens=int(np.prod(piece.tokens)),
         written=piece.written,
-        seen=piece,
+        stored=piece,
         kept=None if piece.kept is None else torch.from_numpy(piece.kept),
         key=_digest(said, np.ascontiguousarray(piece.values).reshape(-1).data),
     )
 
 
-def _coded(picture: Picture, codec: Codec) -> Picture:
+def _coded(picture: PromptImage, codec: Codec) -> PromptImage:
     kept = codec.kept(token_grid(picture))
     assert picture.key is not None
     return replace(
@@ -199,7 +199,7 @@ def _digest(said: str, data: bytes | memoryview) -> bytes:
     return found.digest()
 
 
-def _taken_apart(values: np.ndarray, n_deep: int, like: torch.Tensor) -> VisualTokens:
+def _taken_apart(values: np.ndarray, n_deepstack: int, like: torch.Tensor) -> VisualTokens:
     whole = torch.from_numpy(values).to(like.device, like.dtype)
-    tokens, *deep = whole.chunk(1 + n_deep, dim=1)
-    return VisualTokens(tokens=tokens, deep=tuple(deep))
+    tokens, *deep = whole.chunk(1 + n_deepstack, dim=1)
+    return VisualTokens(tokens=tokens, deepstack=tuple(deep))

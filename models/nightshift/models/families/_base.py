@@ -13,19 +13,19 @@ from nightshift.models.engine.family import (
     DEFAULT_VISUAL_TOKENS,
     Decoder,
     Embedded,
-    Picture,
     PixelLimits,
+    PromptImage,
     VisualTokens,
 )
-from nightshift.models.engine.runtime.counters import Work
-from nightshift.models.engine.runtime.lru import Recent
+from nightshift.models.engine.runtime.counters import WorkCounters
+from nightshift.models.engine.runtime.lru import ByteLimitedLru
 from nightshift.models.engine.runtime.report import LoadReport
-from nightshift.models.engine.text import TextEncoder, Written, read_turn
-from nightshift.models.families._llama import LlamaSteps, why_not_apart
+from nightshift.models.engine.text import PromptParts, TextEncoder, read_turn
+from nightshift.models.families._llama import LlamaLayerOps, no_layer_ops_reason
 from nightshift.models.inputs.images import not_resized
 from nightshift.schema.errors import ModelError
 
-__all__ = ["Pretrained", "most_tiles"]
+__all__ = ["Pretrained", "max_tiles"]
 
 # Visual tokens kept in host memory: of some 70 pictures of a model 3,584 wide in bfloat16, or of
 # 2,000 of one 128 wide.
@@ -38,7 +38,7 @@ _PLAIN = {torch.float32, torch.bfloat16, torch.float16}
 _MIXTURES = {"qwen3_moe", "qwen3_vl_moe_text"}
 
 
-def most_tiles(limits: PixelLimits, pixels: int, tokens: int) -> int:
+def max_tiles(limits: PixelLimits, pixels: int, tokens: int) -> int:
     """How many tiles of one size a picture may become; one at least, for there is nothing smaller.
 
     Args:
@@ -68,14 +68,14 @@ class Pretrained:
     #: Codecs that reduce by blocks need tokens in rows and columns of the whole picture.
     no_codecs: tuple[str, ...] = ("sample2", "pool2")
     #: Why prompts cannot be packed whatever the decoder is.
-    not_packed: str | None = None
+    unpacked_reason: str | None = None
 
     def __init__(self, model: Any, processor: Any, name: str) -> None:  # noqa: ANN401 - see below
         # transformers types its classes loosely.
         language = self._language(model)
         config = model.config.get_text_config()
-        self.work = Work()
-        self.recent: Recent[VisualTokens] = Recent(_RECENT_BYTES)
+        self.counters = WorkCounters()
+        self.vision_cache: ByteLimitedLru[VisualTokens] = ByteLimitedLru(_RECENT_BYTES)
         self._model = model
         self._processor: Any = processor
         self._images = processor.image_processor
@@ -88,23 +88,23 @@ class Pretrained:
         self.max_length = int(config.max_position_embeddings)
         if not hasattr(language.layers[0].mlp, "gate_proj") and config.model_type not in _MIXTURES:
             raise ModelError(f"{name}: the feed-forwards of {config.model_type} have no gate", name)
-        why_not = self.not_packed or why_not_apart(config)
-        self.steps = None if why_not else LlamaSteps(language)
+        why_not = self.unpacked_reason or no_layer_ops_reason(config)
+        self.layer_ops = None if why_not else LlamaLayerOps(language)
         self.decoder = _decoder(language, _head(model, name), name)
         self.report = LoadReport(
             family=type(model).__name__,
             decoder=config.model_type,
             n_layers=len(self.decoder.layers),
             pictures=self.pictures,
-            not_packed=why_not,
-            not_embedding=None
+            unpacked_reason=why_not,
+            no_attn_site_reason=None
             if self.decoder.feed_forward_norms
             else "its layers add attention and feed-forward at once",
             no_codecs=self.no_codecs,
-            n_deep=self._n_deep(),
+            n_deepstack=self._n_deepstack(),
         )
 
-    def asked_for(self, labels: Sequence[str]) -> Self:
+    def with_labels(self, labels: Sequence[str]) -> Self:
         """See `Family`."""
         text, ends_with = self.text.apart(labels)
         if not ends_with:
@@ -114,14 +114,14 @@ class Pretrained:
         found.turn = replace(self.turn, tail=(*self.turn.tail, *ends_with), answer_lead="")
         return found
 
-    def prepare_picture(self, image: Image.Image, limits: PixelLimits) -> Picture:
+    def prepare_image(self, image: Image.Image, limits: PixelLimits) -> PromptImage:
         """See `Family`."""
         try:
             return self._prepare(image, limits)
         except ValueError as error:
             raise not_resized(image, error) from error
 
-    def see(self, pictures: Sequence[Picture]) -> list[VisualTokens]:
+    def encode_images(self, pictures: Sequence[PromptImage]) -> list[VisualTokens]:
         """See `Family`."""
         pixels = torch.cat([picture.pixels for picture in pictures])
         features = self._features(pixels.to(self._model.device, self._model.dtype), pictures)
@@ -132,7 +132,7 @@ class Pretrained:
         """See `Family`."""
         return ids == self._image_token
 
-    def positions(self, ids: Tensor, pictures: Sequence[Picture]) -> Tensor:  # noqa: ARG002
+    def positions(self, ids: Tensor, pictures: Sequence[PromptImage]) -> Tensor:  # noqa: ARG002
         """See `Family`: one axis, in reading order."""
         return torch.arange(len(ids))[None]
 
@@ -153,23 +153,23 @@ class Pretrained:
     def _language(self, model: Any) -> Any:  # noqa: ANN401 - as above
         return model.model.language_model
 
-    def _n_deep(self) -> int:
+    def _n_deepstack(self) -> int:
         return 0
 
     def _decoding(self, embedded: Embedded) -> dict[str, Any]:  # noqa: ARG002
         """What the decoder is told beside the embeddings; reading order it knows."""
         return {}
 
-    def _features(self, pixels: Tensor, pictures: Sequence[Picture]) -> Tensor:  # noqa: ARG002
+    def _features(self, pixels: Tensor, pictures: Sequence[PromptImage]) -> Tensor:  # noqa: ARG002
         """Visual tokens (tokens of all pictures, width) of all tiles."""
         found: Tensor = self._model.get_image_features(pixels).pooler_output
         return found.flatten(0, 1)
 
-    def _prepare(self, image: Image.Image, limits: PixelLimits) -> Picture:
+    def _prepare(self, image: Image.Image, limits: PixelLimits) -> PromptImage:
         """Raises ValueError where the picture cannot be resized."""
         raise NotImplementedError
 
-    def _picture(self, pixels: Tensor, grid: tuple[int, ...], found: Any) -> Picture:  # noqa: ANN401
+    def _prompt_image(self, pixels: Tensor, grid: tuple[int, ...], found: Any) -> PromptImage:  # noqa: ANN401
         """A picture with as many visual tokens as the processor says.
 
         Args:
@@ -177,8 +177,8 @@ class Pretrained:
             grid: As `see` takes it.
             found: What the image processor returned for this one picture.
         """
-        written: Written = self.text.trusted(self._processor.replace_image_token(found, 0))
-        return Picture(
+        written: PromptParts = self.text.trusted(self._processor.replace_image_token(found, 0))
+        return PromptImage(
             pixels=pixels, grid=grid, n_tokens=written.count(self._image_token), written=written
         )
 

@@ -8,7 +8,7 @@ from transformers.models.llama.modeling_llama import rotate_half
 
 from nightshift.models.engine.family import Rotary
 
-__all__ = ["LlamaSteps", "why_not_apart"]
+__all__ = ["LlamaLayerOps", "no_layer_ops_reason"]
 
 # transformers' names of decoders that differ from Llama by biases, norms of queries and keys, the
 # axes of their rotary positions, and what is inside a feed-forward; nothing else.
@@ -25,7 +25,7 @@ _LIKE_LLAMA = {
 }
 
 
-def why_not_apart(config: PreTrainedConfig) -> str | None:
+def no_layer_ops_reason(config: PreTrainedConfig) -> str | None:
     """Why a decoder's layers cannot be taken apart with the same result; None where they can.
 
     Args:
@@ -43,11 +43,11 @@ def why_not_apart(config: PreTrainedConfig) -> str | None:
     return None
 
 
-class LlamaSteps:
-    """A `Steps`: the modules of the model's own layers, in their order.
+class LlamaLayerOps:
+    """A `LayerOps`: the modules of the model's own layers, in their order.
 
     Args:
-        language: A decoder for which `why_not_apart` has no reason.
+        language: A decoder for which `no_layer_ops_reason` has no reason.
     """
 
     def __init__(self, language: nn.Module) -> None:
@@ -58,36 +58,36 @@ class LlamaSteps:
         self._norms_heads = hasattr(self._layers[0].self_attn, "q_norm")
 
     def rotary(self, states: Tensor, positions: Tensor) -> Rotary:
-        """See `Steps`."""
+        """See `LayerOps`."""
         positions = positions.to(states.device)
         cos, sin = self._rotary(states, positions if len(positions) > 1 else positions[0])
         return cos, sin
 
     def normed(self, layer: int, states: Tensor) -> Tensor:
-        """See `Steps`."""
+        """See `LayerOps`."""
         found: Tensor = self._layers[layer].input_layernorm(states)
         return found
 
     def queries(self, layer: int, normed: Tensor, rotary: Rotary) -> Tensor:
-        """See `Steps`."""
+        """See `LayerOps`."""
         attention = self._layers[layer].self_attn
         heads = _heads(attention.q_proj(normed), attention.head_dim)
         return _rotated(attention.q_norm(heads) if self._norms_heads else heads, rotary)
 
     def keys_values(self, layer: int, normed: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor]:
-        """See `Steps`."""
+        """See `LayerOps`."""
         attention = self._layers[layer].self_attn
         keys = _heads(attention.k_proj(normed), attention.head_dim)
         values = _heads(attention.v_proj(normed), attention.head_dim)
         return _rotated(attention.k_norm(keys) if self._norms_heads else keys, rotary), values
 
     def attended(self, layer: int, states: Tensor, heads: Tensor) -> Tensor:
-        """See `Steps`."""
+        """See `LayerOps`."""
         found: Tensor = self._layers[layer].self_attn.o_proj(heads.transpose(1, 2).flatten(2))
         return found.add_(states)
 
     def feed_forward_input(self, layer: int, states: Tensor) -> Tensor:
-        """See `Steps`."""
+        """See `LayerOps`."""
         found: Tensor = self._layers[layer].post_attention_layernorm(states)
         return found
 

@@ -7,7 +7,7 @@ from PIL import Image
 from transformers import Gemma3ForConditionalGeneration
 
 from nightshift.models.checkpoints.loading import load_pretrained
-from nightshift.models.engine.family import Embedded, Picture, PixelLimits
+from nightshift.models.engine.family import Embedded, PixelLimits, PromptImage
 from nightshift.models.families._base import Pretrained
 from nightshift.schema.models import ModelFacts
 
@@ -23,7 +23,7 @@ class Gemma3(Pretrained):
     """A `Family`: every picture one square of one size."""
 
     pictures = "one square of one size, whatever the pixel limits"
-    not_packed = "visual tokens look ahead, and most layers attend to a window only"
+    unpacked_reason = "visual tokens look ahead, and most layers attend to a window only"
 
     def _decoding(self, embedded: Embedded) -> dict[str, Any]:
         masks = self._model.create_masks_for_generate(
@@ -36,7 +36,7 @@ class Gemma3(Pretrained):
         )
         return {"attention_mask": masks}
 
-    def _prepare(self, image: Image.Image, limits: PixelLimits) -> Picture:  # noqa: ARG002
+    def _prepare(self, image: Image.Image, limits: PixelLimits) -> PromptImage:  # noqa: ARG002
         found = self._images(images=[image], do_pan_and_scan=False, return_tensors="pt")
         pixels = found["pixel_values"]
-        return self._picture(pixels, (len(pixels),), found)
+        return self._prompt_image(pixels, (len(pixels),), found)

@@ -9,8 +9,8 @@ from torch import Tensor
 from transformers import Idefics3ForConditionalGeneration
 
 from nightshift.models.checkpoints.loading import load_pretrained
-from nightshift.models.engine.family import Picture, PixelLimits
-from nightshift.models.families._base import Pretrained, most_tiles
+from nightshift.models.engine.family import PixelLimits, PromptImage
+from nightshift.models.families._base import Pretrained, max_tiles
 from nightshift.schema.models import ModelFacts
 
 __all__ = ["Idefics3", "load"]
@@ -29,13 +29,13 @@ class Idefics3(Pretrained):
     def _language(self, model: Any) -> Any:  # noqa: ANN401 - transformers' own type
         return model.model.text_model
 
-    def _features(self, pixels: Tensor, pictures: Sequence[Picture]) -> Tensor:  # noqa: ARG002
+    def _features(self, pixels: Tensor, pictures: Sequence[PromptImage]) -> Tensor:  # noqa: ARG002
         found: list[Tensor] = self._model.get_image_features(pixels[None]).pooler_output
         return torch.cat(found)
 
-    def _prepare(self, image: Image.Image, limits: PixelLimits) -> Picture:
+    def _prepare(self, image: Image.Image, limits: PixelLimits) -> PromptImage:
         side = self._images.max_image_size["longest_edge"]
-        most = most_tiles(limits, side**2, self._processor.image_seq_len)
+        most = max_tiles(limits, side**2, self._processor.image_seq_len)
         # The longest edge is so many tiles: as many as there may be, in the end one.
         for edge in range(max(1, self._images.size["longest_edge"] // side), 0, -1):
             found = self._images(
@@ -47,4 +47,4 @@ class Idefics3(Pretrained):
             pixels = found["pixel_values"][0]
             if len(pixels) <= most:
                 break
-        return self._picture(pixels, (len(pixels),), found)
+        return self._prompt_image(pixels, (len(pixels),), found)

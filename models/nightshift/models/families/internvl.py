@@ -5,8 +5,8 @@ from PIL import Image
 from transformers import InternVLForConditionalGeneration
 
 from nightshift.models.checkpoints.loading import load_pretrained
-from nightshift.models.engine.family import Picture, PixelLimits
-from nightshift.models.families._base import Pretrained, most_tiles
+from nightshift.models.engine.family import PixelLimits, PromptImage
+from nightshift.models.families._base import Pretrained, max_tiles
 from nightshift.schema.models import ModelFacts
 
 __all__ = ["InternVL", "load"]
@@ -22,9 +22,9 @@ class InternVL(Pretrained):
 
     pictures = "cut into tiles, with an overview"
 
-    def _prepare(self, image: Image.Image, limits: PixelLimits) -> Picture:
+    def _prepare(self, image: Image.Image, limits: PixelLimits) -> PromptImage:
         size, own = self._images.size, self._images.max_patches
-        most = most_tiles(limits, size["height"] * size["width"], self._processor.image_seq_length)
+        most = max_tiles(limits, size["height"] * size["width"], self._processor.image_seq_length)
         # More than one tile bring an overview with them.
         most = max(1, most - 1 if limits.max_pixels else min(own, most - 1))
         found = self._images(
@@ -35,4 +35,4 @@ class InternVL(Pretrained):
             return_tensors="pt",
         )
         pixels = found["pixel_values"]
-        return self._picture(pixels, (len(pixels),), found)
+        return self._prompt_image(pixels, (len(pixels),), found)

@@ -10,8 +10,8 @@ from transformers import LlavaOnevisionForConditionalGeneration
 from transformers.image_processing_utils import select_best_resolution
 
 from nightshift.models.checkpoints.loading import load_pretrained
-from nightshift.models.engine.family import Picture, PixelLimits
-from nightshift.models.families._base import Pretrained, most_tiles
+from nightshift.models.engine.family import PixelLimits, PromptImage
+from nightshift.models.families._base import Pretrained, max_tiles
 from nightshift.schema.models import ModelFacts
 
 __all__ = ["LlavaOnevision", "load"]
@@ -33,7 +33,7 @@ class LlavaOnevision(Pretrained):
 
     pictures = "an overview, and tiles from --max-pixels of three tiles on"
 
-    def _features(self, pixels: Tensor, pictures: Sequence[Picture]) -> Tensor:
+    def _features(self, pixels: Tensor, pictures: Sequence[PromptImage]) -> Tensor:
         found: list[Tensor] = []
         start = 0
         for tiled, run in groupby(pictures, key=lambda one: len(one.pixels) > 1):
@@ -49,16 +49,16 @@ class LlavaOnevision(Pretrained):
             start = stop
         return torch.cat(found)
 
-    def _prepare(self, image: Image.Image, limits: PixelLimits) -> Picture:
+    def _prepare(self, image: Image.Image, limits: PixelLimits) -> PromptImage:
         side = self._images.size["height"]
-        most = most_tiles(limits, side**2, self._processor.num_image_tokens)
+        most = max_tiles(limits, side**2, self._processor.num_image_tokens)
         if most < _LEAST_TILES:
             # Only beside another is a picture shown without tiles.
             found = self._images([[image, Image.new("RGB", (1, 1))]], return_tensors="pt")
         else:
             found = self._images([[self._shrunk(image, most - 1, side)]], return_tensors="pt")
         height, width = found["image_sizes"][0].tolist()
-        return self._picture(found["pixel_values"][0], (height, width), found)
+        return self._prompt_image(found["pixel_values"][0], (height, width), found)
 
     def _shrunk(self, image: Image.Image, most: int, side: int) -> Image.Image:
         """Small enough that the model's own choice of a grid has so many tiles at the most."""

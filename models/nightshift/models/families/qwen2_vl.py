@@ -13,14 +13,14 @@ from nightshift.models.checkpoints.loading import load_pretrained
 from nightshift.models.engine.family import (
     DEFAULT_MAX_PIXELS,
     Embedded,
-    Picture,
     PixelLimits,
+    PromptImage,
     VisualTokens,
 )
 from nightshift.models.families._base import Pretrained
 from nightshift.schema.models import ModelFacts
 
-__all__ = ["QwenVL", "load", "quickened"]
+__all__ = ["QwenVL", "load", "patch_conv_as_linear"]
 
 _Model = TypeVar("_Model", bound=nn.Module)
 
@@ -28,10 +28,10 @@ _Model = TypeVar("_Model", bound=nn.Module)
 def load(facts: ModelFacts, device: torch.device) -> "QwenVL":
     """Load the model; see `load_pretrained`."""
     model, processor, name = load_pretrained(Qwen2VLForConditionalGeneration, facts, device)
-    return QwenVL(quickened(model), processor, name)
+    return QwenVL(patch_conv_as_linear(model), processor, name)
 
 
-def quickened(model: _Model) -> _Model:
+def patch_conv_as_linear(model: _Model) -> _Model:
     """The same model, the convolution that embeds patches changed into the product that it is.
 
     Each patch comes cut out, so the convolution has one position; as such it takes half of a small
@@ -49,11 +49,11 @@ class QwenVL(Pretrained):
     pictures = "at their own resolution"
     no_codecs = ()
 
-    def see(self, pictures: Sequence[Picture]) -> list[VisualTokens]:
+    def encode_images(self, pictures: Sequence[PromptImage]) -> list[VisualTokens]:
         """See `Family`."""
         return [VisualTokens(tokens=tokens) for tokens in self._seen(pictures).pooler_output]
 
-    def positions(self, ids: Tensor, pictures: Sequence[Picture]) -> Tensor:
+    def positions(self, ids: Tensor, pictures: Sequence[PromptImage]) -> Tensor:
         """See `Family`: time, height and width of multimodal rotary positions."""
         if not pictures:
             return torch.arange(len(ids)).expand(3, -1)
@@ -65,7 +65,7 @@ class QwenVL(Pretrained):
         found: Tensor = positions[:, 0]
         return found
 
-    def _seen(self, pictures: Sequence[Picture]) -> Any:  # noqa: ANN401 - transformers' own type
+    def _seen(self, pictures: Sequence[PromptImage]) -> Any:  # noqa: ANN401 - transformers' own type
         pixels = torch.cat([picture.pixels for picture in pictures]).to(self._model.device)
         grids = torch.tensor([picture.grid for picture in pictures], device=self._model.device)
         return self._model.get_image_features(pixels, grids)
@@ -73,14 +73,14 @@ class QwenVL(Pretrained):
     def _decoding(self, embedded: Embedded) -> dict[str, Any]:
         return {"position_ids": embedded.positions.to(self._model.device)}
 
-    def _prepare(self, image: Image.Image, limits: PixelLimits) -> Picture:
+    def _prepare(self, image: Image.Image, limits: PixelLimits) -> PromptImage:
         own = self._images.size
         most = limits.max_pixels or min(own["longest_edge"], DEFAULT_MAX_PIXELS)
         least = min(limits.min_pixels or own["shortest_edge"], most)
         size = {"shortest_edge": least, "longest_edge": most}
         found = self._images(images=[image], size=size, return_tensors="pt")
         time, height, width = found["image_grid_thw"][0].tolist()
-        return self._picture(found["pixel_values"], (time, height, width), found)
+        return self._prompt_image(found["pixel_values"], (time, height, width), found)
 
 
 class _PatchEmbedding(nn.Module):

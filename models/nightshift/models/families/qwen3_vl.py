@@ -7,8 +7,8 @@ import torch
 from transformers import Qwen3VLForConditionalGeneration
 
 from nightshift.models.checkpoints.loading import load_pretrained
-from nightshift.models.engine.family import Embedded, Picture, VisualTokens
-from nightshift.models.families.qwen2_vl import QwenVL, quickened
+from nightshift.models.engine.family import Embedded, PromptImage, VisualTokens
+from nightshift.models.families.qwen2_vl import QwenVL, patch_conv_as_linear
 from nightshift.schema.models import ModelFacts
 
 __all__ = ["Qwen3VL", "load"]
@@ -17,24 +17,24 @@ __all__ = ["Qwen3VL", "load"]
 def load(facts: ModelFacts, device: torch.device) -> "Qwen3VL":
     """Load the model; see `load_pretrained`."""
     model, processor, name = load_pretrained(Qwen3VLForConditionalGeneration, facts, device)
-    return Qwen3VL(quickened(model), processor, name)
+    return Qwen3VL(patch_conv_as_linear(model), processor, name)
 
 
 class Qwen3VL(QwenVL):
     """A `Family`."""
 
-    def see(self, pictures: Sequence[Picture]) -> list[VisualTokens]:
+    def encode_images(self, pictures: Sequence[PromptImage]) -> list[VisualTokens]:
         """See `Family`."""
         found = self._seen(pictures)
         by_picture = zip(found.pooler_output, *found.deepstack_features, strict=True)
-        return [VisualTokens(tokens=tokens, deep=tuple(deep)) for tokens, *deep in by_picture]
+        return [VisualTokens(tokens=tokens, deepstack=tuple(deep)) for tokens, *deep in by_picture]
 
-    def _n_deep(self) -> int:
+    def _n_deepstack(self) -> int:
         return len(self._model.config.vision_config.deepstack_visual_indexes)
 
     def _decoding(self, embedded: Embedded) -> dict[str, Any]:
         return {
             **super()._decoding(embedded),
             "visual_pos_masks": embedded.visual,
-            "deepstack_visual_embeds": [torch.cat(rows) for rows in embedded.deep],
+            "deepstack_visual_embeds": [torch.cat(rows) for rows in embedded.deepstack],
         }

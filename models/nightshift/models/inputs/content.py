@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from PIL import Image
 
 from nightshift.models.inputs.codecs.codec import Codec
-from nightshift.models.inputs.codecs.tokens import CodedImage, SeenPicture
+from nightshift.models.inputs.codecs.tokens import CodedImage, StoredVisualTokens
 from nightshift.models.inputs.images import PreparedImage
 
 __all__ = ["ImagePiece", "ItemContent", "images_for_prompt"]
 
 #: An image in a prompt: decoded, prepared, as stored visual tokens, or to go through a codec.
-ImagePiece = Image.Image | PreparedImage | SeenPicture | CodedImage
+ImagePiece = Image.Image | PreparedImage | StoredVisualTokens | CodedImage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +22,7 @@ class ItemContent:
     #: Decoded, or already prepared for the model that will be shown them.
     images: tuple[Image.Image | PreparedImage, ...] = ()
     #: Stored visual tokens in place of `images`; only for the model whose vision tower made them.
-    seen: tuple[SeenPicture, ...] = ()
+    seen: tuple[StoredVisualTokens, ...] = ()
 
     @property
     def n_images(self) -> int:

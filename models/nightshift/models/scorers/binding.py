@@ -2,7 +2,7 @@
 
 from nightshift.models.engine.enhancement import effective
 from nightshift.models.engine.family import Family, PixelLimits
-from nightshift.models.engine.packed.batches import why_whole
+from nightshift.models.engine.packed.batches import repacking_reason
 from nightshift.models.engine.packed.engine import PackedEngine
 from nightshift.models.engine.plain import PlainEngine
 from nightshift.models.engine.protocol import Engine
@@ -35,7 +35,7 @@ def bind(
     """
     rules = framings_of(params)
     words = Numbers(k=MOST_LISTED).words if params.score == "listwise" else rules[0].labels.words
-    asked = family.asked_for(words)
+    asked = family.with_labels(words)
     limits = PixelLimits(
         min_pixels=params.min_pixels, max_pixels=params.max_pixels, long_side=params.long_side
     )
@@ -69,9 +69,9 @@ def bind(
 
 def engine_for(family: Family, limits: PixelLimits) -> Engine:
     """The packed engine where the family allows it, else the plain one."""
-    if family.steps is None:
+    if family.layer_ops is None:
         return PlainEngine(family, limits)
-    return PackedEngine(family, family.steps, limits)
+    return PackedEngine(family, family.layer_ops, limits)
 
 
 def unbatched_reason(report: LoadReport, params: ScorerParams) -> str | None:
@@ -85,4 +85,4 @@ def unbatched_reason(report: LoadReport, params: ScorerParams) -> str | None:
     """
     if params.score == "number":
         return "a score that the model writes has a prompt of its own for each pair"
-    return report.not_packed or why_whole(effective(params.enhancement))
+    return report.unpacked_reason or repacking_reason(effective(params.enhancement))

@@ -7,13 +7,13 @@ import torch
 from PIL import Image
 
 from nightshift.models.engine.family import Family
-from nightshift.models.engine.generation.enhancement import Again
+from nightshift.models.engine.generation.enhancement import DecodingEnhancement
 from nightshift.models.engine.generation.generate import generate
 from nightshift.models.engine.plain import alone, batches
 from nightshift.models.engine.prompts import Prepared, Prompt
 from nightshift.models.engine.protocol import PreparedGroups, Trace
 from nightshift.models.engine.runtime.token_budget import TokenBudget
-from nightshift.models.engine.visual import see
+from nightshift.models.engine.visual import encode_images
 from nightshift.models.inputs.images import PreparedImage
 from nightshift.models.scorers.pairs import PairScorer, PreparedPairs
 from nightshift.models.scorers.protocol import PairGroup, PairReading
@@ -51,7 +51,7 @@ class NumberScorer:
         for_ties: PairScorer,
         enhancement: EnhancementParams,
     ) -> None:
-        if family.steps is None and enhancement.trigger != "never":
+        if family.layer_ops is None and enhancement.trigger != "never":
             raise ModelError(
                 f"{family.report.family}: layers that cannot be taken apart cannot look at the "
                 "picture again while they write; turn it off (--enhancement off)"
@@ -86,12 +86,12 @@ class NumberScorer:
         assert isinstance(prepared, PreparedPairs)
         prompts = prepared.groups
         assert isinstance(prompts, Prepared)
-        seen = see(self._family, prompts.pictures)
+        seen = encode_images(self._family, prompts.images)
         written: dict[str, tuple[list[int], Trace]] = {}
         begun: list[float] = []
 
         def write(batch: list[Prompt]) -> None:
-            again = Again(self._family.decoder, self._enhancement, batch, seen)
+            again = DecodingEnhancement(self._family.decoder, self._enhancement, batch, seen)
             ids = generate(
                 self._family,
                 batch,
@@ -103,7 +103,7 @@ class NumberScorer:
             begun.extend(again.logsumexps)
             places = [prompt.place for prompt in batch]
             written.update(zip(places, zip(ids, again.traces, strict=True), strict=True))
-            self._family.work.prefixes += len(batch)
+            self._family.counters.prefixes += len(batch)
 
         self._budget.run(prompts.prompts, batches, write, alone)
         # One number may well be written of many pairs; one sum of logits may not.

@@ -11,10 +11,10 @@ from nightshift.models.engine.prompts import Prompt
 from nightshift.models.engine.protocol import Trace
 from nightshift.schema.params import EnhancementParams
 
-__all__ = ["Again"]
+__all__ = ["DecodingEnhancement"]
 
 
-class Again:
+class DecodingEnhancement:
     """What the enhancement does while prompts are read, and with each token behind them.
 
     The memory is that of the prompt: a token that was written is no picture (methods §1.11).

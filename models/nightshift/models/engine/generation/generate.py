@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from nightshift.models.engine.attention import attend_causally, attend_masked
-from nightshift.models.engine.family import Embedded, Family, Steps, VisualTokens
-from nightshift.models.engine.generation.enhancement import Again
+from nightshift.models.engine.family import Embedded, Family, LayerOps, VisualTokens
+from nightshift.models.engine.generation.enhancement import DecodingEnhancement
 from nightshift.models.engine.prompts import Prompt, embed
 from nightshift.models.engine.readout import head_logits
 from nightshift.schema.errors import InputError
@@ -29,7 +29,7 @@ def generate(
     *,
     max_tokens: int,
     stop_ids: Collection[int],
-    again: Again | None = None,
+    again: DecodingEnhancement | None = None,
 ) -> list[list[int]]:
     """The most likely continuation of each prompt, token by token, raw logits alone deciding.
 
@@ -48,7 +48,11 @@ def generate(
     Raises:
         InputError: A logit is not finite; `subject_id` is the prompt's place.
     """
-    reader = _Kept(family, family.steps, max_tokens, again) if family.steps else _Whole(family)
+    reader = (
+        KvCacheReader(family, family.layer_ops, max_tokens, again)
+        if family.layer_ops
+        else RecomputeReader(family)
+    )
     states = reader.begin(prompts, seen)
     found: list[list[int]] = [[] for _ in prompts]
     writing = list(range(len(prompts)))
@@ -70,7 +74,7 @@ def generate(
         writing = [writing[row] for row in left]
 
 
-class _Whole:
+class RecomputeReader:
     """Reads the prompts anew with every token."""
 
     def __init__(self, family: Family) -> None:
@@ -97,14 +101,16 @@ class _Whole:
 _Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
 
-class _Kept:
+class KvCacheReader:
     """Keeps the keys and values of each layer: (n, heads, columns, head width).
 
     Prompts are read one by one, then filled up to the longest; what they write stands in the same
     columns behind it.
     """
 
-    def __init__(self, family: Family, steps: Steps, max_tokens: int, again: Again | None) -> None:
+    def __init__(
+        self, family: Family, steps: LayerOps, max_tokens: int, again: DecodingEnhancement | None
+    ) -> None:
         self._family = family
         self._steps = steps
         self._room = max_tokens
@@ -164,8 +170,8 @@ class _Kept:
             x = steps.feed_forward_input(layer, states)
             f = feed_forward(x)
             states = states + (self._again.injected(layer, x, f) if self._again else f)
-            if layer < len(embedded.deep):
-                states[embedded.visual] += torch.cat(embedded.deep[layer])
+            if layer < len(embedded.deepstack):
+                states[embedded.visual] += torch.cat(embedded.deepstack[layer])
             if self._again:
                 self._again.look(layer, states)
         if self._again:

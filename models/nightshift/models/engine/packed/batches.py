@@ -7,10 +7,10 @@ from nightshift.models.engine.enhancement import trigger_layers
 from nightshift.models.engine.prompts import Part, PromptGroup
 from nightshift.schema.params import EnhancementParams
 
-__all__ = ["alone", "batches", "looks", "most_variants", "why_whole"]
+__all__ = ["alone", "batches", "looks", "max_variants", "repacking_reason"]
 
 
-def why_whole(enhancement: EnhancementParams) -> str | None:
+def repacking_reason(enhancement: EnhancementParams) -> str | None:
     """Why prompts cannot be packed with the same result; None where they can.
 
     Args:
@@ -37,7 +37,7 @@ def looks(group: PromptGroup, enhancement: EnhancementParams) -> list[int]:
     return [first.setdefault(suffix.memory, i) for i, suffix in enumerate(group.suffixes)]
 
 
-def most_variants(group: PromptGroup, enhancement: EnhancementParams, n_layers: int) -> int:
+def max_variants(group: PromptGroup, enhancement: EnhancementParams, n_layers: int) -> int:
     """How many variants of a group's prefix a forward may come to hold at a time.
 
     Args:
@@ -64,7 +64,7 @@ def batches(
     Args:
         groups: In any order.
         budget: Tokens of a batch, padding of prefixes included.
-        variants: As `most_variants` gives them; each counts as one more prefix, but never more
+        variants: As `max_variants` gives them; each counts as one more prefix, but never more
             than there are suffixes.
 
     Yields:

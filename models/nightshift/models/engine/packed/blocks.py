@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nightshift.models.engine.family import Family, Rotary, Steps, VisualTokens
+from nightshift.models.engine.family import Family, LayerOps, Rotary, VisualTokens
 from nightshift.models.engine.prompts import Part, PromptGroup, embed
 
 __all__ = ["Block", "Prefixes", "prefixes", "suffix_blocks", "take", "visibility"]
@@ -27,7 +27,7 @@ class Prefixes:
     #: Bool (groups, length): where a visual token stands.
     visual: Tensor
     #: Features to add behind the first layers, by layer and group.
-    deep: tuple[tuple[Tensor, ...], ...]
+    deepstack: tuple[tuple[Tensor, ...], ...]
 
     def steps(self, tokens: int) -> Iterator[tuple[slice, list[int], int]]:
         """Rows of about so many tokens, their groups, and the longest of their lengths."""
@@ -39,11 +39,11 @@ class Prefixes:
             yield slice(start, start + len(groups)), groups, max(self.lengths[g] for g in groups)
             start += len(groups)
 
-    def deepen(self, layer: int, groups: Sequence[int], states: Tensor) -> None:
+    def add_deepstack(self, layer: int, groups: Sequence[int], states: Tensor) -> None:
         """Add what rows (groups, length, width) of these groups get behind a layer."""
-        if layer < len(self.deep):
+        if layer < len(self.deepstack):
             at = self.visual[groups, : states.shape[1]]
-            states[at] += torch.cat([self.deep[layer][group] for group in groups])
+            states[at] += torch.cat([self.deepstack[layer][group] for group in groups])
 
 
 @dataclass(slots=True, kw_only=True)
@@ -66,12 +66,12 @@ class Block:
     #: Bool (n, length): where a visual token stands.
     visual: Tensor
     #: Features to add behind the first layers, by layer and prompt.
-    deep: tuple[tuple[Tensor, ...], ...]
+    deepstack: tuple[tuple[Tensor, ...], ...]
 
-    def deepen(self, layer: int) -> None:
+    def add_deepstack(self, layer: int) -> None:
         """Add what the states get behind a layer."""
-        if layer < len(self.deep):
-            self.states[self.visual] += torch.cat(self.deep[layer])
+        if layer < len(self.deepstack):
+            self.states[self.visual] += torch.cat(self.deepstack[layer])
 
     def last(self) -> Tensor:
         """(n, width) state at the end of each."""
@@ -82,7 +82,7 @@ class Block:
 
 
 def prefixes(
-    family: Family, steps: Steps, groups: Sequence[PromptGroup], seen: Sequence[VisualTokens]
+    family: Family, steps: LayerOps, groups: Sequence[PromptGroup], seen: Sequence[VisualTokens]
 ) -> Prefixes:
     """The prefixes of groups, which come longest first."""
     embedded = embed(family, [group.prefix for group in groups], seen)
@@ -92,13 +92,13 @@ def prefixes(
         lengths=[len(group.prefix.ids) for group in groups],
         rotary=steps.rotary(embedded.states, embedded.positions),
         visual=embedded.visual,
-        deep=embedded.deep,
+        deepstack=embedded.deepstack,
     )
 
 
 def suffix_blocks(
     family: Family,
-    steps: Steps,
+    steps: LayerOps,
     ordered: Sequence[tuple[int, int, Part]],
     seen: Sequence[VisualTokens],
     tokens: int,
@@ -154,7 +154,7 @@ def take(rows: Tensor, places: Tensor) -> Tensor:
 
 def _block(
     family: Family,
-    steps: Steps,
+    steps: LayerOps,
     prompts: range,
     ordered: Sequence[tuple[int, int, Part]],
     seen: Sequence[VisualTokens],
@@ -171,7 +171,7 @@ def _block(
         ends=torch.tensor([len(suffix.ids) - 1 for _, _, suffix in ordered], device=states.device),
         rotary=steps.rotary(states, embedded.positions),
         visual=embedded.visual,
-        deep=embedded.deep,
+        deepstack=embedded.deepstack,
         prefix_length=max(lengths),
         mask=mask.to(states.device),
     )

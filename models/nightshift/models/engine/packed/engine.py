@@ -13,15 +13,15 @@ import torch
 from PIL import Image
 
 from nightshift.models.engine.enhancement import effective
-from nightshift.models.engine.family import Family, Picture, PixelLimits, Steps, VisualTokens
-from nightshift.models.engine.packed.batches import alone, batches, most_variants, why_whole
-from nightshift.models.engine.packed.forward import Lockstep
+from nightshift.models.engine.family import Family, LayerOps, PixelLimits, PromptImage, VisualTokens
+from nightshift.models.engine.packed.batches import alone, batches, max_variants, repacking_reason
+from nightshift.models.engine.packed.forward import PackedForward
 from nightshift.models.engine.plain import PlainEngine
 from nightshift.models.engine.prompts import Prepared, PromptGroup, prepare
 from nightshift.models.engine.protocol import Group, PreparedGroups, Reading
 from nightshift.models.engine.readout import read, readings_of
 from nightshift.models.engine.runtime.token_budget import TokenBudget
-from nightshift.models.engine.visual import prepare_picture, see
+from nightshift.models.engine.visual import encode_images, prepare_image
 from nightshift.schema.params import EnhancementParams
 from nightshift.scoring.prompts import Labels, Numbers
 
@@ -42,7 +42,7 @@ class PackedEngine:
         limits: Bounds on the pixels of a picture.
     """
 
-    def __init__(self, family: Family, steps: Steps, limits: PixelLimits) -> None:
+    def __init__(self, family: Family, steps: LayerOps, limits: PixelLimits) -> None:
         self._family = family
         self._steps = steps
         self._limits = limits
@@ -50,9 +50,9 @@ class PackedEngine:
         self._plain = PlainEngine(family, limits)
         self._told: set[str] = set()
 
-    def prepare_image(self, image: Image.Image) -> Picture:
+    def prepare_image(self, image: Image.Image) -> PromptImage:
         """See `Engine.prepare_image`."""
-        return prepare_picture(self._family, image, self._limits)
+        return prepare_image(self._family, image, self._limits)
 
     def prepare(self, groups: Sequence[Group]) -> PreparedGroups:
         """See `Engine.prepare`."""
@@ -67,8 +67,8 @@ class PackedEngine:
         text = self._family.text
         label_ids = [text.label(word) for word in labels.words]
         enhancement = effective(enhancement)
-        seen = see(self._family, prepared.pictures)
-        reason = why_whole(enhancement)
+        seen = encode_images(self._family, prepared.images)
+        reason = repacking_reason(enhancement)
         if reason is None and any(not len(group.prefix.ids) for group in prepared.groups):
             reason = "their first tokens differ"
         if reason:
@@ -88,13 +88,13 @@ class PackedEngine:
         found: dict[str, Reading] = {}
 
         def forward(batch: list[PromptGroup]) -> None:
-            lockstep = Lockstep(self._family, self._steps, batch, seen, enhancement)
+            lockstep = PackedForward(self._family, self._steps, batch, seen, enhancement)
             found_here = read(self._family.decoder.head_weight, lockstep.run(), label_ids)
             found.update(readings_of(lockstep.places, found_here, lockstep.traces()))
-            self._family.work.prefixes += len(batch)
+            self._family.counters.prefixes += len(batch)
 
         def variants(group: PromptGroup) -> int:
-            return most_variants(group, enhancement, len(self._family.decoder.layers))
+            return max_variants(group, enhancement, len(self._family.decoder.layers))
 
         self._budget.run(
             groups, lambda work, budget: batches(work, budget, variants), forward, alone

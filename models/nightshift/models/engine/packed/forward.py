@@ -7,15 +7,15 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from nightshift.models.engine.attention import attend_causally, attend_masked
-from nightshift.models.engine.enhancement import Watch, blend, correction, trigger_layers
-from nightshift.models.engine.family import Family, Steps, VisualTokens
+from nightshift.models.engine.enhancement import TriggerState, blend, correction, trigger_layers
+from nightshift.models.engine.family import Family, LayerOps, VisualTokens
 from nightshift.models.engine.packed.batches import looks
 from nightshift.models.engine.packed.blocks import Block, prefixes, suffix_blocks, take
 from nightshift.models.engine.prompts import PromptGroup
 from nightshift.models.engine.protocol import Trace
 from nightshift.schema.params import EnhancementParams
 
-__all__ = ["Lockstep"]
+__all__ = ["PackedForward"]
 
 # Tokens that go through a layer at a time: few stay in a CPU's cache, many keep a GPU busy.
 _TOKENS_PER_STEP = {"cpu": 2048, "cuda": 16_384}
@@ -30,7 +30,7 @@ _Look = tuple[int, int]
 _Fork = tuple[int, _Look]
 
 
-class Lockstep:
+class PackedForward:
     """One forward of some groups; run once.
 
     Args:
@@ -44,7 +44,7 @@ class Lockstep:
     def __init__(
         self,
         family: Family,
-        steps: Steps,
+        steps: LayerOps,
         groups: Sequence[PromptGroup],
         seen: Sequence[VisualTokens],
         enhancement: EnhancementParams,
@@ -82,7 +82,7 @@ class Lockstep:
                 for look, pictures in shown.items()
                 if pictures
             }
-        self._watch = Watch(
+        self._watch = TriggerState(
             self._decoder, enhancement, [look in self._memories for look in self._looks]
         )
 
@@ -142,10 +142,10 @@ class Lockstep:
                 if row in range(rows.start, rows.stop):
                     i = row - rows.start
                     fork = states[i] + self._blend(layer, look, x[i], f[i])
-                    own.deepen(layer, [groups[i]], fork[None])
+                    own.add_deepstack(layer, [groups[i]], fork[None])
                     enhanced[row, look] = fork
             own.states[rows, :length] = f.add_(states)
-            own.deepen(layer, groups, own.states[rows, :length])
+            own.add_deepstack(layer, groups, own.states[rows, :length])
         return _joined(memories), enhanced
 
     def _advance(
@@ -176,7 +176,7 @@ class Lockstep:
             f[alike] = blended.unflatten(0, (len(alike), -1))
         block.states = f.add_(states)
         if not last:
-            block.deepen(layer)
+            block.add_deepstack(layer)
 
     def _own(self, owners: list[int]) -> None:
         """Say which row of the prefixes each prompt reads."""

@@ -2,20 +2,20 @@
 
 from dataclasses import dataclass
 
-__all__ = ["Work"]
+__all__ = ["WorkCounters"]
 
 
 @dataclass(slots=True, kw_only=True)
-class Work:
+class WorkCounters:
     """Counts that only grow; what ran out of memory and was done again counts once."""
 
     #: Beginnings of prompts, each as often as it was read; a prompt read whole has one of its own.
     prefixes: int = 0
     #: Pictures that went through the vision tower.
-    pictures: int = 0
+    images: int = 0
 
-    def since(self, before: "Work") -> "Work":
+    def since(self, before: "WorkCounters") -> "WorkCounters":
         """What came after an earlier copy was taken."""
-        return Work(
-            prefixes=self.prefixes - before.prefixes, pictures=self.pictures - before.pictures
+        return WorkCounters(
+            prefixes=self.prefixes - before.prefixes, images=self.images - before.images
         )

@@ -4,12 +4,12 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
-__all__ = ["Recent"]
+__all__ = ["ByteLimitedLru"]
 
 _T = TypeVar("_T")
 
 
-class Recent(Generic[_T]):
+class ByteLimitedLru(Generic[_T]):
     """Values by key; what was not wanted for longest goes first.
 
     Args:

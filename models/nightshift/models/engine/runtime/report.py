@@ -18,26 +18,26 @@ class LoadReport:
     pictures: str
     #: Why layers cannot be taken apart, so that prompts are not packed, and the enhancement cannot
     #: act on what is written token by token; None where they can.
-    not_packed: str | None
+    unpacked_reason: str | None
     #: Why there is no state behind the last attention, FreeRet's own site; None where there is.
-    not_embedding: str | None
+    no_attn_site_reason: str | None
     #: Codecs that cannot reduce its visual tokens.
     no_codecs: tuple[str, ...] = ()
     #: Layers of the decoder that get features of the picture (DeepStack).
-    n_deep: int = 0
+    n_deepstack: int = 0
 
     def text(self) -> str:
         """One line."""
         facts = [
             f"{self.family} ({self.decoder}, {self.n_layers} layers)",
-            f"packed: {_yes(self.not_packed)}",
+            f"packed: {_yes(self.unpacked_reason)}",
             f"visual enhancement: {self._enhanced()}",
             f"FreeRet embedding: {self._embedding()}",
             f"stored visual tokens: {self._codecs()}",
             f"pictures: {self.pictures}",
         ]
-        if self.n_deep:
-            facts.append(f"DeepStack features for {self.n_deep} layers")
+        if self.n_deepstack:
+            facts.append(f"DeepStack features for {self.n_deepstack} layers")
         return "; ".join(facts)
 
     def row(self, name: str) -> str:
@@ -49,20 +49,24 @@ class LoadReport:
         cells = [
             f"`{name}`",
             f"`{self.family}`",
-            _yes(self.not_packed),
+            _yes(self.unpacked_reason),
             self._enhanced(),
             self._embedding(),
             self._codecs(),
-            "yes" if self.n_deep else "–",
+            "yes" if self.n_deepstack else "–",
             self.pictures,
         ]
         return f"| {' | '.join(cells)} |"
 
     def _enhanced(self) -> str:
-        return "yes, but not while it writes" if self.not_packed else "yes"
+        return "yes, but not while it writes" if self.unpacked_reason else "yes"
 
     def _embedding(self) -> str:
-        return f"yes, but not at attn_L ({self.not_embedding})" if self.not_embedding else "yes"
+        return (
+            f"yes, but not at attn_L ({self.no_attn_site_reason})"
+            if self.no_attn_site_reason
+            else "yes"
+        )
 
     def _codecs(self) -> str:
         return f"yes, but not by {' or '.join(self.no_codecs)}" if self.no_codecs else "yes"

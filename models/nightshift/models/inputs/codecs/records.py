@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Sequence
 
 from nightshift.models.inputs.codecs.codec import Codec
-from nightshift.models.inputs.codecs.tokens import SeenPicture
+from nightshift.models.inputs.codecs.tokens import StoredVisualTokens
 from nightshift.schema.errors import InputError
 
 __all__ = ["decode_record", "encode_record"]
@@ -14,7 +14,7 @@ _VERSION = 1
 _LENGTH_BYTES = 4
 
 
-def encode_record(pictures: Sequence[SeenPicture], codec: Codec) -> bytes:
+def encode_record(pictures: Sequence[StoredVisualTokens], codec: Codec) -> bytes:
     """One record: a compressed header, then each picture as the codec writes it.
 
     Args:
@@ -26,7 +26,7 @@ def encode_record(pictures: Sequence[SeenPicture], codec: Codec) -> bytes:
     """
     header = [
         {
-            "n_deep": picture.n_deep,
+            "n_deep": picture.n_deepstack,
             "grid": picture.grid,
             "tokens": picture.tokens,
             "written": picture.written,
@@ -38,7 +38,7 @@ def encode_record(pictures: Sequence[SeenPicture], codec: Codec) -> bytes:
     return len(facts).to_bytes(_LENGTH_BYTES, "little") + facts + payload
 
 
-def decode_record(data: bytes, codec: Codec) -> tuple[SeenPicture, ...]:
+def decode_record(data: bytes, codec: Codec) -> tuple[StoredVisualTokens, ...]:
     """The inverse of `encode_record`, up to the codec's loss.
 
     Raises:
@@ -56,9 +56,9 @@ def decode_record(data: bytes, codec: Codec) -> tuple[SeenPicture, ...]:
         tokens = tuple(facts["tokens"])
         stop = start + codec.n_bytes(tokens)
         pictures.append(
-            SeenPicture(
+            StoredVisualTokens(
                 values=codec.decode(data[start:stop], tokens),
-                n_deep=facts["n_deep"],
+                n_deepstack=facts["n_deep"],
                 grid=tuple(facts["grid"]),
                 tokens=tokens,
                 written=tuple(facts["written"]),

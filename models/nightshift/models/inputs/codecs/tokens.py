@@ -10,18 +10,18 @@ from nightshift.models.inputs.codecs.codec import Codec
 from nightshift.models.inputs.images import PreparedImage
 from nightshift.scoring.codecs import Grid
 
-__all__ = ["CodedImage", "SeenPicture"]
+__all__ = ["CodedImage", "StoredVisualTokens"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class SeenPicture:
+class StoredVisualTokens:
     """What a language model is shown in place of a picture's pixels."""
 
     #: float32 (n, width), whatever the model's precision: each of its types fits exactly. Features
     #: for deeper layers stand behind the first ones, where a family has them.
     values: NDArray[np.float32]
     #: How many features for deeper layers a token has.
-    n_deep: int
+    n_deepstack: int
     #: The picture's shape, as its family counts it.
     grid: tuple[int, ...]
     #: Visual tokens of the whole picture, row by row; all in time where the family has tiles.
