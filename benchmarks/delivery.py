@@ -23,8 +23,7 @@ from nightshift.schema.settings import Settings
 from nightshift.schema.states import RunState, Stage
 from nightshift.stack.embedded import Stack
 from nightshift.stores.ledger import runs
-from nightshift.stores.ledger.claims import Claim
-from nightshift.stores.ledger.runs import RunRow
+from nightshift.stores.ledger.claims import AnyClaim
 from nightshift.stores.postgres.database import Database
 from nightshift.workers import do_job
 from nightshift.workers.app import run_worker
@@ -174,8 +173,7 @@ def _work() -> int:
 
     def do_nothing(
         session: WorkerSession,
-        run: RunRow,  # noqa: ARG001 - as the other stages
-        claim: Claim,
+        claim: AnyClaim,
         progress: Progress,
     ) -> None:
         until = monotonic() + job_s

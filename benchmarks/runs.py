@@ -2,9 +2,9 @@
 
 from sqlalchemy import text
 
-from nightshift.schema.params import RerankParams
-from nightshift.schema.states import RunKind, Stage
-from nightshift.stores.ledger import runs
+from nightshift.schema.params import IndexParams
+from nightshift.schema.plans import IndexPlan
+from nightshift.stores.ledger.new_runs import create_index_run
 from nightshift.stores.models import upsert_model
 from nightshift.stores.postgres.database import Database
 
@@ -38,14 +38,12 @@ def add_index_run(database: Database, size: int, *, n_queued: int) -> int:
             ),
             {"catalog": catalog_id, "fingerprint": _FINGERPRINT},
         ).scalar_one()
-        run_id = runs.create_run(
+        run_id = create_index_run(
             connection,
-            kind=RunKind.INDEX,
-            stage=Stage.EMBED,
             catalog_id=catalog_id,
             index_id=index_id,
-            params=RerankParams().model_dump(mode="json"),
-            plan={},
+            params=IndexParams(),
+            plan=IndexPlan(),
         )
         connection.execute(
             text(

@@ -186,7 +186,7 @@ def test_a_stack_that_does_not_run_ends_with_6_and_the_remedy(command, tmp_path)
 def test_a_run_whose_stage_has_no_jobs_is_listed(database, database_url):
     run_id = add_reference_run(database)
     with database.begin() as connection:
-        runs.move_to_stage(connection, run_id, Stage.EMBED, {})
+        runs.move_to_stage(connection, run_id, Stage.EMBED)
 
     done = CliRunner(env={"NIGHTSHIFT_DATABASE_URL": database_url}).invoke(main, ["run", "list"])
 

@@ -12,6 +12,9 @@ import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import text
 
+from nightshift.stores.ledger.new_runs import create_rerank_run
+from nightshift.schema.plans import RerankPlan
+from nightshift.schema.messages import BlockPayload
 from nightshift.api import services
 from nightshift.cli.main import main
 from nightshift.demo import coarse_dir, scorer_dir
@@ -146,14 +149,13 @@ def states(shared_database_url: str) -> dict[str, int]:
 def _again(connection, stage, *, jobs=False, stuck=False, end=None) -> int:
     """Another run as run 1, without its results."""
     like = runs.get_run(connection, 1)
-    run_id = runs.create_run(
-        connection, kind=like.kind, stage=stage, catalog_id=like.catalog_id,
-        index_id=like.index_id, query_set_id=like.query_set_id, method=like.method,
-        scorer=like.scorer, scorer_fingerprint=like.scorer_fingerprint, params=dict(like.params),
-        plan={"queries": 5},
+    run_id = create_rerank_run(
+        connection, stage=stage, catalog_id=like.catalog_id, index_id=like.index_id,
+        query_set_id=like.query_set_id, scorer=like.scorer,
+        scorer_fingerprint=like.scorer_fingerprint, params=like.params, plan=RerankPlan(queries=5),
     )  # fmt: skip
     if jobs:
-        add_jobs(connection, run_id, stage, "q", [NewJob(payload={"ids": [1]}, n_units=1)])
+        add_jobs(connection, run_id, stage, "q", [BlockPayload(ids=(1,))])
     if stuck:
         connection.execute(
             text(

@@ -236,8 +236,7 @@ def _add_done_jobs(connection, run_id, units_per_s):
         text("SELECT scorer_fingerprint FROM run WHERE id = :run"), {"run": run_id}
     ).one()
     for stage, model in ((Stage.SEARCH, EMBEDDER), (Stage.SCORE, scorer)):
-        payload = BlockPayload(ids=(1,)).model_dump(mode="json")
-        job = NewJob(payload=payload, n_units=10)
+        job = BlockPayload(ids=tuple(range(10)))
         add_jobs(connection, run_id, stage, queue_name(stage, model), [job])
         connection.execute(
             text(

@@ -158,12 +158,12 @@ def test_equal_contents_have_one_score_and_one_order_in_every_run(nights, monkey
     assert lists["q1"] == lists["q3"]
     plan = nights.plan(first)
     # Two distinct queries, and of each list as many as have distinct contents.
-    assert nights.asked(first) == plan["to_score"] == len(_distinct(lists))
-    assert plan["pairs"] == 24 == plan["reused"] + plan["equal"] + plan["to_score"]
+    assert nights.asked(first) == plan.to_score == len(_distinct(lists))
+    assert plan.pairs == 24 == plan.reused + plan.equal + plan.to_score
     assert verify(nights.database, first).complete
 
     again = nights.rerank("first")
-    assert nights.plan(again)["reused"] == 24
+    assert nights.plan(again).reused == 24
     assert nights.asked(again) == 0
     assert nights.lists(again) == lists
 
@@ -174,7 +174,7 @@ def test_equal_contents_have_one_score_and_one_order_in_every_run(nights, monkey
         monkeypatch.setattr(stages, "job_size", lambda *_, size=size: size)
         other = nights.rerank(catalog)
         assert nights.orders(other) == nights.orders(first)
-        assert nights.asked(other) == plan["to_score"]
+        assert nights.asked(other) == plan.to_score
 
 
 def _distinct(lists) -> set[tuple[str, str]]:
@@ -190,7 +190,7 @@ def test_a_list_shows_a_content_once(nights):
     for rows in lists.values():
         assert len({margin for item, _, margin in rows if item in {"a", "m", "z"}}) == 1
     again = nights.rerank("first", score="listwise")
-    assert nights.plan(again)["reused"] == 24
+    assert nights.plan(again).reused == 24
     assert nights.lists(again) == lists
 
 

@@ -91,7 +91,7 @@ def test_the_paper_s_scores_are_written_and_only_ties_are_asked_about_again(
     )  # fmt: skip
     night.rows(
         "UPDATE run SET state = 'running', stage = 'score', finished_at = NULL, "
-        "plan = plan - 'tied' WHERE id = :r RETURNING 1", r=run_id,
+        "ties_asked = false WHERE id = :r RETURNING 1", r=run_id,
     )  # fmt: skip
 
     assert night.wait_for_run(run_id) == "done"

@@ -3,6 +3,7 @@
 import pytest
 from sqlalchemy import text
 
+from nightshift.schema.messages import BlockPayload
 from nightshift.producers.retry import retry_failed
 from nightshift.results.runs import progress
 from nightshift.results.verify import verify
@@ -10,7 +11,7 @@ from nightshift.schema.errors import ConflictError
 from nightshift.schema.states import RunState, Stage, SubjectKind
 from nightshift.stores.failures import record_failure, record_notice_of_run
 from nightshift.stores.index.embeddings import write_embeddings
-from nightshift.stores.ledger import failing, runs
+from nightshift.stores.ledger import runs
 from nightshift.stores.ledger.claims import Ledger
 from nightshift.stores.ledger.jobs import NewJob, add_jobs
 from tests.results.ranked import add_reference_run
@@ -124,7 +125,7 @@ def test_a_run_that_failed_as_a_whole_goes_on_where_it_stood(database, ledger):
     _embed(database, ledger, run_id, 1)
     claim = ledger.claim(run_id, 2)
     with database.begin() as connection:
-        failing.fail_run(connection, run_id, Stage.EMBED, "model_error", "no such weights")
+        runs.fail_run(connection, run_id, Stage.EMBED, "model_error", "no such weights")
 
     retried = retry_failed(database, run_id)
 
@@ -143,7 +144,7 @@ def test_what_every_job_says_is_kept_once_and_outlives_the_failure_of_the_run(da
                 connection, run_id, stage="embed", about="all", reason="slow", message=message
             )
     with database.begin() as connection:
-        failing.fail_run(connection, run_id, Stage.EMBED, "model_error", "no such weights")
+        runs.fail_run(connection, run_id, Stage.EMBED, "model_error", "no such weights")
 
     retry_failed(database, run_id)
 
@@ -166,7 +167,7 @@ def test_a_query_that_failed_is_searched_anew_and_scoring_is_planned_from_there(
     run_id = add_reference_run(database)
     with database.begin() as connection:
         ids = connection.execute(text("SELECT array_agg(id ORDER BY id) FROM query")).scalar_one()
-        job = NewJob(payload={"ids": ids}, n_units=len(ids))
+        job = BlockPayload(ids=ids)
         add_jobs(connection, run_id, Stage.SEARCH, "search.x", [job])
         connection.execute(
             text(

@@ -9,6 +9,8 @@ from random import Random
 from PIL import Image
 from sqlalchemy import Connection, text
 
+from nightshift.stores.ledger.new_runs import create_rerank_run
+from nightshift.schema.plans import RerankPlan
 from nightshift.schema.identity import content_hashes
 from nightshift.schema.messages import BlockPayload
 from nightshift.schema.params import RerankParams
@@ -62,8 +64,7 @@ def add_reference_run(database: Database, pictures: Path | None = None) -> int:
             Stage.RANK,
             "rank",
             [
-                NewJob(payload=BlockPayload(ids=ids).model_dump(mode="json"), n_units=len(ids))
-                for ids in jobs
+                BlockPayload(ids=ids) for ids in jobs
             ],
         )
     names = {row_id: name for name, row_id in queries.items()}
@@ -192,18 +193,16 @@ def _add_run(
         connection, "index", catalog_id=catalog_id, name="default", version=1, dim=4,
         embedder="open_clip:test", embedder_fingerprint=EMBEDDER, parts="image", collection="c_v1",
     )  # fmt: skip
-    run_id = runs.create_run(
+    run_id = create_rerank_run(
         connection,
-        kind=RunKind.RERANK,
         stage=Stage.RANK,
         catalog_id=catalog_id,
         index_id=index_id,
         query_set_id=set_id,
-        method="retllm",
         scorer="hf:test",
         scorer_fingerprint=SCORER,
-        params=RerankParams(query_parts="text", item_parts="image").model_dump(mode="json"),
-        plan={"queries": len(queries), "pairs": 11, "reused": 1, "to_score": 10, "groups": 4},
+        params=RerankParams(query_parts="text", item_parts="image"),
+        plan=RerankPlan(queries=len(queries), pairs=11, reused=1, to_score=10, groups=4),
     )
     return run_id, query_ids, item_ids
 

@@ -2,6 +2,9 @@
 
 from sqlalchemy import text
 
+from nightshift.stores.ledger.new_runs import create_index_run
+from nightshift.schema.params import IndexParams
+from nightshift.schema.plans import IndexPlan
 from nightshift.schema.identity import content_hashes
 from nightshift.schema.messages import BlockPayload
 from nightshift.schema.params import RerankParams
@@ -72,22 +75,15 @@ def add_index_run(database: Database, *, n_jobs: int = 3, per_job: int = 4) -> i
                 text("SELECT id FROM item WHERE catalog_id = :c ORDER BY id"), {"c": catalog_id}
             )
         ]
-        run_id = runs.create_run(
+        run_id = create_index_run(
             connection,
-            kind=RunKind.INDEX,
-            stage=Stage.EMBED,
             catalog_id=catalog_id,
             index_id=index_id,
-            params=RerankParams().model_dump(mode="json"),
-            plan={},
+            params=IndexParams(),
+            plan=IndexPlan(),
         )
         jobs = [
-            NewJob(
-                payload=BlockPayload(ids=tuple(items[start : start + per_job])).model_dump(
-                    mode="json"
-                ),
-                n_units=per_job,
-            )
+            BlockPayload(ids=tuple(items[start : start + per_job]))
             for start in range(0, len(items), per_job)
         ]
         add_jobs(connection, run_id, Stage.EMBED, f"embed.{FINGERPRINT}", jobs)

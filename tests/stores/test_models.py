@@ -18,7 +18,7 @@ def _found(database):
 def _move(database, run_id, *, state=None, stage=None):
     with database.begin() as connection:
         if stage is not None:
-            runs.move_to_stage(connection, run_id, stage, {})
+            runs.move_to_stage(connection, run_id, stage)
         if state is not None:
             runs.set_run_state(connection, run_id, state)
 

@@ -34,12 +34,11 @@ def test_every_pair_is_scored_once_in_order_and_no_small_group_is_cut(
 
 def test_no_batch_and_no_half_of_a_job_cuts_a_list() -> None:
     batches = list(micro_batches(LISTS.groups, 12))
-    one, other = split_payload(Stage.SCORE, LISTS.model_dump(mode="json"))
+    one, other = split_payload(LISTS)
     alone = LISTS.model_copy(update={"groups": LISTS.groups[:1]})
 
     assert [len(batch) for batch in batches] == [2] * 15
     assert {len(others) for batch in batches for _, others in batch} == {5}
-    assert [n_units for _, n_units in (one, other)] == [75, 75]
-    halves = [ScorePayload.model_validate(half).groups for half, _ in (one, other)]
-    assert halves[0] + halves[1] == LISTS.groups
-    assert split_payload(Stage.SCORE, alone.model_dump(mode="json")) is None
+    assert [half.n_units for half in (one, other)] == [75, 75]
+    assert one.groups + other.groups == LISTS.groups
+    assert split_payload(alone) is None

@@ -60,7 +60,7 @@ def test_a_job_whose_turn_to_write_went_to_another_worker_is_handed_back(databas
             connection.execute(text("UPDATE lease SET holder = 'b', token = token + 1"))
 
     monkeypatch.setitem(do_job._STAGES, Stage.EMBED, write)
-    do_job._do_claimed(session, run, claim, None)
+    do_job._do_claimed(session, claim, None)
 
     row = job_row(database, run_id, 1)
     assert (row.state, row.attempt) == ("queued", 0)
@@ -77,8 +77,8 @@ def test_a_job_that_by_itself_fills_the_disk_ends_as_failed_and_the_others_are_d
         connection.execute(text(_FULL_AT_THE_FIRST_ITEM))
     session = SimpleNamespace(ledger=ledger, settings=SimpleNamespace(lease_s=30.0), neighbours=1)
 
-    def write(_session, run, claim, _progress):
-        (item,) = claim.payload["ids"]
+    def write(_session, claim, _progress):
+        run, (item,) = claim.run, claim.payload.ids
         keys = [(item, f"{item:064x}")]
         with ledger.finish(claim) as connection:
             write_embeddings(connection, index_id=run.index_id, run_id=run.id, keys=keys)
@@ -88,7 +88,7 @@ def test_a_job_that_by_itself_fills_the_disk_ends_as_failed_and_the_others_are_d
         for job_id in (1, 2, 3):
             make_due(database, run_id)
             if claim := ledger.claim(run_id, job_id):
-                do_job._do_claimed(session, run, claim, None)
+                do_job._do_claimed(session, claim, None)
 
     assert [job_row(database, run_id, job).state for job in (1, 2, 3)] == ["failed", "done", "done"]
     with database.begin() as connection:
@@ -112,7 +112,7 @@ def test_who_waits_for_a_lease_that_others_hold_keeps_its_attempts(database, mon
     leases.acquire(database, "milvus-writer", "b", 60)
     for _ in range(4):
         make_due(database, run_id)
-        do_job._do_claimed(session, run, ledger.claim(run_id, 1), None)
+        do_job._do_claimed(session, ledger.claim(run_id, 1), None)
         if other := ledger.claim(run_id, 2):
             with ledger.finish(other):
                 pass

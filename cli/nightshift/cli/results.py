@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from nightshift.results.coverage import Coverage
     from nightshift.results.rankings import RankedList
-    from nightshift.stores.ledger.runs import RunRow
+    from nightshift.stores.ledger.run_types import RerankRun
     from nightshift.stores.postgres.database import Database
     from nightshift.stores.results.rankings import RankedItem
 
@@ -140,7 +140,7 @@ def _print_tables(
 
 
 def _all_table(
-    rows: "Sequence[RankedItem]", run: "RunRow", limit: int
+    rows: "Sequence[RankedItem]", run: "RerankRun", limit: int
 ) -> "tuple[Table, list[str]]":
     from nightshift.cli.console import make_table
 
@@ -155,7 +155,7 @@ def _all_table(
     return table, notes
 
 
-def _one_table(found: "RankedList", run: "RunRow") -> "tuple[Table, list[str]]":
+def _one_table(found: "RankedList", run: "RerankRun") -> "tuple[Table, list[str]]":
     from nightshift.cli.console import make_table
     from nightshift.results.captions import caption, shorten
 
@@ -199,7 +199,7 @@ def _cells(row: "RankedItem") -> tuple[str, ...]:
     )
 
 
-def _title(run: "RunRow") -> str:
+def _title(run: "RerankRun") -> str:
     return visible(f"Run {run.id}: {run.query_set} over {run.catalog}")
 
 

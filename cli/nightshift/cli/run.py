@@ -1,6 +1,5 @@
 """`nightshift run list | show | watch | pause | resume | cancel | failures | retry-failed`."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,7 +43,7 @@ def list_runs(limit: int, data_dir: Path | None, as_json: bool) -> None:
     with open_database(read_settings(data_dir)) as database:
         found = list_progress(database, limit)
     if as_json:
-        echo_json(found)
+        echo_json([progress.to_json() for progress in found])
     elif found:
         make_console().print(runs_table(found))
     else:
@@ -71,7 +70,7 @@ def show(run_id: int, data_dir: Path | None, as_json: bool) -> None:
     with open_database(read_settings(data_dir)) as database:
         found = show_run(database, run_id)
     if as_json:
-        echo_json(found)
+        echo_json(found.to_json())
     else:
         print_details(make_console(), found)
 
@@ -98,7 +97,7 @@ def watch(run_id: int, data_dir: Path | None, as_json: bool) -> None:
     with open_database(read_settings(data_dir)) as database:
         end = follow_run(database, run_id, quiet=as_json)
         if as_json:
-            echo_json({**asdict(progress(database, run_id)), **end.json_facts()})
+            echo_json({**progress(database, run_id).to_json(), **end.json_facts()})
     end.print_and_exit(quiet=as_json)
 
 

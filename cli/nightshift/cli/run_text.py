@@ -10,11 +10,12 @@ from rich.table import Table
 
 from nightshift.cli.console import make_table
 from nightshift.cli.formats import format_duration, format_number, format_rate
+from nightshift.results.run_json import plan_json
 from nightshift.results.runs import RunDetails, RunProgress, StageProgress
 from nightshift.schema.display import visible
-from nightshift.schema.states import RunKind, RunState
+from nightshift.schema.states import RunState
 from nightshift.stores.failures import FailureCount, FailureRow
-from nightshift.stores.ledger.runs import RunRow
+from nightshift.stores.ledger.run_types import AnyRun, IndexedRun, IndexRun, TokenRun
 from nightshift.stores.models import ModelRow
 
 __all__ = ["failures_table", "print_details", "runs_table", "stages_table"]
@@ -122,7 +123,7 @@ def _counts_table(failures: Sequence[FailureCount]) -> Table:
 def _plan(details: RunDetails) -> dict[str, str]:
     facts = {
         name.replace("_", " "): f"{value:,}" if isinstance(value, int) else str(value)
-        for name, value in sorted(details.progress.run.plan.items(), key=_in_plan)
+        for name, value in sorted(plan_json(details.progress.run).items(), key=_in_plan)
     }
     planned, got = details.pairs_per_group, details.pairs_per_prefix
     if planned is not None or got is not None:
@@ -150,12 +151,12 @@ def _in_plan(fact: tuple[str, object]) -> tuple[int, str]:
 def _lineage(details: RunDetails) -> dict[str, str]:
     run = details.progress.run
     facts: dict[str, str] = {}
-    if details.embedder is not None:
+    if details.embedder is not None and isinstance(run, IndexedRun):
         sees = f"{run.index_name}, collection {run.collection}, sees {run.index_parts} of items"
         facts |= {"index": sees} | _model("embedder", details.embedder)
     if details.scorer is not None:
         facts |= _model("scorer", details.scorer)
-    return facts | _flat(run.params)
+    return facts | _flat(run.params.model_dump(mode="json"))
 
 
 def _model(role: str, model: ModelRow) -> dict[str, str]:
@@ -186,10 +187,10 @@ def _facts_table(title: str, facts: Mapping[str, str]) -> Table:
     return table
 
 
-def _what(run: RunRow) -> str:
-    if run.kind is RunKind.TOKENS:
-        return f"{run.params['codec']} tokens of {run.catalog} by {run.scorer}"
-    if run.query_set is None:
+def _what(run: AnyRun) -> str:
+    if isinstance(run, TokenRun):
+        return f"{run.params.codec} tokens of {run.catalog} by {run.vision}"
+    if isinstance(run, IndexRun):
         return f"index {run.index_name} of {run.catalog} by {run.embedder}"
     return f"{run.method} of {run.query_set} over {run.catalog} by {run.scorer}"
 

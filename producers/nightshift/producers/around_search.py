@@ -4,15 +4,16 @@ It may forget in a crash what it has acknowledged, and a search that ran then ha
 """
 
 import logging
+from typing import TypeGuard
 
-from nightshift.schema.states import RunKind, Stage
+from nightshift.schema.states import Stage
 from nightshift.stores.index import indexes, reconcile
 from nightshift.stores.index.lost_collections import restore_collection
 from nightshift.stores.index.milvus import VectorStore
 from nightshift.stores.index.writer import hold_writer
 from nightshift.stores.ledger import runs
 from nightshift.stores.ledger.jobs import unfinished_jobs
-from nightshift.stores.ledger.runs import RunRow
+from nightshift.stores.ledger.run_types import AnyRun, RerankRun
 from nightshift.stores.postgres.database import Database
 
 __all__ = ["is_around_search", "lost_around_search"]
@@ -22,9 +23,9 @@ _log = logging.getLogger(__name__)
 _WRITER = "dispatcher"
 
 
-def is_around_search(run: RunRow) -> bool:
+def is_around_search(run: AnyRun) -> TypeGuard[RerankRun]:
     """Whether what comes next for a run, when its stage is over, depends on what Milvus holds."""
-    return run.kind is RunKind.RERANK and run.stage in (Stage.EMBED, Stage.SEARCH)
+    return isinstance(run, RerankRun) and run.stage in (Stage.EMBED, Stage.SEARCH)
 
 
 def lost_around_search(database: Database, vectors: VectorStore, run_id: int) -> list[str] | None:
@@ -56,7 +57,7 @@ def lost_around_search(database: Database, vectors: VectorStore, run_id: int) ->
     return sorted(lost & _missing(database, vectors, run)) if lost else []
 
 
-def _missing(database: Database, vectors: VectorStore, run: RunRow) -> set[str]:
+def _missing(database: Database, vectors: VectorStore, run: RerankRun) -> set[str]:
     present = list(vectors.keys(run.collection))
     with database.begin() as connection:
         return set(reconcile.find_missing(connection, run.index_id, present))

@@ -27,9 +27,10 @@ from nightshift.schema.settings import Settings
 from nightshift.stores.broker.broker import Broker
 from nightshift.stores.foreign_errors import translated_foreign
 from nightshift.stores.index.milvus import VectorStore
-from nightshift.stores.ledger import doorbells, failing, load_reports, runs, workers
+from nightshift.stores.ledger import doorbells, load_reports, runs, workers
 from nightshift.stores.ledger.progress_counts import compact
 from nightshift.stores.ledger.retries import expire_leases
+from nightshift.stores.ledger.run_types import AnyRun
 from nightshift.stores.ledger.tallies import compact_tallies
 from nightshift.stores.postgres import leases
 from nightshift.stores.postgres.database import Database
@@ -131,7 +132,7 @@ class Dispatcher:
             run = runs.lock_run(connection, run_id)
             if run is not None:
                 message = f"{message}; then `nightshift run retry-failed {run_id}`"
-                failing.fail_run(connection, run_id, run.stage, reason, message)
+                runs.fail_run(connection, run_id, run.stage, reason, message)
                 fence(connection)
                 _log.error("run %d failed: %s", run_id, message)
 
@@ -145,12 +146,12 @@ class Dispatcher:
             n_workers = max(1, workers.count_alive(connection))
         window = self.settings.window_per_worker * n_workers
         rung = 0
-        for queue in dict.fromkeys(run.queue() for run in active):
-            of_queue = [run for run in active if run.queue() == queue]
+        for queue in dict.fromkeys(run.queue for run in active):
+            of_queue = [run for run in active if run.queue == queue]
             rung += self._fill(queue, of_queue, window, fence)
         return rung
 
-    def _fill(self, queue: str, of_queue: list[runs.RunRow], window: int, fence: Fence) -> int:
+    def _fill(self, queue: str, of_queue: list[AnyRun], window: int, fence: Fence) -> int:
         waiting = self.broker.waiting(queue)
         free = window - waiting
         if free <= 0:

@@ -1,9 +1,9 @@
 """How many units a job holds: about 10 s of measured work, but enough jobs for several workers."""
 
 from collections.abc import Iterable, Iterator
+from typing import Literal
 
 from nightshift.schema.messages import BlockPayload, ScorePayload
-from nightshift.stores.ledger.jobs import NewJob
 
 __all__ = ["block_jobs", "job_size", "score_jobs"]
 
@@ -25,51 +25,48 @@ def job_size(n_units: int, units_per_s: float | None) -> int:
     return max(_SMALLEST, min(by_time, by_share, _LARGEST))
 
 
-def block_jobs(ids: Iterable[int], size: int) -> Iterator[NewJob]:
+def block_jobs(ids: Iterable[int], size: int) -> Iterator[BlockPayload]:
     """Blocks of at most `size` ids, in the order given."""
     block: list[int] = []
-    for one in ids:
-        block.append(one)
+    for unit_id in ids:
+        block.append(unit_id)
         if len(block) == size:
-            yield _block(block)
+            yield BlockPayload(ids=tuple(block))
             block = []
     if block:
-        yield _block(block)
+        yield BlockPayload(ids=tuple(block))
 
 
 def score_jobs(
-    groups: Iterable[tuple[int, list[int]]], size: int, shared_side: str, **how: object
-) -> Iterator[NewJob]:
+    groups: Iterable[tuple[int, list[int]]],
+    size: int,
+    shared_side: Literal["query", "candidate"],
+    *,
+    lists: bool = False,
+    asks: Literal["score", "ties"] = "score",
+) -> Iterator[ScorePayload]:
     """Jobs of about `size` pairs; a group is cut only where it alone is larger than a job.
 
     Args:
         groups: (id on the shared side, ids on the other side).
         size: Pairs of a job; no list is longer.
-        shared_side: `query` or `candidate`.
-        **how: Other fields of the payload.
+        shared_side: As in the payload.
+        lists: As in the payload.
+        asks: As in the payload.
     """
+
+    def job() -> ScorePayload:
+        return ScorePayload(shared_side=shared_side, groups=tuple(batch), lists=lists, asks=asks)
+
     batch: list[tuple[int, tuple[int, ...]]] = []
-    pairs = 0
+    n_pairs = 0
     for shared, others in groups:
         for start in range(0, len(others), size):
             part = tuple(others[start : start + size])
-            if batch and pairs + len(part) > size:
-                yield _score(batch, pairs, shared_side, how)
-                batch, pairs = [], 0
+            if batch and n_pairs + len(part) > size:
+                yield job()
+                batch, n_pairs = [], 0
             batch.append((shared, part))
-            pairs += len(part)
+            n_pairs += len(part)
     if batch:
-        yield _score(batch, pairs, shared_side, how)
-
-
-def _block(ids: list[int]) -> NewJob:
-    return NewJob(payload=BlockPayload(ids=tuple(ids)).model_dump(mode="json"), n_units=len(ids))
-
-
-def _score(
-    groups: list[tuple[int, tuple[int, ...]]], pairs: int, shared_side: str, how: dict[str, object]
-) -> NewJob:
-    payload = ScorePayload.model_validate(
-        {"shared_side": shared_side, "groups": tuple(groups), **how}
-    )
-    return NewJob(payload=payload.model_dump(mode="json"), n_units=pairs)
+        yield job()

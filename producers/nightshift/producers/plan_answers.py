@@ -1,6 +1,6 @@
 """Plan answers to queries that a run has ranked."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from nightshift.producers.job_sizes import block_jobs
 from nightshift.schema.states import RunState, Stage
@@ -43,7 +43,7 @@ def plan_answers(database: Database, run_id: int, query: str | None = None) -> P
             find_query(connection, run_id, query)
         waiting = answers.unanswered(connection, run_id, query)
         if waiting:
-            queue = replace(run, stage=Stage.ANSWER).queue()
+            queue = run.queue_of(Stage.ANSWER)
             jobs = block_jobs(waiting, _QUERIES_PER_JOB)
             add_jobs(connection, run_id, Stage.ANSWER, queue, jobs)
             if run.state is not RunState.RUNNING:

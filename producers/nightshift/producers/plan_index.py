@@ -10,13 +10,15 @@ from nightshift.schema.errors import ConflictError
 from nightshift.schema.messages import queue_name
 from nightshift.schema.models import ModelFacts
 from nightshift.schema.names import check_name
-from nightshift.schema.states import IndexState, RunKind, Stage
+from nightshift.schema.params import IndexParams
+from nightshift.schema.plans import IndexPlan
+from nightshift.schema.states import IndexState, Stage
 from nightshift.stores.catalog import catalogs
 from nightshift.stores.index import embeddings, indexes
 from nightshift.stores.index.milvus import VectorStore
 from nightshift.stores.index.writer import hold_writer
-from nightshift.stores.ledger import runs
 from nightshift.stores.ledger.jobs import add_jobs, stage_rate
+from nightshift.stores.ledger.new_runs import create_index_run
 from nightshift.stores.models import upsert_model
 from nightshift.stores.postgres.database import Database
 
@@ -101,14 +103,12 @@ def plan_index(
                 "choose others with --parts, or import items first"
             )
         rate = stage_rate(connection, Stage.EMBED, embedder.fingerprint)
-        run_id = runs.create_run(
+        run_id = create_index_run(
             connection,
-            kind=RunKind.INDEX,
-            stage=Stage.EMBED,
             catalog_id=catalog_id,
             index_id=index.id,
-            params={"parts": parts},
-            plan={"items": len(ids), "gone": n_gone},
+            params=IndexParams(parts=parts),
+            plan=IndexPlan(items=len(ids), gone=n_gone),
             priority=priority,
         )
         n_jobs = add_jobs(

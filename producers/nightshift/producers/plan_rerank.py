@@ -9,13 +9,14 @@ from nightshift.schema.distribution import installed_version
 from nightshift.schema.errors import ConfigurationError
 from nightshift.schema.models import ModelFacts
 from nightshift.schema.params import RerankParams
-from nightshift.schema.states import RunKind, Stage
+from nightshift.schema.plans import RerankPlan
+from nightshift.schema.states import Stage
 from nightshift.scoring.methods.registry import tie_framing
 from nightshift.scoring.prompts import MOST_LISTED
 from nightshift.stores.catalog import query_sets
 from nightshift.stores.index import indexes
-from nightshift.stores.ledger import runs
 from nightshift.stores.ledger.jobs import stage_rate
+from nightshift.stores.ledger.new_runs import create_rerank_run
 from nightshift.stores.models import upsert_model
 from nightshift.stores.postgres.database import Database
 from nightshift.stores.results.reuse import estimate_reuse
@@ -84,19 +85,16 @@ def plan_rerank(
         )
         queries = query_sets.query_ids(connection, query_set_id)
         n_pairs = len(queries) * params.top_k
-        run_id = runs.create_run(
+        run_id = create_rerank_run(
             connection,
-            kind=RunKind.RERANK,
-            stage=Stage.EMBED,
             catalog_id=index.catalog_id,
             index_id=index.id,
             query_set_id=query_set_id,
-            method=params.scorer.method,
             scorer=scorer.spec,
             scorer_fingerprint=scorer.fingerprint,
             token_set_id=token_set_id,
-            params=params.model_dump(mode="json"),
-            plan={"queries": len(queries)},
+            params=params,
+            plan=RerankPlan(queries=len(queries)),
             priority=priority,
         )
     return PlannedRun(

@@ -9,15 +9,16 @@ from sqlalchemy import Connection
 from nightshift.producers.job_sizes import block_jobs, job_size
 from nightshift.schema.distribution import installed_version
 from nightshift.schema.errors import ConflictError, NotFoundError
-from nightshift.schema.messages import queue_name
+from nightshift.schema.messages import BlockPayload, queue_name
 from nightshift.schema.models import ModelFacts
 from nightshift.schema.params import TokenParams
-from nightshift.schema.states import RunKind, Stage
+from nightshift.schema.plans import TokenPlan
+from nightshift.schema.states import Stage
 from nightshift.scoring.codecs import CodecSpec, parse_codec
 from nightshift.stores.catalog import catalogs
 from nightshift.stores.files.addresses import resolve_beside
-from nightshift.stores.ledger import runs
-from nightshift.stores.ledger.jobs import NewJob, add_jobs, stage_rate
+from nightshift.stores.ledger.jobs import add_jobs, stage_rate
+from nightshift.stores.ledger.new_runs import create_token_run
 from nightshift.stores.models import upsert_model
 from nightshift.stores.postgres.database import Database
 from nightshift.stores.tokens import token_sets
@@ -95,21 +96,19 @@ def plan_tokens(
             raise ConflictError(f"no item of catalogue {catalog!r} has a picture to see")
         train = ids[:: max(1, len(ids) // _CODEBOOK_ITEMS)][:_CODEBOOK_ITEMS]
         begin = Stage.CODEBOOK if _untrained(spec, token_set) and ids else Stage.TOKENS
-        run_id = runs.create_run(
+        run_id = create_token_run(
             connection,
-            kind=RunKind.TOKENS,
             stage=begin,
             catalog_id=catalog_id,
-            index_id=None,
-            scorer=vision.spec,
-            scorer_fingerprint=vision.fingerprint,
             token_set_id=token_set.id,
-            params=params.model_copy(update={"codec": codec}).model_dump(mode="json"),
-            plan={"items": len(ids)},
+            vision=vision.spec,
+            vision_fingerprint=vision.fingerprint,
+            params=params.model_copy(update={"codec": codec}),
+            plan=TokenPlan(items=len(ids)),
             priority=priority,
         )
         if begin is Stage.CODEBOOK:
-            jobs: Sequence[NewJob] = list(block_jobs(train, len(train)))
+            jobs: Sequence[BlockPayload] = list(block_jobs(train, len(train)))
         else:
             jobs = token_jobs(connection, vision.fingerprint, ids)
         queue = queue_name(begin, vision.fingerprint)
@@ -119,7 +118,7 @@ def plan_tokens(
     )
 
 
-def token_jobs(connection: Connection, fingerprint: str, ids: list[int]) -> list[NewJob]:
+def token_jobs(connection: Connection, fingerprint: str, ids: list[int]) -> list[BlockPayload]:
     """Jobs that see these items, sized by the measured rate of this vision tower."""
     rate = stage_rate(connection, Stage.TOKENS, fingerprint)
     return list(block_jobs(ids, job_size(len(ids), rate)))

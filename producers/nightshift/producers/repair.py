@@ -8,7 +8,9 @@ from nightshift.producers.job_sizes import block_jobs, job_size
 from nightshift.producers.retry import redo_incomplete
 from nightshift.schema.errors import NightshiftError, ServiceUnavailableError
 from nightshift.schema.messages import queue_name
-from nightshift.schema.states import RunKind, RunState, Stage
+from nightshift.schema.params import IndexParams
+from nightshift.schema.plans import IndexPlan
+from nightshift.schema.states import RunState, Stage
 from nightshift.stores.index import indexes, reconcile
 from nightshift.stores.index.indexes import IndexRow
 from nightshift.stores.index.lost_collections import restore_collection
@@ -16,6 +18,8 @@ from nightshift.stores.index.milvus import VectorStore
 from nightshift.stores.index.writer import hold_writer
 from nightshift.stores.ledger import receipts, runs
 from nightshift.stores.ledger.jobs import add_jobs
+from nightshift.stores.ledger.new_runs import create_index_run
+from nightshift.stores.ledger.run_types import RerankRun
 from nightshift.stores.postgres.database import Database
 from nightshift.stores.results import model_loads
 
@@ -71,7 +75,7 @@ def repair(database: Database, vectors: VectorStore) -> Iterator[str]:
         except NightshiftError as error:
             refused = error
     for run in done:
-        if run.kind is not RunKind.RERANK:
+        if not isinstance(run, RerankRun):
             continue  # the items that it lacks are those that its index lacks
         with database.begin() as connection:
             missing = sum(one.missing for one in receipts.tally(connection, run))
@@ -124,14 +128,12 @@ def _embed(connection: Connection, index: IndexRow) -> tuple[int, int]:
     ids = reconcile.items_without_vector(connection, index)
     if not ids:
         return 0, 0
-    run_id = runs.create_run(
+    run_id = create_index_run(
         connection,
-        kind=RunKind.INDEX,
-        stage=Stage.EMBED,
         catalog_id=index.catalog_id,
         index_id=index.id,
-        params={"parts": index.parts},
-        plan={"items": len(ids), "gone": 0},
+        params=IndexParams(parts=index.parts),
+        plan=IndexPlan(items=len(ids)),
     )
     add_jobs(
         connection,

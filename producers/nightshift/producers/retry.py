@@ -1,14 +1,17 @@
 """`retry-failed`: what failed in an ended run is done once more, and all that follows from it."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
 from nightshift.producers.job_sizes import block_jobs, job_size
-from nightshift.schema.states import RunKind, RunState, Stage
+from nightshift.schema.errors import ConflictError
+from nightshift.schema.messages import Payload
+from nightshift.schema.states import RunState, Stage
 from nightshift.stores.ledger import reopening
-from nightshift.stores.ledger.jobs import NewJob, add_jobs
-from nightshift.stores.ledger.runs import RunRow
+from nightshift.stores.ledger.jobs import add_jobs
+from nightshift.stores.ledger.run_types import AnyRun, RerankRun
 from nightshift.stores.postgres.database import Database
 from nightshift.stores.results.pairs import queries_to_search
 
@@ -53,7 +56,7 @@ def retry_failed(database: Database, run_id: int) -> Retried:
         waiting = reopening.reset_waiting(connection, run.id)
         if waiting:
             units[first] = units.get(first, 0) + waiting
-        queue = replace(run, stage=first).queue()
+        queue = run.queue_of(first)
         add_jobs(connection, run.id, first, queue, again.get(first, []))
         reopening.reopen(connection, run.id, first)
     return Retried(run_id=run.id, stage=first, units=units)
@@ -68,23 +71,24 @@ def redo_incomplete(database: Database, run_id: int) -> None:
     """
     with database.begin() as connection:
         run = reopening.lock_ended(connection, run_id)
-        assert run.query_set_id is not None
+        if not isinstance(run, RerankRun):
+            raise ConflictError(f"run {run_id} ranks nothing: build its index or tokens again")
         _take_failed(connection, run)  # planning from the search on covers them
         queries = queries_to_search(connection, run.id, run.query_set_id)
-        queue = replace(run, stage=Stage.SEARCH).queue()
+        queue = run.queue_of(Stage.SEARCH)
         jobs = block_jobs(queries, job_size(len(queries), None))
         add_jobs(connection, run.id, Stage.SEARCH, queue, jobs)
         reopening.reopen(connection, run.id, Stage.SEARCH)
 
 
-def _take_failed(connection: Connection, run: RunRow) -> dict[Stage, list[NewJob]]:
+def _take_failed(connection: Connection, run: AnyRun) -> dict[Stage, Sequence[Payload]]:
     """Jobs for what failed, by stage in their order; stages without a failure are left out."""
-    again: dict[Stage, list[NewJob]] = {}
+    again: dict[Stage, Sequence[Payload]] = {}
     for stage in Stage:
-        if run.kind is RunKind.RERANK and stage is Stage.EMBED:
+        if isinstance(run, RerankRun) and stage is Stage.EMBED:
             continue  # its items belong to the index: the next index run embeds them
-        if stage is Stage.SCORE:
-            jobs = reopening.take_failed_pairs(connection, run)
+        if isinstance(run, RerankRun) and stage is Stage.SCORE:
+            jobs: Sequence[Payload] = reopening.take_failed_pairs(connection, run)
         else:
             ids = reopening.take_failed_subjects(connection, run, stage)
             jobs = list(block_jobs(ids, job_size(len(ids), None)))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from nightshift.stores.catalog.contents import StoredRecord, load_records
-from nightshift.stores.ledger.runs import RunRow
+from nightshift.stores.ledger.run_types import RerankRun
 from nightshift.stores.postgres.database import Database
 from nightshift.stores.results import rankings
 from nightshift.stores.results.rankings import RankedItem
@@ -29,7 +29,7 @@ class RankedList:
 @contextmanager
 def open_rankings(
     database: Database, run_id: int, *, query: str | None = None, limit: int | None = None
-) -> Iterator[tuple[RunRow, Iterator[RankedItem]]]:
+) -> Iterator[tuple[RerankRun, Iterator[RankedItem]]]:
     """A run and its ranking rows, read from Postgres while the `with` block consumes them.
 
     Args:
@@ -50,7 +50,7 @@ def open_rankings(
 
 def ranked_list(
     database: Database, run_id: int, query: str, *, limit: int | None = None
-) -> tuple[RunRow, RankedList]:
+) -> tuple[RerankRun, RankedList]:
     """A run and one query's ranking in it, with the contents of the query and its items.
 
     Raises:

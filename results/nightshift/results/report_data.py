@@ -16,7 +16,7 @@ from nightshift.schema.states import DecidedBy
 from nightshift.stores.catalog.contents import StoredRecord
 from nightshift.stores.files.images import read_image
 from nightshift.stores.index import indexes
-from nightshift.stores.ledger.runs import RunRow
+from nightshift.stores.ledger.run_types import RerankRun
 from nightshift.stores.postgres.database import Database
 from nightshift.stores.results import rankings
 from nightshift.stores.results.coverage import Coverage, coverage_of
@@ -81,7 +81,7 @@ class QuerySection:
 class Report:
     """Everything that the HTML page and the PNG image show."""
 
-    run: RunRow
+    run: RerankRun
     n_items: int
     n_queries: int
     coverage: Coverage

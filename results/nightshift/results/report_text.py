@@ -31,10 +31,10 @@ def describe(report: Report) -> str:
         incomplete += f"{counts} judged queries are measured. "
     return (
         f"{incomplete}{report.n_queries:,} queries over {report.n_items:,} items: the "
-        f"{run.params['top_k']} nearest by {_name(run.embedder)}, re-ranked by "
-        f"{_name(run.scorer or '')}, which saw "
-        f"{_parts(run.params['query_parts'])} of the query and "
-        f"{_parts(run.params['item_parts'])} of the item."
+        f"{run.params.top_k} nearest by {_name(run.embedder)}, re-ranked by "
+        f"{_name(run.scorer)}, which saw "
+        f"{_parts(run.params.query_parts)} of the query and "
+        f"{_parts(run.params.item_parts)} of the item."
     )
 
 

@@ -1,17 +1,19 @@
 """Runs as an operator sees them: progress, throughput, time left, failures and lineage."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection
 
+from nightshift.results.run_json import run_json
 from nightshift.schema.states import RunKind, RunState, Stage, TallyName
 from nightshift.stores import failures
 from nightshift.stores.failures import FailureCount, FailureRow
 from nightshift.stores.ledger import run_status, runs, workers
 from nightshift.stores.ledger.run_status import StageCounts
-from nightshift.stores.ledger.runs import RunRow
+from nightshift.stores.ledger.run_types import AnyRun, RerankRun, TokenRun
 from nightshift.stores.ledger.tallies import tallies_of_run
 from nightshift.stores.models import ModelRow, get_model
 from nightshift.stores.postgres.database import Database
@@ -62,7 +64,7 @@ class StageProgress:
 class RunProgress:
     """A run and its stages, in their order."""
 
-    run: RunRow
+    run: AnyRun
     stages: tuple[StageProgress, ...]
     #: Workers that reported lately.
     workers_alive: int
@@ -71,6 +73,14 @@ class RunProgress:
     def ended(self) -> bool:
         """Whether the run is done, failed or cancelled."""
         return self.run.state not in (RunState.RUNNING, RunState.PAUSED)
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields by name, the run as one flat object."""
+        return {
+            "run": run_json(self.run),
+            "stages": self.stages,
+            "workers_alive": self.workers_alive,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +103,11 @@ class RunDetails:
     top_share: float | None
     #: Queries with a ranking; None for a run that ranks nothing.
     coverage: Coverage | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields by name."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {**values, "progress": self.progress.to_json()}
 
 
 def list_progress(database: Database, limit: int) -> list[RunProgress]:
@@ -122,7 +137,7 @@ def show_run(database: Database, run_id: int) -> RunDetails:
     current = progress(database, run_id)
     run = current.run
     with database.begin() as connection:
-        embedder, scorer = run.embedder_fingerprint, run.scorer_fingerprint
+        embedder, scorer = _models(run)
         count = tallies_of_run(connection, run_id).get
         n_images = count(TallyName.PICTURES)
         return RunDetails(
@@ -130,11 +145,13 @@ def show_run(database: Database, run_id: int) -> RunDetails:
             failures=tuple(failures.count_failures(connection, run_id)),
             embedder=get_model(connection, embedder) if embedder else None,
             scorer=get_model(connection, scorer) if scorer else None,
-            pairs_per_group=_ratio(run.plan.get("to_score"), run.plan.get("groups")),
+            pairs_per_group=(
+                _ratio(run.plan.to_score, run.plan.groups) if isinstance(run, RerankRun) else None
+            ),
             pairs_per_prefix=_ratio(count(TallyName.PAIRS), count(TallyName.PREFIXES)),
             pictures_seen=None if n_images is None else round(n_images),
             top_share=_ratio(count(TallyName.TOP_SHARE), count(TallyName.VECTORS)),
-            coverage=coverage_of(connection, run) if run.kind is RunKind.RERANK else None,
+            coverage=coverage_of(connection, run) if isinstance(run, RerankRun) else None,
         )
 
 
@@ -163,7 +180,14 @@ def list_failures(database: Database, run_id: int, limit: int | None = None) -> 
         return failures.list_failures(connection, run_id, limit)
 
 
-def _progress(connection: Connection, run: RunRow, alive: int) -> RunProgress:
+def _models(run: AnyRun) -> tuple[str | None, str | None]:
+    """Fingerprints of the embedder and of the scorer or vision tower."""
+    if isinstance(run, TokenRun):
+        return None, run.vision_fingerprint
+    return run.embedder_fingerprint, run.scorer_fingerprint if isinstance(run, RerankRun) else None
+
+
+def _progress(connection: Connection, run: AnyRun, alive: int) -> RunProgress:
     by_stage = {counts.stage: counts for counts in run_status.stage_counts(connection, run.id)}
     stages = tuple(
         _stage(run, stage, by_stage.get(stage))
@@ -177,7 +201,7 @@ def _progress(connection: Connection, run: RunRow, alive: int) -> RunProgress:
     return RunProgress(run=run, stages=stages, workers_alive=alive)
 
 
-def _stage(run: RunRow, stage: Stage, counts: StageCounts | None) -> StageProgress:
+def _stage(run: AnyRun, stage: Stage, counts: StageCounts | None) -> StageProgress:
     if counts is None:
         # A stage may have had nothing to do, such as scoring when every pair was reused.
         order = _STAGES[run.kind]

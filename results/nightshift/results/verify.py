@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
-from nightshift.schema.states import RunKind, RunState
+from nightshift.schema.states import RunState
 from nightshift.stores.ledger import receipts, runs
 from nightshift.stores.ledger.receipts import Gap, Tally
+from nightshift.stores.ledger.run_types import RerankRun
 from nightshift.stores.postgres.database import Database
 from nightshift.stores.results.coverage import Coverage, coverage_of
 
@@ -52,7 +53,7 @@ def verify(database: Database, run_id: int) -> Receipt:
         ]
         digest = receipts.result_digest(connection, run)
         mean_margin = receipts.mean_margin(connection, run)
-        coverage = coverage_of(connection, run) if run.kind is RunKind.RERANK else None
+        coverage = coverage_of(connection, run) if isinstance(run, RerankRun) else None
     return Receipt(
         run_id=run.id,
         state=run.state,

@@ -99,12 +99,30 @@ class Run(Base):
     scorer_fingerprint: Mapped[str | None] = mapped_column(
         ForeignKey("model.fingerprint"), comment="Its row in model; empty for an index build."
     )
-    params: Mapped[dict[str, Any]] = mapped_column(comment="RunParams, frozen when it was planned.")
+    params: Mapped[dict[str, Any]] = mapped_column(
+        comment="IndexParams, RerankParams or TokenParams, frozen when it was planned."
+    )
     priority: Mapped[int] = mapped_column(
         SmallInteger, server_default="5", comment="0 goes first, 9 last."
     )
     plan: Mapped[dict[str, Any]] = mapped_column(
         server_default="{}", comment="What planning found: items, pairs, groups, reused."
+    )
+    search_again: Mapped[bool] = mapped_column(
+        server_default=text("false"),
+        comment="Vectors were lost while it searched: the search is repeated.",
+    )
+    embed_rounds: Mapped[int] = mapped_column(
+        SmallInteger, server_default="0", comment="How often lost vectors were embedded again."
+    )
+    equal_rounds: Mapped[int] = mapped_column(
+        SmallInteger,
+        server_default="0",
+        comment="How often another of several equal pairs was given to the scorer.",
+    )
+    ties_asked: Mapped[bool] = mapped_column(
+        server_default=text("false"),
+        comment="Whether the scorer was asked about pairs that tie.",
     )
     created_at: Mapped[datetime] = mapped_column(
         server_default=func.now(), comment="When it was planned."

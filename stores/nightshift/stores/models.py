@@ -8,12 +8,11 @@ from sqlalchemy import Connection, select
 from sqlalchemy.dialects.postgresql import insert
 
 from nightshift.schema.models import ModelInUse
-from nightshift.schema.params import RerankParams, TokenParams
-from nightshift.schema.states import RunKind, Stage
+from nightshift.schema.states import Stage
 from nightshift.schema.tables import Model
 from nightshift.stores.index import indexes
 from nightshift.stores.ledger import runs
-from nightshift.stores.ledger.runs import RunRow
+from nightshift.stores.ledger.run_types import AnyRun, IndexedRun, RerankRun, TokenRun
 from nightshift.stores.postgres.rows import columns_of
 
 __all__ = ["ModelRow", "embedder_card", "get_model", "models_in_use", "upsert_model"]
@@ -43,10 +42,10 @@ def _all(connection: Connection) -> Iterator[ModelInUse]:
         )
 
 
-def _of_run(run: RunRow) -> Iterator[ModelInUse]:
-    """What its stages from the present one on need."""
+def _of_run(run: AnyRun) -> Iterator[ModelInUse]:
+    """Models that the stages of a run need, from the present one on."""
     user = f"run {run.id}"
-    if run.stage in (Stage.EMBED, Stage.SEARCH):
+    if isinstance(run, IndexedRun) and run.stage in (Stage.EMBED, Stage.SEARCH):
         yield ModelInUse(
             kind="embedder",
             spec=run.embedder,
@@ -54,25 +53,23 @@ def _of_run(run: RunRow) -> Iterator[ModelInUse]:
             used_by=(user,),
             waited_for=True,
         )
-    if run.scorer is None or run.scorer_fingerprint is None or run.stage is Stage.RANK:
-        return
-    if run.kind is RunKind.TOKENS:
+    if isinstance(run, TokenRun):
         yield ModelInUse(
             kind="vision",
-            spec=run.scorer,
-            fingerprint=run.scorer_fingerprint,
+            spec=run.vision,
+            fingerprint=run.vision_fingerprint,
             used_by=(user,),
             waited_for=True,
-            limits=TokenParams.model_validate(run.params),
+            limits=run.params,
         )
-    else:
+    elif isinstance(run, RerankRun) and run.stage is not Stage.RANK:
         yield ModelInUse(
             kind="scorer",
             spec=run.scorer,
             fingerprint=run.scorer_fingerprint,
             used_by=(user,),
             waited_for=True,
-            scorer=RerankParams.model_validate(run.params).scorer,
+            scorer=run.params.scorer,
         )
 
 

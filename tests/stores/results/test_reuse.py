@@ -3,6 +3,8 @@
 import pytest
 from sqlalchemy import text
 
+from nightshift.stores.ledger.new_runs import create_rerank_run
+from nightshift.schema.plans import RerankPlan
 from nightshift.schema.params import RerankParams
 from nightshift.schema.states import RunKind, Stage
 from nightshift.stores.ledger import runs
@@ -70,10 +72,9 @@ def estimated(connection, *, lists=False, top_k=DEPTH, item_parts="text"):
 def reused(connection, *, lists=False, top_k=DEPTH, item_parts="text") -> int:
     """What another run of the same queries reuses, whose search finds what is still indexed."""
     params = RerankParams(query_parts="text", item_parts=item_parts, top_k=top_k)
-    run_id = runs.create_run(
-        connection, kind=RunKind.RERANK, stage=Stage.SEARCH, catalog_id=1, index_id=1,
-        query_set_id=1, method="retllm", scorer="hf:test", scorer_fingerprint=SCORER,
-        params=params.model_dump(mode="json"), plan={},
+    run_id = create_rerank_run(
+        connection, stage=Stage.SEARCH, catalog_id=1, index_id=1, query_set_id=1,
+        scorer="hf:test", scorer_fingerprint=SCORER, params=params, plan=RerankPlan(),
     )  # fmt: skip
     connection.execute(
         text(

@@ -9,6 +9,10 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import text
 
+from nightshift.stores.ledger.new_runs import create_token_run
+from nightshift.schema.params import TokenParams
+from nightshift.schema.plans import TokenPlan
+from nightshift.schema.messages import BlockPayload
 from nightshift.cli.main import main
 from nightshift.schema.errors import NotFoundError
 from nightshift.schema.states import RunKind, RunState, Stage
@@ -106,13 +110,13 @@ def kept_in(database: Database, address: str, name: str = "things") -> Kept:
             connection, catalog_id=catalog_id, vision_fingerprint=FINGERPRINT, codec="int8",
             width=4, precision="float32", address=address,
         )  # fmt: skip
-        run_id = runs.create_run(
-            connection, kind=RunKind.TOKENS, stage=Stage.TOKENS, catalog_id=catalog_id,
-            index_id=None, scorer="hf:test", scorer_fingerprint=FINGERPRINT,
-            token_set_id=token_set.id, params={"codec": "int8"}, plan={},
+        run_id = create_token_run(
+            connection, stage=Stage.TOKENS, catalog_id=catalog_id, vision="hf:test",
+            vision_fingerprint=FINGERPRINT, token_set_id=token_set.id,
+            params=TokenParams(codec="int8"), plan=TokenPlan(),
         )  # fmt: skip
         ids = token_sets.items_to_see(connection, token_set)
-        jobs = [NewJob(payload={"ids": ids}, n_units=len(ids))]
+        jobs = [BlockPayload(ids=ids)]
         add_jobs(connection, run_id, Stage.TOKENS, "tokens", jobs)
         runs.set_run_state(connection, run_id, RunState.DONE)
     return Kept(database, token_set, run_id)

@@ -5,6 +5,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from nightshift.stores.ledger.new_runs import create_token_run
+from nightshift.schema.params import TokenParams
+from nightshift.schema.plans import TokenPlan
+from nightshift.schema.messages import BlockPayload
 from nightshift.schema.errors import ConflictError, LeaseLostError
 from nightshift.schema.states import RunKind, RunState, Stage
 from nightshift.stores.ledger import receipts, runs
@@ -168,20 +172,18 @@ def test_the_first_codebook_stays(database, token_set):
 
 def token_run(database: Database, token_set: TokenSetRow) -> int:
     with database.begin() as connection:
-        run_id = runs.create_run(
+        run_id = create_token_run(
             connection,
-            kind=RunKind.TOKENS,
             stage=Stage.TOKENS,
             catalog_id=token_set.catalog_id,
-            index_id=None,
-            scorer="hf:test",
-            scorer_fingerprint=FINGERPRINT,
+            vision="hf:test",
+            vision_fingerprint=FINGERPRINT,
             token_set_id=token_set.id,
-            params={"codec": "none"},
-            plan={},
+            params=TokenParams(),
+            plan=TokenPlan(),
         )
         ids = token_sets.items_to_see(connection, token_set)
-        jobs = [NewJob(payload={"ids": ids}, n_units=len(ids))]
+        jobs = [BlockPayload(ids=ids)]
         add_jobs(connection, run_id, Stage.TOKENS, f"tokens.{FINGERPRINT}", jobs)
     return run_id
 

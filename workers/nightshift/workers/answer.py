@@ -12,7 +12,7 @@ from nightshift.schema.states import SubjectKind
 from nightshift.scoring.answering import MAX_TOKENS, TOP, VERSION
 from nightshift.stores.catalog.contents import StoredRecord, load_records
 from nightshift.stores.ledger.claims import Claim
-from nightshift.stores.ledger.runs import RunRow
+from nightshift.stores.ledger.run_types import RerankRun
 from nightshift.stores.results.answers import AnswerRow, best_items, write_answers
 from nightshift.workers.contents import Readers, ahead, chunks, read_content
 from nightshift.workers.failures import Outcome, record_outcomes
@@ -34,14 +34,14 @@ class _Asked:
     question: Question
 
 
-def do_answer(session: WorkerSession, run: RunRow, claim: Claim, progress: Progress) -> None:
+def do_answer(
+    session: WorkerSession, claim: Claim[RerankRun, BlockPayload], progress: Progress
+) -> None:
     """Answer the job's queries and commit the answers with the job."""
-    assert run.scorer is not None
-    assert run.scorer_fingerprint is not None
-    ids = BlockPayload.model_validate(claim.payload).ids
-    params = RerankParams.model_validate(run.params)
+    run, ids = claim.run, claim.payload.ids
+    params = run.params
     answerer = session.models.answerer(run.scorer, params.scorer, run.scorer_fingerprint)
-    stored = StoredTokens.of_answers(session.database, run, params)
+    stored = StoredTokens.of_answers(session.database, run)
     with session.database.begin() as connection:
         best = best_items(connection, run.id, ids, TOP)
         queries = load_records(connection, "query", ids)
@@ -114,7 +114,7 @@ def _read(
 
 
 def _answers(
-    answerer: Answerer, run: RunRow, asked: Sequence[_Asked]
+    answerer: Answerer, run: RerankRun, asked: Sequence[_Asked]
 ) -> Iterator[AnswerRow | Outcome]:
     answers = answerer.answer([one.question for one in asked])
     for one, answer in zip(asked, answers, strict=True):

@@ -2,7 +2,9 @@
 
 import logging
 import os
+from collections.abc import Callable
 from time import monotonic, sleep
+from typing import Any
 
 from nightshift.models.devices import share_cores
 from nightshift.schema.errors import (
@@ -11,11 +13,10 @@ from nightshift.schema.errors import (
     NightshiftError,
     ServiceUnavailableError,
 )
-from nightshift.schema.params import RerankParams, TokenParams
 from nightshift.schema.states import RunState, Stage
 from nightshift.stores.ledger import load_reports, runs
-from nightshift.stores.ledger.claims import Claim
-from nightshift.stores.ledger.runs import RunRow
+from nightshift.stores.ledger.claims import AnyClaim, Claim
+from nightshift.stores.ledger.run_types import AnyRun, RerankRun, TokenRun
 from nightshift.workers.answer import do_answer
 from nightshift.workers.embed import do_embed
 from nightshift.workers.progress import HandBackError, Progress
@@ -30,7 +31,8 @@ __all__ = ["do_job"]
 
 _log = logging.getLogger(__name__)
 
-_STAGES = {
+#: The ledger makes each claim with the run and payload that its stage has.
+_STAGES: dict[Stage, Callable[[WorkerSession, Claim[Any, Any], Progress], None]] = {
     Stage.EMBED: do_embed,
     Stage.SEARCH: do_search,
     Stage.SCORE: do_score,
@@ -54,20 +56,20 @@ def do_job(session: WorkerSession, run_id: int, job_id: int) -> None:
         model_error = _load(session, run)
         claim = None if session.stopping else session.ledger.claim(run_id, job_id)
         if claim is not None:
-            _do_claimed(session, run, claim, model_error)
+            _do_claimed(session, claim, model_error)
     except ServiceUnavailableError as error:
         _log.warning("job %d of run %d stays in the ledger: %s", job_id, run_id, error)
     except NightshiftError as error:
         _log.warning("job %d of run %d: %s", job_id, run_id, error)
 
 
-def _load(session: WorkerSession, run: RunRow) -> ModelError | None:
+def _load(session: WorkerSession, run: AnyRun) -> ModelError | None:
     """Load the weights before the claim, so that a slow load does not eat the lease.
 
     What a worker loads is known before it begins: a load that ends the process counts too.
     """
     session.watch_files()
-    wanted = run.model()
+    wanted = run.model
     if wanted is None or wanted == session.models.loaded:
         return _use_model(session, run)
     with session.database.begin() as connection:
@@ -78,27 +80,9 @@ def _load(session: WorkerSession, run: RunRow) -> ModelError | None:
         return _use_model(session, run)
 
 
-def _use_model(session: WorkerSession, run: RunRow) -> ModelError | None:
+def _use_model(session: WorkerSession, run: AnyRun) -> ModelError | None:
     try:
-        if run.stage in (Stage.EMBED, Stage.SEARCH):
-            codec = codec_of_index(session.database, run)
-            session.models.embedder(run.embedder, run.embedder_fingerprint, codec)
-        elif run.stage is Stage.SCORE:
-            assert run.scorer is not None
-            assert run.scorer_fingerprint is not None
-            params = RerankParams.model_validate(run.params)
-            codec = codec_of_run(session.database, run, params)
-            session.models.scorer(run.scorer, params.scorer, run.scorer_fingerprint, codec)
-        elif run.stage in (Stage.CODEBOOK, Stage.TOKENS):
-            assert run.scorer is not None
-            assert run.scorer_fingerprint is not None
-            limits = TokenParams.model_validate(run.params)
-            session.models.vision(run.scorer, limits, run.scorer_fingerprint)
-        elif run.stage is Stage.ANSWER:
-            assert run.scorer is not None
-            assert run.scorer_fingerprint is not None
-            params = RerankParams.model_validate(run.params)
-            session.models.answerer(run.scorer, params.scorer, run.scorer_fingerprint)
+        spec = _load_model(session, run)
     except ModelError as error:
         return error
     except NightshiftError:
@@ -107,15 +91,35 @@ def _use_model(session: WorkerSession, run: RunRow) -> ModelError | None:
         _log.exception("run %d: its model did not load", run.id)
         _end_if_broken(error)
         return ModelError(f"the model did not load: {type(error).__name__}: {error}")
-    if wanted := run.model():
-        by_scorer = run.scorer is not None and run.stage not in (Stage.EMBED, Stage.SEARCH)
-        session.note_load(str(run.scorer if by_scorer else run.embedder), wanted)
+    if spec and run.model:
+        session.note_load(spec, run.model)
     return None
 
 
-def _do_claimed(
-    session: WorkerSession, run: RunRow, claim: Claim, model_error: ModelError | None
-) -> None:
+def _load_model(session: WorkerSession, run: AnyRun) -> str | None:
+    """Load the model that the current stage of a run needs.
+
+    Returns:
+        The model as the operator named it; None where the stage needs none.
+    """
+    if isinstance(run, TokenRun):
+        session.models.vision(run.vision, run.params, run.vision_fingerprint)
+        return run.vision
+    if isinstance(run, RerankRun) and run.stage is Stage.SCORE:
+        codec = codec_of_run(session.database, run)
+        session.models.scorer(run.scorer, run.params.scorer, run.scorer_fingerprint, codec)
+        return run.scorer
+    if isinstance(run, RerankRun) and run.stage is Stage.ANSWER:
+        session.models.answerer(run.scorer, run.params.scorer, run.scorer_fingerprint)
+        return run.scorer
+    if run.stage in (Stage.EMBED, Stage.SEARCH):
+        codec = codec_of_index(session.database, run)
+        session.models.embedder(run.embedder, run.embedder_fingerprint, codec)
+        return run.embedder
+    return None
+
+
+def _do_claimed(session: WorkerSession, claim: AnyClaim, model_error: ModelError | None) -> None:
     session.in_hand = claim
     progress = Progress(session, claim)
     started = monotonic()
@@ -124,7 +128,7 @@ def _do_claimed(
         if model_error is not None:
             _model_failed(session, claim, model_error)
             return
-        _STAGES[claim.stage](session, run, claim, progress)
+        _STAGES[claim.stage](session, claim, progress)
         seconds = max(monotonic() - started, 1e-6)
         session.units_per_s = claim.n_units / seconds
         _log.info(
@@ -163,7 +167,9 @@ def _end_if_broken(error: Exception) -> None:
         os._exit(70)
 
 
-def _hand_back(session: WorkerSession, claim: Claim, reason: str, *, outage: bool = False) -> None:
+def _hand_back(
+    session: WorkerSession, claim: AnyClaim, reason: str, *, outage: bool = False
+) -> None:
     """Give the job and its attempt back, also where Postgres is what went away."""
     deadline = monotonic() + session.settings.lease_s
     ledger = session.ledger
@@ -178,7 +184,7 @@ def _hand_back(session: WorkerSession, claim: Claim, reason: str, *, outage: boo
             return
 
 
-def _model_failed(session: WorkerSession, claim: Claim, error: ModelError) -> None:
+def _model_failed(session: WorkerSession, claim: AnyClaim, error: ModelError) -> None:
     """No smaller job would fare better without the model: after its attempts the run fails."""
     if claim.attempt < session.settings.max_attempts:
         session.ledger.fail_attempt(claim, "model_error", str(error))

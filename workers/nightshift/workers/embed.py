@@ -20,7 +20,7 @@ from nightshift.stores.catalog.contents import StoredRecord, load_records
 from nightshift.stores.index.embeddings import write_embeddings
 from nightshift.stores.index.writer import hold_writer
 from nightshift.stores.ledger.claims import Claim
-from nightshift.stores.ledger.runs import RunRow
+from nightshift.stores.ledger.run_types import IndexedRun
 from nightshift.stores.ledger.tallies import write_tallies
 from nightshift.workers.contents import Readers, ahead, chunks, prepared, read_contents
 from nightshift.workers.failures import Outcome, record_outcomes
@@ -44,9 +44,11 @@ class Embeddings:
     outcomes: list[Outcome]
 
 
-def do_embed(session: WorkerSession, run: RunRow, claim: Claim, progress: Progress) -> None:
+def do_embed(
+    session: WorkerSession, claim: Claim[IndexedRun, BlockPayload], progress: Progress
+) -> None:
     """Embed the job's items into the run's collection and mark them live."""
-    ids = BlockPayload.model_validate(claim.payload).ids
+    run, ids = claim.run, claim.payload.ids
     codec = codec_of_index(session.database, run)
     embedder = session.models.embedder(run.embedder, run.embedder_fingerprint, codec)
     stored = StoredTokens.of_index(session.database, run)
@@ -83,7 +85,7 @@ def do_embed(session: WorkerSession, run: RunRow, claim: Claim, progress: Progre
 
 
 def _upsert(
-    session: WorkerSession, run: RunRow, keys: list[str], vectors: NDArray[np.float32]
+    session: WorkerSession, run: IndexedRun, keys: list[str], vectors: NDArray[np.float32]
 ) -> None:
     try:
         session.vectors.upsert(run.collection, keys, vectors)

@@ -4,7 +4,7 @@ import logging
 
 from nightshift.stores.index import indexes
 from nightshift.stores.index.lost_collections import restore_collection
-from nightshift.stores.ledger.runs import RunRow
+from nightshift.stores.ledger.run_types import IndexedRun
 from nightshift.workers.session import WorkerSession
 
 __all__ = ["restore_for"]
@@ -12,7 +12,7 @@ __all__ = ["restore_for"]
 _log = logging.getLogger(__name__)
 
 
-def restore_for(session: WorkerSession, run: RunRow) -> None:
+def restore_for(session: WorkerSession, run: IndexedRun) -> None:
     """Make a run's collection again, empty; the comparison around a search embeds what it held.
 
     Only with the right to write to Milvus.

@@ -4,7 +4,7 @@ from time import monotonic
 
 from nightshift.schema.errors import NightshiftError
 from nightshift.schema.states import RunState
-from nightshift.stores.ledger.claims import Claim
+from nightshift.stores.ledger.claims import AnyClaim
 from nightshift.workers.session import WorkerSession
 
 __all__ = ["HandBackError", "Progress"]
@@ -24,7 +24,7 @@ class Progress:
         claim: The job in hand.
     """
 
-    def __init__(self, session: WorkerSession, claim: Claim) -> None:
+    def __init__(self, session: WorkerSession, claim: AnyClaim) -> None:
         self._session = session
         self._claim = claim
         session.last_step = monotonic()

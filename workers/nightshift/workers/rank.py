@@ -10,7 +10,7 @@ from nightshift.scoring.fusion import fused
 from nightshift.scoring.tie_break import Placement, break_ties
 from nightshift.stores.catalog import judgements
 from nightshift.stores.ledger.claims import Claim
-from nightshift.stores.ledger.runs import RunRow
+from nightshift.stores.ledger.run_types import RerankRun
 from nightshift.stores.results.writes import (
     RankingRow,
     ScoredCandidate,
@@ -24,10 +24,12 @@ from nightshift.workers.session import WorkerSession
 __all__ = ["do_rank"]
 
 
-def do_rank(session: WorkerSession, run: RunRow, claim: Claim, progress: Progress) -> None:
+def do_rank(
+    session: WorkerSession, claim: Claim[RerankRun, BlockPayload], progress: Progress
+) -> None:
     """Order the candidates of the job's queries and say of each what put it there."""
-    ids = BlockPayload.model_validate(claim.payload).ids
-    params = RerankParams.model_validate(run.params)
+    run, ids = claim.run, claim.payload.ids
+    params = run.params
     with session.database.begin() as connection:
         found = load_scored_candidates(connection, run.id, ids)
         relevant = judgements.relevant_items(connection, run.catalog_id, ids)
@@ -96,9 +98,8 @@ def _plain_winner(candidates: list[ScoredCandidate], params: RerankParams) -> in
 
 
 def _rows(
-    run: RunRow, candidates: list[ScoredCandidate], placements: list[Placement]
+    run: RerankRun, candidates: list[ScoredCandidate], placements: list[Placement]
 ) -> list[RankingRow]:
-    assert run.scorer_fingerprint is not None
     return [
         RankingRow(
             run_id=run.id,

@@ -7,13 +7,13 @@ from nightshift.models.scorers.protocol import PairGroup, PairReading, Scorer
 from nightshift.schema.errors import InputError
 from nightshift.schema.identity import list_hash, pair_key
 from nightshift.schema.messages import ScorePayload
-from nightshift.schema.params import Kinds, RerankParams, kinds_from_text
+from nightshift.schema.params import Kinds, kinds_from_text
 from nightshift.schema.states import SubjectKind, TallyName
 from nightshift.scoring.log_odds import parse_number
 from nightshift.stores.catalog.contents import StoredRecord, load_records
 from nightshift.stores.failures import record_notice_of_run
 from nightshift.stores.ledger.claims import Claim
-from nightshift.stores.ledger.runs import RunRow
+from nightshift.stores.ledger.run_types import RerankRun
 from nightshift.stores.ledger.tallies import write_tallies
 from nightshift.stores.results.writes import PairScoreRow, write_scores, write_tie_entropies
 from nightshift.workers.contents import ahead, prepared
@@ -36,20 +36,20 @@ __all__ = ["Scores", "do_score", "is_compared"]
 _Ids = tuple[int, int]
 
 
-def do_score(session: WorkerSession, run: RunRow, claim: Claim, progress: Progress) -> None:
+def do_score(
+    session: WorkerSession, claim: Claim[RerankRun, ScorePayload], progress: Progress
+) -> None:
     """Score the job's pairs and commit them with the job."""
-    assert run.scorer is not None
-    assert run.scorer_fingerprint is not None
-    payload = ScorePayload.model_validate(claim.payload)
-    params = RerankParams.model_validate(run.params)
+    run, payload = claim.run, claim.payload
+    params = run.params
     pairs = payload.pairs()
     with session.database.begin() as connection:
         queries = load_records(connection, "query", sorted({query for query, _ in pairs}))
         items = load_records(connection, "item", sorted({item for _, item in pairs}))
-    codec = codec_of_run(session.database, run, params)
+    codec = codec_of_run(session.database, run)
     scorer = session.models.scorer(run.scorer, params.scorer, run.scorer_fingerprint, codec)
-    _note_if_unbatched(session, run, claim, params)
-    stored = StoredTokens.of_run(session.database, run, params)
+    _note_if_unbatched(session, claim)
+    stored = StoredTokens.of_run(session.database, run)
     stored.locate({"query": queries.values(), "candidate": items.values()})
     ties = payload.asks == "ties"
     scorer = scorer.for_ties() if ties else scorer
@@ -110,7 +110,7 @@ def is_compared(query: StoredRecord, share: float) -> bool:
 class Scores:
     """What one job's pairs got so far: a row or a failure each."""
 
-    run: RunRow
+    run: RerankRun
     scorer: Scorer
     query_kinds: Kinds
     item_kinds: Kinds
@@ -191,7 +191,6 @@ class Scores:
         readings: Sequence[PairReading],
         plain: Mapping[_Ids, float],
     ) -> None:
-        assert self.run.scorer_fingerprint is not None
         list_content = b""
         if self.lists:
             list_content = list_hash(_seen(item, self.item_kinds) for _, item in pairs)
@@ -231,18 +230,16 @@ class Scores:
             )
 
 
-def _note_if_unbatched(
-    session: WorkerSession, run: RunRow, claim: Claim, params: RerankParams
-) -> None:
+def _note_if_unbatched(session: WorkerSession, claim: Claim[RerankRun, ScorePayload]) -> None:
     """Keep a notice of pairs that cannot be packed.
 
     Not with the results: jobs that say it for the first time would wait for each other.
     """
-    if reason := session.models.unbatched_reason(params.scorer):
+    if reason := session.models.unbatched_reason(claim.run.params.scorer):
         with session.database.begin() as connection:
             record_notice_of_run(
                 connection,
-                run.id,
+                claim.run_id,
                 stage=claim.stage.value,
                 about="every pair",
                 reason="not_packed",

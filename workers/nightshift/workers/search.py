@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 
 from nightshift.schema.errors import NotFoundError, ServiceUnavailableError
 from nightshift.schema.messages import BlockPayload
-from nightshift.schema.params import RerankParams, kinds_from_text
+from nightshift.schema.params import kinds_from_text
 from nightshift.schema.states import SubjectKind
 from nightshift.stores.catalog.contents import load_records
 from nightshift.stores.index.indexes import LiveItem, live_items
 from nightshift.stores.index.milvus import MAX_LIMIT, TIE, Hit
 from nightshift.stores.index.writer import hold_writer
 from nightshift.stores.ledger.claims import Claim
-from nightshift.stores.ledger.runs import RunRow
+from nightshift.stores.ledger.run_types import RerankRun
 from nightshift.stores.results.writes import CandidateRow, write_candidates
 from nightshift.workers.contents import chunks
 from nightshift.workers.embed import embed_records
@@ -30,10 +30,12 @@ __all__ = ["do_search", "ranked"]
 _SEARCH_BATCH = 64
 
 
-def do_search(session: WorkerSession, run: RunRow, claim: Claim, progress: Progress) -> None:
+def do_search(
+    session: WorkerSession, claim: Claim[RerankRun, BlockPayload], progress: Progress
+) -> None:
     """Find the `top_k` live items nearest to each query of the job."""
-    ids = BlockPayload.model_validate(claim.payload).ids
-    params = RerankParams.model_validate(run.params)
+    run, ids = claim.run, claim.payload.ids
+    params = run.params
     codec = codec_of_index(session.database, run)
     embedder = session.models.embedder(run.embedder, run.embedder_fingerprint, codec)
     stored = StoredTokens.of_index(session.database, run)
@@ -89,7 +91,7 @@ def _nothing_to_find(query: str) -> Outcome:
 
 def _live_hits(
     session: WorkerSession,
-    run: RunRow,
+    run: RerankRun,
     vectors: NDArray[np.float32],
     top_k: int,
     progress: Progress,
@@ -146,7 +148,7 @@ def _in_order(items: Sequence[LiveItem]) -> list[LiveItem]:
 
 def _search(
     session: WorkerSession,
-    run: RunRow,
+    run: RerankRun,
     vectors: NDArray[np.float32],
     limit: int,
     progress: Progress,

@@ -20,7 +20,7 @@ from nightshift.schema.states import Stage
 from nightshift.stack.embedded import resolve_urls
 from nightshift.stores.index.milvus import VectorStore
 from nightshift.stores.ledger import load_reports, workers
-from nightshift.stores.ledger.claims import Claim, Ledger
+from nightshift.stores.ledger.claims import AnyClaim, Ledger
 from nightshift.stores.postgres.database import Database
 from nightshift.stores.results import model_loads
 
@@ -54,7 +54,7 @@ class WorkerSession:
     vectors: VectorStore
     models: ModelCache
     #: The job in hand, for the others to see.
-    in_hand: Claim | None = None
+    in_hand: AnyClaim | None = None
     units_per_s: float | None = None
     #: Told to stop: no other job is begun.
     stopping: bool = False
@@ -125,7 +125,7 @@ class WorkerSession:
             self._noted = files
 
     @contextmanager
-    def finish(self, claim: Claim, *, n_failed: int = 0) -> Iterator[Connection]:
+    def finish(self, claim: AnyClaim, *, n_failed: int = 0) -> Iterator[Connection]:
         """`Ledger.finish` for what a model computed; looks at its files right before the commit.
 
         Raises:

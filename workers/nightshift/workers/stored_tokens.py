@@ -8,11 +8,11 @@ from nightshift.models.inputs.codecs.codec import Codec
 from nightshift.models.inputs.codecs.records import decode_record
 from nightshift.models.inputs.codecs.tokens import StoredVisualTokens
 from nightshift.schema.errors import InputError, ModelError
-from nightshift.schema.params import EmbedderParams, RerankParams, ScorerParams
+from nightshift.schema.params import EmbedderParams, ScorerParams
 from nightshift.scoring.codecs import parse_codec
 from nightshift.scoring.prompts import Side
 from nightshift.stores.catalog.contents import StoredRecord
-from nightshift.stores.ledger.runs import RunRow
+from nightshift.stores.ledger.run_types import IndexedRun, RerankRun
 from nightshift.stores.models import embedder_card
 from nightshift.stores.postgres.database import Database
 from nightshift.stores.tokens import token_sets
@@ -36,16 +36,16 @@ def codec_of_set(database: Database, token_set: TokenSetRow) -> Codec:
     return Codec(spec, width=token_set.width, precision=token_set.precision, codebook=codebook)
 
 
-def codec_of_run(database: Database, run: RunRow, params: RerankParams) -> Codec | None:
+def codec_of_run(database: Database, run: RerankRun) -> Codec | None:
     """What a re-ranking run shows pictures through; None where that loses nothing.
 
     Raises:
         ModelError: Its token set is gone, or holds another codebook than it was planned with.
     """
-    return _codec_as_planned(database, run, _set_of_run(database, run), params.scorer)
+    return _codec_as_planned(database, run, _set_of_run(database, run), run.params.scorer)
 
 
-def codec_of_index(database: Database, run: RunRow) -> Codec | None:
+def codec_of_index(database: Database, run: IndexedRun) -> Codec | None:
     """What the embedder of a run's index sees items through; None where that loses nothing.
 
     Raises:
@@ -68,19 +68,20 @@ class StoredTokens:
     _places: dict[bytes, TokenPlace] = field(default_factory=dict)
 
     @classmethod
-    def of_run(cls, database: Database, run: RunRow, params: RerankParams) -> "StoredTokens":
+    def of_run(cls, database: Database, run: RerankRun) -> "StoredTokens":
         """What the scorer of a run is shown; nothing where the run has no token set."""
-        coded = params.scorer.codec != "none" and not params.scorer.code_queries
+        scorer = run.params.scorer
+        coded = scorer.codec != "none" and not scorer.code_queries
         return cls._open(database, _set_of_run(database, run), _CANDIDATES if coded else _BOTH)
 
     @classmethod
-    def of_answers(cls, database: Database, run: RunRow, params: RerankParams) -> "StoredTokens":
+    def of_answers(cls, database: Database, run: RerankRun) -> "StoredTokens":
         """What answers are made from, which see pictures through no codec."""
-        whole = params.scorer.codec == "none"
-        return cls._open(database, _set_of_run(database, run) if whole else None, _BOTH)
+        lossless = run.params.scorer.codec == "none"
+        return cls._open(database, _set_of_run(database, run) if lossless else None, _BOTH)
 
     @classmethod
-    def of_index(cls, database: Database, run: RunRow) -> "StoredTokens":
+    def of_index(cls, database: Database, run: IndexedRun) -> "StoredTokens":
         """What the embedder of a run's index is shown; nothing where it shares no vision tower."""
         token_set, params = _set_of_index(database, run)
         return cls._open(database, token_set, _BOTH if params.codec == "none" else _CANDIDATES)
@@ -129,7 +130,7 @@ class StoredTokens:
             return ()
 
 
-def _set_of_run(database: Database, run: RunRow) -> TokenSetRow | None:
+def _set_of_run(database: Database, run: RerankRun) -> TokenSetRow | None:
     """The token set that the scorer of a run reads."""
     if run.token_set_id is None:
         return None
@@ -137,7 +138,7 @@ def _set_of_run(database: Database, run: RunRow) -> TokenSetRow | None:
         return token_sets.get_set(connection, run.token_set_id)
 
 
-def _set_of_index(database: Database, run: RunRow) -> tuple[TokenSetRow | None, EmbedderParams]:
+def _set_of_index(database: Database, run: IndexedRun) -> tuple[TokenSetRow | None, EmbedderParams]:
     """The token set that the embedder of a run's index reads, and how it embeds."""
     with database.begin() as connection:
         card = embedder_card(connection, run.embedder_fingerprint)
@@ -155,7 +156,7 @@ def _set_of_index(database: Database, run: RunRow) -> tuple[TokenSetRow | None, 
 
 def _codec_as_planned(
     database: Database,
-    run: RunRow,
+    run: IndexedRun,
     token_set: TokenSetRow | None,
     params: ScorerParams | EmbedderParams,
 ) -> Codec | None:

@@ -13,15 +13,15 @@ from nightshift.models.inputs.codecs.reduce import reduce_tokens
 from nightshift.models.inputs.codecs.tokens import StoredVisualTokens
 from nightshift.models.inputs.content import ItemContent
 from nightshift.models.vision import PreparedPictures, VisionTower
-from nightshift.schema.errors import InputError
+from nightshift.schema.errors import InputError, ModelError
 from nightshift.schema.messages import BlockPayload
-from nightshift.schema.params import Kinds, TokenParams
+from nightshift.schema.params import Kinds
 from nightshift.schema.states import SubjectKind
 from nightshift.scoring.codecs import parse_codec
 from nightshift.stores.catalog.contents import StoredRecord, load_records
 from nightshift.stores.files.addresses import resolve_beside
 from nightshift.stores.ledger.claims import Claim
-from nightshift.stores.ledger.runs import RunRow
+from nightshift.stores.ledger.run_types import TokenRun
 from nightshift.stores.tokens import token_sets
 from nightshift.stores.tokens.shard_files import shard_name
 from nightshift.stores.tokens.shards import ShardWriter, writing_shard
@@ -40,15 +40,17 @@ _IMAGE: Kinds = frozenset({"image"})
 _VECTORS_PER_CODE = 64
 
 
-def do_codebook(session: WorkerSession, run: RunRow, claim: Claim, progress: Progress) -> None:
+def do_codebook(
+    session: WorkerSession, claim: Claim[TokenRun, BlockPayload], progress: Progress
+) -> None:
     """Train the codebook of the run's token set on the job's items, unless it has one."""
-    token_set, records = _load(session, run, claim)
+    token_set, records = _load(session, claim)
     spec = parse_codec(token_set.codec)
     wanted = _VECTORS_PER_CODE * 2**spec.quantise.bits
     vectors: list[np.ndarray] = []
     outcomes: list[Outcome] = []
     if token_set.codebook_digest is None:
-        for seen in _see(_tower(session, run), records, progress, outcomes):
+        for seen in _see(_tower(session, claim.run), records, progress, outcomes):
             for _, pictures in seen:
                 for one in pictures:
                     values = one.values
@@ -69,21 +71,23 @@ def do_codebook(session: WorkerSession, run: RunRow, claim: Claim, progress: Pro
             token_sets.keep_codebook(connection, token_set.id, book, codebook_digest(book))
 
 
-def do_tokens(session: WorkerSession, run: RunRow, claim: Claim, progress: Progress) -> None:
+def do_tokens(
+    session: WorkerSession, claim: Claim[TokenRun, BlockPayload], progress: Progress
+) -> None:
     """See the pictures of the job's items and store their tokens in a shard of its own."""
-    token_set, records = _load(session, run, claim)
+    token_set, records = _load(session, claim)
     codec = codec_of_set(session.database, token_set)
     with session.database.begin() as connection:
         contents = [record.hashes.image for record in records if record.hashes.image]
         known = token_sets.find_records(connection, token_set, contents)
     missing = [record for record in records if record.hashes.image not in known]
     # Never written twice, whoever wakes late: the file's name is this attempt's own.
-    name = shard_name(run.id, claim.job_id)
+    name = shard_name(claim.run_id, claim.job_id)
     address = resolve_beside(token_set.address, name)
     outcomes: list[Outcome] = []
     kept = _Kept(codec=codec)
     with ExitStack() as stack:
-        for seen in _see(_tower(session, run), missing, progress, outcomes):
+        for seen in _see(_tower(session, claim.run), missing, progress, outcomes):
             # Opened at the first tokens: a job without any leaves no file.
             kept.writer = kept.writer or stack.enter_context(writing_shard(address))
             kept.add(seen, outcomes)
@@ -92,13 +96,13 @@ def do_tokens(session: WorkerSession, run: RunRow, claim: Claim, progress: Progr
             token_sets.write_shard_rows(
                 connection,
                 set_id=token_set.id,
-                run_id=run.id,
+                run_id=claim.run_id,
                 name=name,
                 shard=kept.writer.shard(address),
                 records=kept.records,
                 load_id=session.load_id,
             )
-        record_outcomes(connection, run.id, claim.stage, SubjectKind.ITEM, outcomes)
+        record_outcomes(connection, claim.run_id, claim.stage, SubjectKind.ITEM, outcomes)
 
 
 _Seen = list[tuple[StoredRecord, tuple[StoredVisualTokens, ...]]]
@@ -133,21 +137,19 @@ class _Kept:
 
 
 def _load(
-    session: WorkerSession, run: RunRow, claim: Claim
+    session: WorkerSession, claim: Claim[TokenRun, BlockPayload]
 ) -> tuple[TokenSetRow, list[StoredRecord]]:
-    ids = BlockPayload.model_validate(claim.payload).ids
-    assert run.token_set_id is not None
+    run, ids = claim.run, claim.payload.ids
+    if run.token_set_id is None:
+        raise ModelError(f"the token set of run {run.id} was deleted: plan the tokens again")
     with session.database.begin() as connection:
         token_set = token_sets.get_set(connection, run.token_set_id)
         records = load_records(connection, "item", ids)
     return token_set, [records[one] for one in ids if one in records]
 
 
-def _tower(session: WorkerSession, run: RunRow) -> VisionTower:
-    assert run.scorer is not None
-    assert run.scorer_fingerprint is not None
-    params = TokenParams.model_validate(run.params)
-    return session.models.vision(run.scorer, params, run.scorer_fingerprint)
+def _tower(session: WorkerSession, run: TokenRun) -> VisionTower:
+    return session.models.vision(run.vision, run.params, run.vision_fingerprint)
 
 
 def _see(

@@ -13,6 +13,7 @@ from nightshift.schema.states import Stage
 from nightshift.stack.faults.site import Site
 from nightshift.stores.files.addresses import is_url
 from nightshift.stores.ledger import runs
+from nightshift.stores.ledger.run_types import TokenRun
 from nightshift.stores.tokens import token_sets
 
 __all__ = ["fill_disk"]
@@ -59,7 +60,11 @@ def _store(site: Site) -> Path | None:
     """The folder that the run writes visual tokens into; None where it writes none to a disk."""
     with site.database.begin() as connection:
         run = runs.get_run(connection, site.run_id)
-        if run.stage is not Stage.TOKENS or run.token_set_id is None:
+        if (
+            not isinstance(run, TokenRun)
+            or run.token_set_id is None
+            or run.stage is not Stage.TOKENS
+        ):
             return None
         address = token_sets.get_set(connection, run.token_set_id).address
     if is_url(address):

@@ -3,13 +3,15 @@
 from collections.abc import Iterable
 from itertools import chain
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, text, update
 
-from nightshift.schema.states import RunKind, Stage
+from nightshift.schema.ledger_tables import Run
+from nightshift.schema.states import RunState, Stage
 from nightshift.stores.index.embeddings import items_to_embed
 from nightshift.stores.index.indexes import IndexRow
 from nightshift.stores.ledger.jobs import unfinished_jobs
-from nightshift.stores.ledger.runs import RunRow, active_runs
+from nightshift.stores.ledger.run_types import IndexedRun, RerankRun
+from nightshift.stores.ledger.runs import active_runs
 from nightshift.stores.postgres.database import copy_rows
 
 __all__ = [
@@ -71,25 +73,26 @@ def forget(connection: Connection, index_id: int, keys: list[str]) -> list[int]:
     forgotten = sorted(int(row.item_id) for row in rows)
     if forgotten:
         connection.execute(
-            text(
-                """
-                UPDATE run SET plan = plan || '{"search_again": true}'
-                WHERE index_id = :index AND stage = 'search' AND state IN ('running', 'paused')
-                """
-            ),
-            {"index": index_id},
+            update(Run)
+            .where(
+                Run.index_id == index_id,
+                Run.stage == Stage.SEARCH,
+                Run.state.in_([RunState.RUNNING, RunState.PAUSED]),
+            )
+            .values(search_again=True)
         )
     return forgotten
 
 
-def is_being_mended(connection: Connection, run: RunRow) -> bool:
+def is_being_mended(connection: Connection, run: IndexedRun) -> bool:
     """Whether another run that is about to search a run's index embeds lost vectors first."""
     return any(
         unfinished_jobs(connection, other.id, Stage.EMBED)
         for other in active_runs(connection)
-        if other.id != run.id
+        if isinstance(other, RerankRun)
+        and other.id != run.id
         and other.index_id == run.index_id
-        and (other.kind, other.stage) == (RunKind.RERANK, Stage.EMBED)
+        and other.stage is Stage.EMBED
     )
 
 

@@ -3,32 +3,45 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Generic, TypeVar
 
 from sqlalchemy import Connection, text
 
 from nightshift.schema.errors import LeaseLostError
+from nightshift.schema.messages import Payload, parse_payload
 from nightshift.schema.states import RunState, Stage
-from nightshift.stores.ledger import failing
+from nightshift.stores.ledger import runs
 from nightshift.stores.ledger.outages import hand_back_from_outage
 from nightshift.stores.ledger.retries import retry_or_split
+from nightshift.stores.ledger.run_types import AnyRun, BaseRun
 from nightshift.stores.postgres.database import Database
 
-__all__ = ["Claim", "Ledger"]
+__all__ = ["AnyClaim", "Claim", "Ledger"]
+
+_Run_co = TypeVar("_Run_co", bound=BaseRun, covariant=True)
+_Payload_co = TypeVar("_Payload_co", bound=Payload, covariant=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """A job in the hands of one worker."""
+class Claim(Generic[_Run_co, _Payload_co]):
+    """A job in the hands of one worker, with its run."""
 
-    run_id: int
+    run: _Run_co
     job_id: int
     stage: Stage
-    payload: dict[str, Any]
+    payload: _Payload_co
     n_units: int
     attempt: int
     #: Fencing token: a later claim of the same job has a higher one.
     token: int
+
+    @property
+    def run_id(self) -> int:
+        """Id of the run."""
+        return self.run.id
+
+
+AnyClaim = Claim[BaseRun, Payload]
 
 
 class Ledger:
@@ -49,7 +62,7 @@ class Ledger:
         self.lease_s = lease_s
         self.max_attempts = max_attempts
 
-    def claim(self, run_id: int, job_id: int) -> Claim | None:
+    def claim(self, run_id: int, job_id: int) -> Claim[AnyRun, Payload] | None:
         """Move a job from queued to running; the attempt counts before the work starts.
 
         Returns:
@@ -71,19 +84,21 @@ class Ledger:
                 ),
                 {"run": run_id, "job": job_id, "worker": self.worker_id, "lease": self.lease_s},
             ).one_or_none()
-        if row is None:
-            return None
+            if row is None:
+                return None
+            run = runs.get_run(connection, run_id)
+        stage = Stage(row.stage)
         return Claim(
-            run_id=run_id,
+            run=run,
             job_id=job_id,
-            stage=Stage(row.stage),
-            payload=row.payload,
+            stage=stage,
+            payload=parse_payload(stage, row.payload),
             n_units=row.n_units,
             attempt=row.attempt,
             token=row.token,
         )
 
-    def renew(self, claim: Claim) -> RunState:
+    def renew(self, claim: AnyClaim) -> RunState:
         """Extend the lease after a micro-batch.
 
         Returns:
@@ -111,7 +126,7 @@ class Ledger:
         return RunState(state)
 
     @contextmanager
-    def finish(self, claim: Claim, *, n_failed: int = 0) -> Iterator[Connection]:
+    def finish(self, claim: AnyClaim, *, n_failed: int = 0) -> Iterator[Connection]:
         """One transaction for the results and `done`, guarded by the token.
 
         A zombie that wakes late finds its token stale and writes nothing.
@@ -138,12 +153,12 @@ class Ledger:
                 raise _lost(claim)
             yield connection
 
-    def hand_back(self, claim: Claim, reason: str) -> None:
+    def hand_back(self, claim: AnyClaim, reason: str) -> None:
         """Put the job back unharmed: a stopping worker or a paused run."""
         with self.database.begin() as connection:
             _hand_back(connection, claim, reason)
 
-    def hand_back_from_outage(self, claim: Claim, message: str) -> None:
+    def hand_back_from_outage(self, claim: AnyClaim, message: str) -> None:
         """Put the job back because of a lost service; unharmed unless only this job has lost it."""
         with self.database.begin() as connection:
             hand_back_from_outage(
@@ -155,7 +170,7 @@ class Ledger:
                 max_attempts=self.max_attempts,
             )
 
-    def fail_attempt(self, claim: Claim, reason: str, message: str) -> None:
+    def fail_attempt(self, claim: AnyClaim, reason: str, message: str) -> None:
         """End this attempt: retry later, bisect, or record a lone unit's failure."""
         with self.database.begin() as connection:
             retry_or_split(
@@ -168,7 +183,7 @@ class Ledger:
                 max_attempts=self.max_attempts,
             )
 
-    def fail_run(self, claim: Claim, reason: str, message: str) -> None:
+    def fail_run(self, claim: AnyClaim, reason: str, message: str) -> None:
         """End the run for what no job of it can do without.
 
         A run that is paused or has ended keeps its state and gets the job back unharmed: what is
@@ -189,12 +204,12 @@ class Ledger:
             if held is None:
                 return
             if state == RunState.RUNNING:
-                failing.fail_run(connection, claim.run_id, claim.stage, reason, message)
+                runs.fail_run(connection, claim.run_id, claim.stage, reason, message)
             else:
                 _hand_back(connection, claim, message)
 
 
-def _hand_back(connection: Connection, claim: Claim, reason: str) -> None:
+def _hand_back(connection: Connection, claim: AnyClaim, reason: str) -> None:
     connection.execute(
         text(
             """
@@ -208,11 +223,11 @@ def _hand_back(connection: Connection, claim: Claim, reason: str) -> None:
     )
 
 
-def _key(claim: Claim) -> dict[str, int]:
+def _key(claim: AnyClaim) -> dict[str, int]:
     return {"run": claim.run_id, "job": claim.job_id, "token": claim.token}
 
 
-def _lost(claim: Claim) -> LeaseLostError:
+def _lost(claim: AnyClaim) -> LeaseLostError:
     return LeaseLostError(
         f"job {claim.job_id} of run {claim.run_id} was given to another worker after its lease "
         "ran out; nothing of this attempt is written",

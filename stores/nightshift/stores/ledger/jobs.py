@@ -1,31 +1,20 @@
 """The jobs of a run as planners see them: how many there are, and at what rate they were done."""
 
-import json
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import Connection, text
 
-from nightshift.schema.messages import queue_name
+from nightshift.schema.messages import Payload, queue_name
 from nightshift.schema.states import Stage
 from nightshift.stores.postgres.database import copy_rows
 
-__all__ = ["NewJob", "add_jobs", "stage_rate", "unfinished_jobs"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewJob:
-    """A job to plan."""
-
-    payload: dict[str, Any]
-    n_units: int
+__all__ = ["add_jobs", "stage_rate", "unfinished_jobs"]
 
 
 def add_jobs(
-    connection: Connection, run_id: int, stage: Stage, queue: str, jobs: Iterable[NewJob]
+    connection: Connection, run_id: int, stage: Stage, queue: str, payloads: Iterable[Payload]
 ) -> int:
-    """COPY queued jobs into the ledger, numbered on from the run's last.
+    """COPY queued jobs into the ledger, one for each payload, numbered on from the run's last.
 
     Returns:
         How many.
@@ -42,9 +31,9 @@ def add_jobs(
         "job",
         columns,
         (
-            (run_id, number, stage.value, queue, json.dumps(job.payload), job.n_units, "queued",
-             0, 0, 0, "-infinity")
-            for number, job in enumerate(jobs, first)
+            (run_id, number, stage.value, queue, payload.model_dump_json(), payload.n_units,
+             "queued", 0, 0, 0, "-infinity")
+            for number, payload in enumerate(payloads, first)
         ),
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, text
 
 from nightshift.schema.states import Stage
-from nightshift.stores.ledger import failing
+from nightshift.stores.ledger import runs
 from nightshift.stores.ledger.workers import ALIVE_S
 
 __all__ = [
@@ -49,7 +49,7 @@ def fail_runs_that_end_workers(connection: Connection, *, max_attempts: int) -> 
         if run_id not in failed and _in_a_row(loads) >= max_attempts:
             last = loads[-1]
             message = _MESSAGE.format(n=len(loads), last=last, run=run_id)
-            failing.fail_run(connection, run_id, Stage(last.stage), "worker_lost", message)
+            runs.fail_run(connection, run_id, Stage(last.stage), "worker_lost", message)
             failed.append(run_id)
     return failed
 

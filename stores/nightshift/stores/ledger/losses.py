@@ -3,12 +3,12 @@
 from sqlalchemy import Connection, text
 
 from nightshift.stores.catalog.contents import BELONGS_IN_INDEX
-from nightshift.stores.ledger.runs import RunRow
+from nightshift.stores.ledger.run_types import AnyRun, IndexedRun
 
 __all__ = ["count_lost"]
 
 
-def count_lost(connection: Connection, run: RunRow) -> int:
+def count_lost(connection: Connection, run: AnyRun) -> int:
     """Units of jobs that the ledger calls done that have neither a result nor a failure.
 
     Args:
@@ -18,7 +18,7 @@ def count_lost(connection: Connection, run: RunRow) -> int:
     return int(
         connection.execute(
             text(f"SELECT count(*) FROM ({' UNION ALL '.join(_LOST)}) AS lost"),
-            {"run": run.id, "index": run.index_id},
+            {"run": run.id, "index": run.index_id if isinstance(run, IndexedRun) else None},
         ).scalar_one()
     )
 

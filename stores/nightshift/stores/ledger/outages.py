@@ -2,6 +2,7 @@
 
 from sqlalchemy import Connection, text
 
+from nightshift.schema.messages import parse_payload
 from nightshift.schema.states import Stage
 from nightshift.stores.ledger.retries import retry_or_split, split_payload
 
@@ -56,7 +57,9 @@ def hand_back_from_outage(
         {"run": run_id, "job": job_id, "stage": job.stage, "since": job.outage_since},
     ).one()
     alone = not others.wait and job.lasted_s > _ALONE_S
-    if others.finish or (alone and split_payload(Stage(job.stage), job.payload) is not None):
+    if others.finish or (
+        alone and split_payload(parse_payload(Stage(job.stage), job.payload)) is not None
+    ):
         retry_or_split(
             connection,
             run_id=run_id,

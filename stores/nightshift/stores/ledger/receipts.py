@@ -8,7 +8,7 @@ from sqlalchemy import Connection, text
 
 from nightshift.schema.states import RunKind, RunState
 from nightshift.stores.catalog.contents import BELONGS_IN_INDEX
-from nightshift.stores.ledger.runs import RunRow
+from nightshift.stores.ledger.run_types import AnyRun
 
 __all__ = ["Gap", "Tally", "gaps", "mean_margin", "result_digest", "tally"]
 
@@ -41,7 +41,7 @@ class Gap:
     subject_id: str
 
 
-def tally(connection: Connection, run: RunRow) -> list[Tally]:
+def tally(connection: Connection, run: AnyRun) -> list[Tally]:
     """The accounts of a run: items that it embeds or sees, or queries and pairs that it ranks."""
     rows = []
     for unit in _UNITS_OF[run.kind]:
@@ -68,7 +68,7 @@ def tally(connection: Connection, run: RunRow) -> list[Tally]:
     return rows
 
 
-def gaps(connection: Connection, run: RunRow, unit: str, limit: int = 20) -> list[Gap]:
+def gaps(connection: Connection, run: AnyRun, unit: str, limit: int = 20) -> list[Gap]:
     """Units with neither a result nor a failure."""
     rows = connection.execute(
         text(
@@ -80,7 +80,7 @@ def gaps(connection: Connection, run: RunRow, unit: str, limit: int = 20) -> lis
     return [Gap(unit=unit, subject_id=row.subject_id) for row in rows]
 
 
-def result_digest(connection: Connection, run: RunRow) -> str:
+def result_digest(connection: Connection, run: AnyRun) -> str:
     """SHA-256 (hex) over what the run made, in an order that is the same everywhere.
 
     Of a re-ranking run, which item each query has at which place and whether it was scored; of an
@@ -98,7 +98,7 @@ def result_digest(connection: Connection, run: RunRow) -> str:
     return digest.hexdigest()
 
 
-def mean_margin(connection: Connection, run: RunRow) -> float | None:
+def mean_margin(connection: Connection, run: AnyRun) -> float | None:
     """Mean log-odds of a run's ranked pairs, to compare runs by; None where there are none."""
     mean = connection.execute(
         text("SELECT avg(margin::float8) FROM ranking WHERE run_id = :run"), {"run": run.id}

@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, Row, text, update
 
 from nightshift.schema.errors import ConflictError
+from nightshift.schema.ledger_tables import Run
 from nightshift.schema.messages import BlockPayload, ScorePayload
+from nightshift.schema.plans import RerankControl
 from nightshift.schema.states import RunState, Stage
 from nightshift.stores.ledger import load_reports
-from nightshift.stores.ledger.jobs import NewJob
-from nightshift.stores.ledger.runs import RunRow, get_run
+from nightshift.stores.ledger.run_types import AnyRun, RerankRun
+from nightshift.stores.ledger.runs import get_run
 
 __all__ = [
     "clear_ranking",
@@ -25,7 +27,7 @@ __all__ = [
 ]
 
 
-def lock_ended(connection: Connection, run_id: int) -> RunRow:
+def lock_ended(connection: Connection, run_id: int) -> AnyRun:
     """A run that is done or failed, locked against other planners.
 
     Raises:
@@ -44,7 +46,7 @@ def lock_ended(connection: Connection, run_id: int) -> RunRow:
     return run
 
 
-def take_failed_subjects(connection: Connection, run: RunRow, stage: Stage) -> list[int]:
+def take_failed_subjects(connection: Connection, run: AnyRun, stage: Stage) -> list[int]:
     """Take a stage's failed items or queries out of their jobs, and their failures back.
 
     Returns:
@@ -69,7 +71,7 @@ def take_failed_subjects(connection: Connection, run: RunRow, stage: Stage) -> l
             "run": run.id,
             "stage": stage.value,
             "catalog": run.catalog_id,
-            "queries": run.query_set_id,
+            "queries": run.query_set_id if isinstance(run, RerankRun) else None,
         },
     )
     failed = {int(row.id) for row in found}
@@ -80,11 +82,11 @@ def take_failed_subjects(connection: Connection, run: RunRow, stage: Stage) -> l
     return sorted(failed)
 
 
-def take_failed_pairs(connection: Connection, run: RunRow) -> list[NewJob]:
+def take_failed_pairs(connection: Connection, run: RerankRun) -> list[ScorePayload]:
     """Take the pairs without a score out of their score jobs, and their failures back.
 
     Returns:
-        Jobs that carry these pairs alone, grouped as they were.
+        Payloads of jobs that carry these pairs alone, grouped as they were.
     """
     connection.execute(
         text(
@@ -101,7 +103,7 @@ def take_failed_pairs(connection: Connection, run: RunRow) -> list[NewJob]:
         _keep(connection, run.id, job, kept, len(kept.pairs()))
         rest = _only(payload, set(payload.pairs()) - scored)
         if rest.groups:
-            again.append(NewJob(payload=rest.model_dump(mode="json"), n_units=len(rest.pairs())))
+            again.append(rest)
     return again
 
 
@@ -159,20 +161,22 @@ def clear_search(connection: Connection, run_id: int) -> None:
         ),
         {"run": run_id},
     )
-    connection.execute(
-        text("UPDATE run SET plan = plan - 'search_again' WHERE id = :run"), {"run": run_id}
-    )
+    connection.execute(update(Run).where(Run.id == run_id).values(search_again=False))
 
 
 def reopen(connection: Connection, run_id: int, stage: Stage) -> None:
     """Let an ended run go on at a stage."""
     connection.execute(
-        text(
-            "UPDATE run SET state = 'running', stage = :stage, finished_at = NULL, "
-            "plan = plan - 'embed_rounds' - 'search_again' - 'tied' - 'equal_rounds' "
-            "WHERE id = :run"
-        ),
-        {"run": run_id, "stage": stage.value},
+        update(Run)
+        .where(Run.id == run_id)
+        .values(
+            state=RunState.RUNNING,
+            stage=stage,
+            finished_at=None,
+            # Ties are counted anew.
+            plan=Run.plan.op("-")("tied"),
+            **RerankControl().model_dump(),
+        )
     )
 
 

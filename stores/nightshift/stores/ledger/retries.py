@@ -1,11 +1,11 @@
 """What becomes of a job whose attempt failed: later again, in two halves, or a recorded failure."""
 
-import json
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import TypeVar
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, text
 
-from nightshift.schema.messages import BlockPayload, ScorePayload
+from nightshift.schema.messages import BlockPayload, Payload, ScorePayload, parse_payload
 from nightshift.schema.states import Stage, SubjectKind
 from nightshift.stores.failures import record_failure
 from nightshift.stores.ledger.progress_counts import runs_with_running_jobs
@@ -69,13 +69,14 @@ def retry_or_split(
             },
         )
         return
-    halves = split_payload(Stage(job.stage), job.payload)
+    payload = parse_payload(Stage(job.stage), job.payload)
+    halves = split_payload(payload)
     if halves is None:
         _end(connection, run_id, job_id, "failed", error)
-        _record_lone(connection, run_id, job, reason, message)
+        _record_lone_unit(connection, run_id, Stage(job.stage), payload, reason, message)
         return
     _end(connection, run_id, job_id, "split", error)
-    for payload, n_units in halves:
+    for half in halves:
         connection.execute(
             text(
                 """
@@ -89,8 +90,8 @@ def retry_or_split(
                 "since": job.outage_since,
                 "stage": job.stage,
                 "queue": job.queue,
-                "payload": json.dumps(payload),
-                "units": n_units,
+                "payload": half.model_dump_json(),
+                "units": half.n_units,
             },
         )
 
@@ -143,27 +144,12 @@ _SILENT = (
 _IDLE = ("lease_expired", "worker {} made no progress or died")
 
 
-def split_payload(stage: Stage, payload: dict[str, Any]) -> list[tuple[dict[str, Any], int]] | None:
-    """Two halves of a job's work with their units; None for a lone unit."""
-    if stage is Stage.SCORE:
-        score = ScorePayload.model_validate(payload)
-        if score.lists:
-            # A list is scored as a whole.
-            return _list_halves(score)
-        pairs = [(shared, other) for shared, others in score.groups for other in others]
-        if len(pairs) < 2:
-            return None
-        return [
-            (score.model_copy(update={"groups": _regroup(half)}).model_dump(mode="json"), len(half))
-            for half in _halves(pairs)
-        ]
-    ids = BlockPayload.model_validate(payload).ids
-    if len(ids) < 2:
-        return None
-    return [
-        (BlockPayload(ids=tuple(half)).model_dump(mode="json"), len(half))
-        for half in _halves(list(ids))
-    ]
+def split_payload(payload: Payload) -> tuple[Payload, Payload] | None:
+    """The two halves of a job's work; None for a lone unit."""
+    if isinstance(payload, BlockPayload):
+        return _split_block(payload)
+    # A list is scored as a whole.
+    return _split_lists(payload) if payload.lists else _split_groups(payload)
 
 
 def _end(connection: Connection, run_id: int, job_id: int, state: str, error: str) -> None:
@@ -180,13 +166,18 @@ def _end(connection: Connection, run_id: int, job_id: int, state: str, error: st
     )
 
 
-def _record_lone(
-    connection: Connection, run_id: int, job: Row[Any], reason: str, message: str
+def _record_lone_unit(
+    connection: Connection,
+    run_id: int,
+    stage: Stage,
+    payload: Payload,
+    reason: str,
+    message: str,
 ) -> None:
-    if job.stage == Stage.SCORE:
-        score = ScorePayload.model_validate(job.payload)
+    fatal = True
+    if isinstance(payload, ScorePayload):
         kind = SubjectKind.PAIR
-        found = connection.execute(
+        rows = connection.execute(
             text(
                 """
                 SELECT q.external_id || ' → ' || i.external_id AS pair
@@ -195,26 +186,26 @@ def _record_lone(
                 """
             ),
             {
-                "queries": [query for query, _ in score.pairs()],
-                "items": [item for _, item in score.pairs()],
+                "queries": [query_id for query_id, _ in payload.pairs()],
+                "items": [item_id for _, item_id in payload.pairs()],
             },
         )
-        subjects = [row.pair for row in found]
+        subjects = [row.pair for row in rows]
         # A pair that only its tie is asked about has its score.
-        fatal = score.asks == "score"
+        fatal = payload.asks == "score"
     else:
-        of_items = job.stage in (Stage.EMBED, Stage.CODEBOOK, Stage.TOKENS)
+        of_items = stage in (Stage.EMBED, Stage.CODEBOOK, Stage.TOKENS)
         kind = SubjectKind.ITEM if of_items else SubjectKind.QUERY
         subject = connection.execute(
             text(f"SELECT external_id FROM {kind.value} WHERE id = :id"),
-            {"id": BlockPayload.model_validate(job.payload).ids[0]},
+            {"id": payload.ids[0]},
         ).scalar()
-        subjects, fatal = [str(subject)], True
+        subjects = [str(subject)]
     for subject in subjects:
         record_failure(
             connection,
             run_id=run_id,
-            stage=job.stage,
+            stage=stage.value,
             subject_kind=kind,
             subject_id=subject,
             reason=reason,
@@ -223,19 +214,40 @@ def _record_lone(
         )
 
 
-def _list_halves(score: ScorePayload) -> list[tuple[dict[str, Any], int]] | None:
+def _split_block(block: BlockPayload) -> tuple[Payload, Payload] | None:
+    if len(block.ids) < 2:
+        return None
+    first, second = _halves(block.ids)
+    return BlockPayload(ids=first), BlockPayload(ids=second)
+
+
+def _split_lists(score: ScorePayload) -> tuple[Payload, Payload] | None:
     if len(score.groups) < 2:
         return None
-    halves = [score.model_copy(update={"groups": half}) for half in _halves(list(score.groups))]
-    return [(half.model_dump(mode="json"), len(half.pairs())) for half in halves]
+    first, second = _halves(score.groups)
+    return (
+        score.model_copy(update={"groups": first}),
+        score.model_copy(update={"groups": second}),
+    )
 
 
-def _halves(values: list[_T]) -> tuple[list[_T], list[_T]]:
+def _split_groups(score: ScorePayload) -> tuple[Payload, Payload] | None:
+    pairs = [(shared, other) for shared, others in score.groups for other in others]
+    if len(pairs) < 2:
+        return None
+    first, second = _halves(pairs)
+    return (
+        score.model_copy(update={"groups": _regroup(first)}),
+        score.model_copy(update={"groups": _regroup(second)}),
+    )
+
+
+def _halves(values: Sequence[_T]) -> tuple[tuple[_T, ...], tuple[_T, ...]]:
     middle = len(values) // 2
-    return values[:middle], values[middle:]
+    return tuple(values[:middle]), tuple(values[middle:])
 
 
-def _regroup(pairs: list[tuple[int, int]]) -> tuple[tuple[int, tuple[int, ...]], ...]:
+def _regroup(pairs: Sequence[tuple[int, int]]) -> tuple[tuple[int, tuple[int, ...]], ...]:
     groups: dict[int, list[int]] = {}
     for shared, other in pairs:
         groups.setdefault(shared, []).append(other)

@@ -1,22 +1,25 @@
-"""Runs: created with their partitions, advanced by the dispatcher, paused by people."""
+"""Runs as rows of Postgres: read by kind, moved to their next stage or state, failed."""
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
+import logging
+from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, text
+from pydantic import ValidationError
+from sqlalchemy import Connection, Row, Select, func, select, text, update
 
-from nightshift.schema.errors import ConflictError, NotFoundError
-from nightshift.schema.messages import queue_name
+from nightshift.schema.errors import ConflictError, NightshiftError, NotFoundError
+from nightshift.schema.ledger_tables import Job, Run
+from nightshift.schema.params import IndexParams, RerankParams, TokenParams
+from nightshift.schema.plans import IndexPlan, RerankControl, RerankPlan, RunPlan, TokenPlan
 from nightshift.schema.result_tables import PARTITIONED_TABLES
-from nightshift.schema.states import RunKind, RunState, Stage
+from nightshift.schema.states import JobState, RunKind, RunState, Stage, SubjectKind
+from nightshift.schema.tables import Catalog, IndexVersion, QuerySet
+from nightshift.stores.failures import record_failure
+from nightshift.stores.ledger.run_types import AnyRun, IndexRun, RerankRun, TokenRun
 
 __all__ = [
-    "RunRow",
     "active_runs",
-    "create_run",
+    "fail_run",
     "get_run",
     "list_runs",
     "lock_run",
@@ -26,155 +29,37 @@ __all__ = [
     "unfinished_runs",
 ]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunRow:
-    """A run with what its stages need to know of its index."""
-
-    id: int
-    kind: RunKind
-    state: RunState
-    stage: Stage
-    catalog_id: int
-    catalog: str
-    #: 0, and what follows of the index empty, for a run that makes visual tokens.
-    index_id: int
-    index_name: str
-    collection: str
-    embedder: str
-    embedder_fingerprint: str
-    index_parts: str
-    query_set_id: int | None
-    query_set: str | None
-    #: The visual tokens that it makes, or that its score jobs read.
-    token_set_id: int | None
-    method: str | None
-    scorer: str | None
-    scorer_fingerprint: str | None
-    params: dict[str, Any]
-    plan: dict[str, Any]
-    priority: int
-    created_at: datetime
-    finished_at: datetime | None
-
-    def queue(self) -> str:
-        """The queue of the current stage."""
-        return queue_name(self.stage, self.model())
-
-    def model(self) -> str | None:
-        """Fingerprint of the model that the current stage needs; None where it needs none."""
-        return {
-            Stage.EMBED: self.embedder_fingerprint,
-            Stage.SEARCH: self.embedder_fingerprint,
-            Stage.SCORE: self.scorer_fingerprint,
-            Stage.RANK: None,
-            Stage.ANSWER: self.scorer_fingerprint,
-            Stage.CODEBOOK: self.scorer_fingerprint,
-            Stage.TOKENS: self.scorer_fingerprint,
-        }[self.stage]
+_log = logging.getLogger(__name__)
 
 
-def create_run(
-    connection: Connection,
-    *,
-    kind: RunKind,
-    stage: Stage,
-    catalog_id: int,
-    index_id: int | None,
-    params: Mapping[str, Any],
-    plan: Mapping[str, Any],
-    priority: int = 5,
-    query_set_id: int | None = None,
-    method: str | None = None,
-    scorer: str | None = None,
-    scorer_fingerprint: str | None = None,
-    token_set_id: int | None = None,
-) -> int:
-    """Insert a run and attach its partitions; its jobs follow in the same transaction."""
-    run_id = int(
-        connection.execute(
-            text(
-                """
-                INSERT INTO run (kind, stage, catalog_id, index_id, query_set_id, method, scorer,
-                    scorer_fingerprint, token_set_id, params, plan, priority)
-                VALUES (:kind, :stage, :catalog, :index, :queries, :method, :scorer,
-                    :scorer_fingerprint, :token_set, :params, :plan, :priority)
-                RETURNING id
-                """
-            ),
-            {
-                "kind": kind.value,
-                "stage": stage.value,
-                "catalog": catalog_id,
-                "index": index_id,
-                "queries": query_set_id,
-                "method": method,
-                "scorer": scorer,
-                "scorer_fingerprint": scorer_fingerprint,
-                "token_set": token_set_id,
-                "params": json.dumps(params),
-                "plan": json.dumps(plan),
-                "priority": priority,
-            },
-        ).scalar_one()
-    )
-    connection.execute(text("SELECT make_run_partitions(:run)"), {"run": run_id})
-    return run_id
-
-
-_SELECT = """
-    SELECT run.id, run.kind, run.state, run.stage, run.catalog_id, catalog.name AS catalog,
-        coalesce(run.index_id, 0) AS index_id, coalesce("index".name, '') AS index_name,
-        coalesce("index".collection, '') AS collection,
-        coalesce("index".embedder, '') AS embedder,
-        coalesce("index".embedder_fingerprint, '') AS embedder_fingerprint,
-        coalesce("index".parts, '') AS index_parts, run.query_set_id,
-        query_set.name AS query_set, run.token_set_id, run.method, run.scorer,
-        run.scorer_fingerprint, run.params, run.plan, run.priority, run.created_at, run.finished_at
-    FROM run JOIN catalog ON catalog.id = run.catalog_id
-        LEFT JOIN "index" ON "index".id = run.index_id
-        LEFT JOIN query_set ON query_set.id = run.query_set_id
-"""
-
-
-def get_run(connection: Connection, run_id: int) -> RunRow:
-    """One run.
+def get_run(connection: Connection, run_id: int) -> AnyRun:
+    """A run by its id.
 
     Raises:
         NotFoundError: Where there is none.
+        NightshiftError: Its parameters were written by another release.
     """
-    row = (
-        connection.execute(text(f"{_SELECT} WHERE run.id = :run"), {"run": run_id})
-        .mappings()
-        .one_or_none()
-    )
+    row = connection.execute(_RUNS.where(Run.id == run_id)).one_or_none()
     if row is None:
         raise NotFoundError(f"there is no run {run_id}; `nightshift run list` shows them")
-    return _run_row(row)
+    return _to_run(row)
 
 
-def list_runs(connection: Connection, limit: int = 50) -> list[RunRow]:
+def list_runs(connection: Connection, limit: int = 50) -> list[AnyRun]:
     """The newest runs first."""
-    rows = connection.execute(
-        text(f"{_SELECT} ORDER BY run.id DESC LIMIT :limit"), {"limit": limit}
-    )
-    return [_run_row(row) for row in rows.mappings()]
+    return _read_runs(connection, _RUNS.order_by(Run.id.desc()).limit(limit))
 
 
-def active_runs(connection: Connection) -> list[RunRow]:
+def active_runs(connection: Connection) -> list[AnyRun]:
     """Runs in state `running`, the most urgent and oldest first."""
-    rows = connection.execute(
-        text(f"{_SELECT} WHERE run.state = 'running' ORDER BY run.priority, run.id")
-    )
-    return [_run_row(row) for row in rows.mappings()]
+    running = _RUNS.where(Run.state == RunState.RUNNING)
+    return _read_runs(connection, running.order_by(Run.priority, Run.id))
 
 
-def unfinished_runs(connection: Connection) -> list[RunRow]:
+def unfinished_runs(connection: Connection) -> list[AnyRun]:
     """Runs that are running or paused, the oldest first."""
-    rows = connection.execute(
-        text(f"{_SELECT} WHERE run.state IN ('running', 'paused') ORDER BY run.id")
-    )
-    return [_run_row(row) for row in rows.mappings()]
+    unfinished = _RUNS.where(Run.state.in_([RunState.RUNNING, RunState.PAUSED]))
+    return _read_runs(connection, unfinished.order_by(Run.id))
 
 
 def refresh_statistics(connection: Connection, run_id: int, table: str) -> None:
@@ -183,39 +68,44 @@ def refresh_statistics(connection: Connection, run_id: int, table: str) -> None:
     connection.execute(text(f"ANALYZE {table}_r{run_id}"))
 
 
-def lock_run(connection: Connection, run_id: int) -> RunRow | None:
+def lock_run(connection: Connection, run_id: int) -> AnyRun | None:
     """A running run, locked; None where it is not running or another planner has it.
 
     Postgres ends the transaction of a planner that froze in it. Rows that refer to the run, such
     as failures, can be written meanwhile.
     """
     connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = '10s'"))
-    locked = connection.execute(
-        text(
-            "SELECT id FROM run WHERE id = :run AND state = 'running' FOR NO KEY UPDATE SKIP LOCKED"
-        ),
-        {"run": run_id},
+    locked_id = connection.execute(
+        select(Run.id)
+        .where(Run.id == run_id, Run.state == RunState.RUNNING)
+        .with_for_update(key_share=True, skip_locked=True)
     ).scalar()
-    return None if locked is None else get_run(connection, run_id)
+    return None if locked_id is None else get_run(connection, run_id)
 
 
 def move_to_stage(
-    connection: Connection, run_id: int, stage: Stage, plan: Mapping[str, Any]
+    connection: Connection,
+    run_id: int,
+    stage: Stage,
+    *,
+    plan: RunPlan | None = None,
+    control: RerankControl | None = None,
 ) -> None:
-    """Begin a stage, adding to what planning found."""
-    connection.execute(
-        text("UPDATE run SET stage = :stage, plan = plan || :plan WHERE id = :run"),
-        {"run": run_id, "stage": stage.value, "plan": json.dumps(plan)},
-    )
+    """Begin a stage.
 
-
-_ALLOWED = {
-    RunState.PAUSED: (RunState.RUNNING,),
-    RunState.RUNNING: (RunState.PAUSED,),
-    RunState.CANCELLED: (RunState.RUNNING, RunState.PAUSED),
-    RunState.DONE: (RunState.RUNNING,),
-    RunState.FAILED: (RunState.RUNNING,),
-}
+    Args:
+        connection: The transaction that adds the jobs of the stage.
+        run_id: The run, locked.
+        stage: The stage.
+        plan: The counts of the run; None leaves them as they are.
+        control: Its control state; None leaves it as it is.
+    """
+    values: dict[str, Any] = {"stage": stage}
+    if plan is not None:
+        values["plan"] = plan.to_json()
+    if control is not None:
+        values |= control.model_dump()
+    connection.execute(update(Run).where(Run.id == run_id).values(**values))
 
 
 def set_run_state(connection: Connection, run_id: int, state: RunState) -> None:
@@ -225,30 +115,152 @@ def set_run_state(connection: Connection, run_id: int, state: RunState) -> None:
         NotFoundError: Where there is no such run.
         ConflictError: Where the step is not allowed, such as pausing a finished run.
     """
+    ended = state in (RunState.DONE, RunState.FAILED, RunState.CANCELLED)
     changed = connection.execute(
-        text(
-            """
-            UPDATE run SET state = :state, finished_at = CASE
-                WHEN :state IN ('done', 'failed', 'cancelled') THEN clock_timestamp() END
-            WHERE id = :run AND state = ANY(:before)
-            """
-        ),
-        {"run": run_id, "state": state.value, "before": [s.value for s in _ALLOWED[state]]},
+        update(Run)
+        .where(Run.id == run_id, Run.state.in_(_STATES_BEFORE[state]))
+        .values(state=state, finished_at=func.clock_timestamp() if ended else None)
     )
     if changed.rowcount != 1:
         present = get_run(connection, run_id).state
         raise ConflictError(f"run {run_id} is {present.value} and cannot become {state.value}")
     if state is RunState.RUNNING:
-        # Doorbells of a paused run were answered with a shrug; let them ring anew.
+        # Workers dropped this run's messages while it was paused; send them again.
         connection.execute(
-            text("UPDATE job SET sent_at = NULL WHERE run_id = :run AND state = 'queued'"),
-            {"run": run_id},
+            update(Job)
+            .where(Job.run_id == run_id, Job.state == JobState.QUEUED)
+            .values(sent_at=None)
         )
 
 
-def _run_row(row: RowMapping) -> RunRow:
-    fields: dict[str, Any] = dict(row)
-    fields["kind"] = RunKind(fields["kind"])
-    fields["state"] = RunState(fields["state"])
-    fields["stage"] = Stage(fields["stage"])
-    return RunRow(**fields)
+def fail_run(connection: Connection, run_id: int, stage: Stage, reason: str, message: str) -> None:
+    """Fail a running run as a whole, with its reason; its queued jobs are never claimed."""
+    set_run_state(connection, run_id, RunState.FAILED)
+    connection.execute(
+        update(Job)
+        .where(Job.run_id == run_id, Job.state == JobState.RUNNING)
+        .values(state=JobState.QUEUED, lease_until=None, worker_id=None)
+    )
+    record_failure(
+        connection,
+        run_id=run_id,
+        stage=stage.value,
+        subject_kind=SubjectKind.JOB,
+        subject_id=str(run_id),
+        reason=reason,
+        message=message,
+    )
+
+
+#: State → the states from which a run may move to it.
+_STATES_BEFORE = {
+    RunState.PAUSED: (RunState.RUNNING,),
+    RunState.RUNNING: (RunState.PAUSED,),
+    RunState.CANCELLED: (RunState.RUNNING, RunState.PAUSED),
+    RunState.DONE: (RunState.RUNNING,),
+    RunState.FAILED: (RunState.RUNNING,),
+}
+
+_RUNS: Select[Any] = (
+    select(
+        Run.__table__,
+        Catalog.name.label("catalog"),
+        IndexVersion.name.label("index_name"),
+        IndexVersion.collection,
+        IndexVersion.embedder,
+        IndexVersion.embedder_fingerprint,
+        IndexVersion.parts.label("index_parts"),
+        QuerySet.name.label("query_set"),
+    )
+    .join(Catalog, Catalog.id == Run.catalog_id)
+    .outerjoin(IndexVersion, IndexVersion.id == Run.index_id)
+    .outerjoin(QuerySet, QuerySet.id == Run.query_set_id)
+)
+
+
+def _read_runs(connection: Connection, statement: Select[Any]) -> list[AnyRun]:
+    """Read runs; one that another release wrote is left out, so that it stops no other run."""
+    runs = []
+    for row in connection.execute(statement):
+        try:
+            runs.append(_to_run(row))
+        except NightshiftError as error:
+            _log.warning("%s", error)
+    return runs
+
+
+def _to_run(row: Row[Any]) -> AnyRun:
+    try:
+        return _TO_RUN[row.kind](row)
+    except ValidationError as error:
+        raise NightshiftError(
+            f"run {row.id} was planned by another release of nightshift, and its parameters cannot "
+            f"be read: plan it again, or use that release ({error.error_count()} errors, such as "
+            f"{error.errors()[0]['msg']!r})"
+        ) from error
+
+
+def _to_index_run(row: Row[Any]) -> IndexRun:
+    return IndexRun(
+        **_common_fields(row),
+        **_index_fields(row),
+        params=IndexParams.model_validate(row.params),
+        plan=IndexPlan.model_validate(row.plan),
+    )
+
+
+def _to_rerank_run(row: Row[Any]) -> RerankRun:
+    return RerankRun(
+        **_common_fields(row),
+        **_index_fields(row),
+        query_set_id=row.query_set_id,
+        query_set=row.query_set,
+        token_set_id=row.token_set_id,
+        scorer=row.scorer,
+        scorer_fingerprint=row.scorer_fingerprint,
+        params=RerankParams.model_validate(row.params),
+        plan=RerankPlan.model_validate(row.plan),
+        control=RerankControl(**{name: getattr(row, name) for name in RerankControl.model_fields}),
+    )
+
+
+def _to_token_run(row: Row[Any]) -> TokenRun:
+    return TokenRun(
+        **_common_fields(row),
+        token_set_id=row.token_set_id,
+        vision=row.scorer,
+        vision_fingerprint=row.scorer_fingerprint,
+        params=TokenParams.model_validate(row.params),
+        plan=TokenPlan.model_validate(row.plan),
+    )
+
+
+_TO_RUN: dict[RunKind, Callable[[Row[Any]], AnyRun]] = {
+    RunKind.INDEX: _to_index_run,
+    RunKind.RERANK: _to_rerank_run,
+    RunKind.TOKENS: _to_token_run,
+}
+
+
+def _common_fields(row: Row[Any]) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "state": row.state,
+        "stage": row.stage,
+        "catalog_id": row.catalog_id,
+        "catalog": row.catalog,
+        "priority": row.priority,
+        "created_at": row.created_at,
+        "finished_at": row.finished_at,
+    }
+
+
+def _index_fields(row: Row[Any]) -> dict[str, Any]:
+    return {
+        "index_id": row.index_id,
+        "index_name": row.index_name,
+        "collection": row.collection,
+        "embedder": row.embedder,
+        "embedder_fingerprint": row.embedder_fingerprint,
+        "index_parts": row.index_parts,
+    }

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, text
 
 from nightshift.schema.errors import ConflictError
 from nightshift.schema.states import RunState, Stage
-from nightshift.stores.ledger.runs import RunRow
+from nightshift.stores.ledger.run_types import RerankRun
 from nightshift.stores.results.rankings import require_rerank
 
 __all__ = [
@@ -54,7 +54,7 @@ class StoredAnswer:
     answerer: dict[str, Any]
 
 
-def lock_ranked(connection: Connection, run_id: int) -> RunRow:
+def lock_ranked(connection: Connection, run_id: int) -> RerankRun:
     """A run with complete rankings, locked against the dispatcher and other planners.
 
     Raises:

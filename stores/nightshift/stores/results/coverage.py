@@ -6,7 +6,7 @@ from sqlalchemy import Connection, text
 
 from nightshift.schema.errors import ConflictError, InputError, NightshiftError
 from nightshift.schema.states import RunState, Stage
-from nightshift.stores.ledger.runs import RunRow
+from nightshift.stores.ledger.run_types import RerankRun
 
 __all__ = ["Coverage", "coverage_of"]
 
@@ -70,7 +70,7 @@ class Coverage:
             raise ConflictError(f"run {self.run_id} has nothing to show: {self}")
 
 
-def coverage_of(connection: Connection, run: RunRow) -> Coverage:
+def coverage_of(connection: Connection, run: RerankRun) -> Coverage:
     """Count what a re-ranking run has done; at most one look at an index for each query.
 
     Args:
@@ -92,7 +92,7 @@ def coverage_of(connection: Connection, run: RunRow) -> Coverage:
         ),
         {"run": run.id, "queries": run.query_set_id},
     ).one()
-    pairs, scored = int(run.plan.get("pairs", 0)), 0
+    pairs, scored = run.plan.pairs or 0, 0
     if not row.ranked and pairs:
         scored = connection.execute(
             text("SELECT count(*) FROM pair_score WHERE run_id = :run"), {"run": run.id}

@@ -3,7 +3,7 @@
 from sqlalchemy import Connection, text
 
 from nightshift.stores.catalog.contents import HASH_COLUMN
-from nightshift.stores.ledger.runs import RunRow
+from nightshift.stores.ledger.run_types import RerankRun
 from nightshift.stores.results.pairs import UNSCORED
 
 __all__ = [
@@ -25,7 +25,12 @@ _ALL = """
 
 
 def reuse_scores(
-    connection: Connection, run: RunRow, *, query_parts: str, item_parts: str, lists: bool = False
+    connection: Connection,
+    run: RerankRun,
+    *,
+    query_parts: str,
+    item_parts: str,
+    lists: bool = False,
 ) -> None:
     """Copy scores of equal pairs under the same scorer from its latest earlier runs.
 
@@ -45,7 +50,12 @@ def reuse_scores(
 
 
 def share_scores(
-    connection: Connection, run: RunRow, *, query_parts: str, item_parts: str, lists: bool = False
+    connection: Connection,
+    run: RerankRun,
+    *,
+    query_parts: str,
+    item_parts: str,
+    lists: bool = False,
 ) -> None:
     """Give equal pairs of a run the score of the one of them that was asked about.
 
@@ -155,7 +165,7 @@ def pair_key_sql(query_parts: str, item_parts: str, *, lists: bool) -> str:
 
 def _copy_scores(
     connection: Connection,
-    run: RunRow,
+    run: RerankRun,
     sources: list[int],
     query_parts: str,
     item_parts: str,

@@ -7,8 +7,9 @@ from typing import Any
 from sqlalchemy import Connection, TextClause, text
 
 from nightshift.schema.errors import ConflictError, NotFoundError
-from nightshift.schema.states import DecidedBy, RunKind
-from nightshift.stores.ledger.runs import RunRow, get_run
+from nightshift.schema.states import DecidedBy
+from nightshift.stores.ledger.run_types import RerankRun
+from nightshift.stores.ledger.runs import get_run
 
 __all__ = [
     "JudgedQuery",
@@ -97,7 +98,7 @@ class MarginShift:
     mean: float
 
 
-def require_rerank(connection: Connection, run_id: int) -> RunRow:
+def require_rerank(connection: Connection, run_id: int) -> RerankRun:
     """A run that ranks.
 
     Raises:
@@ -105,7 +106,7 @@ def require_rerank(connection: Connection, run_id: int) -> RunRow:
         ConflictError: For an index run.
     """
     run = get_run(connection, run_id)
-    if run.kind is not RunKind.RERANK:
+    if not isinstance(run, RerankRun):
         raise ConflictError(
             f"run {run_id} builds an index and ranks nothing; `nightshift run list` shows the "
             "rerank runs"
