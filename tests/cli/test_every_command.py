@@ -12,17 +12,17 @@ import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import text
 
-from nightshift.stores.ledger.new_runs import create_rerank_run
-from nightshift.schema.plans import RerankPlan
-from nightshift.schema.messages import BlockPayload
 from nightshift.api import services
 from nightshift.cli.main import main
 from nightshift.demo import coarse_dir, scorer_dir
+from nightshift.schema.messages import BlockPayload
+from nightshift.schema.plans import RerankPlan
 from nightshift.schema.states import RunState, Stage, SubjectKind
 from nightshift.stack.embedded.state import StackState
 from nightshift.stores.failures import record_failure
 from nightshift.stores.ledger import runs
-from nightshift.stores.ledger.jobs import NewJob, add_jobs
+from nightshift.stores.ledger.jobs import add_jobs
+from nightshift.stores.ledger.new_runs import create_rerank_run
 from nightshift.stores.postgres.database import Database
 from tests.results.ranked import add_reference_run
 

@@ -21,7 +21,7 @@ from nightshift.schema.params import EnhancementParams, RerankParams
 from nightshift.schema.states import Stage
 from nightshift.scoring.methods.retllm import ENHANCEMENTS
 from nightshift.stores.index.embeddings import write_embeddings
-from nightshift.stores.ledger.jobs import NewJob, add_jobs
+from nightshift.stores.ledger.jobs import add_jobs
 from tests.results.ranked import EMBEDDER, add_reference_run
 
 ON, OFF = ENHANCEMENTS["default"], ENHANCEMENTS["off"]

@@ -16,9 +16,11 @@ import nightshift.schema.load_tables
 import nightshift.schema.token_tables  # noqa: F401 - registers its tables
 from nightshift.migrations import _config, current_revision, head_revision, require_current, upgrade
 from nightshift.schema.errors import ConflictError, DatabaseBehindError
+from nightshift.schema.plans import RerankControl
 from nightshift.schema.result_tables import PARTITIONED_TABLES
 from nightshift.schema.tables import Base
 from nightshift.stores.catalog.source_keys import source_key
+from nightshift.stores.ledger import runs
 
 VIEWS = {"v_ranking", "v_run_progress", "v_calibration", "v_tally"}
 
@@ -182,6 +184,61 @@ def test_imports_of_earlier_releases_know_their_source_where_its_name_is_complet
         None,
     ]
     assert [source_key(source) for source in sources[1:4]] == [row.source_key for row in rows[1:4]]
+
+
+#: Plans as the dispatcher of revision 0016 left them.
+_PLANS = """
+INSERT INTO catalog (name) VALUES ('things');
+INSERT INTO model (fingerprint, kind, spec, card, package_version)
+VALUES ('e', 'embedder', 'x', '{}', '1'), ('s', 'scorer', 'x', '{}', '1');
+INSERT INTO query_set (name, content_hash) VALUES ('questions', 'c');
+INSERT INTO index (catalog_id, name, version, embedder, embedder_fingerprint, parts, dim,
+    collection) VALUES (1, 'default', 1, 'x', 'e', 'text', 4, 'c');
+INSERT INTO run (kind, stage, catalog_id, index_id, query_set_id, method, scorer,
+    scorer_fingerprint, params, plan)
+VALUES ('rerank', 'search', 1, 1, 1, 'retllm', 'x', 's', '{}',
+        '{"queries": 3, "search_again": true, "embed_rounds": 2}'),
+    ('rerank', 'score', 1, 1, 1, 'retllm', 'x', 's', '{}',
+        '{"queries": 3, "pairs": 9, "equal": 2, "equal_rounds": 1, "tied": 0}'),
+    ('rerank', 'embed', 1, 1, 1, 'retllm', 'x', 's', '{}', '{"queries": 3}');
+INSERT INTO run (kind, stage, catalog_id, index_id, params, plan)
+VALUES ('index', 'embed', 1, 1, '{"parts": "text"}', '{"items": 5, "gone": 1}');
+"""
+
+
+def test_control_state_moves_from_plans_to_columns_and_back(empty_database_url):
+    upgrade(empty_database_url, "0016")
+    write(empty_database_url, _PLANS)
+
+    upgrade(empty_database_url)
+
+    rows = read(
+        empty_database_url,
+        "SELECT search_again, embed_rounds, equal_rounds, ties_asked, plan FROM run ORDER BY id",
+    )
+    assert [tuple(row) for row in rows] == [
+        (True, 2, 0, False, {"queries": 3}),
+        (False, 0, 1, True, {"queries": 3, "pairs": 9, "equal": 2, "tied": 0}),
+        (False, 0, 0, False, {"queries": 3}),
+        (False, 0, 0, False, {"items": 5, "gone": 1}),
+    ]
+    engine = create_engine(empty_database_url)
+    with engine.begin() as connection:
+        searching, scoring, *_ = reversed(runs.list_runs(connection))
+    engine.dispose()
+    assert searching.control == RerankControl(search_again=True, embed_rounds=2)
+    assert scoring.control == RerankControl(equal_rounds=1, ties_asked=True)
+    assert (scoring.plan.pairs, scoring.plan.tied) == (9, 0)
+
+    command.downgrade(_config(empty_database_url), "0016")
+
+    plans = [row.plan for row in read(empty_database_url, "SELECT plan FROM run ORDER BY id")]
+    assert plans == [
+        {"queries": 3, "search_again": True, "embed_rounds": 2},
+        {"queries": 3, "pairs": 9, "equal": 2, "equal_rounds": 1, "tied": 0},
+        {"queries": 3},
+        {"items": 5, "gone": 1},
+    ]
 
 
 def test_upgrading_what_is_current_changes_nothing(database_url):

@@ -10,6 +10,7 @@ from sqlalchemy import text
 
 from nightshift.models.checkpoints.describe import describe_embedder, describe_scorer
 from nightshift.producers import advance as stages
+from nightshift.producers import score_stage
 from nightshift.producers.catalog_import import import_catalog
 from nightshift.producers.plan_index import plan_index
 from nightshift.producers.plan_rerank import plan_rerank
@@ -171,7 +172,8 @@ def test_equal_contents_have_one_score_and_one_order_in_every_run(nights, monkey
     nights.index("second", _rows(-1))
     for catalog, size in (("first", 1), ("first", 3), ("second", 4)):
         nights.forget_scores()
-        monkeypatch.setattr(stages, "job_size", lambda *_, size=size: size)
+        for module in (stages, score_stage):
+            monkeypatch.setattr(module, "job_size", lambda *_, size=size: size)
         other = nights.rerank(catalog)
         assert nights.orders(other) == nights.orders(first)
         assert nights.asked(other) == plan.to_score

@@ -245,7 +245,7 @@ class LedgerMachine(RuleBasedStateMachine):
     # How it is done
 
     def _do(self, claim: Claim, ledger: Ledger, *, looks: bool = True) -> None:
-        ids = claim.payload["ids"]
+        ids = claim.payload.ids
         try:
             if looks and ledger.renew(claim) is not RunState.RUNNING:
                 ledger.hand_back(claim, "paused")

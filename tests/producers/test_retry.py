@@ -3,17 +3,17 @@
 import pytest
 from sqlalchemy import text
 
-from nightshift.schema.messages import BlockPayload
 from nightshift.producers.retry import retry_failed
 from nightshift.results.runs import progress
 from nightshift.results.verify import verify
 from nightshift.schema.errors import ConflictError
+from nightshift.schema.messages import BlockPayload
 from nightshift.schema.states import RunState, Stage, SubjectKind
 from nightshift.stores.failures import record_failure, record_notice_of_run
 from nightshift.stores.index.embeddings import write_embeddings
 from nightshift.stores.ledger import runs
 from nightshift.stores.ledger.claims import Ledger
-from nightshift.stores.ledger.jobs import NewJob, add_jobs
+from nightshift.stores.ledger.jobs import add_jobs
 from tests.results.ranked import add_reference_run
 from tests.stores.ledger_helpers import add_index_run, make_due
 
@@ -40,8 +40,8 @@ def _queued(database, run_id):
 def _embed(database, ledger, run_id, job_id, bad=()):
     """Do a job as a worker would; `bad` items get a failure of their own."""
     claim = ledger.claim(run_id, job_id)
-    good = [one for one in claim.payload["ids"] if one not in bad]
-    failed = [one for one in claim.payload["ids"] if one in bad]
+    good = [one for one in claim.payload.ids if one not in bad]
+    failed = [one for one in claim.payload.ids if one in bad]
     with ledger.finish(claim, n_failed=len(failed)) as connection:
         index_id = runs.get_run(connection, run_id).index_id
         write_embeddings(

@@ -9,19 +9,18 @@ from random import Random
 from PIL import Image
 from sqlalchemy import Connection, text
 
-from nightshift.stores.ledger.new_runs import create_rerank_run
-from nightshift.schema.plans import RerankPlan
 from nightshift.schema.identity import content_hashes
 from nightshift.schema.messages import BlockPayload
 from nightshift.schema.params import RerankParams
+from nightshift.schema.plans import RerankPlan
 from nightshift.schema.records import ImagePart, Part, TextPart
-from nightshift.schema.states import RunKind, Stage
+from nightshift.schema.states import Stage
 from nightshift.scoring.calibration import CalibrationStats, observe_query
 from nightshift.scoring.tie_break import break_ties
 from nightshift.stores.catalog.contents import parts_to_json
-from nightshift.stores.ledger import runs
 from nightshift.stores.ledger.claims import Ledger
-from nightshift.stores.ledger.jobs import NewJob, add_jobs
+from nightshift.stores.ledger.jobs import add_jobs
+from nightshift.stores.ledger.new_runs import create_rerank_run
 from nightshift.stores.models import upsert_model
 from nightshift.stores.postgres.database import Database
 from nightshift.stores.results.writes import RankingRow, write_calibration, write_rankings
@@ -63,9 +62,7 @@ def add_reference_run(database: Database, pictures: Path | None = None) -> int:
             run_id,
             Stage.RANK,
             "rank",
-            [
-                BlockPayload(ids=ids) for ids in jobs
-            ],
+            [BlockPayload(ids=ids) for ids in jobs],
         )
     names = {row_id: name for name, row_id in queries.items()}
     ledger = Ledger(database, worker_id="w", lease_s=60, max_attempts=3)

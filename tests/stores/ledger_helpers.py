@@ -2,16 +2,14 @@
 
 from sqlalchemy import text
 
-from nightshift.stores.ledger.new_runs import create_index_run
-from nightshift.schema.params import IndexParams
-from nightshift.schema.plans import IndexPlan
 from nightshift.schema.identity import content_hashes
 from nightshift.schema.messages import BlockPayload
-from nightshift.schema.params import RerankParams
+from nightshift.schema.params import IndexParams
+from nightshift.schema.plans import IndexPlan
 from nightshift.schema.records import TextPart
-from nightshift.schema.states import RunKind, Stage
-from nightshift.stores.ledger import runs
-from nightshift.stores.ledger.jobs import NewJob, add_jobs
+from nightshift.schema.states import Stage
+from nightshift.stores.ledger.jobs import add_jobs
+from nightshift.stores.ledger.new_runs import create_index_run
 from nightshift.stores.models import upsert_model
 from nightshift.stores.postgres.database import Database, copy_rows
 

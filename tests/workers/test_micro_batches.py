@@ -4,7 +4,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nightshift.schema.messages import ScorePayload
-from nightshift.schema.states import Stage
 from nightshift.stores.ledger.retries import split_payload
 from nightshift.workers.groups import micro_batches
 

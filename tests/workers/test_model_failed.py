@@ -30,9 +30,7 @@ def _claim_and(session, run_id, between):
     """Claim the run's first job; after `between`, learn that its model does not load."""
     claim = session.ledger.claim(run_id, 1)
     between()
-    with session.database.begin() as connection:
-        run = runs.get_run(connection, run_id)
-    _do_claimed(session, run, claim, _MISSING)
+    _do_claimed(session, claim, _MISSING)
 
 
 def _state(database, run_id):

@@ -51,8 +51,6 @@ def test_a_job_whose_turn_to_write_went_to_another_worker_is_handed_back(databas
     run_id = add_index_run(database)
     ledger = Ledger(database, worker_id="a", lease_s=30, max_attempts=3)
     claim = ledger.claim(run_id, 1)
-    with database.begin() as connection:
-        run = runs.get_run(connection, run_id)
     session = SimpleNamespace(ledger=ledger, settings=SimpleNamespace(lease_s=30.0), neighbours=1)
 
     def write(*_):
@@ -73,7 +71,6 @@ def test_a_job_that_by_itself_fills_the_disk_ends_as_failed_and_the_others_are_d
     run_id = add_index_run(database, n_jobs=3, per_job=1)
     ledger = Ledger(database, worker_id="a", lease_s=30, max_attempts=2)
     with database.begin() as connection:
-        run = runs.get_run(connection, run_id)
         connection.execute(text(_FULL_AT_THE_FIRST_ITEM))
     session = SimpleNamespace(ledger=ledger, settings=SimpleNamespace(lease_s=30.0), neighbours=1)
 
@@ -100,8 +97,6 @@ def test_a_job_that_by_itself_fills_the_disk_ends_as_failed_and_the_others_are_d
 def test_who_waits_for_a_lease_that_others_hold_keeps_its_attempts(database, monkeypatch):
     run_id = add_index_run(database, n_jobs=2)
     ledger = Ledger(database, worker_id="a", lease_s=30, max_attempts=2)
-    with database.begin() as connection:
-        run = runs.get_run(connection, run_id)
     session = SimpleNamespace(ledger=ledger, settings=SimpleNamespace(lease_s=30.0), neighbours=1)
 
     def write(*_):

@@ -3,6 +3,8 @@ import sys
 
 _HANGING_WORKER = """
 import time
+from types import SimpleNamespace
+from nightshift.schema.messages import BlockPayload
 from nightshift.schema.settings import Settings
 from nightshift.schema.states import Stage
 from nightshift.stores.ledger.claims import Claim
@@ -11,7 +13,8 @@ from nightshift.workers.session import open_session
 session = open_session(Settings(), stages=frozenset(Stage), device="cpu")
 session.start_reporting()
 session.in_hand = Claim(
-    run_id=1, job_id=1, stage=Stage.SCORE, payload={}, n_units=1, attempt=1, token=1
+    run=SimpleNamespace(id=1), job_id=1, stage=Stage.SCORE, payload=BlockPayload(ids=(1,)),
+    n_units=1, attempt=1, token=1,
 )
 time.sleep(600)  # a forward that never comes back
 """

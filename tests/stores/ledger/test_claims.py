@@ -139,7 +139,7 @@ def test_after_its_own_attempts_a_job_is_bisected_until_the_guilty_item_is_alone
         if queued is None:
             break
         claim = ledger.claim(run_id, queued)
-        if guilty in claim.payload["ids"]:
+        if guilty in claim.payload.ids:
             ledger.fail_attempt(claim, "poison", "cannot be embedded")
         else:
             with ledger.finish(claim):

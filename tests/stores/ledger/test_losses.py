@@ -29,10 +29,10 @@ def test_a_job_that_is_done_without_its_results_has_lost_them(database, ledger):
         pass
     with ledger.finish(second) as connection:
         run = runs.get_run(connection, run_id)
-        keys = [(item, f"{item:064x}") for item in second.payload["ids"][:2]]
+        keys = [(item, f"{item:064x}") for item in second.payload.ids[:2]]
         write_embeddings(connection, index_id=run.index_id, run_id=run_id, keys=keys)
         name = connection.execute(
-            text("SELECT external_id FROM item WHERE id = :id"), {"id": second.payload["ids"][2]}
+            text("SELECT external_id FROM item WHERE id = :id"), {"id": second.payload.ids[2]}
         ).scalar_one()
         record_failure(
             connection,

@@ -53,7 +53,7 @@ def _work(database, name, run_id, job_id, poison):
     _register(database, name)
     ledger = Ledger(database, worker_id=name, lease_s=60, max_attempts=2)
     claim = ledger.claim(run_id, job_id)
-    if poison not in claim.payload["ids"]:
+    if poison not in claim.payload.ids:
         with ledger.finish(claim):
             return
     expire(database, run_id, job_id)

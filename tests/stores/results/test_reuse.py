@@ -3,11 +3,11 @@
 import pytest
 from sqlalchemy import text
 
-from nightshift.stores.ledger.new_runs import create_rerank_run
-from nightshift.schema.plans import RerankPlan
 from nightshift.schema.params import RerankParams
-from nightshift.schema.states import RunKind, Stage
+from nightshift.schema.plans import RerankPlan
+from nightshift.schema.states import Stage
 from nightshift.stores.ledger import runs
+from nightshift.stores.ledger.new_runs import create_rerank_run
 from nightshift.stores.results import equal_pairs, pairs
 from nightshift.stores.results.reuse import estimate_reuse
 from tests.results.ranked import SCORER, add_reference_run

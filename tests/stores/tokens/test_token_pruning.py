@@ -9,16 +9,16 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import text
 
-from nightshift.stores.ledger.new_runs import create_token_run
-from nightshift.schema.params import TokenParams
-from nightshift.schema.plans import TokenPlan
-from nightshift.schema.messages import BlockPayload
 from nightshift.cli.main import main
 from nightshift.schema.errors import NotFoundError
-from nightshift.schema.states import RunKind, RunState, Stage
+from nightshift.schema.messages import BlockPayload
+from nightshift.schema.params import TokenParams
+from nightshift.schema.plans import TokenPlan
+from nightshift.schema.states import RunState, Stage
 from nightshift.stores.ledger import receipts, runs
 from nightshift.stores.ledger.claims import Ledger
-from nightshift.stores.ledger.jobs import NewJob, add_jobs
+from nightshift.stores.ledger.jobs import add_jobs
+from nightshift.stores.ledger.new_runs import create_token_run
 from nightshift.stores.models import upsert_model
 from nightshift.stores.postgres.database import Database
 from nightshift.stores.tokens import token_sets
