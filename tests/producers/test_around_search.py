@@ -8,11 +8,13 @@ import pytest
 from sqlalchemy import text
 
 from nightshift.producers.advance import advance
+from nightshift.schema.plans import RerankPlan
 from nightshift.schema.states import RunState, Stage
 from nightshift.stores.index import indexes
 from nightshift.stores.index.embeddings import write_embeddings
 from nightshift.stores.index.milvus import VectorStore
 from nightshift.stores.ledger import runs
+from nightshift.stores.ledger.new_runs import create_rerank_run
 from nightshift.stores.results.writes import CandidateRow, write_candidates
 from tests.results.ranked import add_reference_run
 from tests.stores.index.damage import double_rows, held, tear_index
@@ -280,9 +282,8 @@ def test_a_run_whose_vectors_are_lost_again_and_again_fails_with_the_reason(
 
 def _second_run(connection, run_id):
     first = runs.get_run(connection, run_id)
-    return runs.create_run(
-        connection, kind=first.kind, stage=Stage.EMBED, catalog_id=first.catalog_id,
-        index_id=first.index_id, query_set_id=first.query_set_id, method=first.method,
-        scorer=first.scorer, scorer_fingerprint=first.scorer_fingerprint, params=first.params,
-        plan={},
+    return create_rerank_run(
+        connection, catalog_id=first.catalog_id, index_id=first.index_id,
+        query_set_id=first.query_set_id, scorer=first.scorer,
+        scorer_fingerprint=first.scorer_fingerprint, params=first.params, plan=RerankPlan(),
     )  # fmt: skip

@@ -15,9 +15,11 @@ class Waiting:
     priority: int = 5
     stage: Stage = Stage.SCORE
 
+    @property
     def model(self) -> str | None:
         return self.fingerprint
 
+    @property
     def queue(self) -> str:
         return queue_name(self.stage, self.fingerprint)
 

@@ -14,6 +14,7 @@ from nightshift.stores.ledger import receipts, runs
 from nightshift.stores.ledger.claims import Claim, Ledger
 from nightshift.stores.ledger.jobs import add_jobs
 from nightshift.stores.ledger.new_runs import create_token_run
+from nightshift.stores.ledger.run_types import TokenRun
 from nightshift.stores.models import upsert_model
 from nightshift.stores.postgres.database import Database
 from nightshift.stores.tokens import token_sets
@@ -230,5 +231,5 @@ def test_the_books_of_a_token_run_count_pictures(database, token_set):
 
     assert (tally.unit, tally.expected, tally.done, tally.failed) == ("pictures", 3, 2, 0)
     assert gap.subject_id == "item-3"
-    assert run.index_id == 0
+    assert isinstance(run, TokenRun)
     assert run.queue() == f"tokens.{FINGERPRINT}"
