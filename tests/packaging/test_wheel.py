@@ -18,18 +18,6 @@ DIST_INFO = f"nightshift_index-{VERSION}.dist-info"
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("dist")
-    subprocess.run(
-        [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT],
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
-    [path] = folder.glob("*.whl")
-    return path
-
-
-@pytest.fixture(scope="module")
 def names(wheel):
     with ZipFile(wheel) as archive:
         return set(archive.namelist())
