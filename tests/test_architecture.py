@@ -1,17 +1,16 @@
-"""The house rules that a machine can check."""
+"""The house rules on imports and folders that a machine can check."""
 
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-ROOMS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"][
-    "dev-mode-dirs"
-]
-MODULES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+from tests.architecture import GROUPED_ROOMS, ROOT, count_room, layers, pyproject, rooms
+
+HATCH = pyproject()["tool"]["hatch"]["build"]
+PACKAGES = HATCH["targets"]["wheel"]["packages"]
+MYPY = pyproject()["tool"]["mypy"]
 
 
 def test_rooms_import_only_downwards():
@@ -26,7 +25,7 @@ def test_rooms_import_only_downwards():
     assert lint.returncode == 0, lint.stdout + lint.stderr
 
 
-@pytest.mark.parametrize("room", ROOMS)
+@pytest.mark.parametrize("room", rooms())
 def test_a_room_is_a_source_root_of_the_one_namespace(room):
     """A stray file beside `nightshift/` would become a top-level package of its own."""
     python_files = {path.relative_to(ROOT / room).parts[:2] for path in (ROOT / room).rglob("*.py")}
@@ -35,12 +34,34 @@ def test_a_room_is_a_source_root_of_the_one_namespace(room):
     assert (ROOT / room / "nightshift" / room / "py.typed").exists()
 
 
-def test_no_module_is_longer_than_400_lines():
-    """Migrations apart: each is a frozen record of one step, however long."""
-    lengths = {
-        str(path.relative_to(ROOT)): len(path.read_text().splitlines())
-        for path in MODULES
-        if path.parent.name != "versions"
-    }
+@pytest.mark.parametrize(
+    "listed",
+    [
+        pytest.param(HATCH["dev-mode-dirs"], id="editable installation"),
+        pytest.param(
+            [package.removesuffix("/nightshift") for package in PACKAGES],
+            id="wheel",
+        ),
+        pytest.param(MYPY["files"], id="types"),
+        pytest.param(MYPY["mypy_path"].split(":"), id="path of types"),
+        pytest.param([room for layer in layers() for room in layer], id="layers"),
+    ],
+)  # fmt: skip
+def test_every_list_of_rooms_names_the_rooms_on_disk(listed):
+    assert sorted(listed) == rooms()
 
-    assert {path: length for path, length in lengths.items() if length > 400} == {}
+
+@pytest.mark.parametrize(
+    ("room", "max_arrows", "max_levels"), [("stores", 20, 5), ("models", 45, 5)]
+)
+def test_the_groups_of_a_room_stay_apart(room, max_arrows, max_levels):
+    counts = count_room(room)
+
+    assert len(counts.arrows) <= max_arrows, sorted(counts.arrows)
+    assert counts.levels is not None
+    assert counts.levels <= max_levels, sorted(counts.arrows)
+
+
+@pytest.mark.parametrize("room", GROUPED_ROOMS)
+def test_the_groups_of_a_room_form_no_cycle(room):
+    assert count_room(room).levels is not None, sorted(count_room(room).arrows)

@@ -1,0 +1,81 @@
+"""The limits that CONTRIBUTING.md states: lengths, and names that are used once.
+
+What is over a limit is listed here. An entry leaves when it is no longer needed; none may be added.
+"""
+
+import re
+
+from tests.architecture import ROOT, class_paths, functions, modules, rooms
+
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+(LIMITS,) = re.findall(r"Modules up to (\d+) lines, functions up to (\d+)", CONTRIBUTING)
+MAX_MODULE_LINES, MAX_FUNCTION_LINES = map(int, LIMITS)
+
+LONG_MODULES = {
+    "cli/nightshift/cli/rerank.py",
+    "models/nightshift/models/checkpoints/describe.py",
+    "models/nightshift/models/engine/enhancement.py",
+    "models/nightshift/models/engine/prompts.py",
+    "models/nightshift/models/engine/text.py",
+    "producers/nightshift/producers/sources/fields.py",
+    "schema/nightshift/schema/ledger_tables.py",
+    "schema/nightshift/schema/tables.py",
+    "stack/nightshift/stack/embedded/stack.py",
+    "stores/nightshift/stores/index/milvus/store.py",
+}
+LONG_FUNCTIONS = {
+    ("cli/nightshift/cli/catalog.py", "import_"),
+    ("cli/nightshift/cli/dry_run.py", "show_estimate"),
+    ("cli/nightshift/cli/rerank.py", "rerank"),
+    ("cli/nightshift/cli/tokens.py", "build"),
+    ("producers/nightshift/producers/plan_index.py", "plan_index"),
+    ("producers/nightshift/producers/plan_tokens.py", "plan_tokens"),
+    ("scoring/nightshift/scoring/methods/retllm_prompts.py", "_pairwise"),
+    ("stores/nightshift/stores/ledger/outages.py", "hand_back_from_outage"),
+    ("stores/nightshift/stores/ledger/retries.py", "retry_or_split"),
+    ("stores/nightshift/stores/results/reuse.py", "estimate_reuse"),
+}
+REPEATED_CLASSES = {
+    "Answer", "CandidateRow", "Direction", "Embedded", "Held", "Item", "Prepared", "Scorer",
+    "Stage", "Tally", "_Batch",
+}  # fmt: skip
+NAMES_THE_COMMANDS = {"stack/nightshift/stack/embedded/stack.py"}
+
+
+def test_no_module_is_longer_than_contributing_allows():
+    long_modules = {
+        str(path.relative_to(ROOT))
+        for path in modules()
+        if len(path.read_text("utf-8").splitlines()) > MAX_MODULE_LINES
+    }
+
+    assert long_modules == LONG_MODULES
+
+
+def test_no_function_is_longer_than_contributing_allows():
+    long_functions = {
+        (function.path, function.name)
+        for function in functions()
+        if function.lines > MAX_FUNCTION_LINES
+    }
+
+    assert long_functions == LONG_FUNCTIONS
+
+
+def test_no_class_name_is_used_twice():
+    repeated = {name for name, paths in class_paths().items() if len(paths) > 1}
+
+    assert repeated == REPEATED_CLASSES
+
+
+def test_no_room_below_the_commands_names_them():
+    """Not even in a string: a process that starts the program gets its command as an argument."""
+    named = {
+        str(path.relative_to(ROOT))
+        for room in rooms()
+        if room != "cli"
+        for path in (ROOT / room).rglob("*.py")
+        if "nightshift.cli" in path.read_text("utf-8")
+    }
+
+    assert named == NAMES_THE_COMMANDS
