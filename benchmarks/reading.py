@@ -99,7 +99,7 @@ def _by_worker(paths: Sequence[Path], embedder: Embedder) -> Iterator[object]:
 
     def prepare(batch: Sequence[StoredRecord], readers: Readers) -> object:
         contents = read_contents(batch, _IMAGE, readers, embedder.prepare_image)
-        return embedder.prepare([_good(one) for one in contents], "item")
+        return embedder.prepare([_good(one) for one in contents], "candidate")
 
     return ahead(chunks(records, _MICRO_BATCH), prepare)
 

@@ -12,9 +12,10 @@ from benchmarks.scoring_pairs import Asked, Case, Read
 from nightshift.demo.catalogue import build_catalogue, draw_item
 from nightshift.demo.night import TOP_K
 from nightshift.demo.paths import coarse_dir
-from nightshift.models.embedders.protocol import Embedder, Role
+from nightshift.models.embedders.protocol import Embedder
 from nightshift.models.inputs.content import ItemContent
 from nightshift.models.load import load_embedder
+from nightshift.scoring.prompts import Side
 from nightshift.stores.files.images import read_image
 
 __all__ = ["demo_case"]
@@ -46,7 +47,7 @@ def demo_case(folder: Path, device: torch.device) -> Case:
     queried = [pictures[item.id] for item in catalogue.queried]
 
     asking: dict[int, list[Read]] = {}
-    best = _best(_embedded(embedder, texts, "query"), _embedded(embedder, items, "item"))
+    best = _best(_embedded(embedder, texts, "query"), _embedded(embedder, items, "candidate"))
     for text, found in zip(texts, best, strict=True):
         for picture in found:
             asking.setdefault(picture, []).append(text)
@@ -54,7 +55,7 @@ def demo_case(folder: Path, device: torch.device) -> Case:
         Asked(shared_side="candidate", shared=items[i], others=tuple(asking[i]))
         for i in sorted(asking)
     ]
-    best = _best(_embedded(embedder, queried, "query"), _embedded(embedder, captions, "item"))
+    best = _best(_embedded(embedder, queried, "query"), _embedded(embedder, captions, "candidate"))
     by_picture = [
         Asked(shared_side="query", shared=picture, others=tuple(captions[i] for i in found))
         for picture, found in zip(queried, best, strict=True)
@@ -69,12 +70,12 @@ def demo_case(folder: Path, device: torch.device) -> Case:
     )
 
 
-def _embedded(embedder: Embedder, reads: Sequence[Read], role: Role) -> NDArray[np.float32]:
+def _embedded(embedder: Embedder, reads: Sequence[Read], side: Side) -> NDArray[np.float32]:
     batches = range(0, len(reads), _EMBEDDED_AT_A_TIME)
     return np.concatenate(
         [
             embedder.embed(
-                embedder.prepare([read() for read in reads[i : i + _EMBEDDED_AT_A_TIME]], role)
+                embedder.prepare([read() for read in reads[i : i + _EMBEDDED_AT_A_TIME]], side)
             ).vectors
             for i in batches
         ]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoProcessor
 
-from nightshift.models.answer import Answer, Answerer, Question
+from nightshift.models.answer import Answerer, GeneratedAnswer, Question
 from nightshift.models.cache import ModelCache
 from nightshift.models.checkpoints.describe import (
     describe_embedder,
@@ -147,7 +147,7 @@ def test_embedding_scoring_and_answering_share_weights_and_leave_them_alone(
     before = answerer.answer([QUESTION])
 
     embedder = cache.embedder(embedding.spec, embedding.fingerprint)
-    embedder.embed(embedder.prepare(RESULTS, "item"))
+    embedder.embed(embedder.prepare(RESULTS, "candidate"))
     scorer = cache.scorer(facts.spec, params, facts.fingerprint)
     pairs = PairGroup(shared_side="query", shared=QUERY, others=RESULTS)
     (readings,) = scorer.score(scorer.prepare([pairs]))
@@ -165,9 +165,9 @@ def test_stored_tokens_give_the_answer_of_the_pixels_and_no_picture_is_looked_at
     tower = describe_vision(f"hf:{qwen_folder}@float32")
     answerer = Answerer(qwen, PixelLimits(), max_tokens=16)
 
-    def answered(result: ItemContent) -> Answer:
+    def answered(result: ItemContent) -> GeneratedAnswer:
         (found,) = answerer.answer([Question(query=QUERY, results=(result,))])
-        assert isinstance(found, Answer)
+        assert isinstance(found, GeneratedAnswer)
         return found
 
     one, other = (ItemContent(images=(picture(seed, (112, 112)),)) for seed in (1, 7))
@@ -189,7 +189,7 @@ def test_an_answer_is_text_without_control_tokens(
 
     (found,) = answerer.answer([QUESTION])
 
-    assert isinstance(found, Answer)
+    assert isinstance(found, GeneratedAnswer)
     assert (found.text, found.cited) == ("the grass [2], [7]", (1,))
     assert (found.n_tokens, found.ended) == (len(said), True)
 
@@ -205,7 +205,7 @@ def test_results_that_leave_no_room_for_an_answer_fail_alone(qwen: Qwen25VL) -> 
     assert refused.reason == "prompt_too_long"
     assert "max_pixels" in str(refused)
     assert [first, last] == answerer.answer([QUESTION, other])
-    assert all(isinstance(one, Answer) for one in (first, last))
+    assert all(isinstance(one, GeneratedAnswer) for one in (first, last))
 
 
 def test_generation_is_the_same_in_half_precision_runs(qwen_folder: Path) -> None:

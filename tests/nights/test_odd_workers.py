@@ -24,10 +24,10 @@ _DIES_OF_POISON = """
 import os, signal
 from nightshift.models.embedders.dual_encoder import DualEncoder
 embed_others = DualEncoder.prepare
-def prepare(self, contents, role):
+def prepare(self, contents, side):
     if any("POISON" in text for content in contents for text in content.texts):
         os.kill(os.getpid(), signal.SIGKILL)
-    return embed_others(self, contents, role)
+    return embed_others(self, contents, side)
 DualEncoder.prepare = prepare
 """
 

@@ -25,7 +25,7 @@ def test_the_one_published_example_is_word_for_word() -> None:
         "• Capture the semantics of the image and news. Favor the topic of the news. "
         "• Do not use function words, prepositions, or symbols."
     )
-    assert flat(instruction(of(task="news"), "item", TEXT)) == (
+    assert flat(instruction(of(task="news"), "candidate", TEXT)) == (
         "You are required to assess if the news is related to the topic. "
         "Based on sentence, output one word: "
         "• Capture the semantics of the sentence. Favor the topic of the sentence. "
@@ -34,12 +34,14 @@ def test_the_one_published_example_is_word_for_word() -> None:
 
 
 def test_the_older_request_is_word_for_word() -> None:
-    assert instruction(of(prompt="e5v"), "item", TEXT) == "\n Summary above content in one word:"
+    assert (
+        instruction(of(prompt="e5v"), "candidate", TEXT) == "\n Summary above content in one word:"
+    )
 
 
 def test_each_variant_says_what_the_one_before_says_and_more() -> None:
     grounding, noise, full = (
-        instruction(of(prompt=prompt), "item", BOTH)
+        instruction(of(prompt=prompt), "candidate", BOTH)
         for prompt in ("grounding", "grounding_noise", "full")
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nightshift.models.embedders.protocol import Embedded, Role
+from nightshift.models.embedders.protocol import EmbeddedContents
 from nightshift.models.engine.protocol import Trace
 from nightshift.models.inputs.content import ItemContent
 from nightshift.models.scorers.protocol import PairGroup, PairReading
@@ -72,14 +72,14 @@ class TextEmbedder:
     def prepare_image(self, image: object) -> Any:
         raise NotImplementedError
 
-    def prepare(self, contents: Sequence[ItemContent], role: Role) -> Any:
+    def prepare(self, contents: Sequence[ItemContent], side: Side) -> Any:
         refuse(TOO_LONG, contents)
         return contents
 
-    def embed(self, contents: Any) -> Embedded:
+    def embed(self, contents: Any) -> EmbeddedContents:
         refuse(NOT_FINITE, contents)
         lengths = [[len(one.texts[0])] for one in contents]
-        return Embedded(vectors=np.array(lengths, np.float32), notices=())
+        return EmbeddedContents(vectors=np.array(lengths, np.float32), notices=())
 
 
 @dataclass
@@ -124,7 +124,7 @@ def test_a_record_that_spoils_its_batch_fails_alone(bad: str) -> None:
         list(found.values()),
         TEXT,
         steps,  # type: ignore[arg-type]
-        role="item",
+        side="candidate",
         stored=NothingStored(),  # type: ignore[arg-type]
     )
 

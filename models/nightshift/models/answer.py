@@ -17,7 +17,7 @@ from nightshift.models.inputs.content import ItemContent, images_for_prompt
 from nightshift.schema.errors import InputError
 from nightshift.scoring.answering import MAX_TOKENS, cited, question
 
-__all__ = ["Answer", "Answerer", "Question"]
+__all__ = ["Answerer", "GeneratedAnswer", "Question"]
 
 
 # Keys and values of so many tokens are kept, those of the answers beside them.
@@ -33,7 +33,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class GeneratedAnswer:
     """What the model said."""
 
     text: str
@@ -65,7 +65,7 @@ class Answerer:
         """See `Engine.prepare_image`."""
         return prepare_image(self._family, image, self._limits)
 
-    def answer(self, questions: Sequence[Question]) -> list[Answer | InputError]:
+    def answer(self, questions: Sequence[Question]) -> list[GeneratedAnswer | InputError]:
         """Generate answers, as many at once as memory holds.
 
         Returns:
@@ -81,7 +81,7 @@ class Answerer:
             return [found for one in questions for found in self.answer([one])]
 
     @torch.inference_mode()
-    def _answer(self, questions: Sequence[Question]) -> list[Answer]:
+    def _answer(self, questions: Sequence[Question]) -> list[GeneratedAnswer]:
         prepared = self._prepare(questions)
         seen = encode_images(self._family, prepared.images)
         found: dict[str, list[int]] = {}
@@ -120,9 +120,9 @@ class Answerer:
                 )
         return prepared
 
-    def _read(self, ids: list[int], n_results: int) -> Answer:
+    def _read(self, ids: list[int], n_results: int) -> GeneratedAnswer:
         text = self._family.text.read(ids).strip()
-        return Answer(
+        return GeneratedAnswer(
             text=text,
             cited=cited(text, n_results),
             n_tokens=len(ids),

@@ -12,6 +12,7 @@ from typing import Literal
 
 from nightshift.schema.errors import InputError
 from nightshift.schema.identity import fingerprint
+from nightshift.schema.params import Kinds
 from nightshift.schema.records import PartKind
 
 __all__ = [
@@ -20,7 +21,6 @@ __all__ = [
     "Content",
     "Framing",
     "ImageRef",
-    "Kinds",
     "Labels",
     "Numbers",
     "Rendered",
@@ -36,7 +36,6 @@ MOST_LISTED = 9
 Side = Literal["query", "candidate"]
 #: One of two labels, a number to be generated, or the number of one of the candidates.
 Asked = Literal["label", "number", "index"]
-Kinds = frozenset[PartKind]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

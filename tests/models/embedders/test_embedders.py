@@ -16,11 +16,12 @@ from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, SiglipTok
 
 from nightshift.models.cache import ModelCache
 from nightshift.models.checkpoints.describe import describe_embedder
-from nightshift.models.embedders.protocol import Embedder, Role
+from nightshift.models.embedders.protocol import Embedder
 from nightshift.models.inputs.content import ItemContent
 from nightshift.models.load import load_embedder
 from nightshift.schema.errors import InputError, ModelError
 from nightshift.scoring.mixing import mix_item, normalise
+from nightshift.scoring.prompts import Side
 from tests.models.tiny import corpus, picture
 
 TEXT = ItemContent(texts=("a small red square",))
@@ -37,8 +38,8 @@ def embedder(request: pytest.FixtureRequest) -> Embedder:
     return load_embedder(f"{library}:{folder}", device="cpu")
 
 
-def embed(embedder: Embedder, *contents: ItemContent, role: Role = "item") -> np.ndarray:
-    return embedder.embed(embedder.prepare(contents, role)).vectors
+def embed(embedder: Embedder, *contents: ItemContent, side: Side = "candidate") -> np.ndarray:
+    return embedder.embed(embedder.prepare(contents, side)).vectors
 
 
 def test_every_kind_of_content_becomes_a_unit_vector(embedder: Embedder) -> None:
@@ -70,7 +71,7 @@ def test_text_and_image_are_mixed_by_role(embedder: Embedder) -> None:
     text, image = (ItemContent(texts=BOTH.texts), ItemContent(images=BOTH.images))
     of_text, of_image = embed(embedder, text)[0], embed(embedder, image)[0]
 
-    item, query = embed(embedder, BOTH)[0], embed(embedder, BOTH, role="query")[0]
+    item, query = embed(embedder, BOTH)[0], embed(embedder, BOTH, side="query")[0]
 
     assert item == pytest.approx(mix_item(of_image, of_text), abs=1e-5)
     assert not np.allclose(item, query, atol=1e-3)
@@ -92,7 +93,7 @@ def test_several_pictures_become_their_mean_direction(embedder: Embedder) -> Non
 def test_text_beyond_the_context_is_reported_never_cut_silently(embedder: Embedder) -> None:
     contents = [TEXT, ItemContent(texts=(LONG,)), ItemContent(texts=("a", LONG))]
 
-    found = embedder.embed(embedder.prepare(contents, "item"))
+    found = embedder.embed(embedder.prepare(contents, "candidate"))
 
     assert [(notice.position, notice.reason) for notice in found.notices] == [
         (1, "text_truncated"),
@@ -107,7 +108,7 @@ def test_text_that_just_fits_is_no_notice(embedder: Embedder, words: int, report
     """Two of the 24 tokens are the start and the end of the text."""
     content = ItemContent(texts=(" ".join(["a"] * words),))
 
-    found = embedder.embed(embedder.prepare([content], "item"))
+    found = embedder.embed(embedder.prepare([content], "candidate"))
 
     assert bool(found.notices) == reported
 
@@ -123,7 +124,7 @@ def test_control_tokens_in_a_text_are_text(embedder: Embedder) -> None:
 
 def test_an_empty_content_is_refused_by_position(embedder: Embedder) -> None:
     with pytest.raises(InputError) as refused:
-        embedder.prepare([TEXT, ItemContent()], "item")
+        embedder.prepare([TEXT, ItemContent()], "candidate")
 
     assert (refused.value.reason, refused.value.subject_id) == ("empty_content", "1")
 
@@ -138,11 +139,11 @@ def test_pictures_of_any_mode_and_size_are_embedded(embedder: Embedder, mode: st
 
 def test_threads_may_prepare_at_once(embedder: Embedder) -> None:
     contents = [[ItemContent(texts=(f"red {i} " * (1 + 9 * (i % 2)),))] for i in range(24)]
-    alone = [embedder.embed(embedder.prepare(one, "item")) for one in contents]
+    alone = [embedder.embed(embedder.prepare(one, "candidate")) for one in contents]
     prepared: dict[int, object] = {}
 
     def prepare(i: int) -> None:
-        prepared[i] = embedder.prepare(contents[i], "item")
+        prepared[i] = embedder.prepare(contents[i], "candidate")
 
     threads = [Thread(target=prepare, args=(i,)) for i in range(len(contents))]
     for thread in threads:

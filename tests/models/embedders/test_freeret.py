@@ -19,7 +19,7 @@ from nightshift.models.checkpoints.describe import (
     describe_vision,
 )
 from nightshift.models.embedders.freeret import FreeRetEmbedder
-from nightshift.models.embedders.protocol import Embedder, Role
+from nightshift.models.embedders.protocol import Embedder
 from nightshift.models.engine.family import PixelLimits
 from nightshift.models.engine.hidden_states import HiddenStates
 from nightshift.models.engine.prompts import Prepared, prepare
@@ -35,6 +35,7 @@ from nightshift.models.scorers.protocol import PairGroup
 from nightshift.schema.errors import InputError, ModelError
 from nightshift.schema.params import ScorerParams
 from nightshift.scoring.codecs import Quantise
+from nightshift.scoring.prompts import Side
 from tests.models.stored import codec_of, seen, stored
 from tests.models.tiny import picture
 
@@ -83,8 +84,8 @@ def bound(family: Qwen25VL, spec: str, codec: Codec | None = None) -> FreeRetEmb
     return found
 
 
-def vectors(embedder: Embedder, *contents: ItemContent, role: Role = "item") -> np.ndarray:
-    return embedder.embed(embedder.prepare(contents, role)).vectors
+def vectors(embedder: Embedder, *contents: ItemContent, side: Side = "candidate") -> np.ndarray:
+    return embedder.embed(embedder.prepare(contents, side)).vectors
 
 
 def count_hooks(family: Qwen25VL) -> int:
@@ -211,7 +212,7 @@ def test_duplicates_embed_alike_and_every_part_of_a_content_counts(
 def test_a_query_is_asked_about_otherwise_than_an_item(qwen: Qwen25VL, qwen_folder: Path) -> None:
     caption = bound(qwen, f"freeret:{qwen_folder}?task=news@float32")
 
-    as_query, as_item = vectors(caption, TEXT, role="query"), vectors(caption, TEXT)
+    as_query, as_item = vectors(caption, TEXT, side="query"), vectors(caption, TEXT)
 
     assert np.abs(as_query - as_item).max() > 1e-3
 
@@ -220,9 +221,9 @@ def test_an_empty_content_and_one_too_long_are_refused_by_place(
     embedder: FreeRetEmbedder,
 ) -> None:
     with pytest.raises(InputError) as empty:
-        embedder.prepare([TEXT, ItemContent()], "item")
+        embedder.prepare([TEXT, ItemContent()], "candidate")
     with pytest.raises(InputError) as long:
-        embedder.prepare([TEXT, TEXT, ItemContent(texts=("grass " * 600,))], "item")
+        embedder.prepare([TEXT, TEXT, ItemContent(texts=("grass " * 600,))], "candidate")
 
     assert (empty.value.reason, empty.value.subject_id) == ("empty_content", "1")
     assert (long.value.reason, long.value.subject_id) == ("prompt_too_long", "2")
@@ -278,10 +279,10 @@ def test_stored_tokens_give_the_vectors_of_the_pixels_bit_for_bit(
 
     later = [stored(qwen, tower, one, codec_of("none")) for one in (IMAGE, BOTH)]
 
-    for role in ("item", "query"):
-        from_pixels = vectors(embedder, IMAGE, BOTH, TEXT, role=role)
-        assert vectors(embedder, *later, TEXT, role=role).tobytes() == from_pixels.tobytes()
-        mixed = vectors(embedder, later[0], BOTH, TEXT, role=role)
+    for side in ("candidate", "query"):
+        from_pixels = vectors(embedder, IMAGE, BOTH, TEXT, side=side)
+        assert vectors(embedder, *later, TEXT, side=side).tobytes() == from_pixels.tobytes()
+        mixed = vectors(embedder, later[0], BOTH, TEXT, side=side)
         assert mixed.tobytes() == from_pixels.tobytes()
 
 
@@ -299,8 +300,8 @@ def test_a_codec_is_for_items_and_the_same_for_stored_tokens_and_for_pixels(
     assert coded.fingerprint != embedder.fingerprint
     assert vectors(coded, stored(qwen, tower, IMAGE, codec)).tobytes() == as_item.tobytes()
     assert np.abs(as_item - vectors(embedder, IMAGE)).max() > 1e-4
-    as_query = vectors(coded, IMAGE, role="query")
-    assert as_query.tobytes() == vectors(embedder, IMAGE, role="query").tobytes()
+    as_query = vectors(coded, IMAGE, side="query")
+    assert as_query.tobytes() == vectors(embedder, IMAGE, side="query").tobytes()
     with pytest.raises(ModelError, match="nightshift index build"):
         bound(qwen, spec)
 

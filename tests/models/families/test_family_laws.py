@@ -181,7 +181,7 @@ def test_a_batch_embeds_as_each_content_alone_in_vectors_of_length_one(
     embedder = bind_embedder(family, describe_embedder(f"freeret:{folder}@float32"))
 
     def vectors(*contents: ItemContent) -> np.ndarray:
-        return embedder.embed(embedder.prepare(contents, "item")).vectors
+        return embedder.embed(embedder.prepare(contents, "candidate")).vectors
 
     together = vectors(*CONTENTS)
 

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from nightshift.models.embedders.protocol import Embedder, Prepared, Role
+from nightshift.models.embedders.protocol import Embedder, PreparedContents
 from nightshift.models.inputs.content import ItemContent
 from nightshift.schema.errors import InputError, NotFoundError
 from nightshift.schema.identity import embedding_key
@@ -56,7 +56,7 @@ def do_embed(
     with session.database.begin() as connection:
         records = load_records(connection, "item", ids)
     present = [records[one] for one in ids if one in records]
-    done = embed_records(embedder, present, kinds, progress, role="item", stored=stored)
+    done = embed_records(embedder, present, kinds, progress, side="candidate", stored=stored)
     keys = [_key(record, kinds, run.embedder_fingerprint) for record in done.records]
     if keys:
         # A writer that was killed keeps the others waiting, for longer than a job's lease may be.
@@ -100,7 +100,7 @@ def embed_records(
     kinds: Kinds,
     progress: Progress,
     *,
-    role: Role,
+    side: Side,
     stored: StoredTokens,
 ) -> Embeddings:
     """Embed records in micro-batches; bad ones become outcomes.
@@ -110,10 +110,9 @@ def embed_records(
         records: Items or queries.
         kinds: The parts it may see.
         progress: Told after each micro-batch.
-        role: `query` or `item`: mixed content is weighted by it.
+        side: Whether they are queries or items: mixed contents are weighted by it.
         stored: Visual tokens that are read in place of images.
     """
-    side: Side = "query" if role == "query" else "candidate"
     if "image" in kinds:
         stored.locate({side: records})
 
@@ -125,7 +124,7 @@ def embed_records(
         good = [(record, one) for record, one in pairs if isinstance(one, ItemContent)]
         return _Read(
             records=good,
-            prepared=prepared(partial(embedder.prepare, role=role), [one for _, one in good]),
+            prepared=prepared(partial(embedder.prepare, side=side), [one for _, one in good]),
             failed=[
                 Outcome.of_error(record.external_id, one)
                 for record, one in pairs
@@ -138,7 +137,7 @@ def embed_records(
             done.embed(batch)
             progress.step()
 
-    done = _Done(embedder=embedder, role=role, progress=progress)
+    done = _Done(embedder=embedder, side=side, progress=progress)
     firsts, twins = _by_content(records, kinds)
     embed(list(firsts.values()))
     embedded = {record.id: place for place, record in enumerate(done.records)}
@@ -176,7 +175,7 @@ class _Read:
 
     records: list[tuple[StoredRecord, ItemContent]]
     #: All of them; why they cannot be prepared together; None where no record is left.
-    prepared: Prepared | InputError | None
+    prepared: PreparedContents | InputError | None
     failed: list[Outcome]
 
 
@@ -185,7 +184,7 @@ class _Done:
     """What the micro-batches yielded so far."""
 
     embedder: Embedder
-    role: Role
+    side: Side
     progress: Progress
     records: list[StoredRecord] = field(default_factory=list)
     vectors: list[NDArray[np.float32]] = field(default_factory=list)
@@ -220,7 +219,7 @@ class _Done:
                 self.outcomes.append(Outcome.of_error(record.external_id, error))
                 return
             for one in batch.records:
-                alone = prepared(partial(self.embedder.prepare, role=self.role), [one[1]])
+                alone = prepared(partial(self.embedder.prepare, side=self.side), [one[1]])
                 self.embed(_Read(records=[one], prepared=alone, failed=[]))
                 self.progress.step()
             return

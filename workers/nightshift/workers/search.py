@@ -43,7 +43,7 @@ def do_search(
     with session.database.begin() as connection:
         records = load_records(connection, "query", ids)
     present = [records[one] for one in ids if one in records]
-    queries = embed_records(embedder, present, kinds, progress, role="query", stored=stored)
+    queries = embed_records(embedder, present, kinds, progress, side="query", stored=stored)
     # Equal queries have equal lists: one of them is searched for.
     contents = [record.hashes.of(kinds) or b"" for record in queries.records]
     firsts = {content: place for place, content in reversed(list(enumerate(contents)))}

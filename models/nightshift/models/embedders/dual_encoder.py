@@ -1,4 +1,4 @@
-"""From the features of a text tower and an image tower to one unit vector a content (§1.6)."""
+"""Mix the features of a text tower and an image tower into one unit vector a content (§1.6)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,10 +11,9 @@ from PIL import Image
 from torch import Tensor
 
 from nightshift.models.embedders.protocol import (
-    Embedded,
+    EmbeddedContents,
     Notice,
-    Prepared,
-    Role,
+    PreparedContents,
     refuse_broken,
     refuse_empty,
 )
@@ -23,35 +22,36 @@ from nightshift.models.inputs.images import PreparedImage, not_resized, rgb
 from nightshift.schema.errors import ModelError
 from nightshift.schema.models import ModelFacts
 from nightshift.scoring.mixing import mix_item, mix_query, normalise, pool
+from nightshift.scoring.prompts import Side
 
-__all__ = ["DualEncoder", "Tokens", "Towers"]
+__all__ = ["DualEncoder", "TokenizedTexts", "Towers"]
 
 _P = TypeVar("_P")
 Features = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tokens(Generic[_P]):
-    """Texts as one tower reads them, cut to its context."""
+class TokenizedTexts(Generic[_P]):
+    """Texts as token ids, cut to the context of one text tower."""
 
     inputs: _P
-    #: Tokens of each text before it was cut.
+    #: Number of tokens of each text before it was cut.
     lengths: tuple[int, ...]
 
 
 class Towers(Protocol[_P]):
-    """What a library offers; `prepare_*` run on the CPU and in any thread."""
+    """A text and an image tower of some library; `prepare_*` run on the CPU and in any thread."""
 
-    def prepare_texts(self, texts: Sequence[str]) -> Tokens[_P]:
+    def prepare_texts(self, texts: Sequence[str]) -> TokenizedTexts[_P]:
         """Tokenise at least one text; nothing in it is read as a special token."""
         ...
 
     def prepare_image(self, image: Image.Image) -> _P:
-        """Resize and normalise one RGB picture."""
+        """Resize and normalise one RGB image."""
         ...
 
     def join_images(self, images: Sequence[_P]) -> _P:
-        """Put at least one prepared picture into a batch."""
+        """Stack prepared images, at least one, into a batch."""
         ...
 
     def encode_texts(self, inputs: _P) -> Tensor:
@@ -64,15 +64,15 @@ class Towers(Protocol[_P]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Image(PreparedImage, Generic[_P]):
+class _PreparedImage(PreparedImage, Generic[_P]):
     inputs: _P
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Batch(Generic[_P]):
+class _TowerBatch(Generic[_P]):
     n_contents: int
-    role: Role
-    texts: Tokens[_P] | None
+    side: Side
+    texts: TokenizedTexts[_P] | None
     images: _P | None
     #: Content of each text and of each image, in order.
     text_owners: tuple[int, ...]
@@ -97,30 +97,30 @@ class DualEncoder(Generic[_P]):
     def prepare_image(self, image: Image.Image) -> PreparedImage:
         """See `Embedder.prepare_image`."""
         try:
-            return _Image(inputs=self._towers.prepare_image(rgb(image)))
+            return _PreparedImage(inputs=self._towers.prepare_image(rgb(image)))
         except ValueError as error:
             raise not_resized(image, error) from error
 
-    def prepare(self, contents: Sequence[ItemContent], role: Role) -> Prepared:
+    def prepare(self, contents: Sequence[ItemContent], side: Side) -> PreparedContents:
         """See `Embedder.prepare`."""
         refuse_empty(contents)
         texts = [(i, text) for i, content in enumerate(contents) for text in content.texts]
         images = [(i, image) for i, content in enumerate(contents) for image in content.images]
-        shown = [self._inputs(image) for _, image in images]
-        return _Batch(
+        inputs = [self._inputs(image) for _, image in images]
+        return _TowerBatch(
             n_contents=len(contents),
-            role=role,
+            side=side,
             texts=self._towers.prepare_texts([text for _, text in texts]) if texts else None,
-            images=self._towers.join_images(shown) if shown else None,
+            images=self._towers.join_images(inputs) if inputs else None,
             text_owners=tuple(i for i, _ in texts),
             image_owners=tuple(i for i, _ in images),
         )
 
     @torch.inference_mode()
-    def embed(self, prepared: Prepared) -> Embedded:
+    def embed(self, prepared: PreparedContents) -> EmbeddedContents:
         """See `Embedder.embed`."""
-        assert isinstance(prepared, _Batch)
-        batch: _Batch[_P] = prepared
+        assert isinstance(prepared, _TowerBatch)
+        batch: _TowerBatch[_P] = prepared
         texts = self._features(
             self._towers.encode_texts(batch.texts.inputs) if batch.texts else None
         )
@@ -131,13 +131,13 @@ class DualEncoder(Generic[_P]):
         for position in range(batch.n_contents):
             of_text = texts[[owner == position for owner in batch.text_owners]]
             of_image = images[[owner == position for owner in batch.image_owners]]
-            vectors[position] = _combine(of_image, of_text, batch.role)
+            vectors[position] = _combine(of_image, of_text, batch.side)
         refuse_broken(vectors)
-        return Embedded(vectors=vectors, notices=self._notices(batch))
+        return EmbeddedContents(vectors=vectors, notices=self._notices(batch))
 
     def _inputs(self, image: Image.Image | PreparedImage) -> _P:
         prepared = self.prepare_image(image) if isinstance(image, Image.Image) else image
-        assert isinstance(prepared, _Image)
+        assert isinstance(prepared, _PreparedImage)
         inputs: _P = prepared.inputs
         return inputs
 
@@ -153,7 +153,7 @@ class DualEncoder(Generic[_P]):
         array: Features = features.float().cpu().numpy()
         return array
 
-    def _notices(self, batch: _Batch[_P]) -> tuple[Notice, ...]:
+    def _notices(self, batch: _TowerBatch[_P]) -> tuple[Notice, ...]:
         if batch.texts is None:
             return ()
         return tuple(
@@ -167,10 +167,10 @@ class DualEncoder(Generic[_P]):
         )
 
 
-def _combine(images: Features, texts: Features, role: Role) -> Features:
+def _combine(images: Features, texts: Features, side: Side) -> Features:
     if not len(texts):
         return normalise(pool(images))
     if not len(images):
         return normalise(pool(texts))
-    mix = mix_query if role == "query" else mix_item
+    mix = mix_query if side == "query" else mix_item
     return mix(pool(images), pool(texts))

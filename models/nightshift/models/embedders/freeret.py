@@ -1,4 +1,4 @@
-"""FreeRet's embedder (methods §3.1): a multimodal LLM is asked for one word, and not let answer."""
+"""FreeRet's embedder (methods §3.1): the state from which a multimodal LLM would write one word."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,9 +7,8 @@ import torch
 from PIL import Image
 
 from nightshift.models.embedders.protocol import (
-    Embedded,
-    Prepared,
-    Role,
+    EmbeddedContents,
+    PreparedContents,
     refuse_broken,
     refuse_empty,
 )
@@ -27,12 +26,13 @@ from nightshift.schema.params import EmbedderParams
 from nightshift.schema.records import PartKind
 from nightshift.scoring.methods.freeret_embedding import instruction
 from nightshift.scoring.mixing import normalise
+from nightshift.scoring.prompts import Side
 
 __all__ = ["FreeRetEmbedder"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Batch:
+class _PromptBatch:
     prompts: Prompts
 
     @property
@@ -41,7 +41,7 @@ class _Batch:
 
 
 class FreeRetEmbedder:
-    """An `Embedder`.
+    """An `Embedder` over a loaded multimodal LLM.
 
     Args:
         family: The loaded model.
@@ -62,8 +62,8 @@ class FreeRetEmbedder:
     ) -> None:
         if params.codec != "none" and codec is None:
             raise ModelError(
-                f"{facts.spec} sees items through the codec of a catalogue's visual tokens: embed "
-                "with `nightshift index build`",
+                f"{facts.spec} is shown items through the codec of a catalogue's visual tokens: "
+                "embed with `nightshift index build`",
                 facts.spec,
             )
         self.fingerprint = facts.fingerprint
@@ -78,38 +78,38 @@ class FreeRetEmbedder:
         """See `Embedder.prepare_image`."""
         return prepare_image(self._family, image, self._limits)
 
-    def prepare(self, contents: Sequence[ItemContent], role: Role) -> Prepared:
+    def prepare(self, contents: Sequence[ItemContent], side: Side) -> PreparedContents:
         """See `Embedder.prepare`."""
         refuse_empty(contents)
-        groups = [Group(prefix=(), suffixes=(self._pieces(one, role),)) for one in contents]
+        groups = [Group(prefix=(), suffixes=(self._pieces(content, side),)) for content in contents]
         try:
-            return _Batch(prompts=prepare(self._family, self._limits, groups))
+            return _PromptBatch(prompts=prepare(self._family, self._limits, groups))
         except InputError as error:
             raise _of_content(error) from error
 
     @torch.inference_mode()
-    def embed(self, prepared: Prepared) -> Embedded:
+    def embed(self, prepared: PreparedContents) -> EmbeddedContents:
         """See `Embedder.embed`."""
-        assert isinstance(prepared, _Batch)
-        seen = encode_images(self._family, prepared.prompts.images)
+        assert isinstance(prepared, _PromptBatch)
+        images = encode_images(self._family, prepared.prompts.images)
         try:
-            states = self._states.read(prepared.prompts.prompts, seen)
+            states = self._states.read(prepared.prompts.prompts, images)
         except InputError as error:
             raise _of_content(error) from error
         vectors = normalise(states.numpy())
         refuse_broken(vectors)
-        return Embedded(vectors=vectors, notices=())
+        return EmbeddedContents(vectors=vectors, notices=())
 
-    def _pieces(self, content: ItemContent, role: Role) -> tuple[Piece, ...]:
-        """Pictures, texts, then what is asked about them."""
+    def _pieces(self, content: ItemContent, side: Side) -> tuple[Piece, ...]:
+        """Images, texts, then the instruction."""
         kinds: set[PartKind] = set()
         if content.texts:
             kinds.add("text")
         if content.n_images:
             kinds.add("image")
-        asked = instruction(self._params, role, frozenset(kinds))
-        images = images_for_prompt(content, self._codec if role == "item" else None)
-        return (*images, "\n".join(content.texts) + asked)
+        request = instruction(self._params, side, frozenset(kinds))
+        images = images_for_prompt(content, self._codec if side == "candidate" else None)
+        return (*images, "\n".join(content.texts) + request)
 
 
 def _of_content(error: InputError) -> InputError:

@@ -15,7 +15,7 @@ from nightshift.models.checkpoints.files import local_weights
 from nightshift.models.checkpoints.load_errors import LOAD_ERRORS, not_loaded
 from nightshift.models.checkpoints.spec import parse_spec
 from nightshift.models.checkpoints.upstream import loaded_whole, pinned
-from nightshift.models.embedders.dual_encoder import DualEncoder, Tokens
+from nightshift.models.embedders.dual_encoder import DualEncoder, TokenizedTexts
 from nightshift.models.embedders.plain_text import PlainText
 from nightshift.schema.errors import ModelError
 from nightshift.schema.models import ModelFacts
@@ -85,7 +85,7 @@ class _TransformersTowers:
         self._cased = cased
         self._lock = Lock()
 
-    def prepare_texts(self, texts: Sequence[str]) -> Tokens[Inputs]:
+    def prepare_texts(self, texts: Sequence[str]) -> TokenizedTexts[Inputs]:
         # The tokenizer keeps the length limit of a call as state.
         with self._lock:
             plain = self._plain([self._cased(text) for text in texts])
@@ -98,7 +98,7 @@ class _TransformersTowers:
                 max_length=self._context_length,
                 return_tensors="pt",
             )
-        return Tokens(inputs=dict(cut), lengths=tuple(len(ids) for ids in whole))
+        return TokenizedTexts(inputs=dict(cut), lengths=tuple(len(ids) for ids in whole))
 
     def prepare_image(self, image: Image.Image) -> Inputs:
         return dict(self._image_processor(images=[image], return_tensors="pt"))

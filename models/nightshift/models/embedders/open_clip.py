@@ -19,7 +19,7 @@ from nightshift.models.checkpoints.describe import describe_embedder
 from nightshift.models.checkpoints.files import open_clip_checkpoint, open_clip_config
 from nightshift.models.checkpoints.load_errors import not_loaded
 from nightshift.models.checkpoints.spec import Builtin, Directory, ModelSpec, Precision, parse_spec
-from nightshift.models.embedders.dual_encoder import DualEncoder, Tokens
+from nightshift.models.embedders.dual_encoder import DualEncoder, TokenizedTexts
 from nightshift.models.embedders.plain_text import PlainText
 from nightshift.schema.models import ModelFacts
 
@@ -95,12 +95,12 @@ class _OpenClip:
             clean = getattr(self._tokenizer, "clean_fn", str)
             self._plain = PlainText(self._tokenizer.tokenizer, clean)
 
-    def prepare_texts(self, texts: Sequence[str]) -> Tokens[Tensor]:
+    def prepare_texts(self, texts: Sequence[str]) -> TokenizedTexts[Tensor]:
         # Hugging Face tokenizers keep the length limit of a call as state.
         with self._lock:
             plain = list(self._plain(texts))
             lengths = tuple(self._length(text) for text in plain)
-            return Tokens(inputs=self._tokenizer(plain), lengths=lengths)
+            return TokenizedTexts(inputs=self._tokenizer(plain), lengths=lengths)
 
     def prepare_image(self, image: Image.Image) -> Tensor:
         pixels: Tensor = self._preprocess(image)

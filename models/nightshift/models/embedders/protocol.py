@@ -1,8 +1,8 @@
-"""What every embedder offers: prepare on the CPU, ahead and in threads, then embed."""
+"""The interface of embedders: prepare on the CPU, ahead and in threads, then embed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,23 +11,21 @@ from PIL import Image
 from nightshift.models.inputs.content import ItemContent
 from nightshift.models.inputs.images import PreparedImage
 from nightshift.schema.errors import InputError
+from nightshift.scoring.prompts import Side
 
 __all__ = [
-    "Embedded",
+    "EmbeddedContents",
     "Embedder",
     "Notice",
-    "Prepared",
-    "Role",
+    "PreparedContents",
     "refuse_broken",
     "refuse_empty",
 ]
 
-Role = Literal["query", "item"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notice:
-    """Something about one content that is worth a record though it was embedded."""
+    """A remark on one content that was embedded all the same."""
 
     #: Place in the batch.
     position: int
@@ -36,7 +34,7 @@ class Notice:
     detail: str
 
 
-class Prepared(Protocol):
+class PreparedContents(Protocol):
     """A batch, tokenised and preprocessed, in host memory; each embedder has its own kind."""
 
     @property
@@ -46,7 +44,7 @@ class Prepared(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Embedded:
+class EmbeddedContents:
     """The embeddings of a batch."""
 
     #: float32 (n, dim), L2-normalised.
@@ -59,7 +57,7 @@ class Embedder(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Weights, configuration, preprocessing, precision, mixing and truncation, in one name."""
+        """Names weights, configuration, preprocessing, precision, mixing and truncation."""
         ...
 
     @property
@@ -75,19 +73,19 @@ class Embedder(Protocol):
         """
         ...
 
-    def prepare(self, contents: Sequence[ItemContent], role: Role) -> Prepared:
+    def prepare(self, contents: Sequence[ItemContent], side: Side) -> PreparedContents:
         """Tokenise texts and preprocess images, on the CPU; any thread may call it.
 
         Args:
-            contents: What is to be embedded.
-            role: A query is mixed, or asked about, otherwise than an item (§1.6, §3.1).
+            contents: The contents to embed.
+            side: Queries and candidates have their own mixing weights and prompts (§1.6, §3.1).
 
         Raises:
             InputError: A content is empty; `subject_id` is its place in the batch.
         """
         ...
 
-    def embed(self, prepared: Prepared) -> Embedded:
+    def embed(self, prepared: PreparedContents) -> EmbeddedContents:
         """Run the model.
 
         Args:
@@ -115,7 +113,10 @@ def refuse_empty(contents: Sequence[ItemContent]) -> None:
 
 
 def refuse_broken(vectors: NDArray[np.float32]) -> None:
-    """Refuse vectors (n, dim) that are no directions; a zero one is NaN once it is normalised.
+    """Refuse vectors that have no direction: zero, which normalises to NaN, or not finite.
+
+    Args:
+        vectors: float32 (n, dim).
 
     Raises:
         InputError: There is one; `subject_id` is its place.
@@ -123,7 +124,7 @@ def refuse_broken(vectors: NDArray[np.float32]) -> None:
     broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if len(broken):
         raise InputError(
-            f"the embedding of content {broken[0]} is zero or not finite: look at the picture, or "
+            f"the embedding of content {broken[0]} is zero or not finite: look at the image, or "
             "try the model in float32",
             "embedding_not_finite",
             str(broken[0]),

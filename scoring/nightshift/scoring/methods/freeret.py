@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from itertools import product
 from types import MappingProxyType
 
-from nightshift.schema.params import EnhancementParams
+from nightshift.schema.params import EnhancementParams, Kinds
 from nightshift.scoring.methods.method import Method
-from nightshift.scoring.prompts import Framing, Kinds, Labels, Side, Slot, Template
+from nightshift.scoring.prompts import Framing, Labels, Side, Slot, Template
 
 __all__ = ["FREERET"]
 

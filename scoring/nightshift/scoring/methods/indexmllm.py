@@ -10,9 +10,9 @@ is ours in their form.
 from dataclasses import replace
 from types import MappingProxyType
 
-from nightshift.schema.params import EnhancementParams
+from nightshift.schema.params import EnhancementParams, Kinds
 from nightshift.scoring.methods.method import Method
-from nightshift.scoring.prompts import Framing, Kinds, Labels, Slot, Template
+from nightshift.scoring.prompts import Framing, Labels, Slot, Template
 
 __all__ = ["INDEXMLLM"]
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from itertools import product
 from types import MappingProxyType
 
-from nightshift.scoring.prompts import Framing, Kinds, Labels, Slot, Template
+from nightshift.schema.params import Kinds
+from nightshift.scoring.prompts import Framing, Labels, Slot, Template
 
 __all__ = ["LABELLED", "LISTED", "NUMBERED", "TIED"]
 

@@ -40,9 +40,9 @@ def quantiser(rule: Quantise, precision: str, codebook: ProductCodebook | None) 
     match rule.kind:
         case "none":
             plain: dict[str, Quantiser] = {
-                "float32": _Whole(),
-                "float16": _Half(),
-                "bfloat16": _Brain(),
+                "float32": _Float32(),
+                "float16": _Float16(),
+                "bfloat16": _BFloat16(),
             }
             return plain[precision]
         case "int8":
@@ -53,7 +53,7 @@ def quantiser(rule: Quantise, precision: str, codebook: ProductCodebook | None) 
             return codebook
 
 
-class _Whole:
+class _Float32:
     """Lossless for models of 32 bits."""
 
     def encode(self, vectors: Floats) -> bytes:
@@ -63,7 +63,7 @@ class _Whole:
         return np.frombuffer(data, "<f4").reshape(n_vectors, -1).astype(np.float32)
 
 
-class _Half:
+class _Float16:
     """Lossless for models of float16; what a reduction averaged is rounded."""
 
     def encode(self, vectors: Floats) -> bytes:
@@ -73,7 +73,7 @@ class _Half:
         return np.frombuffer(data, "<f2").reshape(n_vectors, -1).astype(np.float32)
 
 
-class _Brain:
+class _BFloat16:
     """Lossless for models of bfloat16, the upper half of a float32; the rest rounds to even."""
 
     def encode(self, vectors: Floats) -> bytes:
