@@ -12,7 +12,7 @@ from sqlalchemy import text
 from nightshift.cli.main import main
 from nightshift.schema.states import RunState, TallyName
 from nightshift.stores.ledger import runs
-from nightshift.stores.ledger.tallies import write_tallies
+from nightshift.stores.ledger.counters import write_tallies
 from tests.results.ranked import LISTS, SCORER, add_reference_run
 from tests.stores.ledger_helpers import add_index_run
 

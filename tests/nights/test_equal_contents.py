@@ -223,7 +223,7 @@ def test_where_one_of_two_equal_pictures_cannot_be_read_the_other_has_its_score(
         margins = {item: margin for item, _, margin in rows}
         assert margins["a"] == margins["b"] is not None
     receipt = verify(nights.database, run_id)
-    pairs = next(tally for tally in receipt.tallies if tally.unit == "pairs")
+    pairs = next(tally for tally in receipt.balances if tally.unit == "pairs")
     assert receipt.complete
     assert (pairs.expected, pairs.done, pairs.failed) == (9, 9, 0)
     with nights.database.begin() as connection:
@@ -241,6 +241,6 @@ def test_pairs_of_a_content_that_nobody_can_read_all_say_why(nights, tmp_path):
     run_id = nights.rerank("pictures", parts="image")
 
     receipt = verify(nights.database, run_id)
-    pairs = next(tally for tally in receipt.tallies if tally.unit == "pairs")
+    pairs = next(tally for tally in receipt.balances if tally.unit == "pairs")
     assert receipt.complete
     assert (pairs.expected, pairs.done, pairs.failed) == (15, 0, 15)

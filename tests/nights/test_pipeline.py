@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nightshift.stores.index.milvus import VectorStore
-from nightshift.stores.ledger import losses, runs
+from nightshift.stores.ledger import receipts, runs
 from nightshift.stores.postgres.database import Database
 from tests.nights.night import Night
 
@@ -79,7 +79,7 @@ def test_each_missing_result_of_a_done_run_is_a_loss(indexed_night, scenes, scor
     def lost() -> int:
         url = night.settings.database_url.get_secret_value()
         with Database(url) as database, database.begin() as connection:
-            return losses.count_lost(connection, runs.get_run(connection, run_id))
+            return receipts.count_lost(connection, runs.get_run(connection, run_id))
 
     found = [lost()]
     for table in ("ranking", "pair_score"):

@@ -224,7 +224,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def _check_the_receipt(self) -> None:
         receipt = verify(self.database, self.run_id)
-        (items,) = receipt.tallies
+        (items,) = receipt.balances
         assert receipt.state in (RunState.DONE, RunState.CANCELLED)
         assert (items.expected, items.missing) == (_ITEMS, 0)
         assert receipt.complete or items.skipped == _ITEMS - items.done - items.failed

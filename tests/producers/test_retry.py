@@ -86,7 +86,7 @@ def test_only_the_failed_items_are_queued_anew_and_the_receipt_balances(database
     _embed(database, ledger, run_id, 3, bad=first[:1])
     _state(database, run_id, RunState.DONE)
     receipt = verify(database, run_id)
-    (items,) = receipt.tallies
+    (items,) = receipt.balances
     assert (items.expected, items.done, items.failed, items.missing) == (6, 5, 1, 0)
     assert receipt.complete
 

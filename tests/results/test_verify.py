@@ -43,7 +43,7 @@ def test_a_run_with_a_result_or_a_reason_for_every_item_is_complete(database):
 
     receipt = verify(database, run_id)
 
-    (items,) = receipt.tallies
+    (items,) = receipt.balances
     assert (items.expected, items.done, items.failed, items.missing) == (4, 3, 1, 0)
     assert receipt.complete
 
@@ -75,7 +75,7 @@ def test_what_a_cancelled_run_had_not_done_is_skipped_not_lost(database):
 
     receipt = verify(database, run_id)
 
-    (items,) = receipt.tallies
+    (items,) = receipt.balances
     assert (items.done, items.failed, items.skipped, items.missing) == (1, 1, 2, 0)
     assert not receipt.complete, "it was not done"
 

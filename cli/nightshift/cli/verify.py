@@ -35,20 +35,20 @@ def verify(run_id: int, data_dir: Path | None, as_json: bool) -> None:
     with open_database(read_settings(data_dir)) as database:
         receipt = receipts.verify(database, run_id)
     if as_json:
-        tallies = {
-            tally.unit: {
-                "expected": tally.expected,
-                "done": tally.done,
-                "failed": tally.failed,
-                "skipped": tally.skipped,
-                "missing": tally.missing,
+        balances = {
+            balance.unit: {
+                "expected": balance.expected,
+                "done": balance.done,
+                "failed": balance.failed,
+                "skipped": balance.skipped,
+                "missing": balance.missing,
             }
-            for tally in receipt.tallies
+            for balance in receipt.balances
         }
         facts: dict[str, object] = {
             "run_id": receipt.run_id,
             "state": receipt.state.value,
-            **tallies,
+            **balances,
         }
         facts |= {
             "complete": receipt.complete,
@@ -58,10 +58,10 @@ def verify(run_id: int, data_dir: Path | None, as_json: bool) -> None:
         }
         echo_json(facts, indent=None)
     else:
-        for tally in receipt.tallies:
+        for balance in receipt.balances:
             echo(
-                f"{tally.unit:<8} {tally.expected:>9} expected = {tally.done} done "
-                f"+ {tally.failed} failed + {tally.skipped} skipped + {tally.missing} missing"
+                f"{balance.unit:<8} {balance.expected:>9} expected = {balance.done} done "
+                f"+ {balance.failed} failed + {balance.skipped} skipped + {balance.missing} missing"
             )
         for gap in receipt.gaps:
             echo(f"missing  {gap.unit}: {gap.subject_id}")

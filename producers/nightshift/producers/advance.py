@@ -15,7 +15,7 @@ from nightshift.stores.index import indexes, reconcile
 from nightshift.stores.index.milvus import VectorStore
 from nightshift.stores.index.writer import hold_writer
 from nightshift.stores.ledger import reopening, runs
-from nightshift.stores.ledger.jobs import add_jobs, stage_rate, unfinished_jobs
+from nightshift.stores.ledger.jobs import add_jobs, has_unfinished_jobs, stage_rate
 from nightshift.stores.ledger.run_types import AnyRun, IndexRun, RerankRun, TokenRun
 from nightshift.stores.postgres.database import Database
 from nightshift.stores.results.pairs import queries_to_search, ranked_query_ids
@@ -48,7 +48,7 @@ def advance(database: Database, vectors: VectorStore, run_id: int, fence: Fence)
     lost_keys = lost_around_search(database, vectors, run_id)
     with database.begin() as connection:
         run = runs.lock_run(connection, run_id)
-        if run is None or unfinished_jobs(connection, run.id, run.stage):
+        if run is None or has_unfinished_jobs(connection, run.id, run.stage):
             return None
         if is_around_search(run):
             if lost_keys is None:

@@ -12,7 +12,7 @@ from nightshift.stores.index.lost_collections import restore_collection
 from nightshift.stores.index.milvus import VectorStore
 from nightshift.stores.index.writer import hold_writer
 from nightshift.stores.ledger import runs
-from nightshift.stores.ledger.jobs import unfinished_jobs
+from nightshift.stores.ledger.jobs import has_unfinished_jobs
 from nightshift.stores.ledger.run_types import AnyRun, RerankRun
 from nightshift.stores.postgres.database import Database
 
@@ -42,7 +42,7 @@ def lost_around_search(database: Database, vectors: VectorStore, run_id: int) ->
     """
     with database.begin() as connection:
         run = runs.get_run(connection, run_id)
-        if not is_around_search(run) or unfinished_jobs(connection, run.id, run.stage):
+        if not is_around_search(run) or has_unfinished_jobs(connection, run.id, run.stage):
             return None
         if reconcile.is_being_mended(connection, run):
             return None

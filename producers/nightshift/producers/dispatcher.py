@@ -27,11 +27,10 @@ from nightshift.schema.settings import Settings
 from nightshift.stores.broker.broker import Broker
 from nightshift.stores.foreign_errors import translated_foreign
 from nightshift.stores.index.milvus import VectorStore
-from nightshift.stores.ledger import doorbells, load_reports, runs, workers
-from nightshift.stores.ledger.progress_counts import compact
+from nightshift.stores.ledger import jobs, load_reports, runs, workers
+from nightshift.stores.ledger.counters import compact_job_counts, compact_tallies
 from nightshift.stores.ledger.retries import expire_leases
 from nightshift.stores.ledger.run_types import AnyRun
-from nightshift.stores.ledger.tallies import compact_tallies
 from nightshift.stores.postgres import leases
 from nightshift.stores.postgres.database import Database
 from nightshift.stores.postgres.election import Election
@@ -94,7 +93,7 @@ class Dispatcher:
                 connection, max_attempts=self.settings.max_attempts
             )
             active = runs.active_runs(connection)
-            compact(connection)
+            compact_job_counts(connection)
             compact_tallies(connection)
             fence(connection)
         if expired:
@@ -158,21 +157,19 @@ class Dispatcher:
             return 0
         urgent = [run for run in of_queue if run.priority == of_queue[0].priority]
         share = max(1, free // len(urgent))
-        rung: list[doorbells.WaitingJob] = []
+        rung: list[jobs.WaitingJob] = []
         for run in of_queue:
             limit = min(share if run in urgent else free, free - len(rung))
             if limit <= 0:
                 break
             with self.database.begin() as connection:
-                jobs = doorbells.jobs_to_ring(
-                    connection, run.id, limit=limit, ring_again=waiting == 0
-                )
+                due = jobs.jobs_to_ring(connection, run.id, limit=limit, ring_again=waiting == 0)
                 # Before the ring: a doorbell that is answered at once must not look unsent.
-                doorbells.mark_rung(connection, jobs)
+                jobs.mark_rung(connection, due)
                 fence(connection)
-            for job in jobs:
+            for job in due:
                 self.broker.ring(queue, job.run_id, job.job_id)
-            rung += jobs
+            rung += due
         return len(rung)
 
 

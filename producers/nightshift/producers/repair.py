@@ -78,7 +78,7 @@ def repair(database: Database, vectors: VectorStore) -> Iterator[str]:
         if not isinstance(run, RerankRun):
             continue  # the items that it lacks are those that its index lacks
         with database.begin() as connection:
-            missing = sum(one.missing for one in receipts.tally(connection, run))
+            missing = sum(balance.missing for balance in receipts.balances(connection, run))
         if missing:
             redo_incomplete(database, run.id)
             yield f"run {run.id} goes on: {missing} of its queries and pairs had no result"

@@ -12,9 +12,9 @@ from nightshift.schema.states import RunKind, RunState, Stage, TallyName
 from nightshift.stores import failures
 from nightshift.stores.failures import FailureCount, FailureRow
 from nightshift.stores.ledger import run_status, runs, workers
+from nightshift.stores.ledger.counters import tallies_of_run
 from nightshift.stores.ledger.run_status import StageCounts
 from nightshift.stores.ledger.run_types import AnyRun, RerankRun, TokenRun
-from nightshift.stores.ledger.tallies import tallies_of_run
 from nightshift.stores.models import ModelRow, get_model
 from nightshift.stores.postgres.database import Database
 from nightshift.stores.results.coverage import Coverage, coverage_of

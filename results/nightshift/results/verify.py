@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from nightshift.schema.states import RunState
 from nightshift.stores.ledger import receipts, runs
-from nightshift.stores.ledger.receipts import Gap, Tally
+from nightshift.stores.ledger.receipts import Gap, UnitBalance
 from nightshift.stores.ledger.run_types import RerankRun
 from nightshift.stores.postgres.database import Database
 from nightshift.stores.results.coverage import Coverage, coverage_of
@@ -18,7 +18,7 @@ class Receipt:
 
     run_id: int
     state: RunState
-    tallies: tuple[Tally, ...]
+    balances: tuple[UnitBalance, ...]
     #: The first units that have neither a result nor a failure.
     gaps: tuple[Gap, ...]
     #: SHA-256 over the results, see `receipts.result_digest`.
@@ -31,7 +31,7 @@ class Receipt:
     @property
     def complete(self) -> bool:
         """Whether the run is done and every unit has a result or a reason for its failure."""
-        return self.state is RunState.DONE and not any(tally.missing for tally in self.tallies)
+        return self.state is RunState.DONE and not any(balance.missing for balance in self.balances)
 
 
 def verify(database: Database, run_id: int) -> Receipt:
@@ -44,12 +44,12 @@ def verify(database: Database, run_id: int) -> Receipt:
     """
     with database.begin() as connection:
         run = runs.get_run(connection, run_id)
-        tallies = receipts.tally(connection, run)
+        balances = receipts.balances(connection, run)
         missing = [
             gap
-            for tally in tallies
-            if tally.missing
-            for gap in receipts.gaps(connection, run, tally.unit)
+            for balance in balances
+            if balance.missing
+            for gap in receipts.gaps(connection, run, balance.unit)
         ]
         digest = receipts.result_digest(connection, run)
         mean_margin = receipts.mean_margin(connection, run)
@@ -57,7 +57,7 @@ def verify(database: Database, run_id: int) -> Receipt:
     return Receipt(
         run_id=run.id,
         state=run.state,
-        tallies=tuple(tallies),
+        balances=tuple(balances),
         gaps=tuple(missing),
         digest=digest,
         mean_margin=mean_margin,

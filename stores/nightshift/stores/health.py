@@ -13,7 +13,7 @@ from sqlalchemy import Connection, text
 
 from nightshift.schema.errors import ServiceUnavailableError
 from nightshift.schema.states import Stage
-from nightshift.stores.ledger.progress_counts import runs_with_running_jobs
+from nightshift.stores.ledger.counters import runs_with_running_jobs
 
 __all__ = [
     "DiskRoom",

@@ -4,7 +4,7 @@ from sqlalchemy import text
 from nightshift.schema.states import Stage, SubjectKind
 from nightshift.stores.failures import record_failure
 from nightshift.stores.index.embeddings import write_embeddings
-from nightshift.stores.ledger import losses, runs
+from nightshift.stores.ledger import receipts, runs
 from nightshift.stores.ledger.claims import Ledger
 from tests.stores.ledger_helpers import add_index_run
 
@@ -16,7 +16,7 @@ def ledger(database):
 
 def _lost(database, run_id: int) -> int:
     with database.begin() as connection:
-        return losses.count_lost(connection, runs.get_run(connection, run_id))
+        return receipts.count_lost(connection, runs.get_run(connection, run_id))
 
 
 def test_a_job_that_is_done_without_its_results_has_lost_them(database, ledger):

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import text
 
 from nightshift.stores.ledger.claims import Ledger
-from nightshift.stores.ledger.progress_counts import compact
+from nightshift.stores.ledger.counters import compact_job_counts
 from nightshift.stores.ledger.retries import expire_leases
 from tests.stores.ledger_helpers import add_index_run, expire, make_due
 
@@ -61,7 +61,7 @@ def test_the_view_counts_jobs_and_units_before_and_after_compaction(database, le
 
     before, expected = _counted(database, run_id)
     with database.begin() as connection:
-        moved = compact(connection)
+        moved = compact_job_counts(connection)
     after, _ = _counted(database, run_id)
 
     assert before == after == expected
@@ -73,10 +73,10 @@ def test_the_view_counts_jobs_and_units_before_and_after_compaction(database, le
 def test_compacted_deltas_are_gone_and_later_ones_add_to_the_counts(database, ledger):
     run_id = add_index_run(database, n_jobs=5, per_job=4)
     with database.begin() as connection:
-        compact(connection)
+        compact_job_counts(connection)
     _move_jobs_in_every_way(database, ledger, run_id)
     with database.begin() as connection:
-        compact(connection)
+        compact_job_counts(connection)
         left = connection.execute(text("SELECT count(*) FROM job_delta")).scalar_one()
 
     view, jobs = _counted(database, run_id)
@@ -88,12 +88,12 @@ def test_a_renewal_leaves_no_delta(database, ledger):
     run_id = add_index_run(database)
     claim = ledger.claim(run_id, 1)
     with database.begin() as connection:
-        compact(connection)
+        compact_job_counts(connection)
 
     ledger.renew(claim)
 
     with database.begin() as connection:
-        assert compact(connection) == 0
+        assert compact_job_counts(connection) == 0
 
 
 def test_a_run_that_was_deleted_leaves_no_counts(database, ledger):
@@ -102,7 +102,7 @@ def test_a_run_that_was_deleted_leaves_no_counts(database, ledger):
     with database.begin() as connection:
         connection.execute(text("DELETE FROM run WHERE id = :r"), {"r": run_id})
     with database.begin() as connection:
-        compact(connection)
+        compact_job_counts(connection)
         left = connection.execute(text("SELECT count(*) FROM job_count")).scalar_one()
 
     assert left == 0
@@ -117,7 +117,7 @@ def test_a_commit_waits_neither_for_another_one_nor_for_the_compaction(database,
             pass
 
     with database.begin() as compacting, ledger.finish(first):
-        compact(compacting)
+        compact_job_counts(compacting)
         thread = Thread(target=finish_second)
         thread.start()
         thread.join(30)

@@ -8,9 +8,9 @@ from sqlalchemy import text
 from nightshift.results.runs import show_run
 from nightshift.schema.states import RunState
 from nightshift.stores import health
-from nightshift.stores.ledger import doorbells, runs
+from nightshift.stores.ledger import jobs, runs
 from nightshift.stores.ledger.claims import Ledger
-from nightshift.stores.ledger.progress_counts import compact
+from nightshift.stores.ledger.counters import compact_job_counts
 from nightshift.stores.ledger.retries import expire_leases
 from tests.stores.ledger.query_plans import rows_read
 from tests.stores.ledger_helpers import add_index_run, expire
@@ -37,7 +37,7 @@ def many_jobs(database):
             ),
             {"r": run_id, "n": _MANY},
         )
-        compact(connection)
+        compact_job_counts(connection)
     return run_id
 
 
@@ -79,7 +79,7 @@ def test_a_run_that_ended_is_shown_from_as_few(database, many_jobs, old_runs):
         connection.execute(
             text("DELETE FROM job WHERE run_id = :r AND state = 'queued'"), {"r": many_jobs}
         )
-        compact(connection)
+        compact_job_counts(connection)
 
     read = rows_read(database, partial(show_run, database, many_jobs))
 
@@ -110,6 +110,6 @@ def test_a_job_left_running_by_a_cancelled_run_is_taken_back_all_the_same(databa
 
 
 def test_a_worker_that_chooses_its_queues_reads_one_job_a_run(database, many_jobs, old_runs):
-    ask = partial(_in_transaction, database, partial(doorbells.has_work, run_id=many_jobs))
+    ask = partial(_in_transaction, database, partial(jobs.has_work, run_id=many_jobs))
 
     assert _of_jobs(rows_read(database, ask)) == {f"job_r{many_jobs}": 1}

@@ -7,7 +7,7 @@ from nightshift.schema.errors import LeaseLostError
 from nightshift.schema.states import TallyName
 from nightshift.stores.index.indexes import list_indexes
 from nightshift.stores.ledger.claims import Ledger
-from nightshift.stores.ledger.tallies import compact_tallies, tallies_of_run, write_tallies
+from nightshift.stores.ledger.counters import compact_tallies, tallies_of_run, write_tallies
 from tests.stores.ledger_helpers import add_index_run, expire, make_due
 
 MEASURED = {TallyName.VECTORS: 4, TallyName.TOP_SHARE: 1.5}

@@ -233,7 +233,7 @@ def test_a_named_set_goes_as_a_whole_and_its_runs_have_lost_nothing(database, tm
     assert kept.value("SELECT count(*) FROM token_set WHERE id = :set") == 0
     assert other.files() == {stays, dead}
     with database.begin() as connection:
-        (tally,) = receipts.tally(connection, runs.get_run(connection, kept.run_id))
+        (tally,) = receipts.balances(connection, runs.get_run(connection, kept.run_id))
     assert (tally.expected, tally.done) == (3, 3)
     with pytest.raises(NotFoundError, match="tokens list"):
         kept.prune(named=[kept.token_set.id])

@@ -226,7 +226,7 @@ def test_the_books_of_a_token_run_count_pictures(database, token_set):
 
     with database.begin() as connection:
         run = runs.get_run(connection, run_id)
-        (tally,) = receipts.tally(connection, run)
+        (tally,) = receipts.balances(connection, run)
         (gap,) = receipts.gaps(connection, run, tally.unit)
 
     assert (tally.unit, tally.expected, tally.done, tally.failed) == ("pictures", 3, 2, 0)

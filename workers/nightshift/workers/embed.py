@@ -20,8 +20,8 @@ from nightshift.stores.catalog.contents import StoredRecord, load_records
 from nightshift.stores.index.embeddings import write_embeddings
 from nightshift.stores.index.writer import hold_writer
 from nightshift.stores.ledger.claims import Claim
+from nightshift.stores.ledger.counters import write_tallies
 from nightshift.stores.ledger.run_types import IndexedRun
-from nightshift.stores.ledger.tallies import write_tallies
 from nightshift.workers.contents import Readers, ahead, chunks, prepared, read_contents
 from nightshift.workers.failures import Outcome, record_outcomes
 from nightshift.workers.lost_collection import restore_for

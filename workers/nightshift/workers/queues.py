@@ -1,7 +1,7 @@
 """Which queues a worker serves: those of its loaded weights, until their work is done."""
 
 from nightshift.schema.errors import ServiceUnavailableError
-from nightshift.stores.ledger import doorbells, runs
+from nightshift.stores.ledger import jobs, runs
 from nightshift.stores.ledger.run_types import AnyRun
 from nightshift.workers.session import WorkerSession
 
@@ -16,7 +16,7 @@ def choose_queues(session: WorkerSession) -> set[str] | None:
             waiting = [
                 run
                 for run in active
-                if run.stage in session.stages and doorbells.has_work(connection, run.id)
+                if run.stage in session.stages and jobs.has_work(connection, run.id)
             ]
     except ServiceUnavailableError:
         return None

@@ -13,8 +13,8 @@ from nightshift.scoring.log_odds import parse_number
 from nightshift.stores.catalog.contents import StoredRecord, load_records
 from nightshift.stores.failures import record_notice_of_run
 from nightshift.stores.ledger.claims import Claim
+from nightshift.stores.ledger.counters import write_tallies
 from nightshift.stores.ledger.run_types import RerankRun
-from nightshift.stores.ledger.tallies import write_tallies
 from nightshift.stores.results.writes import PairScoreRow, write_scores, write_tie_entropies
 from nightshift.workers.contents import ahead, prepared
 from nightshift.workers.failures import Outcome, record_outcomes

@@ -9,7 +9,7 @@ from sqlalchemy import text
 from nightshift.schema.errors import ConflictError
 from nightshift.schema.states import RunState
 from nightshift.stack.faults.site import Held, Site
-from nightshift.stores.ledger import losses, runs
+from nightshift.stores.ledger import receipts, runs
 
 __all__ = ["DrillReport", "drill"]
 
@@ -57,7 +57,7 @@ def drill(site: Site, fault: Callable[[Site], str | None]) -> DrillReport:
     unfinished = _await_done(site, held, start + _PATIENCE_S)
     recovered_s = monotonic() - start
     with site.database.begin() as connection:
-        lost = losses.count_lost(connection, runs.get_run(connection, site.run_id))
+        lost = receipts.count_lost(connection, runs.get_run(connection, site.run_id))
     return DrillReport(
         run_id=site.run_id,
         struck=struck,

@@ -9,7 +9,7 @@ from nightshift.schema.ledger_tables import Run
 from nightshift.schema.states import RunState, Stage
 from nightshift.stores.index.embeddings import items_to_embed
 from nightshift.stores.index.indexes import IndexRow
-from nightshift.stores.ledger.jobs import unfinished_jobs
+from nightshift.stores.ledger.jobs import has_unfinished_jobs
 from nightshift.stores.ledger.run_types import IndexedRun, RerankRun
 from nightshift.stores.ledger.runs import active_runs
 from nightshift.stores.postgres.database import copy_rows
@@ -87,7 +87,7 @@ def forget(connection: Connection, index_id: int, keys: list[str]) -> list[int]:
 def is_being_mended(connection: Connection, run: IndexedRun) -> bool:
     """Whether another run that is about to search a run's index embeds lost vectors first."""
     return any(
-        unfinished_jobs(connection, other.id, Stage.EMBED)
+        has_unfinished_jobs(connection, other.id, Stage.EMBED)
         for other in active_runs(connection)
         if isinstance(other, RerankRun)
         and other.id != run.id

@@ -1,4 +1,4 @@
-"""What a run should have done against what it did, counted by Postgres."""
+"""Receipts: the units that a run should have done, compared with those that it did."""
 
 import hashlib
 import json
@@ -8,28 +8,36 @@ from sqlalchemy import Connection, text
 
 from nightshift.schema.states import RunKind, RunState
 from nightshift.stores.catalog.contents import BELONGS_IN_INDEX
-from nightshift.stores.ledger.run_types import AnyRun
+from nightshift.stores.ledger.run_types import AnyRun, IndexedRun
 
-__all__ = ["Gap", "Tally", "gaps", "mean_margin", "result_digest", "tally"]
+__all__ = [
+    "Gap",
+    "UnitBalance",
+    "balances",
+    "count_lost",
+    "gaps",
+    "mean_margin",
+    "result_digest",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tally:
-    """One unit of account of a run: every unit is in exactly one of the four."""
+class UnitBalance:
+    """The counts of one kind of unit: each unit is done, failed, skipped or missing."""
 
     #: `items`, `queries` or `pairs`.
     unit: str
     expected: int
-    #: Have their result.
+    #: Units with their result.
     done: int
-    #: Have a failure with its reason instead.
+    #: Units with a failure and its reason instead.
     failed: int
-    #: Were still to do when the run was cancelled.
+    #: Units that were still to do when the run was cancelled.
     skipped: int
 
     @property
     def missing(self) -> int:
-        """Are in none of these; anything but 0 breaks the promise."""
+        """Units that are none of these; more than 0 means that results were lost."""
         return self.expected - self.done - self.failed - self.skipped
 
 
@@ -41,23 +49,14 @@ class Gap:
     subject_id: str
 
 
-def tally(connection: Connection, run: AnyRun) -> list[Tally]:
-    """The accounts of a run: items that it embeds or sees, or queries and pairs that it ranks."""
+def balances(connection: Connection, run: AnyRun) -> list[UnitBalance]:
+    """The balances of a run: of the items that it embeds or encodes, or its queries and pairs."""
     rows = []
     for unit in _UNITS_OF[run.kind]:
-        counts = connection.execute(
-            text(
-                f"""
-                SELECT count(*) AS expected, count(*) FILTER (WHERE has_result) AS done,
-                    count(*) FILTER (WHERE NOT has_result AND has_failure) AS failed
-                FROM ({_UNITS[unit]}) AS unit
-                """
-            ),
-            {"run": run.id},
-        ).one()
+        counts = connection.execute(_COUNT_UNITS[unit], {"run": run.id}).one()
         left = counts.expected - counts.done - counts.failed
         rows.append(
-            Tally(
+            UnitBalance(
                 unit=unit,
                 expected=counts.expected,
                 done=counts.done,
@@ -70,29 +69,31 @@ def tally(connection: Connection, run: AnyRun) -> list[Tally]:
 
 def gaps(connection: Connection, run: AnyRun, unit: str, limit: int = 20) -> list[Gap]:
     """Units with neither a result nor a failure."""
-    rows = connection.execute(
-        text(
-            f"SELECT subject_id FROM ({_UNITS[unit]}) AS unit "
-            "WHERE NOT has_result AND NOT has_failure ORDER BY subject_id LIMIT :limit"
-        ),
-        {"run": run.id, "limit": limit},
-    )
+    rows = connection.execute(_FIND_GAPS[unit], {"run": run.id, "limit": limit})
     return [Gap(unit=unit, subject_id=row.subject_id) for row in rows]
 
 
-def result_digest(connection: Connection, run: AnyRun) -> str:
-    """SHA-256 (hex) over what the run made, in an order that is the same everywhere.
+def count_lost(connection: Connection, run: AnyRun) -> int:
+    """Units of jobs that the ledger calls done that have neither a result nor a failure.
 
-    Of a re-ranking run, which item each query has at which place and whether it was scored; of an
-    index, the items and the contents that their vectors are of; of a token run, the contents that
-    are stored. Numbers that a model computed are left out: their last digits depend on what was
-    computed beside them, so on how the work was cut into jobs.
+    Args:
+        connection: A transaction.
+        run: In any state, also while it runs: units of its open jobs do not count.
+    """
+    index_id = run.index_id if isinstance(run, IndexedRun) else None
+    return int(connection.execute(_COUNT_LOST, {"run": run.id, "index": index_id}).scalar_one())
+
+
+def result_digest(connection: Connection, run: AnyRun) -> str:
+    """SHA-256 (hex) over the results of a run, in an order that is the same everywhere.
+
+    For a re-ranking run: which item each query has at which place, and whether it was scored. For
+    an index run: the items and the contents of their vectors. For a token run: the contents that
+    are stored. Numbers that a model computed are left out: their last digits depend on the pairs
+    that were computed in the same batch, so on how the work was cut into jobs.
     """
     digest = hashlib.sha256()
-    rows = connection.execute(
-        text(_RESULT_ROWS[run.kind]).execution_options(yield_per=5000),
-        {"run": run.id},
-    )
+    rows = connection.execute(_RESULT_ROWS[run.kind], {"run": run.id})
     for row in rows:
         digest.update(json.dumps(list(row)).encode() + b"\n")
     return digest.hexdigest()
@@ -100,9 +101,7 @@ def result_digest(connection: Connection, run: AnyRun) -> str:
 
 def mean_margin(connection: Connection, run: AnyRun) -> float | None:
     """Mean log-odds of a run's ranked pairs, to compare runs by; None where there are none."""
-    mean = connection.execute(
-        text("SELECT avg(margin::float8) FROM ranking WHERE run_id = :run"), {"run": run.id}
-    ).scalar_one()
+    mean = connection.execute(_MEAN_MARGIN, {"run": run.id}).scalar_one()
     return None if mean is None else float(mean)
 
 
@@ -110,8 +109,9 @@ _FAILED = """EXISTS (
     SELECT FROM failure f WHERE f.run_id = :run AND f.fatal AND f.subject_kind = '{kind}'
         AND f.stage = '{stage}' AND f.subject_id = {subject})"""
 
+# One row for each unit of a run: its name, and whether it has a result or a failure.
 _UNITS = {
-    # What the run planned to embed, as its jobs name it, and what is still to be in the index.
+    # Items that its jobs name and that still belong in the index.
     "items": f"""
         SELECT item.external_id AS subject_id,
             EXISTS (SELECT FROM embedding e
@@ -121,8 +121,8 @@ _UNITS = {
               FROM job WHERE run_id = :run AND stage = 'embed' AND state <> 'split') AS planned
         JOIN item ON item.id = planned.id JOIN run ON run.id = :run
         JOIN "index" i ON i.id = run.index_id AND {BELONGS_IN_INDEX}""",
-    # What the run planned to see; another run may have stored the same content. Where the whole
-    # set was deleted on purpose, nothing of it is lost.
+    # Items that its jobs name; another run may have stored the same content. Where the set was
+    # deleted on purpose, nothing of it is lost.
     "pictures": f"""
         SELECT i.external_id AS subject_id,
             EXISTS (SELECT FROM run WHERE run.id = :run AND (run.token_set_id IS NULL
@@ -160,25 +160,102 @@ _UNITS_OF = {
     RunKind.RERANK: ("queries", "pairs"),
 }
 
-_INDEX_ROWS = """
-    SELECT i.external_id, e.key FROM embedding e JOIN item i ON i.id = e.item_id
-    JOIN run ON run.index_id = e.index_id WHERE run.id = :run
-    ORDER BY i.external_id COLLATE "C"
-"""
-
-_RANKING_ROWS = """
-    SELECT query, final_rank, item, margin IS NOT NULL AS scored
-    FROM v_ranking WHERE run_id = :run ORDER BY query COLLATE "C", final_rank
-"""
-
-_PICTURE_ROWS = """
-    SELECT encode(t.content, 'hex') AS content
-    FROM token_record t JOIN run ON run.token_set_id = t.token_set_id
-    WHERE run.id = :run ORDER BY t.content
-"""
-
-_RESULT_ROWS = {
-    RunKind.INDEX: _INDEX_ROWS,
-    RunKind.TOKENS: _PICTURE_ROWS,
-    RunKind.RERANK: _RANKING_ROWS,
+# Counts the units of a run that have a result or a failure.
+_COUNT_UNITS = {
+    unit: text(
+        f"""
+        SELECT count(*) AS expected, count(*) FILTER (WHERE has_result) AS done,
+            count(*) FILTER (WHERE NOT has_result AND has_failure) AS failed
+        FROM ({units}) AS unit
+        """
+    )
+    for unit, units in _UNITS.items()
 }
+
+# Names the units of a run that have neither a result nor a failure.
+_FIND_GAPS = {
+    unit: text(
+        f"""
+        SELECT subject_id FROM ({units}) AS unit
+        WHERE NOT has_result AND NOT has_failure ORDER BY subject_id LIMIT :limit
+        """
+    )
+    for unit, units in _UNITS.items()
+}
+
+# Averages the log-odds of a run's ranked pairs.
+_MEAN_MARGIN = text("SELECT avg(margin::float8) FROM ranking WHERE run_id = :run")
+
+# Lists the results of a run in an order that no run changes.
+_RESULT_ROWS = {
+    RunKind.INDEX: text(
+        """
+        SELECT i.external_id, e.key FROM embedding e JOIN item i ON i.id = e.item_id
+        JOIN run ON run.index_id = e.index_id WHERE run.id = :run
+        ORDER BY i.external_id COLLATE "C"
+        """
+    ).execution_options(yield_per=5000),
+    RunKind.TOKENS: text(
+        """
+        SELECT encode(t.content, 'hex') AS content
+        FROM token_record t JOIN run ON run.token_set_id = t.token_set_id
+        WHERE run.id = :run ORDER BY t.content
+        """
+    ).execution_options(yield_per=5000),
+    RunKind.RERANK: text(
+        """
+        SELECT query, final_rank, item, margin IS NOT NULL AS scored
+        FROM v_ranking WHERE run_id = :run ORDER BY query COLLATE "C", final_rank
+        """
+    ).execution_options(yield_per=5000),
+}
+
+# The units of a stage's done jobs.
+_BLOCK = """
+    SELECT jsonb_array_elements_text(payload -> 'ids')::bigint AS id
+    FROM job WHERE run_id = :run AND stage = '{stage}' AND state = 'done'"""
+
+_NO_FAILURE = """NOT EXISTS (
+    SELECT FROM failure f WHERE f.run_id = :run AND f.fatal AND f.stage = '{stage}'
+        AND f.subject_id = {subject})"""
+
+# Units of done jobs that have neither a result nor a failure, stage by stage.
+_LOST = (
+    f"""
+    SELECT 1 FROM ({_BLOCK.format(stage="embed")}) AS unit
+    JOIN item ON item.id = unit.id JOIN "index" i ON i.id = :index AND {BELONGS_IN_INDEX}
+    WHERE NOT EXISTS (
+        SELECT FROM embedding e WHERE e.index_id = :index AND e.item_id = unit.id)
+    AND {_NO_FAILURE.format(stage="embed", subject="item.external_id")}""",
+    f"""
+    SELECT 1 FROM ({_BLOCK.format(stage="search")}) AS unit JOIN query ON query.id = unit.id
+    WHERE NOT EXISTS (
+        SELECT FROM candidate c WHERE c.run_id = :run AND c.query_id = unit.id)
+    AND {_NO_FAILURE.format(stage="search", subject="query.external_id")}""",
+    f"""
+    SELECT 1 FROM (
+        SELECT CASE WHEN side = 'query' THEN shared ELSE other END AS query_id,
+            CASE WHEN side = 'query' THEN other ELSE shared END AS item_id
+        FROM (
+            SELECT payload ->> 'shared_side' AS side, (pair_group -> 0)::bigint AS shared,
+                jsonb_array_elements_text(pair_group -> 1)::bigint AS other
+            FROM job, jsonb_array_elements(payload -> 'groups') AS pair_group
+            WHERE run_id = :run AND stage = 'score' AND state = 'done') AS pair) AS unit
+    JOIN query ON query.id = unit.query_id
+    JOIN item ON item.id = unit.item_id AND item.state = 'live'
+    WHERE NOT EXISTS (
+        SELECT FROM pair_score p WHERE p.run_id = :run AND p.query_id = unit.query_id
+            AND p.item_id = unit.item_id)
+    AND {
+        _NO_FAILURE.format(stage="score", subject="query.external_id || ' → ' || item.external_id")
+    }""",
+    f"""
+    SELECT 1 FROM ({_BLOCK.format(stage="rank")}) AS unit
+    JOIN candidate c ON c.run_id = :run AND c.query_id = unit.id
+    WHERE NOT EXISTS (
+        SELECT FROM ranking r WHERE r.run_id = :run AND r.query_id = c.query_id
+            AND r.item_id = c.item_id)""",
+)
+
+# Counts the units of done jobs that have neither a result nor a failure.
+_COUNT_LOST = text(f"SELECT count(*) FROM ({' UNION ALL '.join(_LOST)}) AS lost")

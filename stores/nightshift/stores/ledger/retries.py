@@ -8,7 +8,7 @@ from sqlalchemy import Connection, text
 from nightshift.schema.messages import BlockPayload, Payload, ScorePayload, parse_payload
 from nightshift.schema.states import Stage, SubjectKind
 from nightshift.stores.failures import record_failure
-from nightshift.stores.ledger.progress_counts import runs_with_running_jobs
+from nightshift.stores.ledger.counters import runs_with_running_jobs
 
 __all__ = [
     "expire_leases",

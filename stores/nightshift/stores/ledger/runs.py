@@ -65,7 +65,7 @@ def unfinished_runs(connection: Connection) -> list[AnyRun]:
 def refresh_statistics(connection: Connection, run_id: int, table: str) -> None:
     """Let the planner of Postgres see a partition that a stage has just filled."""
     assert table in PARTITIONED_TABLES
-    connection.execute(text(f"ANALYZE {table}_r{run_id}"))
+    connection.exec_driver_sql(f"ANALYZE {table}_r{run_id}")
 
 
 def lock_run(connection: Connection, run_id: int) -> AnyRun | None:
@@ -74,7 +74,7 @@ def lock_run(connection: Connection, run_id: int) -> AnyRun | None:
     Postgres ends the transaction of a planner that froze in it. Rows that refer to the run, such
     as failures, can be written meanwhile.
     """
-    connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = '10s'"))
+    connection.execute(_END_WHEN_IDLE)
     locked_id = connection.execute(
         select(Run.id)
         .where(Run.id == run_id, Run.state == RunState.RUNNING)
@@ -151,6 +151,9 @@ def fail_run(connection: Connection, run_id: int, stage: Stage, reason: str, mes
         message=message,
     )
 
+
+# Lets Postgres end the transaction of a process that does nothing in it for ten seconds.
+_END_WHEN_IDLE = text("SET LOCAL idle_in_transaction_session_timeout = '10s'")
 
 #: State → the states from which a run may move to it.
 _STATES_BEFORE = {

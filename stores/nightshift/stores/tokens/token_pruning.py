@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, text
 
 from nightshift.schema.errors import NotFoundError
-from nightshift.stores.ledger.progress_counts import runs_with_running_jobs
+from nightshift.stores.ledger.counters import runs_with_running_jobs
 from nightshift.stores.postgres.database import Database
 from nightshift.stores.tokens.shard_files import delete_shards, list_shards
 
