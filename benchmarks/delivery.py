@@ -19,9 +19,10 @@ import redis
 from sqlalchemy import text
 
 from benchmarks.runs import add_index_run
+from nightshift.cli.embedded_stack import open_stack
 from nightshift.schema.settings import Settings
 from nightshift.schema.states import RunState, Stage
-from nightshift.stack.embedded import Stack
+from nightshift.stack import Stack
 from nightshift.stores.ledger import runs
 from nightshift.stores.ledger.claims import AnyClaim
 from nightshift.stores.postgres.database import Database
@@ -49,7 +50,7 @@ def main(jobs: int, as_json: bool) -> None:
     """Measure the overhead with one worker and with three, then flush Redis under three."""
     with tempfile.TemporaryDirectory(prefix="ns-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o711)  # Postgres may run as another user
-        stack = Stack(Path(folder))
+        stack = open_stack(Path(folder))
         try:
             stack.up(0)
             facts = {

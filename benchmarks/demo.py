@@ -10,7 +10,7 @@ from time import perf_counter
 
 import click
 
-from nightshift.stack.embedded import Stack
+from nightshift.stack import Stack
 
 _CORES = 2
 _PROMISED_S = 300

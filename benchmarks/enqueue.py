@@ -10,7 +10,7 @@ import click
 from nightshift.producers.catalog_import import import_catalog
 from nightshift.producers.plan_index import plan_index
 from nightshift.schema.models import ModelFacts
-from nightshift.stack.embedded import Stack
+from nightshift.stack import Stack
 from nightshift.stores.broker.broker import Broker
 from nightshift.stores.index.milvus import VectorStore
 from nightshift.stores.postgres.database import Database

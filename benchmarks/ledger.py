@@ -17,7 +17,7 @@ from nightshift.producers.dispatcher import Dispatcher
 from nightshift.results.runs import show_run
 from nightshift.schema.settings import Settings
 from nightshift.schema.states import RunState
-from nightshift.stack.embedded import Stack
+from nightshift.stack import Stack
 from nightshift.stores.broker.broker import Broker
 from nightshift.stores.index.milvus import VectorStore
 from nightshift.stores.ledger import runs

@@ -9,6 +9,7 @@ from time import perf_counter, sleep
 import click
 from sqlalchemy import text
 
+from nightshift.cli.embedded_stack import open_stack
 from nightshift.cli.wait import wait_for_run
 from nightshift.demo import coarse_dir, scorer_dir, write_catalogue
 from nightshift.models.checkpoints.describe import describe_embedder, describe_scorer
@@ -17,7 +18,7 @@ from nightshift.producers.plan_index import plan_index
 from nightshift.producers.plan_rerank import plan_rerank
 from nightshift.producers.query_import import import_queries
 from nightshift.schema.params import RerankParams
-from nightshift.stack.embedded import Stack
+from nightshift.stack import Stack
 from nightshift.stores.index.milvus import VectorStore
 from nightshift.stores.postgres.database import Database
 
@@ -29,7 +30,7 @@ def main(repeats: int, as_json: bool) -> None:
     """Re-rank the demo's 200 text queries with one worker and with three, alternating."""
     with tempfile.TemporaryDirectory(prefix="ns-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o711)
-        stack = Stack(Path(folder))
+        stack = open_stack(Path(folder))
         try:
             facts = _measure(stack, Path(folder), repeats)
         finally:

@@ -14,10 +14,10 @@ from tempfile import TemporaryDirectory
 import yaml
 from sqlalchemy import URL, make_url
 
-from nightshift.stack.embedded.postgres import Postgres
+from nightshift.stack import StackState
+from nightshift.stack.embedded.postgres_service import PostgresService
 from nightshift.stack.embedded.process import spawn, stop
 from nightshift.stack.embedded.service import package_dir
-from nightshift.stack.embedded.state import StackState
 
 ROOT = Path(__file__).parents[1]
 COMPOSE_FILE = ROOT / "docker-compose.yml"
@@ -93,7 +93,7 @@ def postgres() -> Iterator[URL]:
         home = Path(folder)
         home.chmod(0o711)  # Postgres may run as another user
         state = StackState()
-        server = Postgres(home, state)
+        server = PostgresService(home, state)
         server.prepare()
         launch = server.launch()
         assert Path(launch.argv[0]).name == program
@@ -109,7 +109,7 @@ def postgres() -> Iterator[URL]:
             wait_until(server.ready, "Postgres answers")
             yield make_url(state.urls().database_url)
         finally:
-            stop(record, server.stop_signal, server.stop_wait_s)
+            stop(record, server.stop_rule)
 
 
 def make_roles(admin: URL, values: Mapping[str, str]) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy import make_url
 
 from nightshift.migrations import upgrade
 from nightshift.schema.settings import Settings
-from nightshift.stack.embedded import Stack
+from nightshift.stack import Stack
 from nightshift.stores.index.milvus import VectorStore
 from nightshift.stores.postgres.database import Database
 from tests.standalone_milvus import MilvusServer, standalone_milvus

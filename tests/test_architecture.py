@@ -25,6 +25,13 @@ def test_rooms_import_only_downwards():
     assert lint.returncode == 0, lint.stdout + lint.stderr
 
 
+def test_no_room_below_the_command_line_names_it():
+    """Also not in a string: a program that a room starts is given to it."""
+    below = [path for room in rooms() if room != "cli" for path in (ROOT / room).rglob("*.py")]
+
+    assert [path for path in below if "nightshift.cli" in path.read_text()] == []
+
+
 @pytest.mark.parametrize("room", rooms())
 def test_a_room_is_a_source_root_of_the_one_namespace(room):
     """A stray file beside `nightshift/` would become a top-level package of its own."""

@@ -13,7 +13,7 @@ from benchmarks.chaos.compare import compare
 from benchmarks.chaos.night import Size, may_mount, spend_night
 from benchmarks.chaos.schedule import Schedule, draw_kinds
 from nightshift.schema.states import Stage
-from nightshift.stack.faults import FAULTS, Site
+from nightshift.stack.faults import FAULTS, FaultTarget
 
 _log = logging.getLogger(__name__)
 
@@ -67,9 +67,9 @@ def _run(kills: int, seed: int) -> dict[str, object]:
     last = schedules[-1]
     coming = iter(schedules)
 
-    def disturb(site: Site) -> None:
+    def disturb(target: FaultTarget) -> None:
         schedule = next(coming)
-        schedule.disturb(site)
+        schedule.disturb(target)
         if schedule is not last:  # what found nothing to strike strikes later
             last.pending += [kind for kind in schedule.pending if kind != _OF_TOKENS]
             schedule.pending.clear()
@@ -106,8 +106,8 @@ def _schedules(kills: int, seed: int) -> list[Schedule]:
     ]
 
 
-def _wait(site: Site) -> None:
-    Schedule(pending=[], shares=dict.fromkeys(Stage, 0.0)).disturb(site)
+def _wait(target: FaultTarget) -> None:
+    Schedule(pending=[], shares=dict.fromkeys(Stage, 0.0)).disturb(target)
 
 
 if __name__ == "__main__":

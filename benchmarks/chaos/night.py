@@ -11,6 +11,7 @@ from pathlib import Path
 from sqlalchemy import text
 
 from benchmarks.chaos.compare import Results, read_results
+from nightshift.cli.embedded_stack import open_stack
 from nightshift.demo import coarse_dir, scorer_dir, write_catalogue
 from nightshift.models.checkpoints.describe import (
     describe_embedder,
@@ -25,8 +26,7 @@ from nightshift.producers.query_import import import_queries
 from nightshift.schema.params import RerankParams, TokenParams
 from nightshift.schema.states import RunState
 from nightshift.scoring.codecs import parse_codec
-from nightshift.stack.embedded import Stack
-from nightshift.stack.faults import Site
+from nightshift.stack.faults import FaultTarget
 from nightshift.stores.index.milvus import VectorStore
 from nightshift.stores.ledger import runs
 from nightshift.stores.postgres.database import Database
@@ -61,7 +61,7 @@ def spend_night(
     *,
     workers: int,
     lease_s: float,
-    disturb: Callable[[Site], None],
+    disturb: Callable[[FaultTarget], None],
 ) -> Night:
     """Spend one night and read what it left; the data directory is then gone.
 
@@ -78,7 +78,7 @@ def spend_night(
     os.environ["NIGHTSHIFT_LEASE_S"] = str(lease_s)  # the workers inherit it
     folder = Path(tempfile.mkdtemp(prefix="ns-chaos-"))
     folder.chmod(0o711)  # Postgres may run as another user
-    stack = Stack(folder / "data")
+    stack = open_stack(folder / "data")
     tokens = folder / "tokens"
     mounted = _mount_small_disk(tokens)
     try:
@@ -88,7 +88,7 @@ def spend_night(
         with Database(urls.database_url, application="chaos") as database:
 
             def finish(run_id: int) -> None:
-                disturb(Site(stack=stack, database=database, run_id=run_id, lease_s=lease_s))
+                disturb(FaultTarget(stack=stack, database=database, run_id=run_id, lease_s=lease_s))
                 with database.begin() as connection:
                     state = runs.get_run(connection, run_id).state
                 if state is not RunState.DONE:

@@ -29,7 +29,7 @@ from celery import Celery
 from sqlalchemy import make_url
 
 from benchmarks.chaos.schedule import draw_kinds
-from nightshift.stack.embedded import Stack
+from nightshift.stack import Stack
 
 _log = logging.getLogger(__name__)
 

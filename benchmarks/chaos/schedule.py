@@ -10,7 +10,7 @@ from time import monotonic, sleep
 from sqlalchemy import text
 
 from nightshift.schema.errors import NightshiftError, ServiceUnavailableError
-from nightshift.stack.faults import FAULTS, Site
+from nightshift.stack.faults import FAULTS, FaultTarget
 
 __all__ = ["Schedule", "draw_kinds"]
 
@@ -44,7 +44,7 @@ class Schedule:
     shares: Mapping[str, float]
     landed: Counter[str] = field(default_factory=Counter)
 
-    def disturb(self, site: Site) -> None:
+    def disturb(self, target: FaultTarget) -> None:
         """Strike until the run has ended.
 
         Raises:
@@ -53,12 +53,12 @@ class Schedule:
         moved, before = monotonic(), (-1.0, -1)
         while True:
             try:
-                stage, done, ended = _progress(site)
+                stage, done, ended = _progress(target)
                 if ended:
                     return
                 due = self._due(stage, done)
                 if self.pending and self.landed.total() < due:
-                    self._strike(site)
+                    self._strike(target)
             except ServiceUnavailableError as error:
                 _log.warning("%s", error)
                 stage, done = "", -1.0
@@ -66,7 +66,7 @@ class Schedule:
             if now != before:
                 moved, before = monotonic(), now
             elif monotonic() - moved > _STALL_S:
-                raise TimeoutError(f"run {site.run_id} stands still in {stage} at {done:.0%}")
+                raise TimeoutError(f"run {target.run_id} stands still in {stage} at {done:.0%}")
             sleep(0.02)
 
     def _due(self, stage: str, done: float) -> float:
@@ -77,10 +77,10 @@ class Schedule:
         # The first of a stage falls due when it begins.
         return (self.landed.total() + len(self.pending)) * (before + share) + 0.5
 
-    def _strike(self, site: Site) -> None:
+    def _strike(self, target: FaultTarget) -> None:
         for position, kind in enumerate(self.pending):
             try:
-                said = FAULTS[kind](site)
+                said = FAULTS[kind](target)
             except NightshiftError as error:  # a part was gone already
                 _log.warning("%s: %s", kind, error)
                 return
@@ -89,13 +89,13 @@ class Schedule:
                 self.landed[kind] += 1
                 del self.pending[position]
                 return
-            if not site.in_hand():
+            if not target.held_jobs():
                 return
 
 
-def _progress(site: Site) -> tuple[str, float, bool]:
+def _progress(target: FaultTarget) -> tuple[str, float, bool]:
     """Stage, share of its units that are done, and whether the run has ended."""
-    with site.database.begin() as connection:
+    with target.database.begin() as connection:
         row = connection.execute(
             text(
                 """
@@ -106,6 +106,6 @@ def _progress(site: Site) -> tuple[str, float, bool]:
                 WHERE run.id = :run GROUP BY run.stage, run.state
                 """
             ),
-            {"run": site.run_id},
+            {"run": target.run_id},
         ).one()
     return str(row.stage), float(row.done), row.state not in ("running", "paused")

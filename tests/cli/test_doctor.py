@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from nightshift.cli.main import main
 from nightshift.schema.states import RunState
-from nightshift.stack.embedded.state import StackState
+from nightshift.stack import StackState
 from nightshift.stores.index import indexes
 from nightshift.stores.ledger import runs
 from tests.stores.ledger_helpers import add_index_run
@@ -49,7 +49,7 @@ def test_doctor_looks_at_gpus_and_at_the_models_that_are_needed(settings, databa
 def test_doctor_looks_at_all_that_it_can_while_the_whole_stack_is_down(tmp_path):
     state = StackState()
     for service in ("postgres", "redis", "milvus"):
-        state.change_port(service)
+        state.choose_port(service)
     state.save(tmp_path)
 
     done = CliRunner(env={"NIGHTSHIFT_DATA_DIR": str(tmp_path)}).invoke(main, ["doctor", "--json"])

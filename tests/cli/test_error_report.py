@@ -26,7 +26,7 @@ from nightshift.producers.plan_index import plan_index
 from nightshift.schema.errors import NotFoundError
 from nightshift.schema.models import ModelFacts
 from nightshift.schema.states import Stage
-from nightshift.stack.embedded.state import StackState
+from nightshift.stack import StackState
 from nightshift.stores.ledger import runs
 from tests.results.ranked import EMBEDDER, add_reference_run
 

@@ -18,7 +18,7 @@ from nightshift.demo import coarse_dir, scorer_dir
 from nightshift.schema.messages import BlockPayload
 from nightshift.schema.plans import RerankPlan
 from nightshift.schema.states import RunState, Stage, SubjectKind
-from nightshift.stack.embedded.state import StackState
+from nightshift.stack import StackState
 from nightshift.stores.failures import record_failure
 from nightshift.stores.ledger import runs
 from nightshift.stores.ledger.jobs import add_jobs

@@ -10,7 +10,7 @@ from sqlalchemy import make_url
 
 from nightshift.demo import coarse_dir, scorer_dir, write_catalogue
 from nightshift.schema.settings import Settings
-from nightshift.stack.embedded import Stack
+from nightshift.stack import Stack
 from nightshift.stores.index.milvus import VectorStore
 from tests.nights.night import Night
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from sqlalchemy import text
 
-from nightshift.stack.embedded import Stack
+from nightshift.stack import Stack
 from nightshift.stores.postgres.database import Database
 
 pytestmark = [pytest.mark.night, pytest.mark.timeout(1200)]

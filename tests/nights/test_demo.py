@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from nightshift.stack.embedded import Stack
+from nightshift.stack import Stack
 
 pytestmark = [pytest.mark.night, pytest.mark.timeout(1500)]
 

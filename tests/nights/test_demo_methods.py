@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nightshift.stack.embedded import Stack
+from nightshift.stack import Stack
 
 pytestmark = [pytest.mark.night, pytest.mark.timeout(2400)]
 

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from nightshift.cli import drill as command
 from nightshift.cli.main import main
 from nightshift.demo import coarse_dir, scorer_dir, write_catalogue
-from nightshift.stack.embedded import Stack
+from nightshift.stack import Stack
 from nightshift.stack.faults import FAULTS
 
 _DEPTH = 90

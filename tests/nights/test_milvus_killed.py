@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nightshift.stack.embedded import Stack
+from nightshift.stack import Stack
 from nightshift.stores.index.milvus import VectorStore
 from tests.nights.night import Night
 

@@ -16,7 +16,7 @@ from sqlalchemy import URL, make_url
 from nightshift.migrations import require_current, upgrade
 from nightshift.schema.errors import ConfigurationError
 from nightshift.schema.settings import Settings
-from nightshift.stack.embedded import Stack
+from nightshift.stack import Stack
 from tests.compose import make_roles
 from tests.nights.night import Night
 

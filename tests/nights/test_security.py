@@ -10,7 +10,7 @@ import redis
 from pydantic import SecretStr
 from sqlalchemy import make_url
 
-from nightshift.stack.embedded import Stack
+from nightshift.stack import Stack
 from tests.nights.night import Night
 
 pytestmark = pytest.mark.night

@@ -15,10 +15,8 @@ from sqlalchemy import text
 from nightshift.cli.main import main
 from nightshift.results.verify import verify
 from nightshift.schema.errors import ConflictError, InputError, NotFoundError
-from nightshift.stack.embedded import Stack
-from nightshift.stack.embedded.backup import restore
-from nightshift.stack.embedded.manifest import Manifest
-from nightshift.stack.embedded.state import StackState
+from nightshift.stack import Stack, StackState
+from nightshift.stack.backup import BackupManifest, restore
 from nightshift.stores.files.blobs import BlobStore
 from nightshift.stores.index.milvus import VectorStore
 from nightshift.stores.postgres.database import Database
@@ -145,7 +143,7 @@ def test_a_backup_is_its_owner_s_alone_and_holds_no_password(original: Stack, ba
 def test_damage_to_any_file_is_found_and_named_before_anything_is_written(
     damaged: Path, tmp_path: Path
 ):
-    for file in Manifest.read(damaged).files:
+    for file in BackupManifest.read(damaged).files:
         path = damaged / file.path
         data = path.read_bytes()
         for spoilt in (data[:-1], data[:-1] + bytes([data[-1] ^ 1]), data + b"\0", None):

@@ -20,11 +20,11 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from sqlalchemy import make_url
 
+from nightshift.cli.embedded_stack import open_stack
 from nightshift.schema.errors import ConfigurationError, NotFoundError, ServiceUnavailableError
 from nightshift.schema.settings import Settings
-from nightshift.stack.embedded import ServiceUrls, Stack, resolve_urls
+from nightshift.stack import ServiceUrls, Stack, StackState, resolve_urls
 from nightshift.stack.embedded.service import package_dir
-from nightshift.stack.embedded.state import StackState
 
 SERVICES = ("postgres", "redis", "milvus")
 
@@ -36,7 +36,7 @@ def own() -> Iterator[Stack]:
 
     with tempfile.TemporaryDirectory(prefix="ns-own-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o711)
-        stack = Stack(Path(folder) / "data")
+        stack = open_stack(Path(folder) / "data")
         try:
             stack.up(0, dispatcher=False)
             yield stack

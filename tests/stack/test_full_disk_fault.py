@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from nightshift.schema.errors import ConflictError, ServiceUnavailableError
-from nightshift.stack.embedded import Stack
+from nightshift.stack import Stack
+from nightshift.stack.faults import FaultTarget
 from nightshift.stack.faults.disks import fill_disk
-from nightshift.stack.faults.site import Site
 from nightshift.stores.ledger.claims import Ledger
 from nightshift.stores.postgres.database import Database
 from nightshift.stores.tokens.shard_files import shard_name
@@ -27,11 +27,11 @@ def test_the_fault_fills_a_small_disk_until_a_job_could_not_write(
 ):
     kept = kept_in(database, str(small_disk / "tokens"))
     kept.set_run("running")
-    site = Site(stack=stack, database=database, run_id=kept.run_id, lease_s=5)
+    target = FaultTarget(stack=stack, database=database, run_id=kept.run_id, lease_s=5)
     ledger = Ledger(database, worker_id="w", lease_s=60, max_attempts=3)
 
     with ThreadPoolExecutor(1) as pool:
-        struck = pool.submit(fill_disk, site)
+        struck = pool.submit(fill_disk, target)
         while not (refused := _tried_to_write(ledger, kept)) and not struck.done():
             time.sleep(0.2)
         said = struck.result()
@@ -45,7 +45,7 @@ def test_the_fault_spares_a_large_disk(tmp_path: Path, database: Database, stack
     kept = kept_in(database, str(tmp_path / "tokens"))
 
     with pytest.raises(ConflictError, match="small file system"):
-        fill_disk(Site(stack=stack, database=database, run_id=kept.run_id, lease_s=5))
+        fill_disk(FaultTarget(stack=stack, database=database, run_id=kept.run_id, lease_s=5))
 
 
 def _tried_to_write(ledger: Ledger, kept: Kept) -> ServiceUnavailableError | None:

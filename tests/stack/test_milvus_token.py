@@ -11,8 +11,8 @@ import pytest
 from pymilvus import DataType, MilvusClient, MilvusException
 from pymilvus.grpc_gen import milvus_pb2, milvus_pb2_grpc, schema_pb2
 
-from nightshift.stack.embedded import Stack
-from nightshift.stack.embedded.milvus_server import bad_names
+from nightshift.stack import Stack
+from nightshift.stack.embedded.milvus_lite_server import bad_names
 
 _METHODS = [
     *(

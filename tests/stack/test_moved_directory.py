@@ -13,9 +13,9 @@ import psycopg2
 import pytest
 from sqlalchemy import make_url
 
+from nightshift.cli.embedded_stack import open_stack
 from nightshift.schema.errors import ConfigurationError, ConflictError, NotFoundError
-from nightshift.stack.embedded import Stack
-from nightshift.stack.embedded.state import StackState
+from nightshift.stack import Stack, StackState
 
 _SERVICES = ("postgres", "redis", "milvus")
 
@@ -29,7 +29,7 @@ def place() -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def made(place: Path) -> Iterator[Stack]:
     """A stack whose database names a blob, a caption and a token set of the data directory."""
-    stack = Stack(place / "it's a \\home")
+    stack = open_stack(place / "it's a \\home")
     try:
         stack.up(0, dispatcher=False)
         here = str(stack.data_dir)
@@ -190,7 +190,7 @@ def test_a_cluster_that_an_earlier_version_kept_outside_is_taken_in(original: St
     (original.data_dir / "postgres").rename(outside / "postgres")
     state = StackState.load(original.data_dir)
     assert state is not None
-    state.postgres_home, state.home = outside, None
+    state.postgres_home, state.identity = outside, None
     state.save(original.data_dir)
 
     original.up(0, dispatcher=False)
@@ -207,7 +207,7 @@ def test_everything_in_a_data_directory_is_its_owner_s_alone(original: Stack):
 
 
 def test_a_data_directory_is_closed_where_it_was_open(tmp_path: Path):
-    from nightshift.stack.embedded.home import make_private
+    from nightshift.stack.embedded.data_directory import make_private
 
     tmp_path.chmod(0o755)
     for name in ("run", "blobs", "tokens"):

@@ -12,7 +12,8 @@ from threading import Event, Thread
 import pytest
 
 from nightshift.schema.errors import ConflictError
-from nightshift.stack.embedded import Stack, Supervisor, only_supervisor, process
+from nightshift.stack import Stack, Supervisor, only_supervisor
+from nightshift.stack.embedded import process
 
 _UP = ["-m", "nightshift.cli.main", "up", "--supervise", "--workers", "0"]
 
@@ -88,11 +89,10 @@ class _Breaking(Stack):
         return True
 
 
-def test_a_part_that_keeps_dying_is_started_after_pauses_that_grow(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("nightshift.stack.embedded.supervisor._LOOK_EVERY_S", 0.01)
-    monkeypatch.setattr("nightshift.stack.embedded.supervisor._FIRST_PAUSE_S", 0.1)
+def test_a_part_that_keeps_dying_is_started_after_pauses_that_grow(tmp_path: Path):
     stack, stop = _Breaking(tmp_path), Event()
-    watching = Thread(target=Supervisor(stack).watch, args=(stop,))
+    supervisor = Supervisor(stack, check_every_s=0.01, first_pause_s=0.1)
+    watching = Thread(target=supervisor.watch, args=(stop,))
     watching.start()
     _wait_until(lambda: len(stack.started) >= 4)
     stop.set()

@@ -34,13 +34,6 @@ _PATHS = sorted(
 _UNFINISHED = frozenset(
     {
         "nightshift.cli.planning",
-        "nightshift.stack.embedded.backup",
-        "nightshift.stack.embedded.relocation",
-        "nightshift.stack.faults.connections",
-        "nightshift.stack.faults.disks",
-        "nightshift.stack.faults.drill",
-        "nightshift.stack.faults.messages",
-        "nightshift.stack.faults.site",
         "nightshift.stores.failures",
         "nightshift.stores.health",
         "nightshift.stores.index.embeddings",

@@ -11,7 +11,7 @@ import redis
 from sqlalchemy import make_url, text
 
 from nightshift.schema.errors import ServiceUnavailableError
-from nightshift.stack.embedded import Stack
+from nightshift.stack import Stack
 from nightshift.stores.broker.broker import Broker, make_celery
 from nightshift.stores.index.milvus import VectorStore
 from nightshift.stores.postgres.database import Database

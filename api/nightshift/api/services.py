@@ -39,7 +39,7 @@ def open_database(settings: Settings, *, application: str = "nightshift") -> Ite
         DatabaseBehindError: When migrations are missing.
     """
     from nightshift.migrations import require_current
-    from nightshift.stack.embedded import resolve_database_url
+    from nightshift.stack import resolve_database_url
 
     url = resolve_database_url(settings)
     require_current(url)
@@ -58,7 +58,7 @@ def open_services(
         patience_s: How long an outage of Milvus is waited out.
         application: Who is connected, for Postgres to show.
     """
-    from nightshift.stack.embedded import resolve_urls
+    from nightshift.stack import resolve_urls
     from nightshift.stores.index.milvus import VectorStore
 
     urls = resolve_urls(settings)

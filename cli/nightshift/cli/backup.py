@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 import click
 
 from nightshift.cli.echo import echo, echo_json
+from nightshift.cli.embedded_stack import open_stack
 from nightshift.cli.options import data_dir_option, json_option, read_settings
 from nightshift.schema.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from nightshift.schema.settings import Settings
-    from nightshift.stack.embedded.manifest import Manifest
+    from nightshift.stack.backup import BackupManifest
 
 __all__ = ["backup", "restore"]
 
@@ -32,12 +33,11 @@ def backup(directory: Path, data_dir: Path | None, as_json: bool) -> None:
       nightshift backup /backups/monday
       nightshift backup /backups/monday --data-dir ./night
     """
-    from nightshift.stack.embedded import Stack
-    from nightshift.stack.embedded.backup import back_up
+    from nightshift.stack.backup import back_up
 
     settings = read_settings(data_dir)
     _require_embedded(settings)
-    manifest = back_up(Stack(settings.data_dir), directory, _say)
+    manifest = back_up(open_stack(settings.data_dir), directory, _say)
     _report(manifest, f"backed up to {directory}", as_json=as_json)
 
 
@@ -56,7 +56,7 @@ def restore(directory: Path, data_dir: Path | None, as_json: bool) -> None:
       nightshift restore /backups/monday
       nightshift restore /backups/monday --data-dir ./night
     """
-    from nightshift.stack.embedded.backup import restore as restore_backup
+    from nightshift.stack.backup import restore as restore_backup
 
     settings = read_settings(data_dir)
     manifest = restore_backup(directory, settings.data_dir, _say)
@@ -78,7 +78,7 @@ def _say(message: str) -> None:
     echo(f"• {message}", err=True)
 
 
-def _report(manifest: "Manifest", done: str, *, as_json: bool) -> None:
+def _report(manifest: "BackupManifest", done: str, *, as_json: bool) -> None:
     facts = {
         "made_at": manifest.made_at.isoformat(),
         "files": len(manifest.files),

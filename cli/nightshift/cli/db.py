@@ -25,7 +25,7 @@ def upgrade(data_dir: Path | None) -> None:
       nightshift db upgrade
     """
     from nightshift import migrations
-    from nightshift.stack.embedded import resolve_database_url
+    from nightshift.stack import resolve_database_url
 
     url = resolve_database_url(read_settings(data_dir))
     before = _revision(url)
@@ -49,7 +49,7 @@ def status(data_dir: Path | None, as_json: bool) -> None:
     """
     from nightshift import migrations
     from nightshift.schema.errors import DatabaseBehindError
-    from nightshift.stack.embedded import resolve_database_url
+    from nightshift.stack import resolve_database_url
 
     current = _revision(resolve_database_url(read_settings(data_dir)))
     needed = migrations.head_revision()

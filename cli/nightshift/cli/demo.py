@@ -47,9 +47,9 @@ def demo(method: "MethodName", output: Path, data_dir: Path | None, as_json: boo
     """
     from nightshift.api.services import open_services
     from nightshift.cli.demo_text import print_night
+    from nightshift.cli.embedded_stack import open_stack
     from nightshift.demo.night import run_night
     from nightshift.schema.distribution import require_extras
-    from nightshift.stack.embedded import Stack
 
     def say(message: str) -> None:
         echo(f"• {message}", err=True)
@@ -60,7 +60,7 @@ def demo(method: "MethodName", output: Path, data_dir: Path | None, as_json: boo
     require_extras("the demo", "worker", "embedded")
     settings = read_settings(data_dir)
     say("starting Postgres, Redis, Milvus Lite, the dispatcher and a worker")
-    stack = Stack(settings.data_dir)
+    stack = open_stack(settings.data_dir)
     stack.up(workers=1)
     with open_services(settings) as services:
         night = run_night(

@@ -23,7 +23,7 @@ def dispatcher(data_dir: Path | None) -> None:
     from nightshift.api.services import open_services, wait_for_database
     from nightshift.cli.logs import log_to_stderr
     from nightshift.producers.dispatcher import Dispatcher
-    from nightshift.stack.embedded import resolve_urls
+    from nightshift.stack import resolve_urls
     from nightshift.stores.broker.broker import Broker
 
     settings = read_settings(data_dir)

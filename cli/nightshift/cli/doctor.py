@@ -56,7 +56,7 @@ def doctor(mend: bool, dropped: tuple[int, ...], data_dir: Path | None, as_json:
       nightshift doctor --drop-load 12 --repair
     """
     from nightshift.results.doctor import examine
-    from nightshift.stack.embedded import resolve_urls
+    from nightshift.stack import resolve_urls
     from nightshift.stores.index.milvus import VectorStore
     from nightshift.stores.postgres.database import Database
 
@@ -108,12 +108,12 @@ def _repair(database: "Database", vectors: "VectorStore") -> "Iterator[Finding]"
 
 def _parts(settings: "Settings") -> "Iterator[Finding]":
     """Parts of the embedded stack that died or fell silent, where it is in use."""
+    from nightshift.cli.embedded_stack import open_stack
     from nightshift.schema.findings import Finding
-    from nightshift.stack.embedded import Stack
 
     if settings.database_url and settings.redis_url and settings.milvus_uri:
         return
-    for part in Stack(settings.data_dir).status().parts:
+    for part in open_stack(settings.data_dir).status().parts:
         if part.state == "died":
             message = f"{part.name} died: its log is {part.log}; `nightshift up` starts it again"
             yield Finding(check="stack", level="error", message=message)

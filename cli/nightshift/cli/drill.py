@@ -44,14 +44,14 @@ def drill(fault: str, run_id: int | None, data_dir: Path | None, as_json: bool) 
     from dataclasses import asdict
 
     from nightshift.api.services import open_database
+    from nightshift.cli.embedded_stack import open_stack
     from nightshift.cli.formats import format_duration
     from nightshift.schema.errors import ConfigurationError, ConflictError
     from nightshift.stack import faults
-    from nightshift.stack.embedded import Stack
     from nightshift.stores.ledger import runs
 
     settings = read_settings(data_dir)
-    stack = Stack(settings.data_dir)
+    stack = open_stack(settings.data_dir)
     if settings.database_url:
         raise ConfigurationError(
             f"a drill breaks parts of the embedded stack only, and the one in {stack.data_dir} is "
@@ -64,8 +64,10 @@ def drill(fault: str, run_id: int | None, data_dir: Path | None, as_json: bool) 
             if not active:
                 raise ConflictError("no run is running: start one, then drill")
             run_id = active[0].id
-        site = faults.Site(stack=stack, database=database, run_id=run_id, lease_s=settings.lease_s)
-        report = faults.drill(site, faults.FAULTS[fault])
+        target = faults.FaultTarget(
+            stack=stack, database=database, run_id=run_id, lease_s=settings.lease_s
+        )
+        report = faults.drill(target, faults.FAULTS[fault])
     if as_json:
         echo_json({"fault": fault, **asdict(report), "nothing_lost": report.nothing_lost})
     else:

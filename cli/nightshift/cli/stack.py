@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import click
 
 from nightshift.cli.echo import echo, echo_json
+from nightshift.cli.embedded_stack import open_stack
 from nightshift.cli.options import data_dir_option, json_option, read_settings
 from nightshift.schema.errors import ConflictError, ServiceUnavailableError
 
 if TYPE_CHECKING:
-    from nightshift.stack.embedded import Stack, StackStatus
+    from nightshift.stack import Stack, StackStatus
 
 __all__ = ["down", "status", "up"]
 
@@ -120,7 +121,7 @@ def status(data_dir: Path | None, as_json: bool) -> None:
 
 def _supervise(stack: "Stack", workers: int, *, dispatcher: bool, as_json: bool) -> None:
     from nightshift.cli.logs import log_to_stderr
-    from nightshift.stack.embedded import Supervisor, only_supervisor
+    from nightshift.stack import Supervisor, only_supervisor
 
     settings = read_settings()
     log_to_stderr(settings.log_level)
@@ -143,9 +144,7 @@ def _supervise(stack: "Stack", workers: int, *, dispatcher: bool, as_json: bool)
 
 
 def _stack(data_dir: Path | None) -> "Stack":
-    from nightshift.stack.embedded import Stack
-
-    return Stack(read_settings(data_dir).data_dir)
+    return open_stack(read_settings(data_dir).data_dir)
 
 
 def _show(status: "StackStatus", *, as_json: bool) -> None:

@@ -48,7 +48,7 @@ def worker(ctx: click.Context, queues: str, device: str, data_dir: Path | None) 
     from nightshift.schema.distribution import require_extras
     from nightshift.schema.errors import ConfigurationError
     from nightshift.schema.states import Stage
-    from nightshift.stack.embedded import resolve_urls
+    from nightshift.stack import resolve_urls
 
     require_extras("a worker", "worker")
     names = [name.strip() for name in queues.split(",")]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from nightshift.stack.embedded import Stack
+from nightshift.stack import Stack
 from nightshift.stores.index.milvus import VectorStore
 
 

@@ -15,7 +15,7 @@ from nightshift.schema.errors import (
     NotFoundError,
     ServiceUnavailableError,
 )
-from nightshift.stack.embedded import Stack
+from nightshift.stack import Stack
 from nightshift.stores.index.milvus import INDEX_TYPES, VectorStore
 from nightshift.stores.index.milvus.indexes import build_parameters
 from nightshift.stores.index.milvus.rows import key_ranges, ordered

@@ -7,7 +7,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from nightshift.schema.errors import NightshiftError, ServiceUnavailableError
-from nightshift.stack.embedded import Stack
+from nightshift.stack import Stack
 from nightshift.stores.index.milvus.connection import Connection
 from nightshift.stores.ledger.claims import Ledger
 from nightshift.stores.postgres.database import Database, copy_rows

@@ -17,7 +17,7 @@ from nightshift.models.checkpoints.snapshot import Snapshot
 from nightshift.schema.errors import ModelError, ServiceUnavailableError
 from nightshift.schema.settings import Settings
 from nightshift.schema.states import Stage
-from nightshift.stack.embedded import resolve_urls
+from nightshift.stack import resolve_urls
 from nightshift.stores.index.milvus import VectorStore
 from nightshift.stores.ledger import load_reports, workers
 from nightshift.stores.ledger.claims import AnyClaim, Ledger

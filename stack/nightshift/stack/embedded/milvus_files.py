@@ -1,7 +1,7 @@
-"""Files of Milvus Lite that it would refuse to read: set aside before it starts.
+"""Damaged files of Milvus Lite, set aside before it starts.
 
-One damaged file makes it refuse every call to a collection, its deletion among them, and leftovers
-of a collection keep it from making one of that name. Vectors can be computed again.
+With one damaged file, Milvus Lite refuses every call to the collection, also its deletion. Leftover
+files of a collection prevent a new one of the same name. Vectors can be computed again.
 """
 
 import json
@@ -18,45 +18,45 @@ _PARQUET = b"PAR1"
 
 
 def set_aside_damaged(directory: Path) -> list[Path]:
-    """Move what Milvus Lite cannot read out of its directory, beside it.
+    """Move files that Milvus Lite cannot read into a folder beside its directory.
 
     Args:
-        directory: Of a Milvus Lite that does not run.
+        directory: The directory of a Milvus Lite that does not run.
 
     Returns:
-        Where it lies now.
+        The new paths of what was moved.
     """
     moved = []
     for path in list(_damaged(directory)):
         place = directory.with_name(f"{directory.name}-damaged") / f"{path.name}-{token_hex(4)}"
         place.parent.mkdir(mode=0o700, exist_ok=True)
         path.rename(place)
-        _log.warning("%s is damaged and lies in %s now", path, place)
+        _log.warning("%s is damaged and was moved to %s", path, place)
         moved.append(place)
     return moved
 
 
 def _damaged(directory: Path) -> Iterator[Path]:
     aliases = directory / "aliases.json"
-    if aliases.exists() and _read(aliases) is None:
+    if aliases.exists() and _read_json(aliases) is None:
         yield aliases
     for collection in directory.glob("collections/*"):
-        if not _is_whole(collection):
+        if not _is_readable(collection):
             yield collection
 
 
-def _is_whole(collection: Path) -> bool:
-    if "collection_name" not in (_read(collection / "schema.json") or {}):
+def _is_readable(collection: Path) -> bool:
+    if "collection_name" not in (_read_json(collection / "schema.json") or {}):
         return False
     manifests = [collection / name for name in ("manifest.json", "manifest.json.prev")]
-    written = [path for path in manifests if path.exists()]
-    if written and all(_read(path) is None for path in written):
+    present = [path for path in manifests if path.exists()]
+    if present and all(_read_json(path) is None for path in present):
         return False
     return all(map(_is_parquet, collection.glob("partitions/*/*/*.parquet")))
 
 
-def _read(path: Path) -> dict[str, object] | None:
-    """A JSON object; None where there is none."""
+def _read_json(path: Path) -> dict[str, object] | None:
+    """Read a JSON object; None if the file holds none."""
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):

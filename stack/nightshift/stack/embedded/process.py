@@ -1,4 +1,4 @@
-"""Detached programs: recognised for certain by pid and start time, stopped by their own signal."""
+"""Detached processes: recognised by pid and start time, stopped by their own signal."""
 
 import os
 import signal
@@ -9,78 +9,89 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nightshift.schema.errors import ServiceUnavailableError
 
 __all__ = [
     "Launch",
     "ProcessRecord",
+    "StopRule",
     "end_strays",
     "is_alive",
     "is_copied",
     "is_earlier",
+    "is_used_by",
     "log_tail",
     "read_record",
-    "send",
     "spawn",
     "stop",
-    "uses",
     "works_in",
 ]
 
-#: A log beyond this many bytes is moved aside (one generation is kept) when its program starts.
+#: A log beyond this many bytes is moved aside when its program starts; one generation is kept.
 _LOG_LIMIT_BYTES = 16 * 2**20
 
-#: Programs that this process started. They are polled so that a killed one does not stay a zombie,
+#: Processes that this one started. They are polled so that a killed one does not stay a zombie,
 #: which Postgres would take for a living server.
 _children: set[subprocess.Popen[bytes]] = set()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
-    """How a program is started."""
+    """The command line of a program, and what it runs with."""
 
     argv: tuple[str, ...]
     #: The whole environment.
     env: Mapping[str, str] = field(repr=False)
     #: None keeps the current directory.
     cwd: Path | None = None
-    #: System user to become; None keeps the own one.
+    #: System user that the program runs as; None keeps the present one.
     user: str | None = None
-    #: Takes rights away from the files that it makes; -1 keeps the own one.
+    #: File mode creation mask; -1 keeps the present one.
     umask: int = -1
 
     @property
     def digest(self) -> str:
-        """Tells a running program from one that would be started otherwise today."""
+        """Hash of command line and settings; a running program with another one is out of date."""
         settings = sorted(item for item in self.env.items() if item[0].startswith("NIGHTSHIFT_"))
         return sha256(repr((self.argv, settings)).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopRule:
+    """The signal that ends a program cleanly, and the time that it may take."""
+
+    stop_signal: signal.Signals = signal.SIGTERM
+    #: Seconds until it is killed.
+    wait_s: float
 
 
 class ProcessRecord(BaseModel):
     """The content of a pid file: enough to tell the program from a later one of the same pid."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, serialize_by_alias=True, validate_by_name=True)
 
     pid: int
     #: Clock ticks from boot to start: unlike a wall-clock time, no clock correction moves it.
     start_ticks: int
     boot_id: str
-    #: Unix time, for showing only.
+    #: Unix time, only for display.
     started_at: float
     #: `Launch.digest` it was started with.
     digest: str
-    #: Device and inode of the folder of its pid file. A copy of a data directory has the pid files
-    #: of the original's programs, but in another folder; a moved one keeps its folder.
-    home: tuple[int, int] | None = None
+    #: Device and inode of the folder of the pid file. A copy of a data directory has the pid files
+    #: of the original's programs, but in another folder; a moved directory keeps its folder.
+    folder: tuple[int, int] | None = Field(
+        default=None, validation_alias="home", serialization_alias="home"
+    )
 
 
 def spawn(launch: Launch, log: Path, record_path: Path) -> ProcessRecord:
     """Start a program in a session of its own and write its pid file.
 
     Raises:
-        PermissionError: When the system user of `launch` cannot be assumed.
+        PermissionError: When this process may not become the system user of `launch`.
     """
     if log.exists() and log.stat().st_size > _LOG_LIMIT_BYTES:
         log.replace(log.with_suffix(log.suffix + ".1"))
@@ -105,41 +116,41 @@ def spawn(launch: Launch, log: Path, record_path: Path) -> ProcessRecord:
         boot_id=_boot_id(),
         started_at=time.time(),
         digest=launch.digest,
-        home=_identity(record_path.parent),
+        folder=_folder_id(record_path.parent),
     )
     record_path.write_text(record.model_dump_json())
     return record
 
 
 def read_record(path: Path) -> ProcessRecord | None:
-    """The pid file's content; None when there is none, it was cut short, or it is a copy.
+    """Read a pid file; None if there is none, it is incomplete, or it is a copy.
 
-    A copy names a program of the original's, which is not ours to ask or to end.
+    A copy names a program of the original directory, which must not be stopped from here.
     """
     try:
         record = ProcessRecord.model_validate_json(path.read_bytes())
     except (FileNotFoundError, ValidationError):
         return None
-    own = record.home == _identity(path.parent) or is_earlier(record, path.parent.parent)
+    own = record.folder == _folder_id(path.parent) or is_earlier(record, path.parent.parent)
     return record if own else None
 
 
 def is_copied(path: Path) -> bool:
-    """Whether a pid file came here with a copy of the directory that its program was started in."""
+    """True if a pid file came here in a copy of the directory that its program was started in."""
     try:
-        home = ProcessRecord.model_validate_json(path.read_bytes()).home
+        folder = ProcessRecord.model_validate_json(path.read_bytes()).folder
     except (FileNotFoundError, ValidationError):
         return False
-    return home is not None and home != _identity(path.parent)
+    return folder is not None and folder != _folder_id(path.parent)
 
 
 def is_earlier(record: ProcessRecord, data_dir: Path) -> bool:
-    """Whether it is a living program of a version whose pid files do not say where they lie.
+    """True for a living program of an earlier version, whose pid files do not name their folder.
 
-    Its services work in a folder of the data directory, its other programs have the directory's
-    name in their environment; a copy of the directory has another name.
+    Services of such a version work in a folder of the data directory, its other programs have the
+    directory's name in their environment; a copy of the directory has another name.
     """
-    if record.home is not None or not is_alive(record):
+    if record.folder is not None or not is_alive(record):
         return False
     here = os.fsencode(data_dir.resolve())
     program = Path(f"/proc/{record.pid}")
@@ -147,12 +158,12 @@ def is_earlier(record: ProcessRecord, data_dir: Path) -> bool:
         if os.fsencode((program / "cwd").readlink().parent) == here:
             return True
         return b"NIGHTSHIFT_DATA_DIR=" + here in (program / "environ").read_bytes().split(b"\0")
-    except OSError:  # gone meanwhile, or another user's
+    except OSError:  # it has ended, or is another user's
         return False
 
 
 def is_alive(record: ProcessRecord) -> bool:
-    """Whether this very program runs; a zombie and another program of the same pid do not count."""
+    """True if the recorded process lives; not a zombie, nor a later process of the same pid."""
     for child in list(_children):
         if child.poll() is not None:
             _children.discard(child)
@@ -160,48 +171,42 @@ def is_alive(record: ProcessRecord) -> bool:
 
 
 def works_in(record: ProcessRecord, directory: Path) -> bool:
-    """Whether the program's working directory is this one, by whatever path; True if unknown."""
+    """True if the process works in this directory, whatever its path; also True if unknown."""
     try:
-        return _identity(Path(f"/proc/{record.pid}/cwd")) == _identity(directory)
-    except PermissionError:  # another user's, which root without all rights may not look at
+        return _folder_id(Path(f"/proc/{record.pid}/cwd")) == _folder_id(directory)
+    except PermissionError:  # another user's process, and this one lacks the right to look
         return True
     except OSError:
         return False
 
 
-def send(record: ProcessRecord, number: signal.Signals) -> None:
-    """Signal the program if it still is the recorded one."""
-    if is_alive(record):
-        _signal(record.pid, number)
-
-
-def stop(record: ProcessRecord, number: signal.Signals, wait_s: float) -> bool:
-    """Ask the program to end, and kill it if it has not within `wait_s` seconds.
+def stop(record: ProcessRecord, rule: StopRule) -> bool:
+    """Send a process its stop signal, and kill it if it does not end in time.
 
     Returns:
-        Whether it ended by itself.
+        True if the process ended by itself.
     """
-    send(record, number)
-    if _gone_within(record, wait_s):
+    _send(record, rule.stop_signal)
+    if _gone_within(record, rule.wait_s):
         return True
-    send(record, signal.SIGKILL)
+    _send(record, signal.SIGKILL)
     _gone_within(record, 10.0)
     return False
 
 
 def end_strays(directory: Path, marker: str, number: signal.Signals) -> None:
-    """End what still works in `directory` without being on record.
+    """End processes that work in `directory` and have no pid file.
 
-    Such are the backends of a killed Postgres, and a server whose starter was killed before it
-    could write the pid file.
+    Examples are the backends of a killed Postgres, and a server whose starter was killed before it
+    wrote the pid file.
 
     Args:
         directory: Working directory of those processes.
-        marker: Part of their program's name or arguments, so that a shell there is left alone.
-        number: Sent to those that have not ended by themselves within 2 s.
+        marker: Part of their program's name or arguments; other processes are left alone.
+        number: The signal to those that do not end by themselves within 2 s.
 
     Raises:
-        ServiceUnavailableError: When some are there after 60 s.
+        ServiceUnavailableError: When some are left after 60 s.
     """
     start = time.monotonic()
     signalled: set[int] = set()
@@ -215,13 +220,13 @@ def end_strays(directory: Path, marker: str, number: signal.Signals) -> None:
         time.sleep(0.05)
 
 
-def uses(directory: Path, marker: str) -> bool:
-    """Whether a program works in `directory`, on record or not; see `end_strays`."""
+def is_used_by(directory: Path, marker: str) -> bool:
+    """True if a process with this marker works in `directory`; see `end_strays`."""
     return any(True for _ in _processes_in(directory, marker))
 
 
 def log_tail(log: Path, lines: int = 12) -> str:
-    """The last lines of a log, for an error message."""
+    """Return the last lines of a log, for an error message."""
     if not log.exists():
         return "(no log)"
     with log.open("rb") as stream:
@@ -240,7 +245,7 @@ def _processes_in(directory: Path, marker: str) -> Iterator[int]:
                 or marker.encode() in (entry / "cmdline").read_bytes()
             ):
                 yield int(entry.name)
-        except OSError:  # gone meanwhile, or another user's
+        except OSError:  # it has ended, or is another user's
             continue
 
 
@@ -251,6 +256,11 @@ def _gone_within(record: ProcessRecord, seconds: float) -> bool:
             return False
         time.sleep(0.02)
     return True
+
+
+def _send(record: ProcessRecord, number: signal.Signals) -> None:
+    if is_alive(record):
+        _signal(record.pid, number)
 
 
 def _signal(pid: int, number: signal.Signals) -> None:
@@ -267,12 +277,12 @@ def _start_ticks(pid: int) -> int | None:
         return None
     # The program's name, in parentheses, may itself contain blanks and parentheses.
     fields = stat.rpartition(")")[2].split()
-    # A zombie whose other threads are still ending holds its files and ports as yet.
+    # A zombie whose other threads have not ended yet still holds its files and ports.
     gone = fields[0] in {"Z", "X"} and int(fields[17]) <= 1
     return None if gone else int(fields[19])
 
 
-def _identity(directory: Path) -> tuple[int, int]:
+def _folder_id(directory: Path) -> tuple[int, int]:
     status = directory.stat()
     return status.st_dev, status.st_ino
 

@@ -1,15 +1,30 @@
-"""Addresses in Postgres that name files of the data directory, after the directory has moved."""
+"""Rewrite addresses in Postgres that name files of a data directory, after it was moved."""
 
 import json
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import (
+    ColumnClause,
+    Connection,
+    TableClause,
+    Text,
+    Update,
+    cast,
+    column,
+    func,
+    table,
+    text,
+    update,
+)
+from sqlalchemy.dialects.postgresql import JSONB
 
 __all__ = ["rewrite_addresses"]
 
-#: Columns that may hold such addresses, in whatever table: images in `parts` (JSON), folders of
-#: tokens in `address`, what was imported in `source`.
-_COLUMNS = """
+#: Lists the columns of all tables that may hold such addresses: images in `parts` (JSON), folders
+#: of visual tokens in `address`, imported sources in `source`.
+_ADDRESS_COLUMNS = text(
+    """
     SELECT table_name, column_name, data_type = 'jsonb' AS is_json
     FROM information_schema.columns JOIN information_schema.tables USING (table_schema, table_name)
     WHERE table_schema = 'public' AND table_type = 'BASE TABLE' AND is_generated = 'NEVER'
@@ -17,39 +32,41 @@ _COLUMNS = """
         OR (column_name IN ('address', 'source') AND data_type IN ('text', 'character varying')))
     ORDER BY table_name, column_name
 """
+)
 
 
 def rewrite_addresses(connection: Connection, old: Path, new: Path) -> int:
-    """Let what named a file below the directory `old` name it below `new`; harmless when repeated.
+    """Replace the directory `old` by `new` in every address; may be repeated.
 
-    An image counts by its bytes, so no content and no score changes.
+    Images are identified by their bytes, so no key and no score changes.
 
     Args:
-        connection: A transaction of the owner of the tables.
-        old: Where the data directory was.
-        new: Where it is.
+        connection: A transaction of the user that owns the tables.
+        old: The former path of the data directory.
+        new: Its present path.
 
     Returns:
-        How many rows were changed.
+        The number of changed rows.
     """
     changed = 0
-    for table, column, is_json in connection.execute(text(_COLUMNS)).tuples().all():
-        changed += _rewrite(connection, f'"{table}"', f'"{column}"', is_json, (old, new))
+    for name, column_name, is_json in connection.execute(_ADDRESS_COLUMNS).tuples().all():
+        addresses = column(column_name, JSONB if is_json else Text)
+        rows = _rewrite_statement(table(name, addresses), addresses, old, new)
+        changed += connection.execute(rows).rowcount
     return changed
 
 
-def _rewrite(
-    connection: Connection, table: str, column: str, is_json: bool, places: tuple[Path, Path]
-) -> int:
-    # As JSON, the path follows its key: a caption that mentions it has its quotes escaped.
-    old, new = (
-        f'"uri": {json.dumps(f"{place}/", ensure_ascii=False)[:-1]}' if is_json else f"{place}/"
-        for place in places
+def _rewrite_statement(
+    rows: TableClause, addresses: ColumnClause[Any], old: Path, new: Path
+) -> Update:
+    if not isinstance(addresses.type, JSONB):
+        in_place = func.strpos(addresses, f"{old}/") == 1
+        rewritten = func.replace(addresses, f"{old}/", f"{new}/")
+        return update(rows).where(in_place).values({addresses: rewritten})
+    # In JSON the path follows its key. A caption that mentions it has its quotes escaped.
+    old_uri, new_uri = (
+        f'"uri": {json.dumps(f"{path}/", ensure_ascii=False)[:-1]}' for path in (old, new)
     )
-    value, cast = (f"{column}::text", "::jsonb") if is_json else (column, "")
-    where = f"strpos({value}, :old) {'> 0' if is_json else '= 1'}"
-    done = connection.execute(
-        text(f"UPDATE {table} SET {column} = replace({value}, :old, :new){cast} WHERE {where}"),
-        {"old": old, "new": new},
-    )
-    return int(done.rowcount)
+    as_text = cast(addresses, Text)
+    rewritten_json = cast(func.replace(as_text, old_uri, new_uri), JSONB)
+    return update(rows).where(func.strpos(as_text, old_uri) > 0).values({addresses: rewritten_json})

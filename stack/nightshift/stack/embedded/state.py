@@ -1,28 +1,24 @@
-"""What a data directory remembers: ports, passwords, where it lies; and its lock."""
+"""State of a data directory: ports, passwords and the identity of the directory."""
 
-import fcntl
 import os
 import random
 import secrets
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from nightshift.schema.errors import ConfigurationError, ConflictError
+from nightshift.schema.errors import ConfigurationError
 
 __all__ = [
     "HOST",
     "SERVICES",
-    "Home",
+    "DirectoryIdentity",
     "ServiceUrls",
     "StackState",
-    "exclusive",
     "port_is_free",
     "write_private",
 ]
@@ -35,18 +31,18 @@ SERVICES = ("postgres", "redis", "milvus")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceUrls:
-    """Where the three services are; what carries a password is left out of the repr."""
+    """Addresses of the three services; the repr leaves out those that carry a password."""
 
     #: SQLAlchemy URL (psycopg2).
     database_url: str = field(repr=False)
     redis_url: str = field(repr=False)
     milvus_uri: str
-    #: Empty when the server asks for none.
+    #: Empty when the server needs none.
     milvus_token: str = field(repr=False, default="")
 
 
-class Home(BaseModel):
-    """Tells a data directory from a copy of it."""
+class DirectoryIdentity(BaseModel):
+    """Path, device and inode of a data directory; they tell it from a copy of it."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -56,14 +52,14 @@ class Home(BaseModel):
 
     @classmethod
     def of(cls, data_dir: Path) -> Self:
-        """The directory as it is now."""
+        """The identity of the directory as it is now."""
         status = data_dir.stat()
         return cls(path=str(data_dir), device=status.st_dev, inode=status.st_ino)
 
     def is_same(self, other: Self) -> bool:
-        """Whether both are one directory, renamed or not.
+        """True if both are the same directory, renamed or not.
 
-        A device may get another number when the machine starts, so an equal path will do as well.
+        A device may get another number when the machine boots, so an equal path counts as well.
         """
         return self.inode == other.inode and (
             self.device == other.device or self.path == other.path
@@ -71,27 +67,31 @@ class Home(BaseModel):
 
 
 class StackState(BaseModel):
-    """`stack.json`: made once for a data directory, changed only under its lock."""
+    """`stack.json`: created once for a data directory, changed only under its lock."""
+
+    model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True)
 
     postgres_password: str = Field(default_factory=lambda: secrets.token_hex(24), repr=False)
     redis_password: str = Field(default_factory=lambda: secrets.token_hex(24), repr=False)
     milvus_token: str = Field(default_factory=lambda: secrets.token_hex(24), repr=False)
     ports: dict[str, int] = {}
     #: The directory that this state belongs to; None before the first start.
-    home: Home | None = None
-    #: Where the directory was when addresses in the database were last right, if not here.
+    identity: DirectoryIdentity | None = Field(
+        default=None, validation_alias="home", serialization_alias="home"
+    )
+    #: The former path that addresses in the database still name; None if they are up to date.
     moved_from: str | None = None
-    #: What a restore is filling, or was when it was interrupted.
+    #: True while a restore fills the directory, and after that restore was interrupted.
     restoring: bool = False
-    #: Earlier versions: parent of the Postgres cluster, which root kept outside.
+    #: Written by earlier versions: parent of the Postgres cluster, which root kept outside.
     postgres_home: Path | None = None
 
     @classmethod
     def load(cls, data_dir: Path) -> Self | None:
-        """The state of a data directory; None when no stack was ever started in it.
+        """Read the state of a data directory; None if no stack was ever started in it.
 
         Raises:
-            ConfigurationError: When the file is not ours or damaged.
+            ConfigurationError: When the file belongs to another user or is damaged.
         """
         path = data_dir / "stack.json"
         try:
@@ -113,16 +113,16 @@ class StackState(BaseModel):
         write_private(data_dir / "stack.json", self.model_dump_json(indent=2) + "\n")
 
     def port(self, service: str) -> int:
-        """The remembered port, or a new one where none is remembered."""
+        """The recorded port; chooses one if none is recorded."""
         if service not in self.ports:
-            self.change_port(service)
+            self.choose_port(service)
         return self.ports[service]
 
-    def change_port(self, service: str) -> None:
-        """Choose a free port.
+    def choose_port(self, service: str) -> None:
+        """Choose a free port outside the ephemeral range.
 
-        Not from the ephemeral range: there, a client polling a port where nobody listens may
-        be given that very port as its own and connect to itself.
+        In that range, a client that polls an unused port may be given this very port as its own
+        and connect to itself.
         """
         taken = set(self.ports.values())
         while (port := random.randrange(20_000, 32_000)) in taken or not port_is_free(port):
@@ -143,34 +143,8 @@ class StackState(BaseModel):
         )
 
 
-@contextmanager
-def exclusive(data_dir: Path, timeout_s: float = 300.0) -> Iterator[None]:
-    """Hold the data directory's lock, which the kernel frees if this process dies.
-
-    Raises:
-        ConflictError: When another `up` or `down` held it all the while.
-    """
-    # Readable by its owner only: whoever may open it could hold it.
-    descriptor = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "r+") as lock:
-        os.fchmod(descriptor, 0o600)
-        deadline = time.monotonic() + timeout_s
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise ConflictError(
-                        f"another `nightshift up` or `down` has been busy in {data_dir} for "
-                        f"{timeout_s:.0f} s: wait for it or end it"
-                    ) from None
-                time.sleep(0.05)
-        yield
-
-
 def port_is_free(port: int, wait_s: float = 0.0) -> bool:
-    """Whether a server could listen on this loopback port now, or within `wait_s` seconds."""
+    """True if a server can listen on this loopback port now, or within `wait_s` seconds."""
     deadline = time.monotonic() + wait_s
     while not _can_listen(port):
         if time.monotonic() >= deadline:
@@ -180,7 +154,7 @@ def port_is_free(port: int, wait_s: float = 0.0) -> bool:
 
 
 def write_private(path: Path, text: str, uid: int = -1) -> None:
-    """Write a file that only its owner (`uid`; -1 keeps the own one) can read, in one step."""
+    """Replace a file in one step by one that only its owner can read (`uid`; -1: this user)."""
     temporary = path.with_name(path.name + ".new")
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -194,7 +168,7 @@ def write_private(path: Path, text: str, uid: int = -1) -> None:
 
 def _can_listen(port: int) -> bool:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # As the servers do: connections that linger after a restart do not count.
+        # As the servers do: connections left from before a restart do not block the port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))

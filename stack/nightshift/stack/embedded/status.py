@@ -1,4 +1,4 @@
-"""What `nightshift status` tells."""
+"""The state of a stack's parts, as `nightshift status` prints it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +12,11 @@ __all__ = ["PartStatus", "StackStatus"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartStatus:
-    """One program of the stack."""
+    """The state of one process of the stack."""
 
     #: `postgres`, `redis`, `milvus`, `dispatcher`, `worker-1`, …
     name: str
-    #: `died`: started by `up`, gone without `down`.
+    #: `silent`: runs and does not answer; `died`: started by `up` and gone without `down`.
     state: Literal["running", "silent", "died", "stopped"]
     pid: int | None = None
     #: `host:port` of a service.
@@ -27,24 +27,24 @@ class PartStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackStatus:
-    """Every part that there is or should be."""
+    """The state of every part of a stack."""
 
     data_dir: Path
     parts: tuple[PartStatus, ...]
 
     @property
     def healthy(self) -> bool:
-        """Whether all services and everything else that was started run."""
+        """True if all services run, and all programs that were started."""
         return all(
             part.state == "running" or (part.state == "stopped" and part.name not in SERVICES)
             for part in self.parts
         )
 
     def part(self, name: str) -> PartStatus:
-        """The part of that name.
+        """The state of the part of that name.
 
         Raises:
-            NotFoundError: When there is none.
+            NotFoundError: When there is no such part.
         """
         for part in self.parts:
             if part.name == name:

@@ -1,4 +1,4 @@
-"""Watch over a running stack: what dies is started again, with a pause that grows."""
+"""Supervision of a running stack: parts that die are started again, after growing pauses."""
 
 import fcntl
 import logging
@@ -16,16 +16,13 @@ __all__ = ["Supervisor", "only_supervisor"]
 
 _log = logging.getLogger(__name__)
 
-_LOOK_EVERY_S = 1.0
-#: Pauses before a part is started again: the first at once, then these, doubled up to the longest.
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
-#: A part that has run for so long begins with the shortest pause again.
-_WELL_AFTER_S = 120.0
+#: The pauses of a part that has run for so long begin with the shortest again.
+_STABLE_AFTER_S = 120.0
 
 
 @dataclass(slots=True)
-class _Part:
-    """What is remembered of a part that died."""
+class _RestartPause:
+    """The last start of a part that died, and the pause after it."""
 
     pause_s: float = 0.0
     started: float = 0.0
@@ -34,24 +31,38 @@ class _Part:
 class Supervisor:
     """Keeps the parts of a stack running until it is stopped.
 
-    A part counts as dead when its process is gone though nobody stopped it; what `nightshift down`
-    has stopped is left alone.
+    A part has died if its process is gone and nobody stopped it. Parts that `nightshift down`
+    stopped are left alone. A part that died is started again immediately; if it dies again soon,
+    after a pause that doubles each time.
 
     Args:
-        stack: That `up` has started.
+        stack: A stack that `up` has started.
+        check_every_s: Seconds between two checks.
+        first_pause_s: The first pause.
+        longest_pause_s: The pause at which the doubling ends.
     """
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(
+        self,
+        stack: Stack,
+        *,
+        check_every_s: float = 1.0,
+        first_pause_s: float = 1.0,
+        longest_pause_s: float = 60.0,
+    ) -> None:
         self._stack = stack
-        self._parts: dict[str, _Part] = {}
+        self._check_every_s = check_every_s
+        self._first_pause_s = first_pause_s
+        self._longest_pause_s = longest_pause_s
+        self._pauses: dict[str, _RestartPause] = {}
 
     def watch(self, stop: Event) -> bool:
-        """Look once a second until `stop` is set.
+        """Check the parts until `stop` is set or the stack was stopped.
 
         Returns:
-            Whether anything is left to stop: not where `nightshift down` did so meanwhile.
+            True if parts are left to stop; False if `nightshift down` has stopped them.
         """
-        while not stop.wait(_LOOK_EVERY_S):
+        while not stop.wait(self._check_every_s):
             recorded = self._stack.recorded()
             if not recorded:
                 _log.info("the stack was stopped by `nightshift down`")
@@ -63,33 +74,33 @@ class Supervisor:
         return True
 
     def _start_when_due(self, name: str) -> None:
-        part = self._parts.setdefault(name, _Part())
+        pause = self._pauses.setdefault(name, _RestartPause())
         now = monotonic()
-        if part.started and now - part.started > _WELL_AFTER_S + part.pause_s:
-            part.pause_s = 0.0
-        if now < part.started + part.pause_s:
+        if pause.started and now - pause.started > _STABLE_AFTER_S + pause.pause_s:
+            pause.pause_s = 0.0
+        if now < pause.started + pause.pause_s:
             return
-        part.pause_s = min(max(2 * part.pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
+        pause.pause_s = min(max(2 * pause.pause_s, self._first_pause_s), self._longest_pause_s)
         try:
             if self._stack.start(name):
                 _log.warning(
-                    "%s died and was started again; if it dies again soon, that waits %.0f s",
+                    "%s died and was started again; the next restart waits %.0f s",
                     name,
-                    part.pause_s,
+                    pause.pause_s,
                 )
         except NightshiftError as error:
-            _log.error("%s died and does not start: %s", name, error)
-        except Exception:  # noqa: BLE001 - the other parts are watched all the same
-            _log.exception("%s died and does not start", name)
-        part.started = monotonic()
+            _log.error("%s died and cannot be started: %s", name, error)
+        except Exception:  # noqa: BLE001 - the other parts are still watched
+            _log.exception("%s died and cannot be started", name)
+        pause.started = monotonic()
 
 
 @contextmanager
 def only_supervisor(stack: Stack) -> Iterator[None]:
-    """Be the one process that watches over a stack.
+    """Hold the supervisor lock of a stack: only one process supervises it.
 
     Raises:
-        ConflictError: Where another does.
+        ConflictError: When another process supervises it.
     """
     stack.prepare()
     descriptor = os.open(stack.data_dir / "supervisor.lock", os.O_RDWR | os.O_CREAT, 0o600)

@@ -1,4 +1,4 @@
-"""Where the services are for this process: explicit settings first, then the embedded stack."""
+"""The addresses of the services: explicit settings first, then the embedded stack."""
 
 from pydantic import SecretStr
 
@@ -11,15 +11,15 @@ __all__ = ["resolve_database_url", "resolve_urls"]
 
 
 def resolve_urls(settings: Settings, *, running: bool = True) -> ServiceUrls:
-    """Address each service by its setting, or else by the running stack of `settings.data_dir`.
+    """Take each address from its setting, or else from the running stack of `settings.data_dir`.
 
     Args:
-        settings: Of this process.
-        running: Whether each service of the stack must run.
+        settings: The settings of this process.
+        running: True if each service of the stack must run.
 
     Raises:
-        ConfigurationError: When a service has neither; names the variable to set.
-        ServiceUnavailableError: When the stack is there and the service does not run.
+        ConfigurationError: When a service has neither; the message names the variable to set.
+        ServiceUnavailableError: When there is a stack and the service does not run.
     """
     stack = Stack(settings.data_dir)
     database_url = _plain(settings.database_url)
@@ -37,7 +37,7 @@ def resolve_urls(settings: Settings, *, running: bool = True) -> ServiceUrls:
 
 
 def resolve_database_url(settings: Settings) -> str:
-    """Address Postgres alone, which is all that reading results needs.
+    """The address of Postgres; reading results needs no other service.
 
     Raises:
         ConfigurationError: As `resolve_urls`.

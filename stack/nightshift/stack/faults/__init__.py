@@ -1,7 +1,7 @@
-"""Faults on purpose: what a night may do to a live run, one small function each.
+"""Fault injection: failures that a night may bring to a live run, one function each.
 
-Every function strikes only while jobs run, waits until what it broke has been put right again, and
-says what it did; it returns None where it found nothing to strike.
+A function breaks something only while jobs run, waits until it works again, and returns a sentence
+that says what it did. It returns None if there was nothing to break.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,12 +13,12 @@ from nightshift.stack.faults.drill import DrillReport, drill
 from nightshift.stack.faults.messages import duplicate_messages, reorder_messages
 from nightshift.stack.faults.processes import freeze_worker, kill_worker
 from nightshift.stack.faults.services import flush_redis, kill_milvus, kill_postgres, kill_redis
-from nightshift.stack.faults.site import Held, Site
+from nightshift.stack.faults.target import FaultTarget, HeldJob
 
-__all__ = ["FAULTS", "DrillReport", "Held", "Site", "drill"]
+__all__ = ["FAULTS", "DrillReport", "FaultTarget", "HeldJob", "drill"]
 
-#: Kind → function.
-FAULTS: Mapping[str, Callable[[Site], str | None]] = MappingProxyType(
+#: Kind of fault → function.
+FAULTS: Mapping[str, Callable[[FaultTarget], str | None]] = MappingProxyType(
     {
         "kill-worker": kill_worker,
         "freeze-worker": freeze_worker,

@@ -1,4 +1,4 @@
-"""A disk that is full."""
+"""A fault that fills the disk of the token store."""
 
 import errno
 import os
@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from nightshift.schema.errors import ConflictError
 from nightshift.schema.states import Stage
-from nightshift.stack.faults.site import Site
+from nightshift.stack.faults.target import FaultTarget
 from nightshift.stores.files.addresses import is_url
 from nightshift.stores.ledger import runs
 from nightshift.stores.ledger.run_types import TokenRun
@@ -18,35 +18,48 @@ from nightshift.stores.tokens import token_sets
 
 __all__ = ["fill_disk"]
 
-#: A larger disk is not filled: others may live on it.
-_LARGEST_BYTES = 2**30
+#: A larger disk is not filled: other programs may use it.
+_MAX_DISK_BYTES = 2**30
 _CHUNK = bytes(2**20)
 
+#: Selects the jobs that went back to the queue because they could not write.
+_REFUSED_JOBS = text(
+    """
+    SELECT id, token FROM job WHERE run_id = :run AND state = 'queued' AND error LIKE :pattern
+"""
+)
+#: True while a run has jobs that are not done.
+_HAS_OPEN_JOBS = text(
+    """
+    SELECT EXISTS (SELECT FROM job WHERE run_id = :run AND state IN ('queued', 'running'))
+"""
+)
 
-def fill_disk(site: Site) -> str | None:
-    """Fill the disk of the token store until a job could not write, then make room again.
+
+def fill_disk(target: FaultTarget) -> str | None:
+    """Fill the disk of the token store until a job cannot write, then free the space again.
 
     Raises:
-        ConflictError: The disk is too large to be one that was made for this.
+        ConflictError: When the disk is too large to be made for this purpose.
     """
-    folder = _store(site)
-    if folder is None or not _has_open_jobs(site):
+    folder = _token_folder(target)
+    if folder is None or not _has_open_jobs(target):
         return None
     size = shutil.disk_usage(folder).total
-    if size > _LARGEST_BYTES:
+    if size > _MAX_DISK_BYTES:
         raise ConflictError(
-            f"the disk of {folder} has {size:,} bytes, and a drill fills none of more than "
-            f"{_LARGEST_BYTES:,}: build the tokens into a small file system (--store), such as a "
+            f"the disk of {folder} has {size:,} bytes, and a drill fills none larger than "
+            f"{_MAX_DISK_BYTES:,}: build the tokens into a small file system (--store), such as a "
             "tmpfs, and drill that run"
         )
-    before = _refused(site)
+    before = _refused_jobs(target)
     start = monotonic()
     filler = folder / f".{os.getpid()}.filler"
     try:
         n_bytes = _fill(filler)
-        # A job that had written already may end all the same; the run may even have no other.
-        while not (refused := _refused(site) - before) and _has_open_jobs(site):
-            if monotonic() - start > 2 * site.lease_s + 30:
+        # A job that has written already still ends well, and the run may have no other job.
+        while not (refused := _refused_jobs(target) - before) and _has_open_jobs(target):
+            if monotonic() - start > 2 * target.lease_s + 30:
                 break
             sleep(0.05)
     finally:
@@ -56,10 +69,10 @@ def fill_disk(site: Site) -> str | None:
     return f"filled the disk of {folder} with {n_bytes:,} bytes until a job could not write"
 
 
-def _store(site: Site) -> Path | None:
-    """The folder that the run writes visual tokens into; None where it writes none to a disk."""
-    with site.database.begin() as connection:
-        run = runs.get_run(connection, site.run_id)
+def _token_folder(target: FaultTarget) -> Path | None:
+    """The folder that the run writes visual tokens to; None if it writes none to a disk."""
+    with target.database.begin() as connection:
+        run = runs.get_run(connection, target.run_id)
         if (
             not isinstance(run, TokenRun)
             or run.token_set_id is None
@@ -75,33 +88,23 @@ def _store(site: Site) -> Path | None:
     return folder
 
 
-def _refused(site: Site) -> set[tuple[int, int]]:
-    """Jobs that went back because they could not write, each with the token of its last claim."""
-    with site.database.begin() as connection:
+def _refused_jobs(target: FaultTarget) -> set[tuple[int, int]]:
+    """Jobs that could not write, each with the fencing token of its last claim."""
+    with target.database.begin() as connection:
         rows = connection.execute(
-            text(
-                "SELECT id, token FROM job WHERE run_id = :run AND state = 'queued' "
-                "AND error LIKE :said"
-            ),
-            {"run": site.run_id, "said": f"%[Errno {errno.ENOSPC}]%"},
+            _REFUSED_JOBS,
+            {"run": target.run_id, "pattern": f"%[Errno {errno.ENOSPC}]%"},
         )
         return {(row.id, row.token) for row in rows}
 
 
-def _has_open_jobs(site: Site) -> bool:
-    with site.database.begin() as connection:
-        found = connection.execute(
-            text(
-                "SELECT EXISTS (SELECT FROM job WHERE run_id = :run "
-                "AND state IN ('queued', 'running'))"
-            ),
-            {"run": site.run_id},
-        )
-        return bool(found.scalar_one())
+def _has_open_jobs(target: FaultTarget) -> bool:
+    with target.database.begin() as connection:
+        return bool(connection.execute(_HAS_OPEN_JOBS, {"run": target.run_id}).scalar_one())
 
 
 def _fill(filler: Path) -> int:
-    """Bytes that were written until no more would go in."""
+    """Write until the disk is full; returns the number of bytes."""
     n_bytes = 0
     with filler.open("wb", buffering=0) as stream:
         chunk = _CHUNK

@@ -1,4 +1,4 @@
-"""One fault in a live run, and an account of what it cost."""
+"""A drill: inject one fault into a live run, and report what it cost."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,86 +8,91 @@ from sqlalchemy import text
 
 from nightshift.schema.errors import ConflictError
 from nightshift.schema.states import RunState
-from nightshift.stack.faults.site import Held, Site
+from nightshift.stack.faults.target import FaultTarget, HeldJob
 from nightshift.stores.ledger import receipts, runs
 
 __all__ = ["DrillReport", "drill"]
 
-#: How long a run may take to have a job in hand, and a job to be done again.
-_PATIENCE_S = 600.0
+#: Seconds that the jobs in hand may take to be done after the fault.
+_RECOVERY_TIMEOUT_S = 600.0
+
+#: Counts the jobs of a list that are not done.
+_COUNT_OPEN_JOBS = text(
+    """
+    SELECT count(*) FROM job
+    WHERE run_id = :run AND id = ANY(:jobs) AND state IN ('queued', 'running')
+"""
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrillReport:
-    """What was broken, and what of the run was lost by it."""
+    """The result of a drill: what was broken, and what the run lost."""
 
     run_id: int
+    #: The sentence of the fault.
     struck: str
-    #: Jobs that were in the hands of workers.
+    #: Jobs that workers held when the fault was injected.
     in_hand: int
-    #: Of those, the ones that are still not done.
+    #: Those of them that are still not done.
     open: int
-    #: Seconds from the fault until the jobs in hand were done.
+    #: Seconds from the fault until they were done.
     recovered_s: float
-    #: Units of jobs called done that have neither a result nor a failure.
+    #: Units of done jobs that have neither a result nor a recorded failure.
     lost: int
 
     @property
     def nothing_lost(self) -> bool:
-        """Whether every job in hand was done and every done job has its results."""
+        """True if every held job was done and every done job has its results."""
         return not self.open and not self.lost
 
 
-def drill(site: Site, fault: Callable[[Site], str | None]) -> DrillReport:
-    """Wait until the run has jobs in hand, strike, wait until those are done, and count.
+def drill(target: FaultTarget, fault: Callable[[FaultTarget], str | None]) -> DrillReport:
+    """Inject a fault while workers hold jobs, wait until those are done, and count the losses.
 
     Args:
-        site: The run.
-        fault: What to do to it; tried again where it finds nothing to strike.
+        target: The run.
+        fault: The fault; repeated until it finds something to break.
 
     Raises:
-        ConflictError: When the run ended before the fault found something to strike.
+        ConflictError: When the run ended before the fault found something to break.
     """
     while True:
-        held, start = site.in_hand(), monotonic()
-        if held and (struck := fault(site)):
+        held_jobs, start = target.held_jobs(), monotonic()
+        if held_jobs and (struck := fault(target)):
             break
-        _require_running(site)
+        _require_running(target)
         sleep(0.05)
-    unfinished = _await_done(site, held, start + _PATIENCE_S)
+    unfinished = _await_done(target, held_jobs, start + _RECOVERY_TIMEOUT_S)
     recovered_s = monotonic() - start
-    with site.database.begin() as connection:
-        lost = receipts.count_lost(connection, runs.get_run(connection, site.run_id))
+    with target.database.begin() as connection:
+        lost = receipts.count_lost(connection, runs.get_run(connection, target.run_id))
     return DrillReport(
-        run_id=site.run_id,
+        run_id=target.run_id,
         struck=struck,
-        in_hand=len(held),
+        in_hand=len(held_jobs),
         open=unfinished,
         recovered_s=recovered_s,
         lost=lost,
     )
 
 
-def _require_running(site: Site) -> None:
-    with site.database.begin() as connection:
-        state = runs.get_run(connection, site.run_id).state
+def _require_running(target: FaultTarget) -> None:
+    with target.database.begin() as connection:
+        state = runs.get_run(connection, target.run_id).state
     if state is not RunState.RUNNING:
         raise ConflictError(
-            f"run {site.run_id} is {state.value}: a fault needs a run that has jobs in hand"
+            f"run {target.run_id} is {state.value}: a fault needs a run that has jobs in hand"
         )
 
 
-def _await_done(site: Site, held: list[Held], deadline: float) -> int:
-    """How many of the jobs are not done by then."""
-    jobs = [one.job_id for one in held]
+def _await_done(target: FaultTarget, held_jobs: list[HeldJob], deadline: float) -> int:
+    """The number of these jobs that are not done at the deadline."""
+    job_ids = [job.job_id for job in held_jobs]
     while True:
-        with site.database.begin() as connection:
+        with target.database.begin() as connection:
             unfinished = connection.execute(
-                text(
-                    "SELECT count(*) FROM job WHERE run_id = :run AND id = ANY(:jobs) "
-                    "AND state IN ('queued', 'running')"
-                ),
-                {"run": site.run_id, "jobs": jobs},
+                _COUNT_OPEN_JOBS, {"run": target.run_id, "jobs": job_ids}
             ).scalar_one()
         if not unfinished or monotonic() > deadline:
             return int(unfinished)

@@ -1,15 +1,16 @@
-"""Messages that come twice, and messages that come in another order."""
+"""Faults that deliver messages twice or in another order."""
 
 from collections.abc import Callable
 
 import redis
 from sqlalchemy import text
 
-from nightshift.stack.faults.site import Site
+from nightshift.stack.faults.target import FaultTarget
 from nightshift.stores.broker.broker import Broker
 
 __all__ = ["duplicate_messages", "reorder_messages"]
 
+#: Lua: reverses the list of a queue, and returns its length.
 _REVERSE = """
 local messages = redis.call('LRANGE', KEYS[1], 0, -1)
 redis.call('DEL', KEYS[1])
@@ -17,50 +18,55 @@ for _, message in ipairs(messages) do redis.call('LPUSH', KEYS[1], message) end
 return #messages
 """
 
+#: Selects the jobs of a run that are not done.
+_OPEN_JOBS = text(
+    "SELECT queue, id FROM job WHERE run_id = :run AND state IN ('queued', 'running')"
+)
 
-def duplicate_messages(site: Site) -> str | None:
-    """Deliver again what waits in Redis, and ring once more for the jobs in hand."""
-    held = {one.job_id for one in site.in_hand()}
+
+def duplicate_messages(target: FaultTarget) -> str | None:
+    """Copy the messages that wait in Redis, and ring again for the jobs that workers hold."""
+    held = {job.job_id for job in target.held_jobs()}
     if not held:
         return None
-    waiting = _each_queue(site, _copy_all)
-    broker = Broker(site.stack.urls().redis_url)
+    n_waiting = _sum_over_queues(target, _copy_all)
+    broker = Broker(target.stack.urls().redis_url)
     try:
-        for queue, job_id in _jobs(site):
+        for queue, job_id in _open_jobs(target):
             if job_id in held:
-                broker.ring(queue, site.run_id, job_id)
+                broker.ring(queue, target.run_id, job_id)
     finally:
         broker.close()
-    return f"delivered {waiting} waiting messages and those of {len(held)} jobs in hand twice"
+    return f"delivered {n_waiting} waiting messages and those of {len(held)} jobs in hand twice"
 
 
-def reorder_messages(site: Site) -> str | None:
+def reorder_messages(target: FaultTarget) -> str | None:
     """Reverse the order of the messages that wait in Redis."""
-    if not site.in_hand():
+    if not target.held_jobs():
         return None
-    moved = _each_queue(site, lambda client, queue: int(client.eval(_REVERSE, 1, queue)))
-    return f"reversed the order of {moved} waiting messages" if moved > 1 else None
+    n_moved = _sum_over_queues(target, _reverse)
+    return f"reversed the order of {n_moved} waiting messages" if n_moved > 1 else None
 
 
 def _copy_all(client: redis.Redis, queue: str) -> int:
-    waiting = client.lrange(queue, 0, -1)
-    if waiting:
-        client.lpush(queue, *waiting)
-    return len(waiting)
+    messages = client.lrange(queue, 0, -1)
+    if messages:
+        client.lpush(queue, *messages)
+    return len(messages)
 
 
-def _each_queue(site: Site, change: Callable[[redis.Redis, str], int]) -> int:
-    with redis.Redis.from_url(site.stack.urls().redis_url) as client:
-        return sum(change(client, queue) for queue in sorted({q for q, _ in _jobs(site)}))
+def _reverse(client: redis.Redis, queue: str) -> int:
+    return int(client.eval(_REVERSE, 1, queue))
 
 
-def _jobs(site: Site) -> list[tuple[str, int]]:
-    """(queue, id) of the run's jobs that are not done."""
-    with site.database.begin() as connection:
-        rows = connection.execute(
-            text(
-                "SELECT queue, id FROM job WHERE run_id = :run AND state IN ('queued', 'running')"
-            ),
-            {"run": site.run_id},
-        )
+def _sum_over_queues(target: FaultTarget, change: Callable[[redis.Redis, str], int]) -> int:
+    queues = sorted({queue for queue, _ in _open_jobs(target)})
+    with redis.Redis.from_url(target.stack.urls().redis_url) as client:
+        return sum(change(client, queue) for queue in queues)
+
+
+def _open_jobs(target: FaultTarget) -> list[tuple[str, int]]:
+    """Queue and id of the run's jobs that are not done."""
+    with target.database.begin() as connection:
+        rows = connection.execute(_OPEN_JOBS, {"run": target.run_id})
         return [(row.queue, row.id) for row in rows]

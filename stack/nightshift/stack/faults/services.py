@@ -1,42 +1,42 @@
-"""Services that die, and a Redis that forgets."""
+"""Faults that kill a service or empty Redis."""
 
 import redis
 
-from nightshift.stack.faults.site import Site
+from nightshift.stack.faults.target import FaultTarget
 
 __all__ = ["flush_redis", "kill_milvus", "kill_postgres", "kill_redis"]
 
 
-def kill_redis(site: Site) -> str | None:
+def kill_redis(target: FaultTarget) -> str | None:
     """SIGKILL Redis and start it again."""
-    return _kill(site, "redis")
+    return _kill_and_restart(target, "redis")
 
 
-def kill_postgres(site: Site) -> str | None:
+def kill_postgres(target: FaultTarget) -> str | None:
     """SIGKILL Postgres and start it again."""
-    return _kill(site, "postgres")
+    return _kill_and_restart(target, "postgres")
 
 
-def kill_milvus(site: Site) -> str | None:
+def kill_milvus(target: FaultTarget) -> str | None:
     """SIGKILL Milvus and start it again."""
-    return _kill(site, "milvus")
+    return _kill_and_restart(target, "milvus")
 
 
-def flush_redis(site: Site) -> str | None:
-    """Empty Redis of everything, doorbells that workers have taken among it."""
-    held = site.in_hand()
-    if not held:
+def flush_redis(target: FaultTarget) -> str | None:
+    """Delete everything in Redis, also doorbells that workers have taken."""
+    held_jobs = target.held_jobs()
+    if not held_jobs:
         return None
-    with redis.Redis.from_url(site.stack.urls().redis_url) as client:
-        keys = client.dbsize()
+    with redis.Redis.from_url(target.stack.urls().redis_url) as client:
+        n_keys = client.dbsize()
         client.flushall()
-    return f"flushed {keys} keys of Redis with {len(held)} jobs in hand"
+    return f"flushed {n_keys} keys of Redis with {len(held_jobs)} jobs in hand"
 
 
-def _kill(site: Site, service: str) -> str | None:
-    held = site.in_hand()
-    if not held:
+def _kill_and_restart(target: FaultTarget, service: str) -> str | None:
+    held_jobs = target.held_jobs()
+    if not held_jobs:
         return None
-    site.stack.kill(service)
-    site.stack.up(0, dispatcher=False, services={service})
-    return f"killed and restarted {service} with {len(held)} jobs in hand"
+    target.stack.kill(service)
+    target.stack.up(0, dispatcher=False, services={service})
+    return f"killed and restarted {service} with {len(held_jobs)} jobs in hand"

@@ -1,7 +1,7 @@
 """The server of the embedded Milvus Lite: every call needs the token, every name is an identifier.
 
-Milvus Lite itself asks nobody who they are, and makes directories of the names that it is given:
-whoever reaches its port could delete what its owner may delete.
+Milvus Lite itself does not authenticate, and makes directories of the names in requests: any client
+of its port could delete what the owner of the process may delete.
 """
 
 import logging
@@ -24,7 +24,7 @@ from pymilvus.grpc_gen import milvus_pb2_grpc, schema_pb2
 
 __all__ = ["VARIABLE", "bad_names", "main"]
 
-#: The token comes by the environment: a command line can be read by every user.
+#: The token is passed in the environment: every user can read a command line.
 VARIABLE = "NIGHTSHIFT_MILVUS_TOKEN"
 
 _log = logging.getLogger(__name__)
@@ -34,29 +34,29 @@ _MESSAGE_BYTES = 256 * 2**20
 _OPTIONS = [
     ("grpc.max_receive_message_length", _MESSAGE_BYTES),
     ("grpc.max_send_message_length", _MESSAGE_BYTES),
-    # Else two servers could share a port, and each would get some of the calls.
+    # Otherwise two servers could share a port, and each would get some of the calls.
     ("grpc.so_reuseport", 0),
     # pymilvus pings every 10 s, also between calls. By default a server allows one ping in 5 min
-    # and ends the connection of whoever sends more (ENHANCE_YOUR_CALM, too_many_pings).
+    # and closes a connection that sends more (ENHANCE_YOUR_CALM, too_many_pings).
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-    # On a busy machine several pings are read at once, as if they had been sent in a burst.
+    # On a busy machine several pings are read together, as if they were sent in a burst.
     ("grpc.http2.max_ping_strikes", 0),
 ]
 
 #: Fields of requests that hold names: `collection_name`, `partition_names`, `newName`, `alias`, …
 _NAME_FIELD = re.compile(r"(?:.*_)?(?:names?|alias|namespace)|\w*Names?|username")
-#: What may become part of a path. `$meta` is Milvus' own name for fields beyond the schema.
+#: Names that may become part of a path. `$meta` is Milvus' name for fields beyond the schema.
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}|\$meta|")
-#: Schemas travel packed inside the request.
+#: Requests that carry a schema in serialised form → its message type.
 _PACKED_SCHEMAS: dict[str, type[Message]] = {
     "CreateCollectionRequest": schema_pb2.CollectionSchema,
     "AddCollectionFieldRequest": schema_pb2.FieldSchema,
 }
 
 
-class _Guard(grpc.ServerInterceptor):  # type: ignore[misc] # grpc is untyped
-    """Refuses every call without the token, and every name that is no identifier."""
+class _TokenGuard(grpc.ServerInterceptor):  # type: ignore[misc] # grpc is untyped
+    """Refuses calls without the token, and names that are not identifiers."""
 
     def __init__(self, token: str) -> None:
         self._expected = b64encode(token.encode())
@@ -66,7 +66,8 @@ class _Guard(grpc.ServerInterceptor):  # type: ignore[misc] # grpc is untyped
         continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler | None],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler | None:
-        # Known and unknown methods are refused in one way: a stranger learns nothing.
+        # Known and unknown methods are refused in the same way, so that a client without the token
+        # learns nothing.
         if not self._knows_token(handler_call_details.invocation_metadata):
             return _REFUSAL
         handler = continuation(handler_call_details)
@@ -85,10 +86,10 @@ class _Guard(grpc.ServerInterceptor):  # type: ignore[misc] # grpc is untyped
 
 
 def main() -> None:
-    """Serve: `python -m nightshift.stack.embedded.milvus_server DIRECTORY HOST PORT`."""
+    """Run the server; the arguments are DIRECTORY, HOST and PORT."""
     directory, host, port = sys.argv[1:]
-    # A shell gives background jobs an ignored SIGINT, which every child inherits: the server could
-    # then not be ended cleanly.
+    # Background jobs of a shell ignore SIGINT, and children inherit that: without this line the
+    # server could not be stopped cleanly.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.umask(0o077)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
@@ -98,7 +99,7 @@ def main() -> None:
         raise SystemExit(f"{VARIABLE} is not set: start this server by `nightshift up`")
     database = MilvusLite(str(Path(directory)))
     server = grpc.server(
-        ThreadPoolExecutor(_THREADS), interceptors=(_Guard(token),), options=_OPTIONS
+        ThreadPoolExecutor(_THREADS), interceptors=(_TokenGuard(token),), options=_OPTIONS
     )
     milvus_pb2_grpc.add_MilvusServiceServicer_to_server(MilvusServicer(database), server)
     server.add_insecure_port(f"{host}:{port}")
@@ -114,7 +115,7 @@ def main() -> None:
 
 
 def bad_names(request: Message) -> list[str]:
-    """The fields of a request, at any depth, whose names are no identifiers."""
+    """The fields of a request, at any depth, that hold names which are not identifiers."""
     return sorted(set(_bad_names(request)))
 
 
@@ -122,8 +123,8 @@ def _refuse(_request: object, context: grpc.ServicerContext) -> None:
     context.abort(grpc.StatusCode.UNAUTHENTICATED, "auth check failure: the token is wrong")
 
 
-# As a stream, for a stranger's message would else be read, up to 256 MiB of it, before it is
-# refused. To the caller there is no difference.
+# A stream handler refuses before it reads the message, which may be 256 MiB long. The caller sees
+# no difference.
 _REFUSAL = grpc.stream_stream_rpc_method_handler(_refuse)
 
 

