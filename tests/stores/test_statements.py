@@ -34,11 +34,6 @@ _PATHS = sorted(
 _UNFINISHED = frozenset(
     {
         "nightshift.cli.planning",
-        "nightshift.stores.failures",
-        "nightshift.stores.health",
-        "nightshift.stores.index.embeddings",
-        "nightshift.stores.index.indexes",
-        "nightshift.stores.index.reconcile",
         "nightshift.stores.ledger.claims",
         "nightshift.stores.ledger.load_reports",
         "nightshift.stores.ledger.outages",
@@ -47,7 +42,6 @@ _UNFINISHED = frozenset(
         "nightshift.stores.ledger.retries",
         "nightshift.stores.ledger.run_status",
         "nightshift.stores.ledger.workers",
-        "nightshift.stores.postgres.leases",
         "nightshift.stores.results.answers",
         "nightshift.stores.results.coverage",
         "nightshift.stores.results.equal_pairs",

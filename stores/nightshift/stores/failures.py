@@ -3,10 +3,13 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, text
+from sqlalchemy import ColumnElement, Connection, func, or_, select
+from sqlalchemy.dialects.postgresql import insert
 
+from nightshift.schema.ledger_tables import Failure, Run
 from nightshift.schema.states import SubjectKind
 from nightshift.stores.files.addresses import without_password
+from nightshift.stores.postgres.rows import columns_of
 
 __all__ = [
     "FailureCount",
@@ -20,7 +23,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailureCount:
-    """How often one thing went wrong in one stage."""
+    """Failures of one stage with the same reason."""
 
     stage: str
     reason: str
@@ -32,7 +35,7 @@ class FailureCount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailureRow:
-    """What went wrong, with which thing."""
+    """One failure or notice: what went wrong, and for which subject."""
 
     stage: str
     subject_kind: str
@@ -45,15 +48,19 @@ class FailureRow:
 
 
 def count_failures(connection: Connection, run_id: int) -> list[FailureCount]:
-    """Failures of a run and of reading its queries, by reason, the most frequent first."""
+    """Count failures of a run and of importing its queries, the most frequent reasons first."""
+    failures = func.count().label("count")
     rows = connection.execute(
-        text(
-            f"""
-            SELECT failure.stage, reason, fatal, count(*) AS count, min(message) AS example
-            {_OF_RUN} GROUP BY failure.stage, reason, fatal ORDER BY fatal DESC, count DESC, reason
-            """
-        ),
-        {"run": run_id},
+        select(
+            Failure.stage,
+            Failure.reason,
+            Failure.fatal,
+            failures,
+            func.min(Failure.message).label("example"),
+        )
+        .where(_is_of_run(run_id))
+        .group_by(Failure.stage, Failure.reason, Failure.fatal)
+        .order_by(Failure.fatal.desc(), failures.desc(), Failure.reason)
     )
     return [FailureCount(**row) for row in rows.mappings()]
 
@@ -61,16 +68,12 @@ def count_failures(connection: Connection, run_id: int) -> list[FailureCount]:
 def list_failures(
     connection: Connection, run_id: int, limit: int | None = None
 ) -> list[FailureRow]:
-    """Failures of a run and of reading its queries, oldest first."""
+    """Failures of a run and of importing its queries, oldest first."""
     rows = connection.execute(
-        text(
-            f"""
-            SELECT failure.stage, subject_kind, subject_id, reason, message, fatal,
-                failure.created_at
-            {_OF_RUN} ORDER BY failure.id LIMIT :limit
-            """
-        ),
-        {"run": run_id, "limit": limit},
+        select(*columns_of(FailureRow, Failure))
+        .where(_is_of_run(run_id))
+        .order_by(Failure.id)
+        .limit(limit)
     )
     return [FailureRow(**row) for row in rows.mappings()]
 
@@ -86,52 +89,49 @@ def record_failure(
     message: str,
     fatal: bool = True,
 ) -> None:
-    """Keep a failure of a run, once a subject and stage."""
+    """Write a failure of a run; there is one for each stage and subject, and the last counts."""
+    failure = insert(Failure).values(
+        run_id=run_id,
+        stage=stage,
+        subject_kind=subject_kind,
+        subject_id=subject_id,
+        reason=reason,
+        message=without_password(message).replace("\x00", "\ufffd"),
+        fatal=fatal,
+    )
     connection.execute(
-        text(
-            """
-            INSERT INTO failure (run_id, stage, subject_kind, subject_id, reason, message, fatal)
-            VALUES (:run, :stage, :kind, :subject, :reason, :message, :fatal)
-            ON CONFLICT (run_id, stage, subject_kind, subject_id) WHERE run_id IS NOT NULL
-            DO UPDATE SET reason = excluded.reason, message = excluded.message
-            """
-        ),
-        {
-            "run": run_id,
-            "stage": stage,
-            "kind": subject_kind.value,
-            "subject": subject_id,
-            "reason": reason,
-            "message": without_password(message).replace("\x00", "�"),
-            "fatal": fatal,
-        },
+        failure.on_conflict_do_update(
+            index_elements=_SUBJECT,
+            index_where=Failure.run_id.is_not(None),
+            set_={"reason": failure.excluded.reason, "message": failure.excluded.message},
+        )
     )
 
 
 def record_notice_of_run(
     connection: Connection, run_id: int, *, stage: str, about: str, reason: str, message: str
 ) -> None:
-    """Keep what every job of a stage says alike: once, and later jobs do not wait for the row."""
+    """Write what every job of a stage reports alike once; later jobs do not wait for the row."""
     connection.execute(
-        text(
-            """
-            INSERT INTO failure (run_id, stage, subject_kind, subject_id, reason, message, fatal)
-            VALUES (:run, :stage, 'job', :subject, :reason, :message, false)
-            ON CONFLICT (run_id, stage, subject_kind, subject_id) WHERE run_id IS NOT NULL
-            DO NOTHING
-            """
-        ),
-        {
-            "run": run_id,
-            "stage": stage,
-            "subject": about,
-            "reason": reason,
-            "message": message,
-        },
+        insert(Failure)
+        .values(
+            run_id=run_id,
+            stage=stage,
+            subject_kind=SubjectKind.JOB,
+            subject_id=about,
+            reason=reason,
+            message=message,
+            fatal=False,
+        )
+        .on_conflict_do_nothing(index_elements=_SUBJECT, index_where=Failure.run_id.is_not(None))
     )
 
 
-_OF_RUN = """
-    FROM failure WHERE run_id = :run
-        OR query_set_id = (SELECT query_set_id FROM run WHERE id = :run)
-"""
+#: What a failure of a run is unique by.
+_SUBJECT = [Failure.run_id, Failure.stage, Failure.subject_kind, Failure.subject_id]
+
+
+def _is_of_run(run_id: int) -> ColumnElement[bool]:
+    """Whether a failure is of a run, or of the import of its queries."""
+    queries = select(Run.query_set_id).where(Run.id == run_id).scalar_subquery()
+    return or_(Failure.run_id == run_id, Failure.query_set_id == queries)

@@ -1,18 +1,22 @@
-"""What can be asked of the services about their health; nothing is left changed."""
+"""Health checks of the services; they leave nothing changed."""
 
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryFile
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, exists, func, select, text
 
 from nightshift.schema.errors import ServiceUnavailableError
-from nightshift.schema.states import Stage
+from nightshift.schema.ledger_tables import Job, Lease
+from nightshift.schema.states import JobState, Stage
+from nightshift.schema.tables import Embedding
+from nightshift.schema.token_tables import TokenSet
 from nightshift.stores.ledger.counters import runs_with_running_jobs
 
 __all__ = [
@@ -30,7 +34,7 @@ __all__ = [
 ]
 
 #: A service that takes longer does not answer.
-_ANSWER_S = 5.0
+_TIMEOUT_S = 5.0
 _PROBE = "nightshift:doctor"
 _KOMBU_KEYS = {"unacked": "hash", "unacked_index": "zset"}
 _STAGES = frozenset(stage.value for stage in Stage)
@@ -41,23 +45,23 @@ class RedisFacts:
     """Settings of Redis that decide whether doorbells survive."""
 
     version: str
-    #: None where it does not say.
+    #: None if Redis does not tell it, as a hosted one.
     eviction: str | None
     append_only: bool
-    #: Its answer to a write; empty where it took it.
+    #: Its answer to a write; empty if the write succeeded.
     refuses: str
-    #: Keys with the names of our queues that hold something else: nobody can send or receive.
+    #: Keys named like our queues that hold another type: nobody can send or receive.
     foreign_keys: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiskRoom:
-    """What a file system can still take."""
+    """Free space of a file system."""
 
     free_gib: float
     #: Whether it has no room for another file, however small.
     no_files: bool
-    #: Why a small write failed; empty where it did not, or was not allowed.
+    #: Why a small write failed; empty if it succeeded or was not allowed.
     refuses: str
     #: Folders of one device share one file system.
     device: int
@@ -65,7 +69,7 @@ class DiskRoom:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexHealth:
-    """An index in Postgres against its collection in Milvus."""
+    """Differences between an index in Postgres and its collection in Milvus."""
 
     #: Live in Postgres, absent from Milvus: searches miss these items.
     missing: int
@@ -74,54 +78,55 @@ class IndexHealth:
 
 
 def postgres_version(connection: Connection) -> str:
-    """Such as `18.4`."""
-    return str(connection.execute(text("SHOW server_version")).scalar_one()).split()[0]
+    """The version of the server, such as `18.4`."""
+    return str(connection.execute(_SERVER_VERSION).scalar_one()).split()[0]
 
 
 def postgres_refuses_writes(connection: Connection) -> bool:
     """Whether transactions are read-only, as on a replica, or where the server is set so."""
-    return bool(
-        connection.execute(
-            text("SELECT current_setting('transaction_read_only')::bool")
-        ).scalar_one()
-    )
+    return bool(connection.execute(_IS_READ_ONLY).scalar_one())
 
 
 def dispatcher_is_elected(connection: Connection) -> bool:
-    """Whether some dispatcher holds the lease right now."""
+    """Whether a dispatcher holds the lease now."""
     return bool(
         connection.execute(
-            text(
-                "SELECT EXISTS (SELECT FROM lease WHERE name = 'dispatcher' "
-                "AND expires_at > clock_timestamp())"
+            select(
+                exists().where(
+                    Lease.name == "dispatcher", Lease.expires_at > func.clock_timestamp()
+                )
             )
         ).scalar_one()
     )
 
 
 def count_stuck_jobs(connection: Connection) -> int:
-    """Jobs whose lease ran out over a minute ago: nobody takes them back."""
+    """Count the jobs whose lease ran out over a minute ago and that nobody takes back."""
+    overdue = func.clock_timestamp() - timedelta(minutes=1)
     return int(
         connection.execute(
-            text(
-                "SELECT count(*) FROM job WHERE run_id = ANY(:runs) AND state = 'running' "
-                "AND lease_until < clock_timestamp() - interval '1 minute'"
-            ),
-            {"runs": runs_with_running_jobs(connection)},
+            select(func.count())
+            .select_from(Job)
+            .where(
+                Job.run_id == func.any(runs_with_running_jobs(connection)),
+                Job.state == JobState.RUNNING,
+                Job.lease_until < overdue,
+            )
         ).scalar_one()
     )
 
 
 def index_health(connection: Connection, index_id: int, present: set[str]) -> IndexHealth:
     """Compare the live keys of an index with those that Milvus has."""
-    rows = connection.execute(
-        text("SELECT key FROM embedding WHERE index_id = :index").execution_options(yield_per=5000),
-        {"index": index_id},
+    keys = connection.scalars(
+        select(Embedding.key)
+        .where(Embedding.index_id == index_id)
+        .execution_options(yield_per=5000)
     )
     live = missing = 0
-    for row in rows:
+    for key in keys:
         live += 1
-        missing += row.key not in present
+        missing += key not in present
     return IndexHealth(missing=missing, orphans=len(present) - (live - missing))
 
 
@@ -133,8 +138,8 @@ def redis_facts(redis_url: str) -> RedisFacts:
     """
     client = redis.Redis.from_url(
         redis_url,
-        socket_timeout=_ANSWER_S,
-        socket_connect_timeout=_ANSWER_S,
+        socket_timeout=_TIMEOUT_S,
+        socket_connect_timeout=_TIMEOUT_S,
         retry=Retry(NoBackoff(), 0),
         decode_responses=True,
         encoding_errors="replace",  # keys of others may be anything
@@ -171,14 +176,14 @@ def _refusal(client: redis.Redis) -> str:
 
 def _foreign_keys(client: redis.Redis) -> Iterator[str]:
     for name in client.scan_iter(count=1000):
-        wanted = _type_of_key(name)
+        expected = _type_of_key(name)
         # It may be gone by now: queues come and go.
-        if wanted and client.type(name) not in (wanted, "none"):
+        if expected and client.type(name) not in (expected, "none"):
             yield name
 
 
 def _type_of_key(name: str) -> str | None:
-    """What kombu keeps under a name; None where the name is none of ours."""
+    """The type of the key that kombu keeps under a name; None if the name is not one of ours."""
     if name.startswith("_kombu.binding."):
         return "set"
     if name in _KOMBU_KEYS:
@@ -187,10 +192,10 @@ def _type_of_key(name: str) -> str | None:
 
 
 def disk_room(folder: Path) -> DiskRoom:
-    """What can still be written where a folder lies.
+    """Free space of the file system that a folder lies on.
 
-    Statistics of a file system know no quota and no damage, so a few bytes are written too, and
-    removed, where this process may.
+    The statistics of a file system show neither quotas nor damage, so a few bytes are written and
+    removed too, if this process may.
     """
     free = os.statvfs(folder)
     refuses = ""
@@ -217,13 +222,20 @@ def folders_in_use(connection: Connection) -> list[Path]:
 
     Postgres' own, where it lies here and its place may be known, and those of token stores.
     """
-    home = connection.execute(
-        text(
-            "SELECT CASE WHEN pg_has_role('pg_read_all_settings', 'USAGE') "
-            "THEN current_setting('data_directory') END"
-        )
-    ).scalar()
-    addresses = connection.execute(text("SELECT DISTINCT address FROM token_set")).scalars()
-    named = [home, *addresses] if home else list(addresses)
+    own = connection.execute(_DATA_DIRECTORY).scalar()
+    addresses = list(connection.scalars(select(TokenSet.address).distinct()))
+    named = [own, *addresses] if own else addresses
     folders = (Path(str(name).removeprefix("file://")) for name in named)
     return [folder for folder in folders if folder.is_absolute() and folder.exists()]
+
+
+_SERVER_VERSION = text("SHOW server_version")
+
+# Says whether new transactions can only read.
+_IS_READ_ONLY = text("SELECT current_setting('transaction_read_only')::bool")
+
+# Names Postgres' own folder, if this role may know it.
+_DATA_DIRECTORY = text("""
+    SELECT CASE WHEN pg_has_role('pg_read_all_settings', 'USAGE')
+        THEN current_setting('data_directory') END
+""")

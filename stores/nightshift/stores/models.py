@@ -1,4 +1,4 @@
-"""Which models are waited for: by runs that are not done, and by indexes that searches use."""
+"""Models by fingerprint, and which of them unfinished runs and ready indexes use."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -19,14 +19,14 @@ __all__ = ["ModelRow", "embedder_card", "get_model", "models_in_use", "upsert_mo
 
 
 def models_in_use(connection: Connection) -> list[ModelInUse]:
-    """Each model once with all its users, those that a run waits for first."""
-    found: dict[str, ModelInUse] = {}
+    """The models in use, each once with all its users; those that a run waits for come first."""
+    by_fingerprint: dict[str, ModelInUse] = {}
     for model in _all(connection):
-        known = found.get(model.fingerprint)
-        found[model.fingerprint] = (
+        known = by_fingerprint.get(model.fingerprint)
+        by_fingerprint[model.fingerprint] = (
             model if known is None else replace(known, used_by=(*known.used_by, *model.used_by))
         )
-    return list(found.values())
+    return list(by_fingerprint.values())
 
 
 def _all(connection: Connection) -> Iterator[ModelInUse]:
@@ -43,7 +43,7 @@ def _all(connection: Connection) -> Iterator[ModelInUse]:
 
 
 def _of_run(run: AnyRun) -> Iterator[ModelInUse]:
-    """Models that the stages of a run need, from the present one on."""
+    """The models that the current and later stages of a run use."""
     user = f"run {run.id}"
     if isinstance(run, IndexedRun) and run.stage in (Stage.EMBED, Stage.SEARCH):
         yield ModelInUse(
@@ -74,7 +74,7 @@ def _of_run(run: AnyRun) -> Iterator[ModelInUse]:
 
 
 def embedder_card(connection: Connection, fingerprint: str) -> Mapping[str, Any]:
-    """What the fingerprint of an index's embedder is made of."""
+    """The description from which the fingerprint of an embedder was computed."""
     card: Mapping[str, Any] = connection.execute(
         select(Model.card).where(Model.fingerprint == fingerprint)
     ).scalar_one()
@@ -90,7 +90,7 @@ def upsert_model(
     card: Mapping[str, Any],
     package_version: str,
 ) -> None:
-    """Keep what a fingerprint stands for; the first description stays."""
+    """Write the description of a model; the first one of a fingerprint stays."""
     connection.execute(
         insert(Model)
         .values(
@@ -106,7 +106,7 @@ def upsert_model(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRow:
-    """What a fingerprint stands for."""
+    """The description of a model."""
 
     fingerprint: str
     kind: str

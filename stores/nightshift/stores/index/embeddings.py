@@ -1,4 +1,4 @@
-"""What the planner asks Postgres: items without a live vector, queries to search with."""
+"""The live vectors of an index: which items lack one, writing them, dropping dead ones."""
 
 from collections.abc import Iterator, Sequence
 
@@ -17,23 +17,11 @@ __all__ = [
 def items_to_embed(
     connection: Connection, *, catalog_id: int, index_id: int, parts: str, fingerprint: str
 ) -> Iterator[int]:
-    """Ids of live items whose present content has no live vector in the index.
+    """Ids of live items whose current content has no live vector in the index.
 
     In id order, but equal contents follow the first of them: a job embeds each content once.
     """
-    rows = connection.execute(
-        text(
-            f"""
-            SELECT item.id, item.external_id, item.{HASH_COLUMN[parts]} AS content, embedding.key
-            FROM item LEFT JOIN embedding
-                ON embedding.item_id = item.id AND embedding.index_id = :index
-            WHERE item.catalog_id = :catalog AND item.state = 'live'
-                AND item.{HASH_COLUMN[parts]} IS NOT NULL
-            ORDER BY min(item.id) OVER (PARTITION BY item.{HASH_COLUMN[parts]}), item.id
-            """
-        ).execution_options(yield_per=5000),
-        {"catalog": catalog_id, "index": index_id},
-    )
+    rows = connection.execute(_ITEMS_WITH_KEYS[parts], {"catalog": catalog_id, "index": index_id})
     for row in rows:
         if row.key != embedding_key(row.external_id, bytes(row.content), fingerprint):
             yield row.id
@@ -42,18 +30,11 @@ def items_to_embed(
 def drop_gone_embeddings(connection: Connection, *, index_id: int) -> int:
     """Drop items from an index that are gone or lost what it is made of.
 
-    The import that changed them did so already, but a job may have embedded one meanwhile. Their
-    vectors become orphans.
+    The import that changed them dropped them already, but a job may have embedded one meanwhile.
+    Their vectors become orphans.
     """
-    gone = connection.execute(
-        text(
-            'DELETE FROM embedding USING item, "index" AS i '
-            "WHERE embedding.index_id = :index AND i.id = :index "
-            f"AND item.id = embedding.item_id AND NOT ({BELONGS_IN_INDEX})"
-        ),
-        {"index": index_id},
-    )
-    return int(gone.rowcount)
+    dropped = connection.execute(_DROP_GONE, {"index": index_id})
+    return int(dropped.rowcount)
 
 
 def write_embeddings(
@@ -66,8 +47,8 @@ def write_embeddings(
 ) -> None:
     """Make vectors live: from this commit on a search may return them.
 
-    An item that is gone meanwhile stays out. One that lost its part meanwhile does not, but
-    `indexes.live_items` does not know it, and the next index build drops it.
+    An item that is gone meanwhile is left out. An item that lost its part meanwhile is written, but
+    `indexes.live_items` leaves it out, and the next index build drops it.
 
     Args:
         connection: The job's last transaction.
@@ -77,16 +58,7 @@ def write_embeddings(
         load_id: The load of the embedder.
     """
     connection.execute(
-        text(
-            """
-            INSERT INTO embedding (index_id, run_id, item_id, key, load_id)
-            SELECT :index, :run, item_id, key, :load
-            FROM unnest(CAST(:items AS bigint[]), CAST(:keys AS text[])) AS new(item_id, key)
-            JOIN item ON item.id = new.item_id AND item.state = 'live'
-            ON CONFLICT (index_id, item_id) DO UPDATE SET
-                key = excluded.key, run_id = excluded.run_id, load_id = excluded.load_id
-            """
-        ),
+        _WRITE_EMBEDDINGS,
         {
             "index": index_id,
             "run": run_id,
@@ -95,3 +67,33 @@ def write_embeddings(
             "load": load_id,
         },
     )
+
+
+# By parts: lists the live items that have such a part, with the key of their live vector.
+_ITEMS_WITH_KEYS = {
+    parts: text(f"""
+        SELECT item.id, item.external_id, item.{column} AS content, embedding.key
+        FROM item LEFT JOIN embedding
+            ON embedding.item_id = item.id AND embedding.index_id = :index
+        WHERE item.catalog_id = :catalog AND item.state = 'live' AND item.{column} IS NOT NULL
+        ORDER BY min(item.id) OVER (PARTITION BY item.{column}), item.id
+    """).execution_options(yield_per=5000)
+    for parts, column in HASH_COLUMN.items()
+}
+
+# Deletes the embeddings of items that no longer belong in their index.
+_DROP_GONE = text(f"""
+    DELETE FROM embedding USING item, "index" AS i
+    WHERE embedding.index_id = :index AND i.id = :index
+        AND item.id = embedding.item_id AND NOT ({BELONGS_IN_INDEX})
+""")
+
+# Writes the keys of items that are still live, in place of earlier ones.
+_WRITE_EMBEDDINGS = text("""
+    INSERT INTO embedding (index_id, run_id, item_id, key, load_id)
+    SELECT :index, :run, item_id, key, :load
+    FROM unnest(CAST(:items AS bigint[]), CAST(:keys AS text[])) AS new(item_id, key)
+    JOIN item ON item.id = new.item_id AND item.state = 'live'
+    ON CONFLICT (index_id, item_id) DO UPDATE SET
+        key = excluded.key, run_id = excluded.run_id, load_id = excluded.load_id
+""")

@@ -1,13 +1,16 @@
-"""Index versions: found, created, and made ready."""
+"""Index versions: find them, create them, make them ready."""
 
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Select, func, insert, select, text
 
 from nightshift.schema.errors import NotFoundError
 from nightshift.schema.states import IndexState
+from nightshift.schema.tables import Embedding, IndexVersion
 from nightshift.stores.catalog.catalogs import catalog_id
 from nightshift.stores.catalog.contents import BELONGS_IN_INDEX
+from nightshift.stores.postgres.rows import columns_of
 
 __all__ = [
     "IndexRow",
@@ -80,20 +83,7 @@ class LiveItem:
 
 def list_indexes(connection: Connection) -> list[IndexSummary]:
     """Every version of every index, the newest first."""
-    rows = connection.execute(
-        text(
-            """
-            SELECT catalog.name AS catalog, i.name AS index, i.version, i.state,
-                (SELECT count(*) FROM embedding WHERE index_id = i.id) AS items,
-                i.parts, i.dim, i.index_type, i.embedder, i.collection,
-                (SELECT sum(amount) FILTER (WHERE t.name = 'top_share')
-                    / nullif(sum(amount) FILTER (WHERE t.name = 'vectors'), 0)
-                    FROM run JOIN v_tally t ON t.run_id = run.id
-                    WHERE run.index_id = i.id) AS top_share
-            FROM "index" i JOIN catalog ON catalog.id = i.catalog_id ORDER BY i.id DESC
-            """
-        )
-    )
+    rows = connection.execute(_LIST_INDEXES)
     return [IndexSummary(**{**row, "state": IndexState(row["state"])}) for row in rows.mappings()]
 
 
@@ -105,43 +95,22 @@ def find_index(
     state: IndexState | None = IndexState.READY,
 ) -> IndexRow | None:
     """The newest version of an index of a catalogue; of any name if none is given."""
-    row = (
-        connection.execute(
-            text(
-                """
-                SELECT id, catalog_id, name, version, embedder, embedder_fingerprint, parts, dim,
-                    index_type, collection, state
-                FROM "index" WHERE catalog_id = :catalog AND state <> 'retired'
-                    AND (CAST(:name AS text) IS NULL OR name = :name)
-                    AND (CAST(:state AS text) IS NULL OR state = :state)
-                ORDER BY id DESC LIMIT 1
-                """
-            ),
-            {"catalog": catalog, "name": name, "state": state.value if state else None},
-        )
-        .mappings()
-        .one_or_none()
+    versions = _versions().where(
+        IndexVersion.catalog_id == catalog, IndexVersion.state != IndexState.RETIRED
     )
-    return None if row is None else IndexRow(**{**row, "state": IndexState(row["state"])})
+    if name is not None:
+        versions = versions.where(IndexVersion.name == name)
+    if state is not None:
+        versions = versions.where(IndexVersion.state == state)
+    newest = versions.order_by(IndexVersion.id.desc()).limit(1)
+    row = connection.execute(newest).mappings().one_or_none()
+    return None if row is None else IndexRow(**row)
 
 
 def get_index(connection: Connection, index_id: int) -> IndexRow:
     """An index version by its number."""
-    row = (
-        connection.execute(
-            text(
-                """
-                SELECT id, catalog_id, name, version, embedder, embedder_fingerprint, parts, dim,
-                    index_type, collection, state
-                FROM "index" WHERE id = :id
-                """
-            ),
-            {"id": index_id},
-        )
-        .mappings()
-        .one()
-    )
-    return IndexRow(**{**row, "state": IndexState(row["state"])})
+    row = connection.execute(_versions().where(IndexVersion.id == index_id)).mappings().one()
+    return IndexRow(**row)
 
 
 def ready_index(connection: Connection, catalog: str, name: str | None) -> IndexRow:
@@ -163,23 +132,14 @@ def ready_index(connection: Connection, catalog: str, name: str | None) -> Index
 def ready_indexes(connection: Connection) -> list[IndexRow]:
     """The versions that searches use."""
     rows = connection.execute(
-        text(
-            """
-            SELECT id, catalog_id, name, version, embedder, embedder_fingerprint, parts, dim,
-                index_type, collection, state
-            FROM "index" WHERE state = 'ready' ORDER BY id
-            """
-        )
+        _versions().where(IndexVersion.state == IndexState.READY).order_by(IndexVersion.id)
     )
-    return [IndexRow(**{**row, "state": IndexState(row["state"])}) for row in rows.mappings()]
+    return [IndexRow(**row) for row in rows.mappings()]
 
 
 def lock_name(connection: Connection, catalog: int, name: str) -> None:
-    """Until the end of the transaction, no other begins a version of that index."""
-    connection.execute(
-        text("SELECT pg_advisory_xact_lock(hashtextextended('index ' || :catalog || :name, 0))"),
-        {"catalog": f"{catalog} ", "name": name},
-    )
+    """Let no other transaction begin a version of that index before this one ends."""
+    connection.execute(_LOCK_NAME, {"catalog": f"{catalog} ", "name": name})
 
 
 def create_version(
@@ -194,78 +154,94 @@ def create_version(
     index_type: str,
 ) -> IndexRow:
     """Begin a new version of an index, with a Milvus collection name of its own."""
-    row = (
-        connection.execute(
-            text(
-                """
-                INSERT INTO "index" (catalog_id, name, version, embedder, embedder_fingerprint,
-                    parts, dim, index_type, collection)
-                SELECT :catalog, :name, coalesce(max(version), 0) + 1, :embedder, :fingerprint,
-                    :parts, :dim, :index_type,
-                    'nightshift_' || :catalog || '_' ||
-                        substr(md5(:name), 1, 8) || '_v' || coalesce(max(version), 0) + 1
-                FROM "index" WHERE catalog_id = :catalog AND name = :name
-                RETURNING id, catalog_id, name, version, embedder, embedder_fingerprint, parts,
-                    dim, index_type, collection, state
-                """
-            ),
-            {
-                "catalog": catalog,
-                "name": name,
-                "embedder": embedder,
-                "fingerprint": embedder_fingerprint,
-                "parts": parts,
-                "dim": dim,
-                "index_type": index_type,
-            },
-        )
-        .mappings()
-        .one()
+    version = (
+        select(func.coalesce(func.max(IndexVersion.version), 0) + 1)
+        .where(IndexVersion.catalog_id == catalog, IndexVersion.name == name)
+        .scalar_subquery()
     )
-    return IndexRow(**{**row, "state": IndexState(row["state"])})
+    created = connection.execute(
+        insert(IndexVersion)
+        .values(
+            catalog_id=catalog,
+            name=name,
+            version=version,
+            embedder=embedder,
+            embedder_fingerprint=embedder_fingerprint,
+            parts=parts,
+            dim=dim,
+            index_type=index_type,
+            collection=func.concat(
+                f"nightshift_{catalog}_", func.substr(func.md5(name), 1, 8), "_v", version
+            ),
+        )
+        .returning(*columns_of(IndexRow, IndexVersion))
+    )
+    return IndexRow(**created.mappings().one())
 
 
 def make_ready(connection: Connection, index_id: int) -> None:
     """Let searches use this version and retire the older ones of its name."""
-    connection.execute(
-        text(
-            """
-            UPDATE "index" AS i SET state = CASE WHEN i.id = :id THEN 'ready' ELSE 'retired' END
-            FROM "index" AS this
-            WHERE this.id = :id AND i.catalog_id = this.catalog_id AND i.name = this.name
-                AND i.version <= this.version AND i.state <> 'retired'
-            """
-        ),
-        {"id": index_id},
-    )
+    connection.execute(_MAKE_READY, {"id": index_id})
 
 
 def count_live(connection: Connection, index_id: int) -> int:
     """Items with a live vector."""
     return int(
         connection.execute(
-            text("SELECT count(*) FROM embedding WHERE index_id = :index"), {"index": index_id}
+            select(func.count()).select_from(Embedding).where(Embedding.index_id == index_id)
         ).scalar_one()
     )
 
 
 def live_items(connection: Connection, index_id: int, keys: list[str]) -> dict[str, LiveItem]:
-    """Items of those Milvus keys that are live; keys unknown to Postgres drop out.
+    """The live items of these Milvus keys; a stale key is left out.
 
-    So do items that are gone or lost the part that the index is made of.
+    A key is stale if Postgres does not know it, or if its item is gone or lost the part that the
+    index is made of.
     """
-    rows = connection.execute(
-        text(
-            "SELECT key, item.id, external_id, CASE i.parts WHEN 'text' THEN text_hash "
-            "WHEN 'image' THEN image_hash ELSE content_hash END AS content "
-            'FROM embedding JOIN "index" i ON i.id = index_id JOIN item ON item.id = item_id '
-            f"WHERE index_id = :index AND key = ANY(:keys) AND {BELONGS_IN_INDEX}"
-        ),
-        {"index": index_id, "keys": keys},
-    )
+    rows = connection.execute(_LIVE_ITEMS, {"index": index_id, "keys": keys})
     return {
         row.key: LiveItem(
             id=int(row.id), external_id=row.external_id, content=bytes(row.content or b"")
         )
         for row in rows
     }
+
+
+def _versions() -> Select[Any]:
+    """Select index versions as `IndexRow` holds them."""
+    return select(*columns_of(IndexRow, IndexVersion))
+
+
+# Lists every version with its live vectors counted and what its runs measured of them.
+_LIST_INDEXES = text("""
+    SELECT catalog.name AS catalog, i.name AS index, i.version, i.state,
+        (SELECT count(*) FROM embedding WHERE index_id = i.id) AS items,
+        i.parts, i.dim, i.index_type, i.embedder, i.collection,
+        (SELECT sum(amount) FILTER (WHERE t.name = 'top_share')
+            / nullif(sum(amount) FILTER (WHERE t.name = 'vectors'), 0)
+            FROM run JOIN v_tally t ON t.run_id = run.id
+            WHERE run.index_id = i.id) AS top_share
+    FROM "index" i JOIN catalog ON catalog.id = i.catalog_id ORDER BY i.id DESC
+""")
+
+# Takes a lock on the name of an index until the transaction ends.
+_LOCK_NAME = text(
+    "SELECT pg_advisory_xact_lock(hashtextextended('index ' || :catalog || :name, 0))"
+)
+
+# Makes one version ready and retires the older ones of its name.
+_MAKE_READY = text("""
+    UPDATE "index" AS i SET state = CASE WHEN i.id = :id THEN 'ready' ELSE 'retired' END
+    FROM "index" AS this
+    WHERE this.id = :id AND i.catalog_id = this.catalog_id AND i.name = this.name
+        AND i.version <= this.version AND i.state <> 'retired'
+""")
+
+# Finds the items of vectors by key, unless they are gone or lost what the index is made of.
+_LIVE_ITEMS = text(f"""
+    SELECT key, item.id, external_id, CASE i.parts WHEN 'text' THEN text_hash
+        WHEN 'image' THEN image_hash ELSE content_hash END AS content
+    FROM embedding JOIN "index" i ON i.id = index_id JOIN item ON item.id = item_id
+    WHERE index_id = :index AND key = ANY(:keys) AND {BELONGS_IN_INDEX}
+""")

@@ -1,4 +1,4 @@
-"""A collection that Milvus has lost: made again, so that its vectors can be embedded again."""
+"""Recreate a collection that Milvus has lost, so that its vectors can be embedded again."""
 
 from nightshift.schema.errors import ConflictError
 from nightshift.schema.states import IndexState
@@ -9,20 +9,20 @@ __all__ = ["restore_collection"]
 
 
 def restore_collection(vectors: VectorStore, index: IndexRow, *, replace: bool = False) -> bool:
-    """Make an index' collection where it is gone, empty, and let its alias lead to it.
+    """Create an empty collection for an index that has lost it, and let its alias name it.
 
     Somebody may have dropped it, or Milvus may have started on an empty directory.
 
     Args:
         vectors: Milvus; the caller has the right to write.
-        index: What Postgres knows of it.
-        replace: Whether a collection of ours with vectors of another width is dropped for it.
+        index: The index version.
+        replace: Drop a collection of ours with vectors of another width.
 
     Returns:
-        Whether it was made.
+        True if it was created.
 
     Raises:
-        ConflictError: Where the collection of that name is not ours, or not as wide.
+        ConflictError: When another program made the collection of that name, or its width differs.
     """
     name = index.collection
     if vectors.has(name):
@@ -32,7 +32,7 @@ def restore_collection(vectors: VectorStore, index: IndexRow, *, replace: bool =
         if not replace:
             raise ConflictError(
                 f"{name} holds vectors of {width} numbers in Milvus, and its index has {index.dim}:"
-                " somebody has made it again; `nightshift doctor --repair` replaces it"
+                " somebody has created it again; `nightshift doctor --repair` replaces it"
             )
         vectors.drop(name)
     vectors.create(name, dim=index.dim, index_type=index.index_type)

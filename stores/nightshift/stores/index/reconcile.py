@@ -1,12 +1,13 @@
-"""Milvus may forget what it acknowledged: compare its keys with those that Postgres calls live."""
+"""Compare the keys that Milvus has with the live ones in Postgres: Milvus may lose vectors."""
 
 from collections.abc import Iterable
 from itertools import chain
 
-from sqlalchemy import Connection, text, update
+from sqlalchemy import Connection, delete, exists, func, select, text, update
 
 from nightshift.schema.ledger_tables import Run
 from nightshift.schema.states import RunState, Stage
+from nightshift.schema.tables import Embedding, IndexVersion
 from nightshift.stores.index.embeddings import items_to_embed
 from nightshift.stores.index.indexes import IndexRow
 from nightshift.stores.ledger.jobs import has_unfinished_jobs
@@ -25,50 +26,40 @@ __all__ = [
 
 
 def find_missing(connection: Connection, index_id: int, present: Iterable[list[str]]) -> list[str]:
-    """Keys that Postgres calls live and Milvus does not have, sorted.
+    """Live keys in Postgres that Milvus does not have, sorted.
 
-    One that a job commits while `present` is being read may be among them: what is missing from a
-    second list too is lost.
+    A key that a job commits while `present` is read may be among them: only a key that is missing
+    from a second listing too is lost.
 
     Args:
         connection: A transaction.
         index_id: The index version.
         present: Pages of the keys that Milvus has.
     """
-    connection.execute(text("CREATE TEMP TABLE present_key (key text) ON COMMIT DROP"))
+    connection.execute(_CREATE_PRESENT_KEYS)
     copy_rows(connection, "present_key", ("key",), ((key,) for key in chain.from_iterable(present)))
-    connection.execute(text("ANALYZE present_key"))
-    rows = connection.execute(
-        text(
-            """
-            SELECT key FROM embedding WHERE index_id = :index AND NOT EXISTS (
-                SELECT FROM present_key WHERE present_key.key = embedding.key)
-            ORDER BY key
-            """
-        ),
-        {"index": index_id},
-    )
+    connection.execute(_ANALYZE_PRESENT_KEYS)
+    rows = connection.execute(_MISSING_KEYS, {"index": index_id})
     return [str(row.key) for row in rows]
 
 
 def forget(connection: Connection, index_id: int, keys: list[str]) -> list[int]:
-    """Take back the promise that these vectors are live.
+    """Mark these vectors as no longer live.
 
-    Runs that are searching the index have missed them, and learn of it.
+    Runs that are searching the index have missed them, and search again.
 
     Args:
         connection: The transaction that also plans their embedding.
         index_id: The index version.
-        keys: As `find_missing` says them.
+        keys: As `find_missing` returns them.
 
     Returns:
         Ids of the items to embed again, sorted.
     """
     rows = connection.execute(
-        text(
-            "DELETE FROM embedding WHERE index_id = :index AND key = ANY(:keys) RETURNING item_id"
-        ),
-        {"index": index_id, "keys": keys},
+        delete(Embedding)
+        .where(Embedding.index_id == index_id, Embedding.key == func.any(keys))
+        .returning(Embedding.item_id)
     )
     forgotten = sorted(int(row.item_id) for row in rows)
     if forgotten:
@@ -85,7 +76,7 @@ def forget(connection: Connection, index_id: int, keys: list[str]) -> list[int]:
 
 
 def is_being_mended(connection: Connection, run: IndexedRun) -> bool:
-    """Whether another run that is about to search a run's index embeds lost vectors first."""
+    """Whether another run over the same index is embedding its lost vectors before it searches."""
     return any(
         has_unfinished_jobs(connection, other.id, Stage.EMBED)
         for other in active_runs(connection)
@@ -100,59 +91,66 @@ def lock_index(connection: Connection, index_id: int) -> bool:
     """Keep new runs off an index for this transaction.
 
     Returns:
-        Whether no run that could be embedding into it is under way.
+        True if no unfinished run could be embedding into it.
     """
-    connection.execute(text('SELECT FROM "index" WHERE id = :id FOR UPDATE'), {"id": index_id})
-    return not connection.execute(
-        text(
-            "SELECT EXISTS (SELECT FROM run WHERE index_id = :id AND stage = 'embed' "
-            "AND state IN ('running', 'paused'))"
-        ),
-        {"id": index_id},
-    ).scalar_one()
+    connection.execute(select(IndexVersion.id).where(IndexVersion.id == index_id).with_for_update())
+    is_embedding = exists().where(
+        Run.index_id == index_id,
+        Run.stage == Stage.EMBED,
+        Run.state.in_([RunState.RUNNING, RunState.PAUSED]),
+    )
+    return not connection.execute(select(is_embedding)).scalar_one()
 
 
 def orphans(connection: Connection, index_id: int) -> list[str]:
-    """Keys among those given to `find_missing` that Postgres does not call live, sorted.
+    """Keys among those given to `find_missing` that are not live in Postgres, sorted.
 
-    Only while `lock_index` says that nobody embeds: a vector is written before its key is live.
+    Valid only while `lock_index` returns True: a vector is written before its key is live.
     """
-    rows = connection.execute(
-        text(
-            """
-            SELECT DISTINCT key FROM present_key WHERE NOT EXISTS (
-                SELECT FROM embedding e WHERE e.index_id = :index AND e.key = present_key.key)
-            ORDER BY key
-            """
-        ),
-        {"index": index_id},
-    )
+    rows = connection.execute(_ORPHANS, {"index": index_id})
     return [str(row.key) for row in rows]
 
 
 def items_without_vector(connection: Connection, index: IndexRow) -> list[int]:
-    """Live items with neither a vector of their present content nor a failure, sorted."""
-    failed = _items_that_failed(connection, index.id)
-    wanted = items_to_embed(
+    """Live items with neither a vector of their current content nor a failure, sorted."""
+    failed_ids = _items_that_failed(connection, index.id)
+    item_ids = items_to_embed(
         connection,
         catalog_id=index.catalog_id,
         index_id=index.id,
         parts=index.parts,
         fingerprint=index.embedder_fingerprint,
     )
-    return [one for one in wanted if one not in failed]
+    return [item_id for item_id in item_ids if item_id not in failed_ids]
 
 
 def _items_that_failed(connection: Connection, index_id: int) -> set[int]:
-    rows = connection.execute(
-        text(
-            """
-            SELECT DISTINCT item.id FROM failure f JOIN run ON run.id = f.run_id
-            JOIN item ON item.catalog_id = run.catalog_id AND item.external_id = f.subject_id
-            WHERE run.index_id = :index AND f.stage = 'embed' AND f.fatal
-                AND f.subject_kind = 'item'
-            """
-        ),
-        {"index": index_id},
-    )
+    rows = connection.execute(_FAILED_ITEMS, {"index": index_id})
     return {int(row.id) for row in rows}
+
+
+# Creates the table of the keys that Milvus has.
+_CREATE_PRESENT_KEYS = text("CREATE TEMP TABLE present_key (key text) ON COMMIT DROP")
+_ANALYZE_PRESENT_KEYS = text("ANALYZE present_key")
+
+# Lists the live keys of an index that Milvus does not have.
+_MISSING_KEYS = text("""
+    SELECT key FROM embedding WHERE index_id = :index AND NOT EXISTS (
+        SELECT FROM present_key WHERE present_key.key = embedding.key)
+    ORDER BY key
+""")
+
+# Lists the keys that Milvus has and that are not live in the index.
+_ORPHANS = text("""
+    SELECT DISTINCT key FROM present_key WHERE NOT EXISTS (
+        SELECT FROM embedding e WHERE e.index_id = :index AND e.key = present_key.key)
+    ORDER BY key
+""")
+
+# Lists the items that some run over the index could not embed.
+_FAILED_ITEMS = text("""
+    SELECT DISTINCT item.id FROM failure f JOIN run ON run.id = f.run_id
+    JOIN item ON item.catalog_id = run.catalog_id AND item.external_id = f.subject_id
+    WHERE run.index_id = :index AND f.stage = 'embed' AND f.fatal
+        AND f.subject_kind = 'item'
+""")

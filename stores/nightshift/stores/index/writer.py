@@ -16,12 +16,12 @@ def hold_writer(
     holder: str,
     waiting: Callable[[], None] = lambda: None,
 ) -> AbstractContextManager[object]:
-    """The right to change collections: Milvus Lite bears one writer at a time, a server many.
+    """Wait for the right to change collections, and hold it for a block.
 
     Args:
         database: Postgres.
         vectors: Milvus.
-        holder: Who wants to write.
+        holder: The process that wants to write.
         waiting: As for `hold`.
     """
     if not vectors.is_lite:

@@ -1,4 +1,4 @@
-"""One leader among processes that all could lead: a named lease, renewed beside the work."""
+"""Election of one leader among processes: a named lease, renewed by a thread."""
 
 import logging
 from threading import Event, Thread
@@ -16,13 +16,13 @@ _log = logging.getLogger(__name__)
 
 
 class Election:
-    """Stands for a lease from a thread of its own: long work does not lose it, a freeze does.
+    """A candidate for a lease; a thread renews it, so long work keeps it and a frozen process not.
 
     Args:
         database: Postgres.
-        name: Of the lease.
+        name: The lease.
         holder: This candidate.
-        ttl_s: How long the lease outlives a leader that died or froze.
+        ttl_s: Seconds after which the lease of a dead or frozen leader expires.
     """
 
     def __init__(self, database: Database, name: str, holder: str, ttl_s: float) -> None:
@@ -32,8 +32,8 @@ class Election:
         self._ttl_s = ttl_s
         #: Token, and when by `monotonic` the lease may be gone.
         self._held: tuple[int, float] | None = None
-        self._ended = Event()
-        self._thread = Thread(target=self._stand, name="election", daemon=True)
+        self._stop = Event()
+        self._thread = Thread(target=self._run, name="election", daemon=True)
 
     @property
     def token(self) -> int | None:
@@ -51,30 +51,30 @@ class Election:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Let the next one lead at once."""
-        self._ended.set()
+        """Give the lease back, so that another candidate leads at once."""
+        self._stop.set()
         self._thread.join()
         try:
             leases.release(self._database, self._name, self._holder)
         except ServiceUnavailableError as outage:
             _log.warning("the lease %r runs out by itself: %s", self._name, outage)
 
-    def _stand(self) -> None:
+    def _run(self) -> None:
         while True:
             # Counted from before the request: Postgres counts from when it answers.
             until = monotonic() + self._ttl_s
-            led = self._held is not None
+            was_leader = self._held is not None
             try:
                 token = leases.acquire(self._database, self._name, self._holder, self._ttl_s)
             except ServiceUnavailableError as error:
                 _log.warning("waiting for %s: %s", error.service, error)
             except Exception:  # noqa: BLE001 - nobody would lead if this thread ended
                 _log.exception(
-                    "the lease %r could not be asked for; the next try follows", self._name
+                    "the lease %r could not be requested; the next try follows", self._name
                 )
             else:
                 self._held = None if token is None else (token, until)
-                if led != (token is not None):
-                    _log.info("%s the lease %r", "lost" if led else "holds", self._name)
-            if self._ended.wait(self._ttl_s / 8):
+                if was_leader != (token is not None):
+                    _log.info("%s the lease %r", "lost" if was_leader else "holds", self._name)
+            if self._stop.wait(self._ttl_s / 8):
                 return

@@ -1,15 +1,18 @@
-"""Named leases in Postgres: one holder at a time, a fencing token a grant, expiry by its clock."""
+"""Named leases in Postgres: one holder at a time, a fencing token, expiry by Postgres' clock."""
 
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from secrets import token_hex
 from threading import Event, Thread
 from time import monotonic, sleep
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Integer, func, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
 
 from nightshift.schema.errors import LeaseLostError, NightshiftError, ServiceUnavailableError
+from nightshift.schema.ledger_tables import Lease
 from nightshift.stores.postgres.database import Database
 
 __all__ = ["acquire", "confirm", "hold", "release"]
@@ -20,41 +23,47 @@ _log = logging.getLogger(__name__)
 def acquire(database: Database, name: str, holder: str, ttl_s: float) -> int | None:
     """Take or renew a lease.
 
-    A frozen holder loses it by the clock, which an advisory lock would not see.
+    A frozen holder loses the lease when it expires; it would keep an advisory lock.
 
     Returns:
         The fencing token; it grows by one with each change of holder. None while another holds it.
     """
+    request = insert(Lease).values(
+        name=name,
+        holder=holder,
+        token=1,
+        expires_at=func.clock_timestamp() + timedelta(seconds=ttl_s),
+    )
+    excluded = request.excluded
     with database.begin() as connection:
         token = connection.execute(
-            text(
-                """
-                INSERT INTO lease AS l (name, holder, token, expires_at)
-                VALUES (:name, :holder, 1, clock_timestamp() + make_interval(secs => :ttl))
-                ON CONFLICT (name) DO UPDATE SET
-                    token = l.token + (l.holder <> excluded.holder)::int,
-                    holder = excluded.holder,
-                    expires_at = excluded.expires_at
-                WHERE l.holder = excluded.holder OR l.expires_at < clock_timestamp()
-                RETURNING token
-                """
-            ),
-            {"name": name, "holder": holder, "ttl": ttl_s},
+            request.on_conflict_do_update(
+                index_elements=[Lease.name],
+                set_={
+                    "token": Lease.token + (Lease.holder != excluded.holder).cast(Integer),
+                    "holder": excluded.holder,
+                    "expires_at": excluded.expires_at,
+                },
+                where=or_(
+                    Lease.holder == excluded.holder, Lease.expires_at < func.clock_timestamp()
+                ),
+            ).returning(Lease.token)
         ).scalar()
     return None if token is None else int(token)
 
 
 def confirm(connection: Connection, name: str, token: int) -> None:
-    """The last statement of a transaction that only the holder may commit.
+    """Check that a lease is still held, as the last statement of a transaction.
 
-    Nobody can take the lease between this and the commit.
+    Nobody can take the lease between this check and the commit.
 
     Raises:
         LeaseLostError: When another has taken the lease since.
     """
     held = connection.execute(
-        text("SELECT FROM lease WHERE name = :name AND token = :token FOR SHARE"),
-        {"name": name, "token": token},
+        select(Lease.name)
+        .where(Lease.name == name, Lease.token == token)
+        .with_for_update(read=True)
     ).one_or_none()
     if held is None:
         raise LeaseLostError(
@@ -63,18 +72,16 @@ def confirm(connection: Connection, name: str, token: int) -> None:
 
 
 def release(database: Database, name: str, holder: str) -> bool:
-    """Let the next one in at once; harmless where the lease was lost already.
+    """Give a lease back; harmless if it was lost already.
 
     Returns:
-        Whether nobody else has had the lease since it was acquired.
+        True if nobody else has held the lease since it was acquired.
     """
     with database.begin() as connection:
         released = connection.execute(
-            text(
-                "UPDATE lease SET expires_at = '-infinity', holder = '' "
-                "WHERE name = :name AND holder = :holder"
-            ),
-            {"name": name, "holder": holder},
+            update(Lease)
+            .where(Lease.name == name, Lease.holder == holder)
+            .values(expires_at="-infinity", holder="")
         )
     return released.rowcount == 1
 
@@ -89,22 +96,22 @@ def hold(
     timeout_s: float = 120.0,
     waiting: Callable[[], None] = lambda: None,
 ) -> Iterator[int]:
-    """Wait for a lease, hold it for the block, release it.
+    """Wait for a lease, hold it for the block, then release it.
 
-    It is renewed beside the block, so the block may take as long as it takes.
+    A thread renews it, so the block may take any time.
 
     Args:
         database: Postgres.
-        name: Of the lease.
-        holder: Who wants it; several that call themselves the same take turns too.
-        ttl_s: How long it outlives a holder that dies.
-        timeout_s: How long to wait for it.
-        waiting: Called again and again during the wait; may raise to give up.
+        name: The lease.
+        holder: The process that wants it; holders of one name exclude each other too.
+        ttl_s: Seconds after which the lease of a dead holder expires.
+        timeout_s: Seconds to wait for it.
+        waiting: Called repeatedly during the wait; may raise to give up.
 
     Raises:
-        ServiceUnavailableError: When it could not be had within `timeout_s`.
-        LeaseLostError: At the end of the block, when another has had the lease meanwhile: this
-            process was frozen, or Postgres away, for longer than `ttl_s`.
+        ServiceUnavailableError: When the lease was not free within `timeout_s`.
+        LeaseLostError: At the end of the block, when another process has held the lease meanwhile:
+            this process was frozen, or Postgres unreachable, for longer than `ttl_s`.
     """
     deadline = monotonic() + timeout_s
     holder = f"{holder} {token_hex(4)}"
@@ -134,16 +141,14 @@ def hold(
 
 
 def _renew(database: Database, name: str, holder: str, ttl_s: float, ended: Event) -> None:
-    """Push the end of a lease away until it is released or lost."""
+    """Extend a lease until it is released or lost."""
     while not ended.wait(ttl_s / 8):
         try:
             with database.begin() as connection:
                 renewed = connection.execute(
-                    text(
-                        "UPDATE lease SET expires_at = clock_timestamp() + "
-                        "make_interval(secs => :ttl) WHERE name = :name AND holder = :holder"
-                    ),
-                    {"name": name, "holder": holder, "ttl": ttl_s},
+                    update(Lease)
+                    .where(Lease.name == name, Lease.holder == holder)
+                    .values(expires_at=func.clock_timestamp() + timedelta(seconds=ttl_s))
                 )
         except NightshiftError as error:
             _log.warning("the lease %r may run out: %s", name, error)
