@@ -130,7 +130,7 @@ def _record_without_prompt(connection: Connection, run: RerankRun) -> list[KindP
             f"framing {framing.name!r} has no prompt for what this run shows of this query and "
             "item: choose other --query-parts or --item-parts, or another framing"
         )
-        pairs.record_unasked(
+        pairs.record_without_prompt(
             connection,
             run.id,
             query_parts=run.params.query_parts,

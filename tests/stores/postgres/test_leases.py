@@ -9,7 +9,7 @@ from nightshift.stores.postgres import leases
 
 _HOLDS_FOR_EVER = """
 import sys, time
-from nightshift.stores import leases
+from nightshift.stores.postgres import leases
 from nightshift.stores.postgres.database import Database
 with leases.hold(Database(sys.argv[1]), "milvus-writer", "slow", ttl_s=2.0):
     print("held", flush=True)

@@ -1,10 +1,11 @@
-"""How much of a re-ranking run there is to show."""
+"""Counts of a re-ranking run's rankings and scores."""
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, func, select, text
 
 from nightshift.schema.errors import ConflictError, InputError, NightshiftError
+from nightshift.schema.result_tables import PairScore
 from nightshift.schema.states import RunState, Stage
 from nightshift.stores.ledger.run_types import RerankRun
 
@@ -27,9 +28,9 @@ class Coverage:
     stage: Stage
     queries: int
     ranked: int
-    #: Queries without a ranking for which there is a reason.
+    #: Queries without a ranking that have a recorded failure.
     failed: int
-    #: Pairs with a score, of those that the search gave; 0 before it ended.
+    #: Pairs with a score, of those that the search found; 0 before it ended.
     pairs_scored: int
     pairs: int
 
@@ -61,7 +62,7 @@ class Coverage:
         return words
 
     def require_rankings(self) -> None:
-        """Refuse to show what is not there.
+        """Refuse a run without rankings.
 
         Raises:
             ConflictError: Where no query has a ranking.
@@ -71,31 +72,17 @@ class Coverage:
 
 
 def coverage_of(connection: Connection, run: RerankRun) -> Coverage:
-    """Count what a re-ranking run has done; at most one look at an index for each query.
+    """Count the rankings and scores of a re-ranking run; one index lookup for each query at most.
 
     Args:
         connection: Postgres.
         run: A re-ranking run.
     """
-    row = connection.execute(
-        text(
-            """
-            SELECT (SELECT count(*) FROM query WHERE query_set_id = :queries) AS queries,
-                (SELECT count(*) FROM ranking WHERE run_id = :run AND final_rank = 1) AS ranked,
-                (SELECT count(*) FROM query q WHERE q.query_set_id = :queries
-                    AND EXISTS (SELECT FROM failure f WHERE f.run_id = :run AND f.fatal
-                        AND f.subject_kind = 'query' AND f.subject_id = q.external_id
-                        AND f.stage IN ('search', 'rank'))
-                    AND NOT EXISTS (SELECT FROM ranking r WHERE r.run_id = :run
-                        AND r.query_id = q.id)) AS failed
-            """
-        ),
-        {"run": run.id, "queries": run.query_set_id},
-    ).one()
+    row = connection.execute(_COUNT_QUERIES, {"run": run.id, "queries": run.query_set_id}).one()
     pairs, scored = run.plan.pairs or 0, 0
     if not row.ranked and pairs:
         scored = connection.execute(
-            text("SELECT count(*) FROM pair_score WHERE run_id = :run"), {"run": run.id}
+            select(func.count()).select_from(PairScore).where(PairScore.run_id == run.id)
         ).scalar_one()
     return Coverage(
         run_id=run.id,
@@ -107,3 +94,16 @@ def coverage_of(connection: Connection, run: RerankRun) -> Coverage:
         pairs_scored=scored,
         pairs=pairs,
     )
+
+
+# Counts the queries of a run: all, those with a ranking, and those that failed without one.
+_COUNT_QUERIES = text("""
+    SELECT (SELECT count(*) FROM query WHERE query_set_id = :queries) AS queries,
+        (SELECT count(*) FROM ranking WHERE run_id = :run AND final_rank = 1) AS ranked,
+        (SELECT count(*) FROM query q WHERE q.query_set_id = :queries
+            AND EXISTS (SELECT FROM failure f WHERE f.run_id = :run AND f.fatal
+                AND f.subject_kind = 'query' AND f.subject_id = q.external_id
+                AND f.stage IN ('search', 'rank'))
+            AND NOT EXISTS (SELECT FROM ranking r WHERE r.run_id = :run
+                AND r.query_id = q.id)) AS failed
+""")

@@ -1,6 +1,7 @@
-"""How many scores a run that is only planned would reuse."""
+"""Estimate how many scores a planned run would reuse."""
 
 from dataclasses import dataclass
+from itertools import product
 
 from sqlalchemy import Connection, text
 
@@ -15,8 +16,8 @@ class ReuseEstimate:
     """Pairs with a score from earlier runs."""
 
     pairs: int
-    #: False where the index was not searched for these queries, or has changed since: what it finds
-    #: now is not known before it is searched.
+    #: False if the index was not searched for these queries, or has changed since: its candidates
+    #: are not known before the search.
     exact: bool
 
 
@@ -46,42 +47,8 @@ def estimate_reuse(
         top_k: Candidates a query.
         lists: Whether the scorer sees a query's candidates as a list.
     """
-    column = HASH_COLUMN[query_parts]
     row = connection.execute(
-        text(
-            f"""
-            WITH searched AS MATERIALIZED (
-                SELECT DISTINCT ON (q.id) q.id AS query_id, earlier.id AS earlier_id,
-                    run.id AS run_id
-                FROM query q JOIN query earlier ON earlier.{column} = q.{column}
-                JOIN run ON run.query_set_id = earlier.query_set_id AND run.kind = 'rerank'
-                    AND run.index_id = :index AND run.params ->> 'query_parts' = :query_parts
-                WHERE q.query_set_id = :queries AND EXISTS (SELECT FROM candidate
-                    WHERE candidate.run_id = run.id AND candidate.query_id = earlier.id)
-                ORDER BY q.id, least((run.params ->> 'top_k')::int, :top_k) DESC, run.id DESC
-            ), c AS MATERIALIZED (
-                SELECT searched.query_id, candidate.item_id, candidate.coarse_rank,
-                    embedding.item_id IS NOT NULL AS indexed
-                FROM searched JOIN candidate ON candidate.run_id = searched.run_id
-                    AND candidate.query_id = searched.earlier_id
-                    AND candidate.coarse_rank <= :top_k
-                LEFT JOIN embedding ON embedding.index_id = :index
-                    AND embedding.item_id = candidate.item_id
-            ), wanted AS (
-                SELECT {pair_key_sql(query_parts, item_parts, lists=lists)} AS pair_key
-                FROM c JOIN query q ON q.id = c.query_id JOIN item i ON i.id = c.item_id
-                WHERE c.indexed
-            )
-            SELECT (SELECT count(*) FROM wanted WHERE EXISTS (SELECT FROM pair_score p
-                        WHERE p.pair_key = wanted.pair_key AND p.run_id = ANY(:earlier))) AS pairs,
-                NOT EXISTS (SELECT FROM pair_score WHERE run_id = ANY(:earlier))
-                OR NOT EXISTS (SELECT FROM c WHERE NOT indexed)
-                AND NOT EXISTS (SELECT FROM embedding WHERE index_id = :index
-                    AND run_id > (SELECT min(run_id) FROM searched))
-                AND NOT EXISTS (SELECT FROM query WHERE query_set_id = :queries
-                    AND id NOT IN (SELECT query_id FROM searched)) AS exact
-            """
-        ),
+        _ESTIMATE_REUSE[query_parts, item_parts, lists],
         {
             "queries": query_set_id,
             "index": index_id,
@@ -92,3 +59,43 @@ def estimate_reuse(
         },
     ).one()
     return ReuseEstimate(pairs=row.pairs, exact=row.exact)
+
+
+# By parts, and whether candidates are scored as lists: takes the candidates that the last equally
+# deep search found for each query, and counts those whose key an earlier run scored.
+_ESTIMATE_REUSE = {
+    (query_parts, item_parts, lists): text(f"""
+        WITH searched AS MATERIALIZED (
+            SELECT DISTINCT ON (q.id) q.id AS query_id, earlier.id AS earlier_id,
+                run.id AS run_id
+            FROM query q JOIN query earlier ON earlier.{HASH_COLUMN[query_parts]}
+                    = q.{HASH_COLUMN[query_parts]}
+            JOIN run ON run.query_set_id = earlier.query_set_id AND run.kind = 'rerank'
+                AND run.index_id = :index AND run.params ->> 'query_parts' = :query_parts
+            WHERE q.query_set_id = :queries AND EXISTS (SELECT FROM candidate
+                WHERE candidate.run_id = run.id AND candidate.query_id = earlier.id)
+            ORDER BY q.id, least((run.params ->> 'top_k')::int, :top_k) DESC, run.id DESC
+        ), c AS MATERIALIZED (
+            SELECT searched.query_id, candidate.item_id, candidate.coarse_rank,
+                embedding.item_id IS NOT NULL AS indexed
+            FROM searched JOIN candidate ON candidate.run_id = searched.run_id
+                AND candidate.query_id = searched.earlier_id
+                AND candidate.coarse_rank <= :top_k
+            LEFT JOIN embedding ON embedding.index_id = :index
+                AND embedding.item_id = candidate.item_id
+        ), wanted AS (
+            SELECT {pair_key_sql(query_parts, item_parts, lists=lists)} AS pair_key
+            FROM c JOIN query q ON q.id = c.query_id JOIN item i ON i.id = c.item_id
+            WHERE c.indexed
+        )
+        SELECT (SELECT count(*) FROM wanted WHERE EXISTS (SELECT FROM pair_score p
+                    WHERE p.pair_key = wanted.pair_key AND p.run_id = ANY(:earlier))) AS pairs,
+            NOT EXISTS (SELECT FROM pair_score WHERE run_id = ANY(:earlier))
+            OR NOT EXISTS (SELECT FROM c WHERE NOT indexed)
+            AND NOT EXISTS (SELECT FROM embedding WHERE index_id = :index
+                AND run_id > (SELECT min(run_id) FROM searched))
+            AND NOT EXISTS (SELECT FROM query WHERE query_set_id = :queries
+                AND id NOT IN (SELECT query_id FROM searched)) AS exact
+    """)
+    for query_parts, item_parts, lists in product(HASH_COLUMN, HASH_COLUMN, (False, True))
+}
