@@ -255,12 +255,13 @@ _GROUPS = {
     for variant in product(HASH_COLUMN, HASH_COLUMN, ("query", "item"), (False, True))
 }
 
-# Finds the pairs of one query whose scores are equal after rounding down, and lack an entropy.
+# Finds the pairs of one query whose scores are equal after rounding down, and lack an entropy. The
+# margin is bounded because exp() of Postgres raises an error where the result is 0 or infinite.
 _TIED_PAIRS = text("""
     WITH scored AS (
         SELECT p.query_id, p.item_id, p.pair_key, p.entropy, floor((:fusion * c.coarse_score
-            + (1 - :fusion) / (1 + exp(-p.margin::double precision))) / :quantum + 1e-5)
-            AS level
+            + (1 - :fusion) / (1 + exp(-greatest(least(p.margin::double precision, 700), -700))))
+            / :quantum + 1e-5) AS level
         FROM pair_score p JOIN candidate c ON c.run_id = p.run_id
             AND c.query_id = p.query_id AND c.item_id = p.item_id
         WHERE p.run_id = :run
