@@ -9,8 +9,8 @@ from time import perf_counter, sleep
 import click
 from sqlalchemy import text
 
+from nightshift.api.waiting import wait_for_end
 from nightshift.cli.embedded_stack import open_stack
-from nightshift.cli.wait import wait_for_run
 from nightshift.demo import coarse_dir, scorer_dir, write_catalogue
 from nightshift.models.checkpoints.describe import describe_embedder, describe_scorer
 from nightshift.producers.catalog_import import import_catalog
@@ -48,7 +48,7 @@ def _measure(stack: Stack, folder: Path, repeats: int) -> dict[str, object]:
         import_catalog(database, "scenes", str(folder / "demo" / "items.jsonl"))
         embedder = describe_embedder(f"open_clip:{coarse_dir()}")
         planned = plan_index(database, vectors, "scenes", embedder=embedder, parts="image")
-        wait_for_run(database, planned.run_id, quiet=True)
+        wait_for_end(database, planned.run_id)
         vectors.close()
         for repeat in range(2 * repeats):
             n_workers = (1, 3)[repeat % 2]
@@ -75,7 +75,7 @@ def _rerank(database: Database, folder: Path, repeat: int) -> float:
         scorer=facts,
         params=params,
     )
-    state = wait_for_run(database, planned.run_id, quiet=True)
+    state = wait_for_end(database, planned.run_id).state
     assert state == "done", f"round {repeat} ended {state}"
     return perf_counter() - start
 

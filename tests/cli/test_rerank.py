@@ -11,10 +11,10 @@ from click.testing import CliRunner
 from PIL import Image
 from sqlalchemy import text
 
-from nightshift.cli.enhancement import read_enhancement
 from nightshift.cli.main import main
 from nightshift.demo import scorer_dir
 from nightshift.models.checkpoints.describe import describe_scorer
+from nightshift.producers.enhancement_words import parse_enhancement
 from nightshift.schema.errors import ConfigurationError
 from nightshift.schema.messages import BlockPayload, queue_name
 from nightshift.schema.params import EnhancementParams, RerankParams
@@ -194,7 +194,7 @@ def test_a_dry_run_counts_the_work_and_judges_the_time_by_earlier_nights(
         "queries": "1, text shown",
         "pairs": "8 at depth 16, image shown",
         "groups": f"{groups} at most, sharing one side of their prompt",
-        "reused": "0 pairs (0%) scored on earlier nights",
+        "reused": "0 pairs (0%) scored by earlier runs",
         "time": "4 s of one worker, at its measured rates",
     }
 
@@ -277,7 +277,7 @@ def _row_counts(database):
     ],
 )
 def test_words_change_what_they_name_and_turn_it_on(words, changed):
-    assert read_enhancement(words, OFF) == OFF.model_copy(update=changed)
+    assert parse_enhancement(words, OFF) == OFF.model_copy(update=changed)
 
 
 def test_every_parameter_can_be_named():
@@ -291,7 +291,7 @@ def test_every_parameter_can_be_named():
     )
 
     assert all(value != getattr(OFF, name) for name, value in other.model_dump().items())
-    assert read_enhancement(words, OFF) == other
+    assert parse_enhancement(words, OFF) == other
 
 
 @pytest.mark.parametrize(
@@ -315,6 +315,6 @@ def test_every_parameter_can_be_named():
 )
 def test_a_word_that_cannot_be_is_named(words, named):
     with pytest.raises(ConfigurationError) as refused:
-        read_enhancement(words, ON)
+        parse_enhancement(words, ON)
 
     assert named in str(refused.value)

@@ -7,7 +7,7 @@ import numpy as np
 import psycopg2
 from sqlalchemy import make_url, text
 
-from nightshift.cli.wait import wait_for_run
+from nightshift.api.waiting import wait_for_end
 from nightshift.schema.states import RunState, Stage
 from nightshift.stores.index.embeddings import write_embeddings
 from nightshift.stores.index.milvus import VectorStore
@@ -121,7 +121,7 @@ def test_who_waits_for_a_run_outlasts_a_restart_of_postgres(stack, database_url,
         runs.set_run_state(connection, run_id, RunState.DONE)
     _take_away_for_half_a_second(stack, database_url)
 
-    assert wait_for_run(database, run_id, quiet=True) is RunState.DONE
+    assert wait_for_end(database, run_id).state is RunState.DONE
 
 
 def test_a_search_mends_an_index_that_a_kill_has_torn(stack, database, vector_store):

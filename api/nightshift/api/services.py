@@ -1,4 +1,4 @@
-"""Connections for commands: opened once, checked once, closed at the end."""
+"""Connections to the services: opened once, checked once, closed at the end."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from nightshift.stores.postgres.database import Database
 if TYPE_CHECKING:
     from nightshift.stores.index.milvus import VectorStore
 
-__all__ = ["Services", "open_database", "open_services", "wait_for_database"]
+__all__ = ["Services", "open_database", "open_services", "open_vectors", "wait_for_database"]
 
 #: How long a process that starts together with Postgres waits for it.
 _START_S = 60.0
@@ -20,7 +20,7 @@ _START_S = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """What a planning command needs."""
+    """Postgres and Milvus, which planning needs."""
 
     database: Database
     vectors: "VectorStore"
@@ -48,6 +48,25 @@ def open_database(settings: Settings, *, application: str = "nightshift") -> Ite
 
 
 @contextmanager
+def open_vectors(settings: Settings, *, patience_s: float = 60.0) -> "Iterator[VectorStore]":
+    """Milvus.
+
+    Args:
+        settings: Where it is.
+        patience_s: How long an outage of Milvus is waited out.
+
+    Raises:
+        ConfigurationError: When a service is not configured and no embedded stack runs.
+    """
+    from nightshift.stack import resolve_urls
+    from nightshift.stores.index.milvus import VectorStore
+
+    urls = resolve_urls(settings)
+    with VectorStore(urls.milvus_uri, urls.milvus_token, patience_s=patience_s) as vectors:
+        yield vectors
+
+
+@contextmanager
 def open_services(
     settings: Settings, *, patience_s: float = 60.0, application: str = "nightshift"
 ) -> Iterator[Services]:
@@ -58,16 +77,11 @@ def open_services(
         patience_s: How long an outage of Milvus is waited out.
         application: Who is connected, for Postgres to show.
     """
-    from nightshift.stack import resolve_urls
-    from nightshift.stores.index.milvus import VectorStore
-
-    urls = resolve_urls(settings)
-    with open_database(settings, application=application) as database:
-        vectors = VectorStore(urls.milvus_uri, urls.milvus_token, patience_s=patience_s)
-        try:
-            yield Services(database=database, vectors=vectors)
-        finally:
-            vectors.close()
+    with (
+        open_database(settings, application=application) as database,
+        open_vectors(settings, patience_s=patience_s) as vectors,
+    ):
+        yield Services(database=database, vectors=vectors)
 
 
 def wait_for_database(url: str) -> None:

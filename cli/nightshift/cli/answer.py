@@ -37,48 +37,42 @@ def answer(
 
     Exits with 7 when a query could not be answered, with 1 when the run failed or was cancelled.
     """
-    from nightshift.api.services import open_database
-    from nightshift.cli.run_end import RunEnd, follow_run
-    from nightshift.producers.plan_answers import plan_answers
+    from nightshift.api import RunEnd, connect
+    from nightshift.cli.run_end import follow_run
     from nightshift.results.coverage import coverage
     from nightshift.schema.errors import InputError
-    from nightshift.stores.results.answers import list_answers, unanswered
-    from nightshift.stores.results.rankings import require_rerank
 
     if query and all_:
         raise click.UsageError("--query answers one and --all answers all: give one of them")
-    end, missing = RunEnd(run_id=run_id), 0
-    with open_database(read_settings(data_dir)) as database:
-        covered = coverage(database, run_id)
+    end, n_missing = RunEnd(run_id=run_id), 0
+    with connect(settings=read_settings(data_dir)) as nightshift:
+        covered = coverage(nightshift.database, run_id)
         if query or all_:
-            planned = plan_answers(database, run_id, query)
+            planned = nightshift.answer(run_id, query)
             echo(f"run {run_id}: {planned.n_queries} queries to answer", err=True)
             if all_ and not wait:
                 echo(f"watch it with `nightshift run watch {run_id}`", err=True)
                 return
-            end = follow_run(database, run_id, quiet=as_json)
-        with database.begin() as connection:
-            require_rerank(connection, run_id)
-            found = list_answers(connection, run_id, query)
-            if query or all_:
-                missing = len(unanswered(connection, run_id, query))
+            end = follow_run(nightshift, run_id, quiet=as_json)
+            n_missing = nightshift.count_unanswered(run_id, query)
+        answers = nightshift.answers(run_id, query)
     if as_json:
-        echo_json(found)
+        echo_json(answers)
     else:
-        _print(found)
-    if query is None and len(found) < covered.queries:
-        echo(f"{len(found):,} of {covered.queries:,} queries have an answer; {covered}", err=True)
+        _print(answers)
+    if query is None and len(answers) < covered.queries:
+        echo(f"{len(answers):,} of {covered.queries:,} queries have an answer; {covered}", err=True)
     if end.aborted:
         echo(f"run {run_id} is {end.state}", err=True)
         raise SystemExit(1)
-    if missing:
-        why = f"`nightshift run failures {run_id}` says why"
-        echo(f"{missing} queries have no answer; {why}", err=True)
+    if n_missing:
+        reason = f"`nightshift run failures {run_id}` gives the reason"
+        echo(f"{n_missing} queries have no answer; {reason}", err=True)
         raise SystemExit(InputError.exit_code)
 
 
-def _print(found: "list[StoredAnswer]") -> None:
-    for answered in found:
-        echo(f"{answered.query}: {answered.text}{'' if answered.ended else ' …'}")
-        cited = ", ".join(answered.cited) or "nothing"
-        echo(f"  cites {cited}; shown {', '.join(answered.shown)}")
+def _print(answers: "list[StoredAnswer]") -> None:
+    for answer_ in answers:
+        echo(f"{answer_.query}: {answer_.text}{'' if answer_.ended else ' …'}")
+        cited = ", ".join(answer_.cited) or "nothing"
+        echo(f"  cites {cited}; shown {', '.join(answer_.shown)}")

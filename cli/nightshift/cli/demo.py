@@ -79,14 +79,11 @@ def demo(method: "MethodName", output: Path, data_dir: Path | None, as_json: boo
 
 
 def _wait(database: "Database", run_id: int, *, quiet: bool) -> None:
-    from nightshift.cli.wait import wait_for_run
-    from nightshift.schema.errors import NightshiftError
+    from nightshift.api.waiting import wait_for_end
+    from nightshift.cli.wait import ProgressView
 
-    state = wait_for_run(database, run_id, quiet=quiet)
-    if state != "done":
-        raise NightshiftError(
-            f"run {run_id} ended {state.value}; `nightshift run failures {run_id}` says why"
-        )
+    with ProgressView(quiet=quiet) as view:
+        wait_for_end(database, run_id, on_progress=view.show).require_done()
 
 
 def _draw(database: "Database", night: "Night", output: Path) -> list[Path]:

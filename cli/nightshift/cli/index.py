@@ -1,17 +1,11 @@
 """`nightshift index build | list`: embed a catalogue."""
 
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from nightshift.cli.echo import echo, echo_json
 from nightshift.cli.options import data_dir_option, json_option, read_settings
-
-if TYPE_CHECKING:
-    from nightshift.schema.models import ModelFacts
-    from nightshift.stores.postgres.database import Database
 
 __all__ = ["index"]
 
@@ -41,8 +35,8 @@ def index() -> None:
     show_default=True,
     help="Milvus index: FLAT is exact, HNSW faster on millions of items.",
 )
-@click.option("--rebuild", is_flag=True, help="Embed everything anew, in a new version.")
-@click.option("--wait", is_flag=True, help="Come back when the run has ended.")
+@click.option("--rebuild", is_flag=True, help="Embed all items again, in a new version.")
+@click.option("--wait", is_flag=True, help="Return when the run has ended.")
 @data_dir_option
 @json_option
 def build(
@@ -65,27 +59,19 @@ def build(
 
     With --wait, exits with 7 when items failed, with 1 when the run failed or was cancelled.
     """
-    from nightshift.api.services import open_services
-    from nightshift.cli.planning import default_item_parts
-    from nightshift.cli.run_end import RunEnd, follow_run
-    from nightshift.models.preflight.loadable import require_loadable
-    from nightshift.producers.plan_index import plan_index
+    from nightshift.api import IndexRequest, RunEnd, connect
+    from nightshift.cli.run_end import follow_run, json_facts, print_and_exit
 
-    settings = read_settings(data_dir)
-    with open_services(settings) as services:
-        parts = parts or default_item_parts(services.database, catalog)
-        facts = _describe(services.database, catalog, embedder)
-        require_loadable(facts)
-        planned = plan_index(
-            services.database,
-            services.vectors,
-            catalog,
-            embedder=facts,
-            parts=parts,
-            name=name,
-            index_type=index_type,
-            rebuild=rebuild,
-        )
+    request = IndexRequest(
+        catalog=catalog,
+        embedder=embedder,
+        name=name,
+        parts=parts,
+        index_type=index_type,
+        rebuild=rebuild,
+    )
+    with connect(settings=read_settings(data_dir)) as nightshift:
+        planned = nightshift.build_index(request)
         if not as_json:
             echo(
                 f"run {planned.run_id}: {planned.n_units} items to embed in {planned.n_jobs} jobs "
@@ -94,11 +80,11 @@ def build(
             )
         end = RunEnd(run_id=planned.run_id)
         if wait:
-            end = follow_run(services.database, planned.run_id, quiet=as_json)
+            end = follow_run(nightshift, planned.run_id, quiet=as_json)
     if as_json:
         ids = {"run_id": planned.run_id, "index": planned.index, "version": planned.version}
-        echo_json({**ids, "items": planned.n_units, **end.json_facts()}, indent=None)
-    end.print_and_exit(quiet=as_json)
+        echo_json({**ids, "items": planned.n_units, **json_facts(end)}, indent=None)
+    print_and_exit(end, quiet=as_json)
 
 
 @index.command(name="list")
@@ -118,9 +104,9 @@ def list_(data_dir: Path | None, as_json: bool) -> None:
     from nightshift.stores.index.indexes import list_indexes
 
     with open_database(read_settings(data_dir)) as database, database.begin() as connection:
-        found = list_indexes(connection)
+        summaries = list_indexes(connection)
     if as_json:
-        echo_json(found)
+        echo_json(summaries)
         return
     headings = (
         "catalogue",
@@ -135,34 +121,17 @@ def list_(data_dir: Path | None, as_json: bool) -> None:
         "embedder",
     )
     table = make_table(*headings, right="version items dim top-5")
-    for one in found:
+    for summary in summaries:
         table.add_row(
-            one.catalog,
-            one.index,
-            str(one.version),
-            one.state.value,
-            f"{one.items:,}",
-            one.parts,
-            str(one.dim),
-            "–" if one.top_share is None else f"{one.top_share:.0%}",
-            one.index_type,
-            one.embedder,
+            summary.catalog,
+            summary.index,
+            str(summary.version),
+            summary.state.value,
+            f"{summary.items:,}",
+            summary.parts,
+            str(summary.dim),
+            "–" if summary.top_share is None else f"{summary.top_share:.0%}",
+            summary.index_type,
+            summary.embedder,
         )
     make_console().print(table)
-
-
-def _describe(database: "Database", catalog: str, embedder: str) -> "ModelFacts":
-    """The embedder; one that sees items through a codec, with the codebook that it has by now."""
-    from nightshift.models.checkpoints.describe import describe_embedder, describe_embedder_vision
-    from nightshift.models.checkpoints.spec import parse_spec
-    from nightshift.producers.plan_tokens import token_set_of
-    from nightshift.scoring.codecs import parse_codec
-
-    vision = describe_embedder_vision(embedder)
-    spec = parse_spec(embedder)
-    if vision is None or spec.embedding is None:
-        return describe_embedder(embedder)
-    token_set = token_set_of(database, catalog, vision, parse_codec(spec.embedding.codec))
-    codebook = (token_set and token_set.codebook_digest) or ""
-    params = spec.embedding.model_copy(update={"codebook": codebook})
-    return describe_embedder(str(replace(spec, embedding=params)))

@@ -1,15 +1,12 @@
 """`nightshift rerank`: coarse search, fine scoring and final ranking of a file of queries."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Any
 
 import click
 
 from nightshift.cli.echo import echo, echo_json
 from nightshift.cli.options import data_dir_option, json_option, pixel_options, read_settings
-
-if TYPE_CHECKING:
-    from nightshift.schema.params import FusionScale, MethodName, ScoreName
 
 __all__ = ["rerank"]
 
@@ -20,7 +17,7 @@ _PARTS = click.Choice(["image", "text", "text,image"])
 @click.argument("catalog")
 @click.option("--queries", required=True, help="File of queries: JSONL, CSV, Parquet, a folder, …")
 @click.option("--qrels", help="Judgements (TREC, BEIR or JSONL), for `nightshift evaluate`.")
-@click.option("--index", "index_name", help="Which index to search.  [default: the newest ready]")
+@click.option("--index", help="Which index to search.  [default: the newest ready]")
 @click.option(
     "--method",
     type=click.Choice(["retllm", "freeret", "indexmllm"]),
@@ -143,39 +140,12 @@ _PARTS = click.Choice(["image", "text", "text,image"])
 @data_dir_option
 @json_option
 def rerank(
-    catalog: str,
-    queries: str,
-    qrels: str | None,
-    index_name: str | None,
-    method: "MethodName",
-    scorer: str,
-    top_k: int | None,
-    query_parts: str | None,
-    item_parts: str | None,
-    preset: Literal["default", "paper", "code"] | None,
-    score: "ScoreName | None",
-    list_orders: int,
-    framing: str | None,
-    debias: Literal["none", "swap"],
-    subtract_prior: bool,
-    symmetrise: bool,
-    fusion: float | None,
-    fusion_scale: "FusionScale",
-    enhancement: str | None,
-    memory: str | None,
-    quantum: float | None,
-    tie_guard: bool | None,
-    compare: float,
-    codec: str,
-    code_queries: bool,
-    min_pixels: int | None,
-    max_pixels: int | None,
-    long_side: int | None,
-    priority: int,
+    *,
     wait: bool,
     dry_run: bool,
     data_dir: Path | None,
     as_json: bool,
+    **fields: Any,  # noqa: ANN401 - the fields of RerankRequest
 ) -> None:
     """Find and re-rank items of CATALOG for every query of a file.
 
@@ -191,111 +161,28 @@ def rerank(
     Exits with 7 when rows of the file failed, or, with --wait, queries or pairs of the run; with 1
     when the run failed or was cancelled.
     """
-    from nightshift.api.services import open_database
-    from nightshift.cli.dry_run import show_estimate
-    from nightshift.cli.enhancement import read_enhancement
-    from nightshift.cli.planning import index_parts, query_set_parts
-    from nightshift.cli.run_end import RunEnd, follow_run
-    from nightshift.models.checkpoints.describe import describe_scorer, describe_vision
-    from nightshift.models.preflight.loadable import require_loadable
-    from nightshift.producers.plan_rerank import plan_rerank
-    from nightshift.producers.plan_tokens import token_set_of
-    from nightshift.producers.query_import import import_queries
-    from nightshift.schema.params import RerankParams, ScorerParams
-    from nightshift.scoring.codecs import parse_codec
-    from nightshift.scoring.methods.registry import METHODS
-    from nightshift.stores.files.blobs import BlobStore
+    from nightshift.api import RerankRequest, RunEnd, connect
+    from nightshift.cli.dry_run import show_preview
+    from nightshift.cli.run_end import follow_run, json_facts, print_and_exit
 
-    settings = read_settings(data_dir)
-    chosen = METHODS[method].preset(preset)
-    score = score or chosen.score
-    min_pixels = min_pixels or chosen.min_pixels
-    max_pixels = max_pixels or chosen.max_pixels
-    long_side = long_side or chosen.long_side
-    words = ",".join(filter(None, (enhancement, memory and f"memory={memory}")))
-    with open_database(settings) as database:
-        coding = parse_codec(codec)
-        vision = describe_vision(
-            scorer, min_pixels=min_pixels, max_pixels=max_pixels, long_side=long_side
-        )
-        token_set = token_set_of(database, catalog, vision, coding)
-        params = RerankParams(
-            top_k=top_k or chosen.depth,
-            query_parts=query_parts or "text,image",
-            item_parts=item_parts or index_parts(database, catalog, index_name),
-            quantum=chosen.quantum if quantum is None else quantum,
-            tie_guard=chosen.tie_guard if tie_guard is None else tie_guard,
-            fusion=chosen.fusion if fusion is None else fusion,
-            fusion_scale=fusion_scale,
-            compare=compare,
-            scorer=ScorerParams(
-                method=method,
-                preset=preset or ("default" if "default" in chosen.presets else None),
-                score=score,
-                list_orders=list_orders,
-                framing=framing or chosen.framing_for(score).name,
-                debias=debias,
-                subtract_prior=subtract_prior,
-                symmetrise=symmetrise,
-                codec=str(coding),
-                codebook=(token_set and token_set.codebook_digest) or "",
-                code_queries=code_queries and not coding.lossless,
-                min_pixels=min_pixels,
-                max_pixels=max_pixels,
-                long_side=long_side,
-                enhancement=(
-                    read_enhancement(words, chosen.enhancement) if words else chosen.enhancement
-                ),
-            ),
-        )
-        facts = describe_scorer(scorer, params.scorer)
-        require_loadable(facts, params.scorer)
+    request = RerankRequest(**fields)
+    with connect(settings=read_settings(data_dir)) as nightshift:
         if dry_run:
-            show_estimate(
-                database,
-                catalog,
-                queries,
-                qrels=qrels,
-                image_roots=settings.image_roots,
-                index_name=index_name,
-                scorer=facts,
-                params=params,
-                query_parts=query_parts,
-                as_json=as_json,
-            )
+            show_preview(nightshift.preview_rerank(request), as_json=as_json)
             return
-        imported = import_queries(
-            database,
-            queries,
-            qrels=qrels,
-            blobs=BlobStore(settings.data_dir / "blobs"),
-            image_roots=settings.image_roots,
-        )
-        if imported.left_out:
-            echo(f"of the queries, {imported.left_out}", err=True)
-        if query_parts is None:
-            with database.begin() as connection:
-                query_parts = query_set_parts(connection, imported.query_set_id)
-        planned = plan_rerank(
-            database,
-            catalog,
-            index_name=index_name,
-            query_set_id=imported.query_set_id,
-            scorer=facts,
-            params=params.model_copy(update={"query_parts": query_parts}),
-            token_set_id=token_set.id if token_set else None,
-            priority=priority,
-        )
+        planned = nightshift.rerank(request)
+        if planned.left_out:
+            echo(f"of the queries, {planned.left_out}", err=True)
         if not as_json:
             echo(
-                f"run {planned.run_id}: {imported.n_queries} queries over index "
-                f"{planned.index!r} version {planned.version}, at most {planned.n_units} pairs",
+                f"run {planned.run_id}: {planned.n_queries} queries over index "
+                f"{planned.index!r} version {planned.version}, at most {planned.max_pairs} pairs",
                 err=True,
             )
-        end = RunEnd(run_id=planned.run_id, reasons=imported.reasons)
+        end = RunEnd(run_id=planned.run_id, reasons=planned.reasons)
         if wait:
-            end = follow_run(database, planned.run_id, quiet=as_json)
+            end = follow_run(nightshift, planned.run_id, quiet=as_json)
     if as_json:
-        ids = {"run_id": planned.run_id, "queries": imported.n_queries}
-        echo_json({**ids, **end.json_facts()}, indent=None)
-    end.print_and_exit(quiet=as_json, hint=f"see `nightshift results {planned.run_id}`")
+        ids = {"run_id": planned.run_id, "queries": planned.n_queries}
+        echo_json({**ids, **json_facts(end)}, indent=None)
+    print_and_exit(end, quiet=as_json, hint=f"see `nightshift results {planned.run_id}`")

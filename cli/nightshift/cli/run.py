@@ -90,15 +90,16 @@ def watch(run_id: int, data_dir: Path | None, as_json: bool) -> None:
     Example:
       nightshift run watch 7
     """
-    from nightshift.api.services import open_database
-    from nightshift.cli.run_end import follow_run
+    from nightshift.api import connect
+    from nightshift.cli.run_end import follow_run, json_facts, print_and_exit
     from nightshift.results.runs import progress
 
-    with open_database(read_settings(data_dir)) as database:
-        end = follow_run(database, run_id, quiet=as_json)
+    with connect(settings=read_settings(data_dir)) as nightshift:
+        end = follow_run(nightshift, run_id, quiet=as_json)
         if as_json:
-            echo_json({**progress(database, run_id).to_json(), **end.json_facts()})
-    end.print_and_exit(quiet=as_json)
+            current = progress(nightshift.database, run_id)
+            echo_json({**current.to_json(), **json_facts(end)})
+    print_and_exit(end, quiet=as_json)
 
 
 @run.command()

@@ -1,99 +1,65 @@
-"""The summary and the exit code of a command that planned or followed a run."""
+"""The end of a command that planned or followed a run: what failed, and its exit code."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from nightshift.cli.echo import echo
 from nightshift.cli.formats import format_reasons
-from nightshift.cli.wait import wait_for_run
-from nightshift.results.runs import failed_by_reason, progress
+from nightshift.cli.wait import ProgressView
 from nightshift.schema.errors import InputError
-from nightshift.schema.states import RunState, Stage
-from nightshift.stores.postgres.database import Database
+from nightshift.schema.states import RunState
 
-__all__ = ["RunEnd", "follow_run"]
+if TYPE_CHECKING:
+    from nightshift.api import Nightshift, RunEnd
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunEnd:
-    """The state of a run when its command ends; it may still be running."""
-
-    run_id: int
-    state: RunState = RunState.RUNNING
-    #: Reason → failed items, queries, pairs and rows of the file of queries; without notices.
-    reasons: Mapping[str, int] = field(default_factory=dict)
-    #: Such as `all of its 1,000 pairs failed`; empty where some did not.
-    all_failed: str = ""
-
-    @property
-    def aborted(self) -> bool:
-        """Whether the run failed as a whole or was cancelled."""
-        return self.state in (RunState.FAILED, RunState.CANCELLED)
-
-    def json_facts(self) -> dict[str, object]:
-        """The keys that every such command prints with `--json`."""
-        n_failed = sum(self.reasons.values())
-        return {"state": self.state.value, "failed": n_failed, "reasons": dict(self.reasons)}
-
-    def print_and_exit(self, *, quiet: bool, hint: str = "") -> None:
-        """Print the summary to stderr; exit with 1 or 7 unless all went well.
-
-        Args:
-            quiet: Print nothing.
-            hint: A command to look at the results of a run that is done.
-        """
-        if not quiet:
-            self._print(hint)
-        if self.aborted:
-            raise SystemExit(1)
-        if self.reasons:
-            raise SystemExit(InputError.exit_code)
-
-    def _print(self, hint: str) -> None:
-        if self.state is RunState.RUNNING:
-            echo(f"watch it with `nightshift run watch {self.run_id}`", err=True)
-        else:
-            more = f"; {hint}" if hint and self.state is RunState.DONE else ""
-            more = f", but {self.all_failed}" if self.all_failed else more
-            echo(f"run {self.run_id} is {self.state}{more}", err=True)
-        if self.reasons:
-            echo(
-                f"{sum(self.reasons.values()):,} failed ({format_reasons(self.reasons)}): "
-                f"`nightshift run failures {self.run_id}` lists them",
-                err=True,
-            )
+__all__ = ["follow_run", "json_facts", "print_and_exit"]
 
 
-def follow_run(database: Database, run_id: int, *, quiet: bool) -> RunEnd:
-    """Wait for a run to end; Ctrl-C ends the waiting, with exit code 130, and not the run.
+def follow_run(nightshift: "Nightshift", run_id: int, *, quiet: bool) -> "RunEnd":
+    """Wait for a run to end and show its progress; Ctrl-C ends the waiting, with 130, not the run.
 
     Raises:
-        NotFoundError: If there is no such run.
-        ServiceUnavailableError: If Postgres stays away; the run goes on once it is back.
+        NotFoundError: There is no such run.
+        ServiceUnavailableError: Postgres stays away; the run goes on once it is back.
     """
     try:
-        state = wait_for_run(database, run_id, quiet=quiet)
+        with ProgressView(quiet=quiet) as view:
+            return nightshift.wait(run_id, progress=view.show)
     except KeyboardInterrupt:
         echo(f"run {run_id} goes on; `nightshift run cancel {run_id}` ends it", err=True)
         raise SystemExit(130) from None
-    stages = progress(database, run_id).stages
-    failed_stages = [stage for stage in stages if stage.units and stage.units_failed == stage.units]
-    return RunEnd(
-        run_id=run_id,
-        state=state,
-        reasons=failed_by_reason(database, run_id),
-        all_failed="; ".join(
-            f"all of its {stage.units:,} {_UNITS[stage.stage]} failed" for stage in failed_stages
-        ),
-    )
 
 
-_UNITS = {
-    Stage.EMBED: "items",
-    Stage.SEARCH: "queries",
-    Stage.SCORE: "pairs",
-    Stage.RANK: "queries",
-    Stage.ANSWER: "queries",
-    Stage.CODEBOOK: "images",
-    Stage.TOKENS: "images",
-}
+def json_facts(end: "RunEnd") -> dict[str, object]:
+    """The keys about a run that every command prints with `--json`."""
+    return {"state": end.state.value, "failed": end.n_failed, "reasons": dict(end.reasons)}
+
+
+def print_and_exit(end: "RunEnd", *, quiet: bool, hint: str = "") -> None:
+    """Print on stderr how the run ended; exit with 1 or 7 unless all went well.
+
+    Args:
+        end: The run, which may still be running.
+        quiet: Print nothing.
+        hint: The command to use next when the run is done.
+    """
+    if not quiet:
+        _print_end(end, hint)
+    if end.aborted:
+        raise SystemExit(1)
+    if end.reasons:
+        raise SystemExit(InputError.exit_code)
+
+
+def _print_end(end: "RunEnd", hint: str) -> None:
+    if end.state is RunState.RUNNING:
+        echo(f"watch it with `nightshift run watch {end.run_id}`", err=True)
+    else:
+        more = f"; {hint}" if hint and end.state is RunState.DONE else ""
+        more = f", but {end.all_failed}" if end.all_failed else more
+        echo(f"run {end.run_id} is {end.state}{more}", err=True)
+    if end.reasons:
+        echo(
+            f"{end.n_failed:,} failed ({format_reasons(end.reasons)}): "
+            f"`nightshift run failures {end.run_id}` lists them",
+            err=True,
+        )

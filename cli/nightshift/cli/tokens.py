@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -9,9 +10,6 @@ from nightshift.cli.echo import echo, echo_json
 from nightshift.cli.options import data_dir_option, json_option, pixel_options, read_settings
 
 __all__ = ["tokens"]
-
-#: What `--plan` compares with the codec that is asked for; M as published and a quarter of it.
-_COMPARED = ("none", "int8", "sample2", "pool2", "kmeans(70)", "group(4)")
 
 
 @click.group()
@@ -44,19 +42,12 @@ def tokens() -> None:
 @data_dir_option
 @json_option
 def build(
-    catalog: str,
-    scorer: str,
-    codec: str,
-    store: str | None,
-    min_pixels: int | None,
-    max_pixels: int | None,
-    long_side: int | None,
+    *,
     plan: bool,
-    max_bytes: int | None,
-    priority: int,
     wait: bool,
     data_dir: Path | None,
     as_json: bool,
+    **fields: Any,  # noqa: ANN401 - the fields of TokenRequest
 ) -> None:
     """Enqueue jobs that store the visual tokens of CATALOG; of new and changed pictures only.
 
@@ -68,56 +59,19 @@ def build(
 
     With --wait, exits with 7 when items failed, with 1 when the run failed or was cancelled.
     """
-    from nightshift.api.services import open_database
-    from nightshift.cli.run_end import RunEnd, follow_run
-    from nightshift.models.checkpoints.describe import describe_vision
-    from nightshift.models.preflight.loadable import require_loadable
-    from nightshift.producers.estimate_tokens import estimate_tokens
-    from nightshift.producers.plan_tokens import plan_tokens
-    from nightshift.schema.errors import ConfigurationError
-    from nightshift.schema.params import TokenParams
-    from nightshift.scoring.codecs import parse_codec
+    from nightshift.api import RunEnd, TokenRequest, connect
+    from nightshift.api.token_building import require_room
+    from nightshift.cli.run_end import follow_run, json_facts, print_and_exit
+    from nightshift.cli.token_text import show_plan
 
-    settings = read_settings(data_dir)
-    spec = parse_codec(codec)
-    vision = describe_vision(
-        scorer, min_pixels=min_pixels, max_pixels=max_pixels, long_side=long_side
-    )
-    require_loadable(vision)
-    with open_database(settings) as database:
-        if plan or max_bytes is not None:
-            from nightshift.cli.token_text import show_plan
-            from nightshift.models.preflight.token_grids import token_grids
-
-            others = [parse_codec(name) for name in _compared(vision.dim)] if plan else []
-            asked, *rest = estimate_tokens(
-                database,
-                catalog,
-                vision=vision,
-                codecs=[spec, *(one for one in others if one != spec)],
-                count=lambda images: token_grids(vision, images),
-            )
-            if plan:
-                show_plan([asked, *rest], as_json=as_json)
-            if max_bytes is not None and asked.bytes_to_add > max_bytes:
-                raise ConfigurationError(
-                    f"{asked.codec} tokens of {catalog!r} would take about "
-                    f"{asked.bytes_to_add:,} bytes more, which is over --max-bytes "
-                    f"{max_bytes:,}: choose a smaller codec (--plan compares them), or lower "
-                    "--max-pixels"
-                )
-            if plan:
-                return
-        planned = plan_tokens(
-            database,
-            catalog,
-            vision=vision,
-            params=TokenParams(
-                codec=str(spec), min_pixels=min_pixels, max_pixels=max_pixels, long_side=long_side
-            ),
-            store=store or str(settings.data_dir.absolute() / "tokens"),
-            priority=priority,
-        )
+    request = TokenRequest(**fields)
+    with connect(settings=read_settings(data_dir)) as nightshift:
+        if plan:
+            projections = nightshift.compare_codecs(request)
+            show_plan(projections, as_json=as_json)
+            require_room(request, projections[0])
+            return
+        planned = nightshift.build_tokens(request)
         if not as_json:
             echo(
                 f"run {planned.run_id}: {planned.items} items to see, {planned.codec} tokens go to "
@@ -126,10 +80,10 @@ def build(
             )
         end = RunEnd(run_id=planned.run_id)
         if wait:
-            end = follow_run(database, planned.run_id, quiet=as_json)
+            end = follow_run(nightshift, planned.run_id, quiet=as_json)
     if as_json:
-        echo_json({**asdict(planned), **end.json_facts()}, indent=None)
-    end.print_and_exit(quiet=as_json)
+        echo_json({**asdict(planned), **json_facts(end)}, indent=None)
+    print_and_exit(end, quiet=as_json)
 
 
 @tokens.command(name="list")
@@ -237,9 +191,3 @@ def prune(named: tuple[int, ...], dry_run: bool, data_dir: Path | None, as_json:
         echo_json({**totals, **asdict(report)}, indent=None)
     else:
         print_pruned(report, dry_run=dry_run)
-
-
-def _compared(width: int) -> list[str]:
-    """Codecs worth a line; product codes of 8 and 32 numbers a part, as far as the width has it."""
-    products = [f"pq({width // part},8)" for part in (8, 32) if width % part == 0]
-    return [*_COMPARED, *products]

@@ -1,60 +1,27 @@
-"""Waiting for a run to end, with a live view of its stages on stderr."""
+"""A live view of the stages of a run, on stderr."""
 
 from math import inf
-from time import monotonic, sleep
+from time import monotonic
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from nightshift.cli.formats import format_duration, format_rate
-from nightshift.results.runs import RunProgress, StageProgress, progress
-from nightshift.schema.errors import ServiceUnavailableError
+from nightshift.results.runs import RunProgress, StageProgress
 from nightshift.schema.states import RunState
-from nightshift.stores.postgres.database import Database
 
-__all__ = ["wait_for_run"]
+__all__ = ["ProgressView"]
 
-_POLL_S = 0.3
-#: A stack that has just been started needs some seconds to load its first worker.
-_PATIENCE_S = 20.0
-#: A restart of Postgres, which first reads its log again.
-_OUTAGE_S = 120.0
+#: Seconds that a stack which has just been started needs to load its first worker.
+_FIRST_WORKER_S = 20.0
 
 
-def wait_for_run(database: Database, run_id: int, *, quiet: bool = False) -> RunState:
-    """Block until a run is done, failed or cancelled.
+class ProgressView:
+    """One line a stage: bar, units, throughput, time left.
 
     Args:
-        database: Postgres.
-        run_id: The run.
-        quiet: Show no progress.
-
-    Returns:
-        How it ended.
-
-    Raises:
-        NotFoundError: Where there is no such run.
-        ServiceUnavailableError: When Postgres stays away; the run goes on once it is back.
+        quiet: Show nothing.
     """
-    give_up_at = monotonic() + _OUTAGE_S
-    with _View(quiet=quiet) as view:
-        while True:
-            try:
-                current = progress(database, run_id)
-            except ServiceUnavailableError:
-                if monotonic() > give_up_at:
-                    raise
-                sleep(_POLL_S)
-                continue
-            give_up_at = monotonic() + _OUTAGE_S
-            view.show(current)
-            if current.ended:
-                return current.run.state
-            sleep(_POLL_S)
-
-
-class _View:
-    """One line a stage: bar, units, throughput, time left."""
 
     def __init__(self, *, quiet: bool) -> None:
         self._progress = Progress(
@@ -67,9 +34,9 @@ class _View:
             disable=quiet,
         )
         self._lines: dict[str, TaskID] = {}
-        self._warn_at = monotonic() + _PATIENCE_S
+        self._warn_at = monotonic() + _FIRST_WORKER_S
 
-    def __enter__(self) -> "_View":
+    def __enter__(self) -> "ProgressView":
         self._progress.start()
         return self
 
@@ -79,7 +46,7 @@ class _View:
     def show(self, current: RunProgress) -> None:
         """Bring the lines up to date."""
         if current.workers_alive:
-            self._warn_at = monotonic() + _PATIENCE_S
+            self._warn_at = monotonic() + _FIRST_WORKER_S
         elif monotonic() > self._warn_at:
             self._warn_at = inf
             self._progress.console.print(
@@ -105,8 +72,6 @@ def _note(current: RunProgress, stage: StageProgress) -> str:
         return stage.state + failed
     if current.run.state is RunState.PAUSED:
         return "paused" + failed
-    return (
-        f"{format_duration(stage.left_s)} left{failed}"
-        if stage.left_s is not None
-        else f"…{failed}"
-    )
+    if stage.left_s is None:
+        return f"…{failed}"
+    return f"{format_duration(stage.left_s)} left{failed}"

@@ -6,13 +6,11 @@ from sqlalchemy import Connection
 
 from nightshift.producers.plan_index import PlannedRun
 from nightshift.schema.distribution import installed_version
-from nightshift.schema.errors import ConfigurationError
 from nightshift.schema.models import ModelFacts
-from nightshift.schema.params import RerankParams
+from nightshift.schema.params import RerankParams, kinds_from_text
 from nightshift.schema.plans import RerankPlan
 from nightshift.schema.states import Stage
-from nightshift.scoring.methods.registry import tie_framing
-from nightshift.scoring.prompts import MOST_LISTED
+from nightshift.scoring.methods.registry import framings_of
 from nightshift.stores.catalog import query_sets
 from nightshift.stores.index import indexes
 from nightshift.stores.ledger.jobs import stage_rate
@@ -68,11 +66,7 @@ def plan_rerank(
 
     Raises:
         NotFoundError: Where there is no such catalogue or no index of it is ready.
-        ConfigurationError: Where lists would be longer than a model can answer, or pairs that tie
-            are to be asked about on a scale that ties are not counted on.
     """
-    _refuse_long_lists(params)
-    _refuse_scaled_ties(params)
     with database.begin() as connection:
         index = indexes.ready_index(connection, catalog, index_name)
         upsert_model(
@@ -110,7 +104,6 @@ def estimate_rerank(
     query_set_id: int,
     scorer: ModelFacts,
     params: RerankParams,
-    shared_side: str,
 ) -> RerankEstimate:
     """What `plan_rerank` would cost; writes nothing.
 
@@ -121,12 +114,10 @@ def estimate_rerank(
         query_set_id: The queries.
         scorer: The scorer.
         params: As for the run.
-        shared_side: `query` or `candidate`, as the framing shares.
 
     Raises:
-        ConfigurationError: As for `plan_rerank`.
+        NotFoundError: As for `plan_rerank`.
     """
-    _refuse_long_lists(params)
     index = indexes.ready_index(connection, catalog, index_name)
     items = indexes.count_live(connection, index.id)
     queries = len(query_sets.query_ids(connection, query_set_id))
@@ -148,29 +139,14 @@ def estimate_rerank(
         items=items,
         queries=queries,
         pairs=n_pairs,
-        groups=queries if shared_side == "query" else min(items, n_pairs),
+        groups=queries if _shared_side(params) == "query" else min(items, n_pairs),
         reused=reuse.pairs,
         reused_exactly=reuse.exact,
         seconds=seconds,
     )
 
 
-def _refuse_scaled_ties(params: RerankParams) -> None:
-    if (
-        params.fusion
-        and params.fusion_scale != "raw"
-        and params.quantum
-        and tie_framing(params.scorer) is not None
-    ):
-        raise ConfigurationError(
-            f"pairs that tie are asked about once more, and ties are not counted on the scale "
-            f"{params.fusion_scale!r}: add --quantum 0, or choose --fusion-scale raw"
-        )
-
-
-def _refuse_long_lists(params: RerankParams) -> None:
-    if params.scorer.score == "listwise" and params.top_k > MOST_LISTED:
-        raise ConfigurationError(
-            f"a list of {params.top_k} candidates has numbers of two digits, which are no single "
-            f"tokens: --top-k {MOST_LISTED} at the most"
-        )
+def _shared_side(params: RerankParams) -> str:
+    """`query` or `candidate`: the side that the pairs of a group share."""
+    rule, *_ = framings_of(params.scorer)
+    return rule.shared_side(kinds_from_text(params.query_parts), kinds_from_text(params.item_parts))

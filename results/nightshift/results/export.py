@@ -16,7 +16,7 @@ from nightshift.schema.display import to_json
 from nightshift.schema.trec_ids import to_trec_id
 from nightshift.stores.results.rankings import RankedItem
 
-__all__ = ["COLUMNS", "FORMATS", "export"]
+__all__ = ["COLUMNS", "FORMATS", "export", "to_arrow"]
 
 #: Columns of jsonl, csv and parquet: all fields of `RankedItem` but the row ids.
 COLUMNS = tuple(
@@ -70,17 +70,26 @@ def _write_trec(rows: Iterable[RankedItem], stream: IO[bytes]) -> None:
         stream.write(line.encode())
 
 
+def to_arrow(rows: Iterable[RankedItem]) -> pa.Table:
+    """One Arrow table of `COLUMNS`, with the types that Parquet files get."""
+    return pa.Table.from_batches(_batches(rows), schema=_arrow_schema())
+
+
 def _write_parquet(rows: Iterable[RankedItem], stream: IO[bytes]) -> None:
-    schema = _parquet_schema()
+    with parquet.ParquetWriter(stream, _arrow_schema(), compression="zstd") as writer:
+        for batch in _batches(rows):
+            writer.write_batch(batch)
+
+
+def _batches(rows: Iterable[RankedItem]) -> Iterator[pa.RecordBatch]:
+    schema = _arrow_schema()
     remaining = iter(rows)
-    with parquet.ParquetWriter(stream, schema, compression="zstd") as writer:
-        while group := list(islice(remaining, _ROWS_PER_GROUP)):
-            columns = zip(*map(_values, group), strict=True)
-            arrays = [
-                pa.array(column, type=field.type)
-                for column, field in zip(columns, schema, strict=True)
-            ]
-            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+    while batch := list(islice(remaining, _ROWS_PER_GROUP)):
+        columns = zip(*map(_values, batch), strict=True)
+        arrays = [
+            pa.array(column, type=field.type) for column, field in zip(columns, schema, strict=True)
+        ]
+        yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 #: Name of a format on the command line → its writer.
@@ -107,7 +116,7 @@ def _text(stream: IO[bytes]) -> Iterator[TextIOWrapper]:
         lines.detach()
 
 
-def _parquet_schema() -> pa.Schema:
+def _arrow_schema() -> pa.Schema:
     types = {
         "run_id": pa.int64(),
         "final_rank": pa.int32(),

@@ -23,7 +23,7 @@ __all__ = [
 DISTRIBUTION = "nightshift-index"
 
 #: Extras of pyproject.toml that a message may have to name.
-Extra = Literal["worker", "embedded", "s3", "gcs", "quantised", "awq"]
+Extra = Literal["worker", "embedded", "s3", "gcs", "quantised", "awq", "pandas"]
 
 #: Package, by the name that Python imports it by → the extra that brings it.
 EXTRA_OF_PACKAGE: Mapping[str, Extra] = MappingProxyType(
@@ -44,6 +44,7 @@ EXTRA_OF_PACKAGE: Mapping[str, Extra] = MappingProxyType(
         "gcsfs": "gcs",
         "bitsandbytes": "quantised",
         "gptqmodel": "awq",
+        "pandas": "pandas",
     }
 )
 

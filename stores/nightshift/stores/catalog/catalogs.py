@@ -4,14 +4,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from sqlalchemy import Connection, Update, func, select, update
+from sqlalchemy import Connection, Update, exists, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from nightshift.schema.errors import ConflictError, NotFoundError
 from nightshift.schema.identity import ContentHashes
 from nightshift.schema.records import Part
 from nightshift.schema.states import SubjectKind
-from nightshift.schema.tables import Catalog, CatalogImport
+from nightshift.schema.tables import Catalog, CatalogImport, Item
 from nightshift.stores.catalog.contents import parts_to_json
 from nightshift.stores.catalog.import_failures import ImportFailure, plain, record_failures
 from nightshift.stores.catalog.source_keys import source_key
@@ -26,6 +26,7 @@ __all__ = [
     "count_rows",
     "ensure_catalog",
     "finish_import",
+    "has_images",
     "interrupt_import",
     "record_arrays",
     "record_columns",
@@ -76,6 +77,12 @@ def catalog_id(connection: Connection, name: str) -> int:
             f"there is no catalogue {name!r}; `nightshift catalog import {name} SOURCE` makes it"
         )
     return int(row_id)
+
+
+def has_images(connection: Connection, catalog_id: int) -> bool:
+    """True if any item of a catalogue, present or gone, has an image."""
+    with_image = exists().where(Item.catalog_id == catalog_id, Item.image_hash.is_not(None))
+    return bool(connection.execute(select(with_image)).scalar_one())
 
 
 def begin_import(connection: Connection, catalog_id: int, source: str) -> int:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, delete, insert, select, text, update
+from sqlalchemy import Connection, delete, func, insert, select, text, update
 
 from nightshift.schema.tables import Query, QuerySet
 from nightshift.stores.catalog.catalogs import INCOMING, CheckedRecord, record_arrays
@@ -17,6 +17,7 @@ __all__ = [
     "drop_set",
     "find_set",
     "lock_name",
+    "parts_of_set",
     "query_ids",
     "seal_set",
 ]
@@ -118,6 +119,17 @@ def query_ids(connection: Connection, query_set_id: int) -> list[int]:
             select(Query.id).where(Query.query_set_id == query_set_id).order_by(Query.id)
         )
     )
+
+
+def parts_of_set(connection: Connection, query_set_id: int) -> str:
+    """The parts that the queries of a set have: `text`, `image` or `text,image`."""
+    row = connection.execute(
+        select(
+            func.bool_or(Query.text_hash.is_not(None)).label("text"),
+            func.bool_or(Query.image_hash.is_not(None)).label("image"),
+        ).where(Query.query_set_id == query_set_id)
+    ).one()
+    return ",".join(kind for kind, present in (("text", row.text), ("image", row.image)) if present)
 
 
 # Writes a batch of queries in their order, and returns the ids of those that were new.
