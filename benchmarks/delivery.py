@@ -176,6 +176,7 @@ def _work() -> int:
         session: WorkerSession,
         claim: AnyClaim,
         progress: Progress,
+        _model: object,
     ) -> None:
         until = monotonic() + job_s
         for step in range(1, _STEPS + 1):
@@ -186,7 +187,7 @@ def _work() -> int:
 
     # A job of a known length has no model to load.
     do_job._STAGES[Stage.EMBED] = do_nothing  # noqa: SLF001
-    do_job._load = lambda *_: None  # noqa: SLF001
+    do_job._load = lambda _, run: do_job.LoadedModel(stage=run.stage)  # noqa: SLF001
     return run_worker(Settings(), stages=frozenset({Stage.EMBED}), device="cpu")
 
 

@@ -21,6 +21,8 @@ from nightshift.workers.search import _search
 from tests.stores.index.damage import held, tear_index
 from tests.stores.ledger_helpers import add_index_run, job_row, make_due
 
+#: A stage whose function is replaced uses no model.
+LOADED = do_job.LoadedModel(stage=Stage.EMBED)
 #: As Postgres says it where a table cannot grow.
 _FULL_AT_THE_FIRST_ITEM = """
 CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -58,7 +60,7 @@ def test_a_job_whose_turn_to_write_went_to_another_worker_is_handed_back(databas
             connection.execute(text("UPDATE lease SET holder = 'b', token = token + 1"))
 
     monkeypatch.setitem(do_job._STAGES, Stage.EMBED, write)
-    do_job._do_claimed(session, claim, None)
+    do_job._do_claimed(session, claim, LOADED)
 
     row = job_row(database, run_id, 1)
     assert (row.state, row.attempt) == ("queued", 0)
@@ -74,7 +76,7 @@ def test_a_job_that_by_itself_fills_the_disk_ends_as_failed_and_the_others_are_d
         connection.execute(text(_FULL_AT_THE_FIRST_ITEM))
     session = SimpleNamespace(ledger=ledger, settings=SimpleNamespace(lease_s=30.0), neighbours=1)
 
-    def write(_session, claim, _progress):
+    def write(_session, claim, _progress, _model):
         run, (item,) = claim.run, claim.payload.ids
         keys = [(item, f"{item:064x}")]
         with ledger.finish(claim) as connection:
@@ -85,7 +87,7 @@ def test_a_job_that_by_itself_fills_the_disk_ends_as_failed_and_the_others_are_d
         for job_id in (1, 2, 3):
             make_due(database, run_id)
             if claim := ledger.claim(run_id, job_id):
-                do_job._do_claimed(session, claim, None)
+                do_job._do_claimed(session, claim, LOADED)
 
     assert [job_row(database, run_id, job).state for job in (1, 2, 3)] == ["failed", "done", "done"]
     with database.begin() as connection:
@@ -107,7 +109,7 @@ def test_who_waits_for_a_lease_that_others_hold_keeps_its_attempts(database, mon
     leases.acquire(database, "milvus-writer", "b", 60)
     for _ in range(4):
         make_due(database, run_id)
-        do_job._do_claimed(session, ledger.claim(run_id, 1), None)
+        do_job._do_claimed(session, ledger.claim(run_id, 1), LOADED)
         if other := ledger.claim(run_id, 2):
             with ledger.finish(other):
                 pass

@@ -35,12 +35,14 @@ class _Asked:
 
 
 def do_answer(
-    session: WorkerSession, claim: Claim[RerankRun, BlockPayload], progress: Progress
+    session: WorkerSession,
+    claim: Claim[RerankRun, BlockPayload],
+    progress: Progress,
+    answerer: Answerer,
 ) -> None:
     """Answer the job's queries and commit the answers with the job."""
     run, ids = claim.run, claim.payload.ids
     params = run.params
-    answerer = session.models.answerer(run.scorer, params.scorer, run.scorer_fingerprint)
     stored = StoredTokens.of_answers(session.database, run)
     with session.database.begin() as connection:
         best = best_items(connection, run.id, ids, TOP)

@@ -1,12 +1,17 @@
-"""Doing one job: claim it, do its stage, and account for whatever happens."""
+"""Do one job: load its model, claim it, run its stage, and record the end, good or bad."""
 
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from time import monotonic, sleep
-from typing import Any
+from typing import Any, cast
 
+from nightshift.models.answer import Answerer
 from nightshift.models.devices import share_cores
+from nightshift.models.embedders.protocol import Embedder
+from nightshift.models.scorers.protocol import Scorer
+from nightshift.models.vision import VisionTower
 from nightshift.schema.errors import (
     LeaseLostError,
     ModelError,
@@ -27,12 +32,13 @@ from nightshift.workers.session import WorkerSession
 from nightshift.workers.stored_tokens import codec_of_index, codec_of_run
 from nightshift.workers.tokens import do_codebook, do_tokens
 
-__all__ = ["do_job"]
+__all__ = ["LoadedModel", "do_job"]
 
 _log = logging.getLogger(__name__)
 
-#: The ledger makes each claim with the run and payload that its stage has.
-_STAGES: dict[Stage, Callable[[WorkerSession, Claim[Any, Any], Progress], None]] = {
+#: The ledger makes each claim with the run and payload that its stage has, and `_load_model` gives
+#: the model; None for `rank`, which needs none.
+_STAGES: dict[Stage, Callable[[WorkerSession, Claim[Any, Any], Progress, Any], None]] = {
     Stage.EMBED: do_embed,
     Stage.SEARCH: do_search,
     Stage.SCORE: do_score,
@@ -41,6 +47,16 @@ _STAGES: dict[Stage, Callable[[WorkerSession, Claim[Any, Any], Progress], None]]
     Stage.TOKENS: do_tokens,
     Stage.ANSWER: do_answer,
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedModel:
+    """The model of one stage of a run, ready for use."""
+
+    stage: Stage
+    #: As the operator named it; None where the stage needs no model.
+    spec: str | None = None
+    model: Embedder | Scorer | VisionTower | Answerer | None = None
 
 
 def do_job(session: WorkerSession, run_id: int, job_id: int) -> None:
@@ -53,20 +69,20 @@ def do_job(session: WorkerSession, run_id: int, job_id: int) -> None:
             run = runs.get_run(connection, run_id)
         if run.state is not RunState.RUNNING:
             return
-        model_error = _load(session, run)
+        loaded = _load(session, run)
         claim = None if session.stopping else session.ledger.claim(run_id, job_id)
         if claim is not None:
-            _do_claimed(session, claim, model_error)
+            _do_claimed(session, claim, loaded)
     except ServiceUnavailableError as error:
         _log.warning("job %d of run %d stays in the ledger: %s", job_id, run_id, error)
     except NightshiftError as error:
         _log.warning("job %d of run %d: %s", job_id, run_id, error)
 
 
-def _load(session: WorkerSession, run: AnyRun) -> ModelError | None:
+def _load(session: WorkerSession, run: AnyRun) -> LoadedModel | ModelError:
     """Load the weights before the claim, so that a slow load does not eat the lease.
 
-    What a worker loads is known before it begins: a load that ends the process counts too.
+    The load is reported before it begins, so a load that ends the process counts too.
     """
     session.watch_files()
     wanted = run.model
@@ -80,9 +96,9 @@ def _load(session: WorkerSession, run: AnyRun) -> ModelError | None:
         return _use_model(session, run)
 
 
-def _use_model(session: WorkerSession, run: AnyRun) -> ModelError | None:
+def _use_model(session: WorkerSession, run: AnyRun) -> LoadedModel | ModelError:
     try:
-        spec = _load_model(session, run)
+        loaded = _load_model(session, run, run.stage)
     except ModelError as error:
         return error
     except NightshiftError:
@@ -91,44 +107,43 @@ def _use_model(session: WorkerSession, run: AnyRun) -> ModelError | None:
         _log.exception("run %d: its model did not load", run.id)
         _end_if_broken(error)
         return ModelError(f"the model did not load: {type(error).__name__}: {error}")
-    if spec and run.model:
-        session.note_load(spec, run.model)
-    return None
+    if loaded.spec and run.model:
+        session.note_load(loaded.spec, run.model)
+    return loaded
 
 
-def _load_model(session: WorkerSession, run: AnyRun) -> str | None:
-    """Load the model that the current stage of a run needs.
-
-    Returns:
-        The model as the operator named it; None where the stage needs none.
-    """
+def _load_model(session: WorkerSession, run: AnyRun, stage: Stage) -> LoadedModel:
+    """Load the model that a stage of a run needs; ModelError if it cannot be loaded."""
+    models = session.models
     if isinstance(run, TokenRun):
-        session.models.vision(run.vision, run.params, run.vision_fingerprint)
-        return run.vision
-    if isinstance(run, RerankRun) and run.stage is Stage.SCORE:
+        tower = models.vision(run.vision, run.params, run.vision_fingerprint)
+        return LoadedModel(stage=stage, spec=run.vision, model=tower)
+    if isinstance(run, RerankRun) and stage is Stage.SCORE:
         codec = codec_of_run(session.database, run)
-        session.models.scorer(run.scorer, run.params.scorer, run.scorer_fingerprint, codec)
-        return run.scorer
-    if isinstance(run, RerankRun) and run.stage is Stage.ANSWER:
-        session.models.answerer(run.scorer, run.params.scorer, run.scorer_fingerprint)
-        return run.scorer
-    if run.stage in (Stage.EMBED, Stage.SEARCH):
+        scorer = models.scorer(run.scorer, run.params.scorer, run.scorer_fingerprint, codec)
+        return LoadedModel(stage=stage, spec=run.scorer, model=scorer)
+    if isinstance(run, RerankRun) and stage is Stage.ANSWER:
+        answerer = models.answerer(run.scorer, run.params.scorer, run.scorer_fingerprint)
+        return LoadedModel(stage=stage, spec=run.scorer, model=answerer)
+    if stage in (Stage.EMBED, Stage.SEARCH):
         codec = codec_of_index(session.database, run)
-        session.models.embedder(run.embedder, run.embedder_fingerprint, codec)
-        return run.embedder
-    return None
+        embedder = models.embedder(run.embedder, run.embedder_fingerprint, codec)
+        return LoadedModel(stage=stage, spec=run.embedder, model=embedder)
+    return LoadedModel(stage=stage)
 
 
-def _do_claimed(session: WorkerSession, claim: AnyClaim, model_error: ModelError | None) -> None:
+def _do_claimed(session: WorkerSession, claim: AnyClaim, loaded: LoadedModel | ModelError) -> None:
     session.in_hand = claim
     progress = Progress(session, claim)
     started = monotonic()
     share_cores(session.neighbours)
     try:
-        if model_error is not None:
-            _model_failed(session, claim, model_error)
+        if isinstance(loaded, ModelError):
+            _model_failed(session, claim, loaded)
             return
-        _STAGES[claim.stage](session, claim, progress)
+        if loaded.stage is not claim.stage:  # the run went on between the load and the claim
+            loaded = _load_model(session, cast("AnyRun", claim.run), claim.stage)
+        _STAGES[claim.stage](session, claim, progress, loaded.model)
         seconds = max(monotonic() - started, 1e-6)
         session.units_per_s = claim.n_units / seconds
         _log.info(

@@ -27,7 +27,7 @@ from nightshift.workers.failures import Outcome, record_outcomes
 from nightshift.workers.lost_collection import restore_for
 from nightshift.workers.progress import Progress
 from nightshift.workers.session import WorkerSession
-from nightshift.workers.stored_tokens import StoredTokens, codec_of_index
+from nightshift.workers.stored_tokens import StoredTokens
 
 __all__ = ["Embeddings", "do_embed", "embed_records"]
 
@@ -45,12 +45,13 @@ class Embeddings:
 
 
 def do_embed(
-    session: WorkerSession, claim: Claim[IndexedRun, BlockPayload], progress: Progress
+    session: WorkerSession,
+    claim: Claim[IndexedRun, BlockPayload],
+    progress: Progress,
+    embedder: Embedder,
 ) -> None:
     """Embed the job's items into the run's collection and mark them live."""
     run, ids = claim.run, claim.payload.ids
-    codec = codec_of_index(session.database, run)
-    embedder = session.models.embedder(run.embedder, run.embedder_fingerprint, codec)
     stored = StoredTokens.of_index(session.database, run)
     kinds = kinds_from_text(run.index_parts)
     with session.database.begin() as connection:

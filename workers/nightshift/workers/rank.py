@@ -25,7 +25,7 @@ __all__ = ["do_rank"]
 
 
 def do_rank(
-    session: WorkerSession, claim: Claim[RerankRun, BlockPayload], progress: Progress
+    session: WorkerSession, claim: Claim[RerankRun, BlockPayload], progress: Progress, _model: None
 ) -> None:
     """Order the candidates of the job's queries and say of each what put it there."""
     run, ids = claim.run, claim.payload.ids

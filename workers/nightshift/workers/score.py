@@ -28,7 +28,7 @@ from nightshift.workers.groups import (
 )
 from nightshift.workers.progress import Progress
 from nightshift.workers.session import WorkerSession
-from nightshift.workers.stored_tokens import StoredTokens, codec_of_run
+from nightshift.workers.stored_tokens import StoredTokens
 from nightshift.workers.suspicion import refuse_equal_scores
 
 __all__ = ["Scores", "do_score", "is_compared"]
@@ -37,7 +37,10 @@ _Ids = tuple[int, int]
 
 
 def do_score(
-    session: WorkerSession, claim: Claim[RerankRun, ScorePayload], progress: Progress
+    session: WorkerSession,
+    claim: Claim[RerankRun, ScorePayload],
+    progress: Progress,
+    scorer: Scorer,
 ) -> None:
     """Score the job's pairs and commit them with the job."""
     run, payload = claim.run, claim.payload
@@ -46,8 +49,6 @@ def do_score(
     with session.database.begin() as connection:
         queries = load_records(connection, "query", sorted({query for query, _ in pairs}))
         items = load_records(connection, "item", sorted({item for _, item in pairs}))
-    codec = codec_of_run(session.database, run)
-    scorer = session.models.scorer(run.scorer, params.scorer, run.scorer_fingerprint, codec)
     _note_if_unbatched(session, claim)
     stored = StoredTokens.of_run(session.database, run)
     stored.locate({"query": queries.values(), "candidate": items.values()})

@@ -6,6 +6,7 @@ from math import inf
 import numpy as np
 from numpy.typing import NDArray
 
+from nightshift.models.embedders.protocol import Embedder
 from nightshift.schema.errors import NotFoundError, ServiceUnavailableError
 from nightshift.schema.messages import BlockPayload
 from nightshift.schema.params import kinds_from_text
@@ -23,7 +24,7 @@ from nightshift.workers.failures import Outcome, record_outcomes
 from nightshift.workers.lost_collection import restore_for
 from nightshift.workers.progress import Progress
 from nightshift.workers.session import WorkerSession
-from nightshift.workers.stored_tokens import StoredTokens, codec_of_index
+from nightshift.workers.stored_tokens import StoredTokens
 
 __all__ = ["do_search", "ranked"]
 
@@ -31,13 +32,14 @@ _SEARCH_BATCH = 64
 
 
 def do_search(
-    session: WorkerSession, claim: Claim[RerankRun, BlockPayload], progress: Progress
+    session: WorkerSession,
+    claim: Claim[RerankRun, BlockPayload],
+    progress: Progress,
+    embedder: Embedder,
 ) -> None:
     """Find the `top_k` live items nearest to each query of the job."""
     run, ids = claim.run, claim.payload.ids
     params = run.params
-    codec = codec_of_index(session.database, run)
-    embedder = session.models.embedder(run.embedder, run.embedder_fingerprint, codec)
     stored = StoredTokens.of_index(session.database, run)
     kinds = kinds_from_text(params.query_parts)
     with session.database.begin() as connection:

@@ -41,7 +41,10 @@ _VECTORS_PER_CODE = 64
 
 
 def do_codebook(
-    session: WorkerSession, claim: Claim[TokenRun, BlockPayload], progress: Progress
+    session: WorkerSession,
+    claim: Claim[TokenRun, BlockPayload],
+    progress: Progress,
+    tower: VisionTower,
 ) -> None:
     """Train the codebook of the run's token set on the job's items, unless it has one."""
     token_set, records = _load(session, claim)
@@ -50,7 +53,7 @@ def do_codebook(
     vectors: list[np.ndarray] = []
     outcomes: list[Outcome] = []
     if token_set.codebook_digest is None:
-        for seen in _see(_tower(session, claim.run), records, progress, outcomes):
+        for seen in _see(tower, records, progress, outcomes):
             for _, pictures in seen:
                 for one in pictures:
                     values = one.values
@@ -72,7 +75,10 @@ def do_codebook(
 
 
 def do_tokens(
-    session: WorkerSession, claim: Claim[TokenRun, BlockPayload], progress: Progress
+    session: WorkerSession,
+    claim: Claim[TokenRun, BlockPayload],
+    progress: Progress,
+    tower: VisionTower,
 ) -> None:
     """See the pictures of the job's items and store their tokens in a shard of its own."""
     token_set, records = _load(session, claim)
@@ -87,7 +93,7 @@ def do_tokens(
     outcomes: list[Outcome] = []
     kept = _Kept(codec=codec)
     with ExitStack() as stack:
-        for seen in _see(_tower(session, claim.run), missing, progress, outcomes):
+        for seen in _see(tower, missing, progress, outcomes):
             # Opened at the first tokens: a job without any leaves no file.
             kept.writer = kept.writer or stack.enter_context(writing_shard(address))
             kept.add(seen, outcomes)
@@ -146,10 +152,6 @@ def _load(
         token_set = token_sets.get_set(connection, run.token_set_id)
         records = load_records(connection, "item", ids)
     return token_set, [records[one] for one in ids if one in records]
-
-
-def _tower(session: WorkerSession, run: TokenRun) -> VisionTower:
-    return session.models.vision(run.vision, run.params, run.vision_fingerprint)
 
 
 def _see(
