@@ -34,14 +34,6 @@ _PATHS = sorted(
 _UNFINISHED = frozenset(
     {
         "nightshift.cli.planning",
-        "nightshift.stores.ledger.claims",
-        "nightshift.stores.ledger.load_reports",
-        "nightshift.stores.ledger.outages",
-        "nightshift.stores.ledger.counters",
-        "nightshift.stores.ledger.reopening",
-        "nightshift.stores.ledger.retries",
-        "nightshift.stores.ledger.run_status",
-        "nightshift.stores.ledger.workers",
         "nightshift.stores.results.answers",
         "nightshift.stores.results.model_loads",
         "nightshift.stores.results.rankings",

@@ -1,6 +1,7 @@
 """Stored visual tokens are found by content: whoever shows the picture, and wherever it lies."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -61,7 +62,7 @@ def opened(database, tmp_path):
                 if (name := record.external_id) in {"i1", "q1", "q2"}
             }
         params = RerankParams(scorer=ScorerParams(codec=codec))
-        stored = StoredTokens.of_run(database, run, params)
+        stored = StoredTokens.of_run(database, replace(run, params=params))
         stored.locate({"query": [records["q1"], records["q2"]], "candidate": [records["i1"]]})
         return stored, records
 

@@ -3,13 +3,15 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Generic, TypeVar
 
-from sqlalchemy import Connection, text
+from sqlalchemy import ColumnElement, Connection, func, select, text, update
 
 from nightshift.schema.errors import LeaseLostError
+from nightshift.schema.ledger_tables import Job, Run
 from nightshift.schema.messages import Payload, parse_payload
-from nightshift.schema.states import RunState, Stage
+from nightshift.schema.states import JobState, RunState, Stage
 from nightshift.stores.ledger import runs
 from nightshift.stores.ledger.outages import hand_back_from_outage
 from nightshift.stores.ledger.retries import retry_or_split
@@ -17,6 +19,9 @@ from nightshift.stores.ledger.run_types import AnyRun, BaseRun
 from nightshift.stores.postgres.database import Database
 
 __all__ = ["AnyClaim", "Claim", "Ledger"]
+
+#: A job that was handed back is not claimed earlier.
+_PAUSE = timedelta(seconds=0.2)
 
 _Run_co = TypeVar("_Run_co", bound=BaseRun, covariant=True)
 _Payload_co = TypeVar("_Payload_co", bound=Payload, covariant=True)
@@ -45,11 +50,11 @@ AnyClaim = Claim[BaseRun, Payload]
 
 
 class Ledger:
-    """What a worker may do with jobs.
+    """Claims jobs for a worker, renews their leases, and ends them.
 
     Args:
         database: Postgres.
-        worker_id: Who claims.
+        worker_id: The worker.
         lease_s: Seconds without progress after which a claim may be given to another.
         max_attempts: Own attempts before a job is bisected.
     """
@@ -70,18 +75,7 @@ class Ledger:
         """
         with self.database.begin() as connection:
             row = connection.execute(
-                text(
-                    """
-                    UPDATE job SET state = 'running', attempt = attempt + 1, token = token + 1,
-                        worker_id = :worker, started_at = clock_timestamp(), error = NULL,
-                        lease_until = clock_timestamp() + make_interval(secs => :lease)
-                    FROM run
-                    WHERE job.run_id = :run AND job.id = :job AND run.id = :run
-                        AND job.state = 'queued' AND job.not_before <= clock_timestamp()
-                        AND run.state = 'running'
-                    RETURNING job.stage, job.payload, job.n_units, job.attempt, job.token
-                    """
-                ),
+                _CLAIM,
                 {"run": run_id, "job": job_id, "worker": self.worker_id, "lease": self.lease_s},
             ).one_or_none()
             if row is None:
@@ -109,20 +103,16 @@ class Ledger:
         """
         with self.database.begin() as connection:
             state = connection.execute(
-                text(
-                    """
-                    UPDATE job SET
-                        lease_until = clock_timestamp() + make_interval(secs => :lease)
-                    FROM run
-                    WHERE job.run_id = :run AND job.id = :job AND job.token = :token
-                        AND job.state = 'running' AND run.id = :run
-                    RETURNING run.state
-                    """
-                ),
-                {"lease": self.lease_s, **_key(claim)},
+                _RENEW,
+                {
+                    "lease": self.lease_s,
+                    "run": claim.run_id,
+                    "job": claim.job_id,
+                    "token": claim.token,
+                },
             ).scalar()
         if state is None:
-            raise _lost(claim)
+            raise _lease_lost(claim)
         return RunState(state)
 
     @contextmanager
@@ -140,17 +130,17 @@ class Ledger:
         """
         with self.database.begin() as connection:
             done = connection.execute(
-                text(
-                    """
-                    UPDATE job SET state = 'done', lease_until = NULL, n_failed = :failed,
-                        finished_at = clock_timestamp()
-                    WHERE run_id = :run AND id = :job AND token = :token AND state = 'running'
-                    """
-                ),
-                {"failed": n_failed, **_key(claim)},
+                update(Job)
+                .where(*_holds(claim))
+                .values(
+                    state=JobState.DONE,
+                    lease_until=None,
+                    n_failed=n_failed,
+                    finished_at=func.clock_timestamp(),
+                )
             )
             if done.rowcount != 1:
-                raise _lost(claim)
+                raise _lease_lost(claim)
             yield connection
 
     def hand_back(self, claim: AnyClaim, reason: str) -> None:
@@ -192,18 +182,14 @@ class Ledger:
         with self.database.begin() as connection:
             # The run before the job: two workers that end one run must not wait for each other.
             state = connection.execute(
-                text("SELECT state FROM run WHERE id = :run FOR NO KEY UPDATE"), _key(claim)
+                select(Run.state).where(Run.id == claim.run_id).with_for_update(key_share=True)
             ).scalar()
-            held = connection.execute(
-                text(
-                    "SELECT FROM job WHERE run_id = :run AND id = :job AND token = :token "
-                    "AND state = 'running' FOR UPDATE"
-                ),
-                _key(claim),
-            ).one_or_none()
-            if held is None:
+            job_id = connection.execute(
+                select(Job.id).where(*_holds(claim)).with_for_update()
+            ).scalar()
+            if job_id is None:
                 return
-            if state == RunState.RUNNING:
+            if state is RunState.RUNNING:
                 runs.fail_run(connection, claim.run_id, claim.stage, reason, message)
             else:
                 _hand_back(connection, claim, message)
@@ -211,23 +197,57 @@ class Ledger:
 
 def _hand_back(connection: Connection, claim: AnyClaim, reason: str) -> None:
     connection.execute(
-        text(
-            """
-            UPDATE job SET state = 'queued', lease_until = NULL, sent_at = NULL,
-                worker_id = NULL, attempt = greatest(attempt - 1, 0), error = :reason,
-                not_before = clock_timestamp() + interval '0.2 s'
-            WHERE run_id = :run AND id = :job AND token = :token AND state = 'running'
-            """
-        ),
-        {"reason": reason, **_key(claim)},
+        update(Job)
+        .where(*_holds(claim))
+        .values(
+            state=JobState.QUEUED,
+            lease_until=None,
+            sent_at=None,
+            worker_id=None,
+            attempt=func.greatest(Job.attempt - 1, 0),
+            error=reason,
+            not_before=func.clock_timestamp() + _PAUSE,
+        )
     )
 
 
-def _key(claim: AnyClaim) -> dict[str, int]:
-    return {"run": claim.run_id, "job": claim.job_id, "token": claim.token}
+def _holds(claim: AnyClaim) -> tuple[ColumnElement[bool], ...]:
+    """Conditions on `job` that hold while the claim has not been given to another worker."""
+    return (
+        Job.run_id == claim.run_id,
+        Job.id == claim.job_id,
+        Job.token == claim.token,
+        Job.state == JobState.RUNNING,
+    )
 
 
-def _lost(claim: AnyClaim) -> LeaseLostError:
+# Moves a queued job of a running run to running, with a lease and the next fencing token.
+_CLAIM = text(
+    """
+    UPDATE job SET state = 'running', attempt = attempt + 1, token = token + 1,
+        worker_id = :worker, started_at = clock_timestamp(), error = NULL,
+        lease_until = clock_timestamp() + make_interval(secs => :lease)
+    FROM run
+    WHERE job.run_id = :run AND job.id = :job AND run.id = :run
+        AND job.state = 'queued' AND job.not_before <= clock_timestamp()
+        AND run.state = 'running'
+    RETURNING job.stage, job.payload, job.n_units, job.attempt, job.token
+    """
+)
+
+# Extends the lease of a claim that still holds, and reads the state of its run.
+_RENEW = text(
+    """
+    UPDATE job SET lease_until = clock_timestamp() + make_interval(secs => :lease)
+    FROM run
+    WHERE job.run_id = :run AND job.id = :job AND job.token = :token
+        AND job.state = 'running' AND run.id = :run
+    RETURNING run.state
+    """
+)
+
+
+def _lease_lost(claim: AnyClaim) -> LeaseLostError:
     return LeaseLostError(
         f"job {claim.job_id} of run {claim.run_id} was given to another worker after its lease "
         "ran out; nothing of this attempt is written",

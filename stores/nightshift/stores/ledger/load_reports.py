@@ -5,11 +5,13 @@ behind: the attempt counts against the run for which it loaded, until somebody l
 """
 
 from collections.abc import Iterable
+from datetime import timedelta
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import ColumnElement, Connection, Row, func, text, update
 
+from nightshift.schema.ledger_tables import Worker
 from nightshift.schema.states import Stage
 from nightshift.stores.ledger import runs
 from nightshift.stores.ledger.workers import ALIVE_S
@@ -30,19 +32,7 @@ def fail_runs_that_end_workers(connection: Connection, *, max_attempts: int) -> 
     Returns:
         Ids of the runs.
     """
-    lost = connection.execute(
-        text(
-            f"""
-            SELECT run.id AS run_id, run.stage, w.id AS worker_id, w.loading, w.loading_since,
-                w.seen_at, m.spec
-            FROM worker w JOIN run ON run.id = w.run_id AND run.state = 'running'
-                LEFT JOIN model m ON m.fingerprint = w.loading
-            WHERE w.loading IS NOT NULL AND {_LOST}
-            ORDER BY run.id, w.loading, w.loading_since FOR NO KEY UPDATE OF run SKIP LOCKED
-            """
-        ),
-        {"alive": ALIVE_S},
-    ).all()
+    lost = connection.execute(_LOST_LOADS, {"alive": ALIVE_S}).all()
     failed = []
     for (run_id, _), of_model in groupby(lost, lambda row: (row.run_id, row.loading)):
         loads = list(of_model)
@@ -59,35 +49,25 @@ def load_in_doubt(connection: Connection, run_id: int, fingerprint: str) -> str 
 
     Who would load it too waits for the verdict, or many would be lost before the first is counted.
     """
-    found = connection.execute(
-        text(
-            """
-            SELECT id FROM worker WHERE loading = :fingerprint AND run_id = :run
-                AND stopped_at IS NULL
-                AND seen_at > clock_timestamp() - make_interval(secs => :alive)
-                AND seen_at < clock_timestamp() - make_interval(secs => :late)
-            ORDER BY seen_at LIMIT 1
-            """
-        ),
+    worker_id = connection.execute(
+        _LATE_LOAD,
         {"run": run_id, "fingerprint": fingerprint, "alive": ALIVE_S, "late": _LATE_S},
     ).scalar()
-    return None if found is None else str(found)
+    return None if worker_id is None else str(worker_id)
 
 
 def forget_lost_loads(connection: Connection, fingerprint: str) -> None:
     """A model has been loaded: it is not what ends workers."""
-    _forget(connection, "loading = :fingerprint", fingerprint=fingerprint)
+    _forget(connection, Worker.loading == fingerprint)
 
 
 def forget_lost_loads_of(connection: Connection, run_id: int) -> None:
     """A run is taken up again: all attempts count from the beginning."""
-    _forget(connection, "run_id = :run", run=run_id)
+    _forget(connection, Worker.run_id == run_id)
 
 
 #: A worker reports every 3 s.
 _LATE_S = 4.0
-
-_LOST = "w.stopped_at IS NULL AND w.seen_at < clock_timestamp() - make_interval(secs => :alive)"
 
 _MESSAGE = (
     "{n} workers, one after another, fell silent while they loaded {last.spec} ({last.loading}) "
@@ -106,8 +86,36 @@ def _in_a_row(loads: Iterable[Row[Any]]) -> int:
     return n
 
 
-def _forget(connection: Connection, which: str, **values: object) -> None:
+def _forget(connection: Connection, condition: ColumnElement[bool]) -> None:
+    silent_since = func.clock_timestamp() - timedelta(seconds=ALIVE_S)
     connection.execute(
-        text(f"UPDATE worker w SET loading = NULL WHERE {which} AND {_LOST}"),
-        {"alive": ALIVE_S, **values},
+        update(Worker)
+        .where(condition, Worker.stopped_at.is_(None), Worker.seen_at < silent_since)
+        .values(loading=None)
     )
+
+
+# Lists the loads whose worker was lost, by run and model in the order in which they began, and
+# locks their runs.
+_LOST_LOADS = text(
+    """
+    SELECT run.id AS run_id, run.stage, w.id AS worker_id, w.loading, w.loading_since,
+        w.seen_at, m.spec
+    FROM worker w JOIN run ON run.id = w.run_id AND run.state = 'running'
+        LEFT JOIN model m ON m.fingerprint = w.loading
+    WHERE w.loading IS NOT NULL AND w.stopped_at IS NULL
+        AND w.seen_at < clock_timestamp() - make_interval(secs => :alive)
+    ORDER BY run.id, w.loading, w.loading_since FOR NO KEY UPDATE OF run SKIP LOCKED
+    """
+)
+
+# Finds a worker that loads a model for a run and misses its reports, but is not lost yet.
+_LATE_LOAD = text(
+    """
+    SELECT id FROM worker WHERE loading = :fingerprint AND run_id = :run
+        AND stopped_at IS NULL
+        AND seen_at > clock_timestamp() - make_interval(secs => :alive)
+        AND seen_at < clock_timestamp() - make_interval(secs => :late)
+    ORDER BY seen_at LIMIT 1
+    """
+)

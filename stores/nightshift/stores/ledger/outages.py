@@ -1,4 +1,4 @@
-"""What becomes of a job that met an outage: it waits, unless the outage is its own doing."""
+"""Hand back a job that met an outage; an outage that only this job meets costs attempts."""
 
 from sqlalchemy import Connection, text
 
@@ -10,9 +10,9 @@ __all__ = ["hand_back_from_outage"]
 
 _REASON = "service_unavailable"
 #: A job pauses for a quarter of the time that its outages have lasted, within these seconds.
-_LEAST_S, _MOST_S = 0.2, 30.0
+_MIN_PAUSE_S, _MAX_PAUSE_S = 0.2, 30.0
 #: A stage's only job is cut in two after so many seconds: one half may show that the service works.
-_ALONE_S = 30.0
+_ONLY_JOB_S = 30.0
 
 
 def hand_back_from_outage(
@@ -34,32 +34,17 @@ def hand_back_from_outage(
     Does nothing where the token is stale.
     """
     job = connection.execute(
-        text(
-            """
-            UPDATE job SET outage_since = coalesce(outage_since, clock_timestamp())
-            WHERE run_id = :run AND id = :job AND token = :token AND state = 'running'
-            RETURNING stage, payload, outage_since,
-                extract(epoch FROM clock_timestamp() - outage_since)::float8 AS lasted_s
-            """
-        ),
-        {"run": run_id, "job": job_id, "token": token},
+        _NOTE_OUTAGE, {"run": run_id, "job": job_id, "token": token}
     ).one_or_none()
     if job is None:
         return
     others = connection.execute(
-        text(
-            """
-            SELECT coalesce(bool_or(state = 'done' AND finished_at > :since), false) AS finish,
-                coalesce(bool_or(state IN ('queued', 'running')), false) AS wait
-            FROM job WHERE run_id = :run AND stage = :stage AND id <> :job
-            """
-        ),
+        _OTHER_JOBS,
         {"run": run_id, "job": job_id, "stage": job.stage, "since": job.outage_since},
     ).one()
-    alone = not others.wait and job.lasted_s > _ALONE_S
-    if others.finish or (
-        alone and split_payload(parse_payload(Stage(job.stage), job.payload)) is not None
-    ):
+    is_only_job = not others.wait and job.lasted_s > _ONLY_JOB_S
+    can_split = split_payload(parse_payload(Stage(job.stage), job.payload)) is not None
+    if others.finish or (is_only_job and can_split):
         retry_or_split(
             connection,
             run_id=run_id,
@@ -71,18 +56,41 @@ def hand_back_from_outage(
         )
         return
     connection.execute(
-        text(
-            """
-            UPDATE job SET state = 'queued', lease_until = NULL, sent_at = NULL,
-                worker_id = NULL, attempt = greatest(attempt - 1, 0), error = :message,
-                not_before = clock_timestamp() + make_interval(secs => :pause)
-            WHERE run_id = :run AND id = :job
-            """
-        ),
+        _HAND_BACK,
         {
             "run": run_id,
             "job": job_id,
             "message": message,
-            "pause": min(max(job.lasted_s / 4, _LEAST_S), _MOST_S),
+            "pause": min(max(job.lasted_s / 4, _MIN_PAUSE_S), _MAX_PAUSE_S),
         },
     )
+
+
+# Notes when the first outage of a claimed job began, and reads how long ago that was.
+_NOTE_OUTAGE = text(
+    """
+    UPDATE job SET outage_since = coalesce(outage_since, clock_timestamp())
+    WHERE run_id = :run AND id = :job AND token = :token AND state = 'running'
+    RETURNING stage, payload, outage_since,
+        extract(epoch FROM clock_timestamp() - outage_since)::float8 AS lasted_s
+    """
+)
+
+# Reads of a stage's other jobs whether one was done since the outage began, and whether one waits.
+_OTHER_JOBS = text(
+    """
+    SELECT coalesce(bool_or(state = 'done' AND finished_at > :since), false) AS finish,
+        coalesce(bool_or(state IN ('queued', 'running')), false) AS wait
+    FROM job WHERE run_id = :run AND stage = :stage AND id <> :job
+    """
+)
+
+# Queues a job again after a pause, and gives its attempt back.
+_HAND_BACK = text(
+    """
+    UPDATE job SET state = 'queued', lease_until = NULL, sent_at = NULL,
+        worker_id = NULL, attempt = greatest(attempt - 1, 0), error = :message,
+        not_before = clock_timestamp() + make_interval(secs => :pause)
+    WHERE run_id = :run AND id = :job
+    """
+)

@@ -1,15 +1,16 @@
-"""An ended run is taken up again: what failed leaves its old jobs, to be planned anew."""
+"""Take up an ended run: what failed leaves its old jobs, to be planned once more."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, text, update
+from sqlalchemy import Connection, Row, delete, select, text, update
 
 from nightshift.schema.errors import ConflictError
-from nightshift.schema.ledger_tables import Run
-from nightshift.schema.messages import BlockPayload, ScorePayload
+from nightshift.schema.ledger_tables import Failure, Job, Run
+from nightshift.schema.messages import BlockPayload, Payload, ScorePayload
 from nightshift.schema.plans import RerankControl
-from nightshift.schema.states import RunState, Stage
+from nightshift.schema.result_tables import Calibration, Candidate, Ranking
+from nightshift.schema.states import JobState, RunState, Stage, SubjectKind
 from nightshift.stores.ledger import load_reports
 from nightshift.stores.ledger.run_types import AnyRun, RerankRun
 from nightshift.stores.ledger.runs import get_run
@@ -34,7 +35,7 @@ def lock_ended(connection: Connection, run_id: int) -> AnyRun:
         NotFoundError: Where there is none.
         ConflictError: Where it has not ended yet, or was cancelled.
     """
-    connection.execute(text("SELECT FROM run WHERE id = :run FOR NO KEY UPDATE"), {"run": run_id})
+    connection.execute(select(Run.id).where(Run.id == run_id).with_for_update(key_share=True))
     run = get_run(connection, run_id)
     if run.state is RunState.CANCELLED:
         raise ConflictError(f"run {run_id} was cancelled for good; plan another one")
@@ -52,21 +53,8 @@ def take_failed_subjects(connection: Connection, run: AnyRun, stage: Stage) -> l
     Returns:
         Ids of those that still exist, sorted.
     """
-    found = connection.execute(
-        text(
-            """
-            WITH taken AS (
-                DELETE FROM failure WHERE run_id = :run AND stage = :stage AND fatal
-                    AND subject_kind IN ('item', 'query')
-                RETURNING subject_kind, subject_id
-            )
-            SELECT i.id FROM taken t JOIN item i ON t.subject_kind = 'item'
-                AND i.catalog_id = :catalog AND i.external_id = t.subject_id AND i.state = 'live'
-            UNION ALL
-            SELECT q.id FROM taken t JOIN query q ON t.subject_kind = 'query'
-                AND q.query_set_id = :queries AND q.external_id = t.subject_id
-            """
-        ),
+    rows = connection.execute(
+        _TAKE_FAILURES,
         {
             "run": run.id,
             "stage": stage.value,
@@ -74,11 +62,11 @@ def take_failed_subjects(connection: Connection, run: AnyRun, stage: Stage) -> l
             "queries": run.query_set_id if isinstance(run, RerankRun) else None,
         },
     )
-    failed = {int(row.id) for row in found}
+    failed = {int(row.id) for row in rows}
     for job in _jobs_with_failures(connection, run.id, stage):
-        ids = BlockPayload.model_validate(job.payload).ids
-        kept = tuple(one for one in ids if one not in failed)
-        _keep(connection, run.id, job, BlockPayload(ids=kept), len(kept))
+        block = BlockPayload.model_validate(job.payload)
+        kept_ids = tuple(unit_id for unit_id in block.ids if unit_id not in failed)
+        _keep(connection, run.id, job.id, BlockPayload(ids=kept_ids))
     return sorted(failed)
 
 
@@ -89,29 +77,32 @@ def take_failed_pairs(connection: Connection, run: RerankRun) -> list[ScorePaylo
         Payloads of jobs that carry these pairs alone, grouped as they were.
     """
     connection.execute(
-        text(
-            "DELETE FROM failure WHERE run_id = :run AND stage = 'score' AND fatal "
-            "AND subject_kind = 'pair' AND reason NOT IN ('nothing_to_score', 'no_prompt')"
-        ),
-        {"run": run.id},
+        delete(Failure).where(
+            Failure.run_id == run.id,
+            Failure.stage == Stage.SCORE.value,
+            Failure.fatal,
+            Failure.subject_kind == SubjectKind.PAIR,
+            Failure.reason.not_in(["nothing_to_score", "no_prompt"]),
+        )
     )
-    again = []
+    payloads = []
     for job in _jobs_with_failures(connection, run.id, Stage.SCORE):
         payload = ScorePayload.model_validate(job.payload)
         scored = _scored(connection, run.id, payload.pairs())
         kept = _only(payload, scored)
-        _keep(connection, run.id, job, kept, len(kept.pairs()))
+        _keep(connection, run.id, job.id, kept)
         rest = _only(payload, set(payload.pairs()) - scored)
         if rest.groups:
-            again.append(rest)
-    return again
+            payloads.append(rest)
+    return payloads
 
 
 def forget_run_failure(connection: Connection, run_id: int) -> None:
-    """Take back why the run failed as a whole; what its jobs have noted stays."""
+    """Delete the reason why the run failed as a whole; failures of its units stay."""
     connection.execute(
-        text("DELETE FROM failure WHERE run_id = :run AND subject_kind = 'job' AND fatal"),
-        {"run": run_id},
+        delete(Failure).where(
+            Failure.run_id == run_id, Failure.subject_kind == SubjectKind.JOB, Failure.fatal
+        )
     )
     load_reports.forget_lost_loads_of(connection, run_id)
 
@@ -122,44 +113,31 @@ def reset_waiting(connection: Connection, run_id: int) -> int:
     Returns:
         How many units they hold.
     """
-    units = connection.execute(
-        text(
-            """
-            WITH reset AS (
-                UPDATE job SET attempt = 0, not_before = '-infinity', sent_at = NULL,
-                    outage_since = NULL
-                WHERE run_id = :run AND state = 'queued' RETURNING n_units
-            )
-            SELECT coalesce(sum(n_units), 0) FROM reset
-            """
-        ),
-        {"run": run_id},
-    )
-    return int(units.scalar_one())
+    return int(connection.execute(_RESET_WAITING, {"run": run_id}).scalar_one())
 
 
 def supersede_waiting(connection: Connection, run_id: int, stages: Sequence[Stage]) -> None:
-    """Let jobs that are planned later carry the work of the queued jobs of these stages."""
-    _supersede(connection, run_id, stages, "queued")
+    """Mark the queued jobs of these stages as superseded by jobs that are planned later."""
+    _supersede(connection, run_id, stages, JobState.QUEUED)
 
 
 def clear_ranking(connection: Connection, run_id: int) -> None:
-    """Take back what an earlier pass over the rank stage wrote; a first pass finds nothing."""
-    _supersede(connection, run_id, [Stage.RANK], "queued", "done", "failed")
-    for table in ("ranking", "calibration"):
-        connection.execute(text(f"DELETE FROM {table} WHERE run_id = :run"), {"run": run_id})
+    """Delete the rankings of an earlier pass over the rank stage; a first pass has none."""
+    _supersede(connection, run_id, [Stage.RANK], JobState.QUEUED, JobState.DONE, JobState.FAILED)
+    connection.execute(delete(Ranking).where(Ranking.run_id == run_id))
+    connection.execute(delete(Calibration).where(Calibration.run_id == run_id))
 
 
 def clear_search(connection: Connection, run_id: int) -> None:
-    """Take back what a search stage found, so that it searches for every query again."""
-    _supersede(connection, run_id, [Stage.SEARCH], "done", "failed")
-    connection.execute(text("DELETE FROM candidate WHERE run_id = :run"), {"run": run_id})
+    """Delete the candidates of a search stage, so that it searches for every query again."""
+    _supersede(connection, run_id, [Stage.SEARCH], JobState.DONE, JobState.FAILED)
+    connection.execute(delete(Candidate).where(Candidate.run_id == run_id))
     connection.execute(
-        text(
-            "DELETE FROM failure WHERE run_id = :run AND stage = 'search' "
-            "AND reason = 'no_candidates'"
-        ),
-        {"run": run_id},
+        delete(Failure).where(
+            Failure.run_id == run_id,
+            Failure.stage == Stage.SEARCH.value,
+            Failure.reason == "no_candidates",
+        )
     )
     connection.execute(update(Run).where(Run.id == run_id).values(search_again=False))
 
@@ -180,58 +158,46 @@ def reopen(connection: Connection, run_id: int, stage: Stage) -> None:
     )
 
 
-def _supersede(connection: Connection, run_id: int, stages: Sequence[Stage], *states: str) -> None:
+def _supersede(
+    connection: Connection, run_id: int, stages: Sequence[Stage], *states: JobState
+) -> None:
     connection.execute(
-        text(
-            "UPDATE job SET state = 'split', n_failed = 0 "
-            "WHERE run_id = :run AND stage = ANY(:stages) AND state = ANY(:states)"
-        ),
-        {"run": run_id, "stages": [stage.value for stage in stages], "states": list(states)},
+        update(Job)
+        .where(Job.run_id == run_id, Job.stage.in_(stages), Job.state.in_(states))
+        .values(state=JobState.SPLIT, n_failed=0)
     )
 
 
 def _jobs_with_failures(connection: Connection, run_id: int, stage: Stage) -> Sequence[Row[Any]]:
     return connection.execute(
-        text(
-            "SELECT id, payload FROM job WHERE run_id = :run AND stage = :stage "
-            "AND n_failed > 0 AND state IN ('done', 'failed') ORDER BY id"
-        ),
-        {"run": run_id, "stage": stage.value},
+        select(Job.id, Job.payload)
+        .where(
+            Job.run_id == run_id,
+            Job.stage == stage,
+            Job.n_failed > 0,
+            Job.state.in_([JobState.DONE, JobState.FAILED]),
+        )
+        .order_by(Job.id)
     ).all()
 
 
-def _keep(
-    connection: Connection,
-    run_id: int,
-    job: Row[Any],
-    kept: BlockPayload | ScorePayload,
-    n_units: int,
-) -> None:
-    """Leave a job what it has done; a job that did nothing is superseded."""
-    connection.execute(
-        text(
-            "UPDATE job SET n_failed = 0, "
-            "state = CASE WHEN :units = 0 THEN 'split' ELSE 'done' END, "
-            "n_units = CASE WHEN :units = 0 THEN n_units ELSE :units END, "
-            "payload = CASE WHEN :units = 0 THEN payload ELSE CAST(:payload AS jsonb) END "
-            "WHERE run_id = :run AND id = :job"
-        ),
-        {"run": run_id, "job": job.id, "units": n_units, "payload": kept.model_dump_json()},
-    )
+def _keep(connection: Connection, run_id: int, job_id: int, kept: Payload) -> None:
+    """Leave a job the units that it has done; a job that did none is superseded."""
+    values: dict[str, Any] = {"n_failed": 0, "state": JobState.SPLIT}
+    if kept.n_units:
+        values |= {
+            "state": JobState.DONE,
+            "n_units": kept.n_units,
+            "payload": kept.model_dump(mode="json"),
+        }
+    connection.execute(update(Job).where(Job.run_id == run_id, Job.id == job_id).values(**values))
 
 
 def _scored(
     connection: Connection, run_id: int, pairs: list[tuple[int, int]]
 ) -> set[tuple[int, int]]:
     rows = connection.execute(
-        text(
-            """
-            SELECT p.query_id, p.item_id FROM pair_score p
-            JOIN unnest(CAST(:queries AS bigint[]), CAST(:items AS bigint[])) AS w(query, item)
-                ON w.query = p.query_id AND w.item = p.item_id
-            WHERE p.run_id = :run
-            """
-        ),
+        _SCORED_PAIRS,
         {
             "run": run_id,
             "queries": [query for query, _ in pairs],
@@ -257,3 +223,42 @@ def _only(payload: ScorePayload, wanted: set[tuple[int, int]]) -> ScorePayload:
     return payload.model_copy(
         update={"groups": tuple((shared, others) for shared, others in groups if others)}
     )
+
+
+# Deletes the failures of a stage and reads the ids of their items or queries that still exist.
+_TAKE_FAILURES = text(
+    """
+    WITH taken AS (
+        DELETE FROM failure WHERE run_id = :run AND stage = :stage AND fatal
+            AND subject_kind IN ('item', 'query')
+        RETURNING subject_kind, subject_id
+    )
+    SELECT i.id FROM taken t JOIN item i ON t.subject_kind = 'item'
+        AND i.catalog_id = :catalog AND i.external_id = t.subject_id AND i.state = 'live'
+    UNION ALL
+    SELECT q.id FROM taken t JOIN query q ON t.subject_kind = 'query'
+        AND q.query_set_id = :queries AND q.external_id = t.subject_id
+    """
+)
+
+# Gives the queued jobs of a run all their attempts again, and counts their units.
+_RESET_WAITING = text(
+    """
+    WITH reset AS (
+        UPDATE job SET attempt = 0, not_before = '-infinity', sent_at = NULL,
+            outage_since = NULL
+        WHERE run_id = :run AND state = 'queued' RETURNING n_units
+    )
+    SELECT coalesce(sum(n_units), 0) FROM reset
+    """
+)
+
+# Finds which of some pairs of a run have a score.
+_SCORED_PAIRS = text(
+    """
+    SELECT p.query_id, p.item_id FROM pair_score p
+    JOIN unnest(CAST(:queries AS bigint[]), CAST(:items AS bigint[])) AS w(query, item)
+        ON w.query = p.query_id AND w.item = p.item_id
+    WHERE p.run_id = :run
+    """
+)

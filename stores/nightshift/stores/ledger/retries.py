@@ -1,12 +1,14 @@
-"""What becomes of a job whose attempt failed: later again, in two halves, or a recorded failure."""
+"""Retry a job whose attempt failed, cut it in two, or record the failure of a lone unit."""
 
 from collections.abc import Sequence
 from typing import TypeVar
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, func, select, text, update
 
+from nightshift.schema.ledger_tables import Job
 from nightshift.schema.messages import BlockPayload, Payload, ScorePayload, parse_payload
-from nightshift.schema.states import Stage, SubjectKind
+from nightshift.schema.states import JobState, Stage, SubjectKind
+from nightshift.schema.tables import Item, Query
 from nightshift.stores.failures import record_failure
 from nightshift.stores.ledger.counters import runs_with_running_jobs
 
@@ -39,56 +41,44 @@ def retry_or_split(
     Does nothing where the token is stale.
     """
     job = connection.execute(
-        text(
-            "SELECT stage, queue, payload, attempt, outage_since FROM job "
-            "WHERE run_id = :run AND id = :job AND token = :token "
-            "AND state = 'running' FOR UPDATE"
-        ),
-        {"run": run_id, "job": job_id, "token": token},
+        select(Job.stage, Job.queue, Job.payload, Job.attempt, Job.outage_since)
+        .where(
+            Job.run_id == run_id,
+            Job.id == job_id,
+            Job.token == token,
+            Job.state == JobState.RUNNING,
+        )
+        .with_for_update(),
     ).one_or_none()
     if job is None:
         return
     error = f"{reason}: {message}"
     if job.attempt < max_attempts:
         connection.execute(
-            text(
-                """
-                UPDATE job SET state = 'queued', lease_until = NULL, sent_at = NULL,
-                    worker_id = NULL, error = :error,
-                    not_before = clock_timestamp() + make_interval(
-                        secs => least(:base * 2 ^ (attempt - 1), :most) * (0.5 + random()))
-                WHERE run_id = :run AND id = :job
-                """
-            ),
+            _REQUEUE,
             {
                 "run": run_id,
                 "job": job_id,
                 "error": error,
                 "base": _BACKOFF_S,
-                "most": _BACKOFF_MAX_S,
+                "longest": _BACKOFF_MAX_S,
             },
         )
         return
-    payload = parse_payload(Stage(job.stage), job.payload)
+    payload = parse_payload(job.stage, job.payload)
     halves = split_payload(payload)
     if halves is None:
-        _end(connection, run_id, job_id, "failed", error)
-        _record_lone_unit(connection, run_id, Stage(job.stage), payload, reason, message)
+        _end(connection, run_id, job_id, JobState.FAILED, error)
+        _record_lone_unit(connection, run_id, job.stage, payload, reason, message)
         return
-    _end(connection, run_id, job_id, "split", error)
+    _end(connection, run_id, job_id, JobState.SPLIT, error)
     for half in halves:
         connection.execute(
-            text(
-                """
-                INSERT INTO job (run_id, id, stage, queue, payload, n_units, outage_since)
-                SELECT :run, max(id) + 1, :stage, :queue, :payload, :units, :since FROM job
-                WHERE run_id = :run
-                """
-            ),
+            _ADD_HALF,
             {
                 "run": run_id,
                 "since": job.outage_since,
-                "stage": job.stage,
+                "stage": job.stage.value,
                 "queue": job.queue,
                 "payload": half.model_dump_json(),
                 "units": half.n_units,
@@ -105,21 +95,10 @@ def expire_leases(connection: Connection, *, max_attempts: int) -> int:
     Returns:
         How many were taken back.
     """
-    held = runs_with_running_jobs(connection)
-    if not held:
+    run_ids = runs_with_running_jobs(connection)
+    if not run_ids:
         return 0
-    expired = connection.execute(
-        text(
-            "SELECT run_id, id, token, worker_id, (SELECT seen_at < clock_timestamp() - "
-            "make_interval(secs => :silent) FROM worker WHERE worker.id = worker_id) AS silent "
-            # With the runs named, Postgres plans over their partitions and over no others.
-            "FROM job WHERE run_id = ANY(:runs) AND state = 'running' "
-            "AND lease_until < clock_timestamp() ORDER BY run_id, id LIMIT 500 "
-            # A worker that froze inside its last transaction holds the row until that is ended.
-            "FOR UPDATE SKIP LOCKED"
-        ),
-        {"silent": _SILENT_S, "runs": held},
-    ).all()
+    expired = connection.execute(_EXPIRED, {"silent": _SILENT_S, "runs": run_ids}).all()
     for job in expired:
         reason, message = _SILENT if job.silent else _IDLE
         retry_or_split(
@@ -152,17 +131,17 @@ def split_payload(payload: Payload) -> tuple[Payload, Payload] | None:
     return _split_lists(payload) if payload.lists else _split_groups(payload)
 
 
-def _end(connection: Connection, run_id: int, job_id: int, state: str, error: str) -> None:
+def _end(connection: Connection, run_id: int, job_id: int, state: JobState, error: str) -> None:
     connection.execute(
-        text(
-            """
-            UPDATE job SET state = :state, lease_until = NULL, error = :error,
-                n_failed = CASE WHEN :state = 'failed' THEN n_units ELSE 0 END,
-                finished_at = clock_timestamp()
-            WHERE run_id = :run AND id = :job
-            """
-        ),
-        {"run": run_id, "job": job_id, "state": state, "error": error},
+        update(Job)
+        .where(Job.run_id == run_id, Job.id == job_id)
+        .values(
+            state=state,
+            lease_until=None,
+            error=error,
+            n_failed=Job.n_units if state is JobState.FAILED else 0,
+            finished_at=func.clock_timestamp(),
+        )
     )
 
 
@@ -178,13 +157,7 @@ def _record_lone_unit(
     if isinstance(payload, ScorePayload):
         kind = SubjectKind.PAIR
         rows = connection.execute(
-            text(
-                """
-                SELECT q.external_id || ' → ' || i.external_id AS pair
-                FROM unnest(CAST(:queries AS bigint[]), CAST(:items AS bigint[])) AS w(query, item)
-                JOIN query q ON q.id = w.query JOIN item i ON i.id = w.item
-                """
-            ),
+            _NAME_PAIRS,
             {
                 "queries": [query_id for query_id, _ in payload.pairs()],
                 "items": [item_id for _, item_id in payload.pairs()],
@@ -196,9 +169,9 @@ def _record_lone_unit(
     else:
         of_items = stage in (Stage.EMBED, Stage.CODEBOOK, Stage.TOKENS)
         kind = SubjectKind.ITEM if of_items else SubjectKind.QUERY
+        table = Item if of_items else Query
         subject = connection.execute(
-            text(f"SELECT external_id FROM {kind.value} WHERE id = :id"),
-            {"id": payload.ids[0]},
+            select(table.external_id).where(table.id == payload.ids[0])
         ).scalar()
         subjects = [str(subject)]
     for subject in subjects:
@@ -252,3 +225,46 @@ def _regroup(pairs: Sequence[tuple[int, int]]) -> tuple[tuple[int, tuple[int, ..
     for shared, other in pairs:
         groups.setdefault(shared, []).append(other)
     return tuple((shared, tuple(others)) for shared, others in groups.items())
+
+
+# Queues a job again with exponential back-off and jitter.
+_REQUEUE = text(
+    """
+    UPDATE job SET state = 'queued', lease_until = NULL, sent_at = NULL,
+        worker_id = NULL, error = :error,
+        not_before = clock_timestamp() + make_interval(
+            secs => least(:base * 2 ^ (attempt - 1), :longest) * (0.5 + random()))
+    WHERE run_id = :run AND id = :job
+    """
+)
+
+# Adds a half of a job under the next free id of its run.
+_ADD_HALF = text(
+    """
+    INSERT INTO job (run_id, id, stage, queue, payload, n_units, outage_since)
+    SELECT :run, max(id) + 1, :stage, :queue, :payload, :units, :since FROM job
+    WHERE run_id = :run
+    """
+)
+
+# Locks jobs whose lease ran out, and reads whether their worker fell silent. With the runs named,
+# Postgres plans over their partitions and over no others. A row that a frozen worker holds in its
+# last transaction is left until that has ended.
+_EXPIRED = text(
+    """
+    SELECT run_id, id, token, worker_id, (
+        SELECT seen_at < clock_timestamp() - make_interval(secs => :silent) FROM worker
+        WHERE worker.id = worker_id) AS silent
+    FROM job WHERE run_id = ANY(:runs) AND state = 'running' AND lease_until < clock_timestamp()
+    ORDER BY run_id, id LIMIT 500 FOR UPDATE SKIP LOCKED
+    """
+)
+
+# Names pairs by the external ids of their query and item.
+_NAME_PAIRS = text(
+    """
+    SELECT q.external_id || ' → ' || i.external_id AS pair
+    FROM unnest(CAST(:queries AS bigint[]), CAST(:items AS bigint[])) AS w(query, item)
+    JOIN query q ON q.id = w.query JOIN item i ON i.id = w.item
+    """
+)

@@ -1,4 +1,4 @@
-"""How far a run is, what went wrong in it, and which models it stands on."""
+"""The progress of a run: jobs and units of each stage, and recent throughput."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -49,45 +49,51 @@ def stage_counts(connection: Connection, run_id: int) -> list[StageCounts]:
     not used: for them Postgres plans over the jobs of every run there ever was.
     """
     # Without statistics of a new partition the planner would rather sort it than follow its index.
-    connection.execute(text("SET LOCAL enable_sort = off"))
+    connection.execute(_SORT_OFF)
     rows = connection.execute(
-        text(
-            """
-            SELECT p.stage, p.queued, p.running, p.done, p.failed, p.units, p.units_done,
-                p.units_failed, p.units_left, first.started_at, life.ended_at AS finished_at,
-                extract(epoch FROM now.at - first.started_at)::double precision AS elapsed_s,
-                recent.units AS units_recent,
-                extract(epoch FROM now.at - recent.since)::double precision AS recent_s
-            FROM v_run_progress p
-            LEFT JOIN LATERAL (
-                SELECT started_at FROM job
-                WHERE run_id = :run AND stage = p.stage AND started_at IS NOT NULL
-                ORDER BY started_at LIMIT 1
-            ) AS first ON true
-            LEFT JOIN LATERAL (
-                SELECT finished_at AS ended_at FROM job
-                WHERE p.queued + p.running = 0
-                    AND run_id = :run AND stage = p.stage AND finished_at IS NOT NULL
-                ORDER BY finished_at DESC LIMIT 1
-            ) AS life ON true
-            CROSS JOIN LATERAL (
-                SELECT at, greatest(first.started_at, at - make_interval(secs => :recent))
-                    AS recently
-                FROM coalesce(life.ended_at, clock_timestamp()) AS at
-            ) AS now
-            CROSS JOIN LATERAL (
-                SELECT coalesce(sum(n_units) FILTER (WHERE state = 'done'), 0)::bigint AS units,
-                    CASE WHEN count(*) < :most THEN now.recently ELSE min(finished_at) END AS since
-                FROM (
-                    SELECT n_units, state, finished_at FROM job
-                    WHERE run_id = :run AND stage = p.stage AND finished_at >= now.recently
-                    ORDER BY finished_at DESC LIMIT :most
-                ) AS last
-            ) AS recent
-            WHERE p.run_id = :run
-            """
-        ),
-        {"run": run_id, "recent": _RECENT_S, "most": _RECENT_JOBS},
+        _STAGE_COUNTS, {"run": run_id, "recent": _RECENT_S, "max_jobs": _RECENT_JOBS}
     )
-    found = [StageCounts(**{**row, "stage": Stage(row["stage"])}) for row in rows.mappings()]
-    return sorted(found, key=lambda counts: list(Stage).index(counts.stage))
+    counts = [StageCounts(**{**row, "stage": Stage(row["stage"])}) for row in rows.mappings()]
+    return sorted(counts, key=lambda of_stage: list(Stage).index(of_stage.stage))
+
+
+# Keeps the planner from sorting, for this transaction.
+_SORT_OFF = text("SET LOCAL enable_sort = off")
+
+# Reads the counters of each stage, when it began and ended, and the units of its last jobs.
+_STAGE_COUNTS = text(
+    """
+    SELECT p.stage, p.queued, p.running, p.done, p.failed, p.units, p.units_done,
+        p.units_failed, p.units_left, first.started_at, life.ended_at AS finished_at,
+        extract(epoch FROM now.at - first.started_at)::double precision AS elapsed_s,
+        recent.units AS units_recent,
+        extract(epoch FROM now.at - recent.since)::double precision AS recent_s
+    FROM v_run_progress p
+    LEFT JOIN LATERAL (
+        SELECT started_at FROM job
+        WHERE run_id = :run AND stage = p.stage AND started_at IS NOT NULL
+        ORDER BY started_at LIMIT 1
+    ) AS first ON true
+    LEFT JOIN LATERAL (
+        SELECT finished_at AS ended_at FROM job
+        WHERE p.queued + p.running = 0
+            AND run_id = :run AND stage = p.stage AND finished_at IS NOT NULL
+        ORDER BY finished_at DESC LIMIT 1
+    ) AS life ON true
+    CROSS JOIN LATERAL (
+        SELECT at, greatest(first.started_at, at - make_interval(secs => :recent))
+            AS recently
+        FROM coalesce(life.ended_at, clock_timestamp()) AS at
+    ) AS now
+    CROSS JOIN LATERAL (
+        SELECT coalesce(sum(n_units) FILTER (WHERE state = 'done'), 0)::bigint AS units,
+            CASE WHEN count(*) < :max_jobs THEN now.recently ELSE min(finished_at) END AS since
+        FROM (
+            SELECT n_units, state, finished_at FROM job
+            WHERE run_id = :run AND stage = p.stage AND finished_at >= now.recently
+            ORDER BY finished_at DESC LIMIT :max_jobs
+        ) AS last
+    ) AS recent
+    WHERE p.run_id = :run
+    """
+)

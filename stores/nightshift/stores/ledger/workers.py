@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Interval, cast, delete, func, insert, select, text, update
+
+from nightshift.schema.ledger_tables import Worker
 
 __all__ = [
     "ALIVE_S",
@@ -18,6 +21,7 @@ __all__ = [
 
 #: A worker that has not reported for this long does not count as alive.
 ALIVE_S = 15.0
+_KEPT = timedelta(days=7)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,93 +52,83 @@ def register(
     connection: Connection, *, worker_id: str, host: str, pid: int, device: str, stages: str
 ) -> None:
     """Announce a worker that starts; forget those that ended a week ago."""
-    connection.execute(text("DELETE FROM worker WHERE seen_at < now() - interval '7 days'"))
+    connection.execute(delete(Worker).where(Worker.seen_at < func.now() - _KEPT))
     connection.execute(
-        text(
-            "INSERT INTO worker (id, host, pid, device, stages) "
-            "VALUES (:id, :host, :pid, :device, :stages)"
-        ),
-        {"id": worker_id, "host": host, "pid": pid, "device": device, "stages": stages},
+        insert(Worker).values(id=worker_id, host=host, pid=pid, device=device, stages=stages)
     )
 
 
 def report(connection: Connection, worker_id: str, facts: Mapping[str, Any]) -> None:
-    """Say that a worker is alive, and what it has in hand.
+    """Note that a worker is alive, with its model and its job.
 
     Args:
         connection: A transaction.
-        worker_id: Who.
+        worker_id: The worker.
         facts: `device`, `model`, `loading` (the model's fingerprint), `run_id`, `job_id` and
             `units_per_s`; all but the device may be None.
     """
-    connection.execute(
-        text(
-            """
-            UPDATE worker SET seen_at = clock_timestamp(), device = :device,
-                model = :model, run_id = :run_id, job_id = :job_id, loading = :loading,
-                loading_since = CASE WHEN loading = :loading AND run_id = :run_id
-                    THEN loading_since WHEN :loading IS NOT NULL THEN clock_timestamp() END,
-                units_per_s = coalesce(:units_per_s, units_per_s)
-            WHERE id = :id
-            """
-        ),
-        {"id": worker_id, **facts},
-    )
+    connection.execute(_REPORT, {"id": worker_id, **facts})
 
 
 def retire(connection: Connection, worker_id: str) -> None:
     """Note that a worker stopped in an orderly way."""
     connection.execute(
-        text(
-            "UPDATE worker SET stopped_at = clock_timestamp(), run_id = NULL, job_id = NULL "
-            "WHERE id = :id"
-        ),
-        {"id": worker_id},
+        update(Worker)
+        .where(Worker.id == worker_id)
+        .values(stopped_at=func.clock_timestamp(), run_id=None, job_id=None)
     )
 
 
 def count_alive(connection: Connection) -> int:
     """Workers that reported lately and did not stop."""
-    return int(
-        connection.execute(
-            text(
-                "SELECT count(*) FROM worker WHERE stopped_at IS NULL "
-                "AND seen_at > clock_timestamp() - make_interval(secs => :alive)"
-            ),
-            {"alive": ALIVE_S},
-        ).scalar_one()
-    )
+    return int(connection.execute(_COUNT_ALIVE).scalar_one())
 
 
 def list_workers(connection: Connection) -> list[WorkerRow]:
     """Workers of the last week, those alive first, then the latest seen."""
-    rows = connection.execute(
-        text(
-            """
-            SELECT w.id, w.host, w.pid, w.device, w.stages, m.spec AS model,
-                w.model AS model_fingerprint, w.run_id, w.job_id, w.units_per_s,
-                extract(epoch FROM w.seen_at - w.started_at)::double precision AS up_s,
-                extract(epoch FROM clock_timestamp() - w.seen_at)::double precision AS seen_s,
-                CASE WHEN w.stopped_at IS NOT NULL THEN 'stopped'
-                    WHEN w.seen_at > clock_timestamp() - make_interval(secs => :alive) THEN 'alive'
-                    ELSE 'silent' END AS state
-            FROM worker w LEFT JOIN model m ON m.fingerprint = w.model
-            ORDER BY state, w.seen_at DESC
-            """
-        ),
-        {"alive": ALIVE_S},
-    )
+    rows = connection.execute(_LIST_WORKERS, {"alive": ALIVE_S})
     return [WorkerRow(**row) for row in rows.mappings()]
 
 
 def count_neighbours(connection: Connection, host: str) -> int:
     """Workers alive on a machine."""
-    return int(
-        connection.execute(
-            text(
-                "SELECT count(*) FROM worker WHERE stopped_at IS NULL AND host = :host "
-                "AND seen_at > clock_timestamp() - make_interval(secs => :alive)"
-            ),
-            {"alive": ALIVE_S, "host": host},
-        ).scalar_one()
+    of_host = _COUNT_ALIVE.where(Worker.host == host)
+    return int(connection.execute(of_host).scalar_one())
+
+
+# Counts the workers that did not stop and reported within `ALIVE_S`.
+_COUNT_ALIVE = (
+    select(func.count())
+    .select_from(Worker)
+    .where(
+        Worker.stopped_at.is_(None),
+        Worker.seen_at > func.clock_timestamp() - cast(timedelta(seconds=ALIVE_S), Interval),
     )
+)
+
+# Notes that a worker is alive, and its model and job; the load that it reports keeps its time.
+_REPORT = text(
+    """
+    UPDATE worker SET seen_at = clock_timestamp(), device = :device,
+        model = :model, run_id = :run_id, job_id = :job_id, loading = :loading,
+        loading_since = CASE WHEN loading = :loading AND run_id = :run_id
+            THEN loading_since WHEN :loading IS NOT NULL THEN clock_timestamp() END,
+        units_per_s = coalesce(:units_per_s, units_per_s)
+    WHERE id = :id
+    """
+)
+
+# Lists the workers with their state, those alive first, then the latest seen.
+_LIST_WORKERS = text(
+    """
+    SELECT w.id, w.host, w.pid, w.device, w.stages, m.spec AS model,
+        w.model AS model_fingerprint, w.run_id, w.job_id, w.units_per_s,
+        extract(epoch FROM w.seen_at - w.started_at)::double precision AS up_s,
+        extract(epoch FROM clock_timestamp() - w.seen_at)::double precision AS seen_s,
+        CASE WHEN w.stopped_at IS NOT NULL THEN 'stopped'
+            WHEN w.seen_at > clock_timestamp() - make_interval(secs => :alive) THEN 'alive'
+            ELSE 'silent' END AS state
+    FROM worker w LEFT JOIN model m ON m.fingerprint = w.model
+    ORDER BY state, w.seen_at DESC
+    """
+)
