@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python -m
 PYTEST_ARGS ?=
 
 # The checks before the tests, each a target of its own.
-CHECKS := lint format types imports
+CHECKS := lint format types imports site
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -68,11 +68,14 @@ audit: $(VENV)/.installed-dev ## Look for known vulnerabilities of what is insta
 nights: $(VENV)/.installed-dev ## Run the whole nights that `make test` leaves out: a night a feature
 	$(RUN) pytest -n 0 -m night
 
-docs: $(VENV)/.installed-dev ## Write docs/cli.md anew from the program's help
+site: $(VENV)/.installed-dev ## Build the documentation site into site/; any warning is an error
+	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict --quiet
+
+docs: $(VENV)/.installed-dev ## Write docs/cli.md from the program's help
 	$(VENV)/bin/python docs/cli_reference.py
 
 clean: ## Remove environments, caches and build output; your data directory stays
-	rm -rf $(VENV) $(VENV_MILVUS) .venv-lowest .venv-highest build dist demo-output \
+	rm -rf $(VENV) $(VENV_MILVUS) .venv-lowest .venv-highest build dist site demo-output \
 	  .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

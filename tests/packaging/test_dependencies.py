@@ -39,7 +39,8 @@ def imported_packages():
                     continue
                 for name in names:
                     found.setdefault(name.partition(".")[0], str(path.relative_to(ROOT)))
-    ours = {"nightshift", *sys.stdlib_module_names}
+    # `_typeshed` exists for type checkers only.
+    ours = {"nightshift", "_typeshed", *sys.stdlib_module_names}
     return {name: path for name, path in found.items() if name not in ours}
 
 
