@@ -48,13 +48,13 @@ def environment(
         values: The operator's `.env`.
         addresses: `host:port` as the file has it, and where that is here.
     """
-    told = {}
+    reported = {}
     for name, template in SERVICES[service]["environment"].items():
         value = VARIABLE.sub(lambda found: values[found[1]], template)
         for theirs, here in addresses.items():
             value = value.replace(theirs, here)
-        told[name] = value
-    return {"PATH": _PATH, **told}
+        reported[name] = value
+    return {"PATH": _PATH, **reported}
 
 
 def run(words: list[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:

@@ -77,8 +77,10 @@ def standalone_milvus(
     data_dir.mkdir(parents=True, exist_ok=True)
     metrics_port, *ports = _free_ports(14)
     argv = [str(python), "-c", _LAUNCH, str(data_dir), str(metrics_port), *map(str, ports)]
-    told = compose.SERVICES["milvus"]["environment"]
-    secured = {name: value for name, value in told.items() if name.endswith("AUTHORIZATIONENABLED")}
+    reported = compose.SERVICES["milvus"]["environment"]
+    secured = {
+        name: value for name, value in reported.items() if name.endswith("AUTHORIZATIONENABLED")
+    }
     environment = {**os.environ, **secured, "COMMAND": " ".join(compose.command("milvus"))}
     with (data_dir / "server.log").open("ab") as log:
         server = subprocess.Popen(

@@ -37,10 +37,10 @@ def shown(database, database_url, tmp_path):
 
     def run(compared):
         with database.begin() as connection:
-            write_scores(connection, [_score(connection, run_id, *one) for one in compared])
+            write_scores(connection, [_score(connection, run_id, *row) for row in compared])
         words = ["calibration", str(run_id)]
         done = [CliRunner(env=environment).invoke(main, [*words, *o]) for o in (["--json"], [])]
-        assert [one.exit_code for one in done] == [0, 0], done
+        assert [row.exit_code for row in done] == [0, 0], done
         return json.loads(done[0].stdout), done[1].stdout
 
     return run
@@ -119,23 +119,23 @@ def test_a_run_without_scores_has_no_static_injection():
 
 def test_a_gamma_is_measured_that_fires_on_a_share_of_the_pairs(database, database_url, tmp_path):
     run_id = add_reference_run(database)
-    seen = [0.31, 0.72, 0.05, 0.44, 0.44]
+    recorded = [0.31, 0.72, 0.05, 0.44, 0.44]
     with database.begin() as connection:
-        rows = [_score(connection, run_id, *one) for one in COMPARED[: len(seen)]]
-        looked = [
+        rows = [_score(connection, run_id, *pair) for pair in COMPARED[: len(recorded)]]
+        examined = [
             replace(row, fired=False, fired_layer=None, plain_margin=None, uncertainty=u)
-            for row, u in zip(rows, seen, strict=True)
+            for row, u in zip(rows, recorded, strict=True)
         ]
-        write_scores(connection, looked)
+        write_scores(connection, examined)
     environment = {"NIGHTSHIFT_DATABASE_URL": database_url, "COLUMNS": "400"}
 
     def run(share, *words):
         called = ["calibration", str(run_id), "--firing-share", share, *words]
         return CliRunner(env=environment).invoke(main, called)
 
-    found = json.loads(run("0.2", "--json").stdout)["threshold"]
-    assert (found["share"], found["n_pairs"]) == (0.2, 5)
-    assert found["gamma"] == pytest.approx((0.72 + 0.44) / 2)
+    printed = json.loads(run("0.2", "--json").stdout)["threshold"]
+    assert (printed["share"], printed["n_pairs"]) == (0.2, 5)
+    assert printed["gamma"] == pytest.approx((0.72 + 0.44) / 2)
     # Two pairs are equal at the edge: neither is above.
     assert json.loads(run("0.4", "--json").stdout)["threshold"]["share"] == 0.2
     assert json.loads(run("1", "--json").stdout)["threshold"]["share"] == 1.0

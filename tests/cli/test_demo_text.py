@@ -72,16 +72,16 @@ def test_what_to_try_next_is_said_in_words_that_the_user_s_shell_understands(
     with click.Context(click.Command("nightshift"), info_name="nightshift"):
         print_night(database, night, [Path("a.png")], Path("my data"))
 
-    told = capsys.readouterr().out
-    flat = " ".join(told.split())
+    reported = capsys.readouterr().out
+    flat = " ".join(reported.split())
     assert "fired on 0.0% of the text-to-image pairs at its published gamma of 0.75" in flat
     assert "With gamma 0.25, chosen from the measured uncertainty, it fired on 20.0% in run" in flat
     # Of five relevant items one can be a fifth at the most: recall@1 would look broken.
     assert "success@1 success@5 mAP@20" in flat
     assert "5 are relevant to each query" in flat
-    assert told.count("query q1") == 2
-    assert f"\n  {called} results {run_id} --query text-000 --data-dir 'my data'  " in told
-    assert f"\n  {called} down --data-dir 'my data'  " in told
+    assert reported.count("query q1") == 2
+    assert f"\n  {called} results {run_id} --query text-000 --data-dir 'my data'  " in reported
+    assert f"\n  {called} down --data-dir 'my data'  " in reported
 
 
 def of_run(database, run_id: int, direction: Direction = TEXT_TO_IMAGE) -> Ranked:

@@ -37,11 +37,11 @@ def test_doctor_looks_at_gpus_and_at_the_models_that_are_needed(settings, databa
         runs.set_run_state(connection, run_id, RunState.CANCELLED)
     only_indexed = _doctor(settings)
 
-    found = {one["check"]: one for one in json.loads(waited_for.stdout)}
+    results = {load["check"]: load for load in json.loads(waited_for.stdout)}
     assert waited_for.exit_code == 1
-    assert found["model"]["level"] == "error"
-    assert f"open_clip:test (run {run_id}, index {collection})" in found["model"]["message"]
-    assert "gpu" in found
+    assert results["model"]["level"] == "error"
+    assert f"open_clip:test (run {run_id}, index {collection})" in results["model"]["message"]
+    assert "gpu" in results
     assert only_indexed.exit_code == 0, "an index that cannot be searched holds nobody up"
     assert "! model     open_clip:test (index" in only_indexed.stdout
 
@@ -54,7 +54,7 @@ def test_doctor_looks_at_all_that_it_can_while_the_whole_stack_is_down(tmp_path)
 
     done = CliRunner(env={"NIGHTSHIFT_DATA_DIR": str(tmp_path)}).invoke(main, ["doctor", "--json"])
 
-    levels = {(one["check"], one["level"]) for one in json.loads(done.stdout)}
+    levels = {(load["check"], load["level"]) for load in json.loads(done.stdout)}
     assert done.exit_code == 1
     assert {(service, "error") for service in ("postgres", "redis", "milvus")} <= levels
     assert {("versions", "ok"), ("gpu", "ok"), ("model", "warning")} <= levels
@@ -70,7 +70,7 @@ def test_doctor_looks_at_everything_although_a_repair_was_refused(settings, data
 
     done = _doctor(settings, "--repair", "--json")
 
-    found = json.loads(done.stdout)
-    (refused,) = [one["message"] for one in found if one["check"] == "repair"]
+    printed = json.loads(done.stdout)
+    (refused,) = [result["message"] for result in printed if result["check"] == "repair"]
     assert "was not made by this program" in refused
-    assert {"redis", "disk", "runs"} <= {one["check"] for one in found}
+    assert {"redis", "disk", "runs"} <= {result["check"] for result in printed}

@@ -68,11 +68,15 @@ def test_a_run_keeps_every_option_of_its_method(rerank, database):
 
     fused, _ = planned("--framing", "retllm", "--lambda", "0.25", "--quantum", "0.125")
     listed, _ = planned("--score", "listwise", "--list-orders", "3", "--item-parts", "text")
-    asked, _ = planned("--method", "freeret", "--framing", "freeret_yes_no")
+    requested, _ = planned("--method", "freeret", "--framing", "freeret_yes_no")
 
     assert (fused.scorer.framing, fused.fusion, fused.quantum) == ("retllm", 0.25, 0.125)
     assert (listed.scorer.score, listed.scorer.list_orders) == ("listwise", 3)
-    assert (asked.scorer.framing, asked.fusion, asked.quantum) == ("freeret_yes_no", 0, 0)
+    assert (requested.scorer.framing, requested.fusion, requested.quantum) == (
+        "freeret_yes_no",
+        0,
+        0,
+    )
 
 
 def test_what_is_asked_twice_compared_and_bounded_is_stored_too(rerank, database):
@@ -100,8 +104,10 @@ def test_a_run_goes_ahead_of_others_and_knows_its_judgements(rerank, database, t
         run = {"run": planned["run_id"]}
         priority = connection.execute(text("SELECT priority FROM run WHERE id = :run"), run)
         assert priority.scalar_one() == 2
-        found = text("SELECT relevance FROM qrel JOIN run USING (query_set_id) WHERE run.id = :run")
-        assert connection.execute(found, run).scalars().all() == [3]
+        results = text(
+            "SELECT relevance FROM qrel JOIN run USING (query_set_id) WHERE run.id = :run"
+        )
+        assert connection.execute(results, run).scalars().all() == [3]
 
 
 def test_named_parameters_of_the_enhancement_are_stored_and_name_another_scorer(rerank, database):
@@ -200,21 +206,25 @@ def test_a_dry_run_counts_the_work_and_judges_the_time_by_earlier_nights(
 
 
 def test_a_dry_run_keeps_nothing_and_tells_bad_rows(rerank, database, embedded, tmp_path):
-    picture = io.BytesIO()
-    Image.new("RGB", (40, 30), "teal").save(picture, "png")
-    rows = {"id": ["a", "b"], "image": [picture.getvalue(), b"no picture"]}
+    image = io.BytesIO()
+    Image.new("RGB", (40, 30), "teal").save(image, "png")
+    rows = {"id": ["a", "b"], "image": [image.getvalue(), b"no picture"]}
     pq.write_table(pa.table(rows), tmp_path / "pictures.parquet")
     words = ("--queries", str(tmp_path / "pictures.parquet"), "--top-k", "5", "--dry-run")
 
     before = _row_counts(database)
     said = rerank(*words, exit_code=7).stdout
-    told = json.loads(rerank(*words, "--json", exit_code=7).stdout)
+    printed = json.loads(rerank(*words, "--json", exit_code=7).stdout)
     refused = rerank(*words, "--scorer", str(tmp_path), exit_code=8).stderr
 
     assert "queries    1, image shown" in said
     assert "time       unknown until these models have run here once" in said
     assert "failed     1 rows (1 image_unreadable), the first: " in said
-    assert (told["pairs"], told["failed"], told["reasons"]) == (5, 1, {"image_unreadable": 1})
+    assert (printed["pairs"], printed["failed"], printed["reasons"]) == (
+        5,
+        1,
+        {"image_unreadable": 1},
+    )
     assert str(tmp_path) in refused
     assert _row_counts(database) == before
     assert not (tmp_path / "data" / "blobs").exists()

@@ -141,8 +141,8 @@ def test_winners_that_the_enhancement_changed_are_told_of_the_sample_they_were_c
 
     assert "by the tie-break: 1 of all 4 queries" in unknown
     assert "by the enhancement: not known, no query was scored without it too" in unknown
-    told = "by the enhancement: 2 of the 4 queries scored without it too, a sample of all 4 "
-    assert told in sampled
+    reported = "by the enhancement: 2 of the 4 queries scored without it too, a sample of all 4 "
+    assert reported in sampled
     assert (facts["n_compared"], facts["winners_changed_by_enhancement"]) == (4, 2)
     assert "by the enhancement: none, it fired on no pair" in never
 
@@ -190,14 +190,14 @@ def test_a_report_is_written(cli, database, tmp_path):
 def test_runs_are_listed_and_shown(cli, database):
     run_id = add_reference_run(database)
     with database.begin() as connection:
-        told = {TallyName.PAIRS: 9, TallyName.PREFIXES: 4, TallyName.PICTURES: 1234}
-        write_tallies(connection, run_id, told)
+        reported = {TallyName.PAIRS: 9, TallyName.PREFIXES: 4, TallyName.PICTURES: 1234}
+        write_tallies(connection, run_id, reported)
 
     listed = json.loads(cli("run", "list", "--json").stdout)
     shown = json.loads(cli("run", "show", str(run_id), "--json").stdout)
     text_shown = cli("run", "show", str(run_id)).stdout
 
-    assert [one["run"]["id"] for one in listed] == [run_id]
+    assert [row["run"]["id"] for row in listed] == [run_id]
     assert shown["pairs_per_group"] == 2.5
     assert shown["scorer"]["fingerprint"] == SCORER
     assert shown["pairs_per_prefix"] == 2.25

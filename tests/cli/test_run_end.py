@@ -121,12 +121,12 @@ def test_a_run_with_failures_ends_with_7_and_names_them(cli, somebody, command):
     with somebody(_end_with_failures):
         done = cli(*COMMANDS[command], "--wait", "--json")
 
-    found = json.loads(done.stdout)
+    printed = json.loads(done.stdout)
     # The second row of the file of queries has neither text nor image.
     of_file = {"missing_field": 1} if command == "rerank" else {}
-    assert (done.exit_code, found["state"]) == (7, "done")
-    assert found["reasons"] == {"image_missing": 2, **of_file}
-    assert found["failed"] == sum(found["reasons"].values())
+    assert (done.exit_code, printed["state"]) == (7, "done")
+    assert printed["reasons"] == {"image_missing": 2, **of_file}
+    assert printed["failed"] == sum(printed["reasons"].values())
 
 
 def test_failures_are_told_in_words_too(cli, somebody):

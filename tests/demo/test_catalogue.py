@@ -93,16 +93,16 @@ def test_a_catalogue_that_was_left_half_drawn_is_drawn_again(tmp_path: Path) -> 
 
 
 def test_another_seed_draws_other_scenes() -> None:
-    one, two = (build_catalogue(seed, items=100, queries=10) for seed in (1, 2))
-    assert {item.scene for item in one.items} != {item.scene for item in two.items}
+    entry, two = (build_catalogue(seed, items=100, queries=10) for seed in (1, 2))
+    assert {item.scene for item in entry.items} != {item.scene for item in two.items}
 
 
 def test_every_picture_exists_and_has_the_demo_size(written: Path) -> None:
     for name in ("items", "renderings", "queries-image", "queries-instance"):
         for record in records(written / f"{name}.jsonl"):
-            with Image.open(written / record["image"]) as picture:
-                assert picture.size == (IMAGE_SIZE, IMAGE_SIZE)
-                assert picture.mode == "RGB"
+            with Image.open(written / record["image"]) as image:
+                assert image.size == (IMAGE_SIZE, IMAGE_SIZE)
+                assert image.mode == "RGB"
 
 
 def test_text_queries_are_worded_anew_for_most_items(written: Path) -> None:

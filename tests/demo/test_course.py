@@ -61,9 +61,9 @@ class Toy:
 def test_a_training_goes_on_after_an_interruption_as_if_there_had_been_none(
     tmp_path: Path,
 ) -> None:
-    whole = Toy(tmp_path / "whole")
+    complete = Toy(tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        whole.stage("one", minutes=FOR_EVER, interrupted_after=6)
+        complete.stage("one", minutes=FOR_EVER, interrupted_after=6)
     before = Toy(tmp_path / "torn")
     with pytest.raises(KeyboardInterrupt):
         before.stage("one", minutes=FOR_EVER, interrupted_after=3)
@@ -71,8 +71,10 @@ def test_a_training_goes_on_after_an_interruption_as_if_there_had_been_none(
     with pytest.raises(KeyboardInterrupt):
         after.stage("one", minutes=FOR_EVER, interrupted_after=3)
 
-    assert [*before.drawn, *after.drawn] == whole.drawn
-    torch.testing.assert_close(after.model.state_dict(), whole.model.state_dict(), rtol=0, atol=0)
+    assert [*before.drawn, *after.drawn] == complete.drawn
+    torch.testing.assert_close(
+        after.model.state_dict(), complete.model.state_dict(), rtol=0, atol=0
+    )
     last = Toy(tmp_path / "torn").stage("one", minutes=INSTANT)
     assert [point["step"] for point in last.curve] == [1, 2, 3, 4, 5, 6, 7]
 
@@ -121,20 +123,22 @@ def stock() -> Iterator[Stock]:
 def test_every_stage_of_both_models_runs_and_what_is_written_can_be_loaded(
     stock: Stock, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    one, two = tmp_path / "coarse", tmp_path / "scorer"
+    entry, two = tmp_path / "coarse", tmp_path / "scorer"
 
     for _again in range(2):
         with caplog.at_level("INFO", logger="nightshift.demo"):
             caplog.clear()
-            train_coarse(one, stock, minutes=INSTANT, seed=0)
-            train_scorer(two, one, stock, minutes=INSTANT, seed=0)
+            train_coarse(entry, stock, minutes=INSTANT, seed=0)
+            train_scorer(two, entry, stock, minutes=INSTANT, seed=0)
 
-    assert [one.msg for one in caplog.records if "course" in one.name] == ["going on from %s"] * 2
-    orders = coarse_orders(stock.evaluation, one, draw_items(stock.evaluation.items))
+    assert [entry.msg for entry in caplog.records if "course" in entry.name] == [
+        "going on from %s"
+    ] * 2
+    orders = coarse_orders(stock.evaluation, entry, draw_items(stock.evaluation.items))
     assert {order.shape for order in orders.values()} == {(2, 32)}
-    assert set(evaluate(stock.evaluation, coarse=one, scorer=two)) == set(orders)
+    assert set(evaluate(stock.evaluation, coarse=entry, scorer=two)) == set(orders)
     taken = [
-        re.findall(r"- (.+): 1 steps", (home / "README.md").read_text()) for home in (one, two)
+        re.findall(r"- (.+): 1 steps", (home / "README.md").read_text()) for home in (entry, two)
     ]
     assert taken == [
         ["round 1", "round 2"],

@@ -16,7 +16,7 @@ SAID = TEXT.texts[0]
 def asked(name: str, query: Content, candidate: Content) -> str:
     rendered = framing(name).render(query, candidate)
     segments = (*rendered.prefix, *rendered.suffix)
-    return "".join(one if isinstance(one, str) else IMAGE for one in segments)
+    return "".join(segment if isinstance(segment, str) else IMAGE for segment in segments)
 
 
 @pytest.mark.parametrize(

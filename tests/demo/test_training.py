@@ -83,10 +83,10 @@ def test_a_packed_row_gives_the_states_of_its_prompts_alone(
 
     assert together.ids.shape[1] < sum(len(row.ids) for row in rows)
     for field in ("answers", "fits"):
-        one, other = (getattr(batch, field) != IGNORED for batch in (together, apart))
-        assert torch.equal(getattr(together, field)[one], getattr(apart, field)[other])
+        entry, other = (getattr(batch, field) != IGNORED for batch in (together, apart))
+        assert torch.equal(getattr(together, field)[entry], getattr(apart, field)[other])
         torch.testing.assert_close(
-            hidden_states(model, together)[one],
+            hidden_states(model, together)[entry],
             hidden_states(model, apart)[other],
             atol=1e-5,
             rtol=1e-5,
@@ -116,7 +116,7 @@ def test_each_thing_of_a_picture_is_told_what_it_shares_with_a_wanted_scene() ->
     turned = Scene(direction=Direction.COLUMN, things=SCENE.things)
 
     def found(wanted: Scene) -> list[int]:
-        return [one for one in shown.likeness(wanted) if one != IGNORED]
+        return [level for level in shown.likeness(wanted) if level != IGNORED]
 
     everything = Likeness(sum(Likeness))
     assert found(SCENE) == [everything, everything]

@@ -235,7 +235,7 @@ def test_only_migrations_may_alter_the_database():
 
     assert roles.pop("migrate") == ["nightshift_migrate"]
     assert set(map(tuple, roles.values())) == {("nightshift_write",)}
-    assert any("roles.sql:/docker-entrypoint" in one for one in SERVICES["postgres"]["volumes"])
+    assert any("roles.sql:/docker-entrypoint" in entry for entry in SERVICES["postgres"]["volumes"])
 
 
 @services(OURS)

@@ -44,9 +44,9 @@ def differences_from_the_tables(url):
     engine = create_engine(url)
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
-        found = compare_metadata(context, Base.metadata)
+        differences = compare_metadata(context, Base.metadata)
     engine.dispose()
-    return found
+    return differences
 
 
 def constraints_and_indexes(url):

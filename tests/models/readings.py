@@ -19,8 +19,8 @@ ON = EnhancementParams()
 
 def score(engine: Engine, groups: Sequence[Group], params: EnhancementParams) -> list[Reading]:
     """Readings of all suffixes, group after group."""
-    found = engine.score(engine.prepare(groups), labels=LABELS, enhancement=params)
-    return [reading for group in found for reading in group]
+    readings = engine.score(engine.prepare(groups), labels=LABELS, enhancement=params)
+    return [reading for group in readings for reading in group]
 
 
 def numbers(readings: Sequence[Reading]) -> np.ndarray:
@@ -31,32 +31,34 @@ def numbers(readings: Sequence[Reading]) -> np.ndarray:
 def assert_same(found: Sequence[Reading], expected: Sequence[Reading]) -> None:
     """The same numbers to 1e-5, and the same trace."""
     assert numbers(found) == pytest.approx(numbers(expected), abs=1e-5)
-    for one, other in zip(found, expected, strict=True):
-        assert (one.trace.fired, one.trace.layer) == (other.trace.fired, other.trace.layer)
-        assert one.trace.uncertainty == pytest.approx(other.trace.uncertainty, abs=1e-5)
+    for result, other in zip(found, expected, strict=True):
+        assert (result.trace.fired, result.trace.layer) == (other.trace.fired, other.trace.layer)
+        assert result.trace.uncertainty == pytest.approx(other.trace.uncertainty, abs=1e-5)
 
 
 def between(observed: Sequence[float | None], share: float) -> float:
     """A gamma in the widest gap near that share of the uncertainties, far from rounding."""
-    found = np.sort([u for u in observed if u is not None])
-    middle = int(len(found) * share)
-    gaps = np.diff(found)[middle - 2 : middle + 2]
+    results = np.sort([u for u in observed if u is not None])
+    middle = int(len(results) * share)
+    gaps = np.diff(results)[middle - 2 : middle + 2]
     at = middle - 2 + int(gaps.argmax())
     assert gaps.max() > 1e-5
-    return float(found[at : at + 2].mean())
+    return float(results[at : at + 2].mean())
 
 
 @contextmanager
 def watching(modules: Sequence[nn.Module]) -> Iterator[list[list[tuple[Tensor, Tensor]]]]:
     """(input, output) of each call of each module."""
-    seen: list[list[tuple[Tensor, Tensor]]] = [[] for _ in modules]
+    recorded: list[list[tuple[Tensor, Tensor]]] = [[] for _ in modules]
 
     def hook(calls: list[tuple[Tensor, Tensor]]) -> Any:
         return lambda _m, inputs, output: calls.append((inputs[0].clone(), output.clone()))
 
-    handles = [m.register_forward_hook(hook(calls)) for m, calls in zip(modules, seen, strict=True)]
+    handles = [
+        m.register_forward_hook(hook(calls)) for m, calls in zip(modules, recorded, strict=True)
+    ]
     try:
-        yield seen
+        yield recorded
     finally:
         for handle in handles:
             handle.remove()

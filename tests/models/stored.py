@@ -25,7 +25,5 @@ def seen(
 
 
 def stored(family: Family, facts: ModelFacts, content: ItemContent, codec: Codec) -> ItemContent:
-    (pictures,) = seen(family, facts, content)
-    return ItemContent(
-        texts=content.texts, seen=decode_record(encode_record(pictures, codec), codec)
-    )
+    (images,) = seen(family, facts, content)
+    return ItemContent(texts=content.texts, seen=decode_record(encode_record(images, codec), codec))

@@ -45,15 +45,15 @@ def prompts(qwen: Qwen25VL) -> Prepared:
 
 
 def tokens(family: Qwen25VL, prompts: Prepared, *, stop: frozenset[int] = frozenset()) -> list[int]:
-    return [token for one in alone(family, prompts, stop=stop) for token in one]
+    return [token for reading in alone(family, prompts, stop=stop) for token in reading]
 
 
 def alone(
     family: Qwen25VL, prompts: Prepared, *, stop: frozenset[int] = frozenset()
 ) -> list[list[int]]:
-    seen = encode_images(family, prompts.images)
+    visual_tokens = encode_images(family, prompts.images)
     return [
-        generate(family, [prompt], seen, max_tokens=12, stop_ids=stop)[0]
+        generate(family, [prompt], visual_tokens, max_tokens=12, stop_ids=stop)[0]
         for prompt in prompts.prompts
     ]
 
@@ -71,9 +71,9 @@ def test_the_tokens_are_those_of_the_library_s_own_generation(
         return_tensors="pt",
     )
     library = qwen._model.generate(**inputs, do_sample=False, max_new_tokens=12, eos_token_id=None)
-    asked = prepare(qwen, PixelLimits(), [Group(prefix=(), suffixes=((picture(1), question),))])
+    prepared = prepare(qwen, PixelLimits(), [Group(prefix=(), suffixes=((picture(1), question),))])
 
-    assert tokens(qwen, asked) == library[0, inputs["input_ids"].shape[1] :].tolist()
+    assert tokens(qwen, prepared) == library[0, inputs["input_ids"].shape[1] :].tolist()
 
 
 def test_kept_keys_and_values_change_no_token(
@@ -93,9 +93,9 @@ def test_prompts_of_different_lengths_write_at_once_what_each_writes_alone(
     singly = alone(qwen, prompts)
     if not apart:
         monkeypatch.setattr(qwen, "layer_ops", None)
-    seen = encode_images(qwen, prompts.images)
+    visual_tokens = encode_images(qwen, prompts.images)
 
-    together = generate(qwen, prompts.prompts, seen, max_tokens=12, stop_ids=())
+    together = generate(qwen, prompts.prompts, visual_tokens, max_tokens=12, stop_ids=())
 
     assert together == singly
     assert len({len(prompt.ids) for prompt in prompts.prompts}) == 3
@@ -116,19 +116,21 @@ def test_an_answer_that_ends_early_leaves_the_others_as_they_are(
     )
 
     assert together == singly
-    assert len({len(one) for one in together}) > 1
+    assert len({len(reading) for reading in together}) > 1
 
 
 def test_a_stop_token_ends_an_answer_and_is_no_part_of_it(
     qwen: Qwen25VL, prompts: Prepared
 ) -> None:
-    seen = encode_images(qwen, prompts.images)
-    (whole,) = generate(qwen, prompts.prompts[:1], seen, max_tokens=12, stop_ids=())
-    at = next(i for i in range(1, 12) if whole[i] not in whole[:i])
+    visual_tokens = encode_images(qwen, prompts.images)
+    (complete,) = generate(qwen, prompts.prompts[:1], visual_tokens, max_tokens=12, stop_ids=())
+    at = next(i for i in range(1, 12) if complete[i] not in complete[:i])
 
-    (cut,) = generate(qwen, prompts.prompts[:1], seen, max_tokens=12, stop_ids={whole[at]})
+    (cut,) = generate(
+        qwen, prompts.prompts[:1], visual_tokens, max_tokens=12, stop_ids={complete[at]}
+    )
 
-    assert cut == whole[:at]
+    assert cut == complete[:at]
     assert qwen.text.ids("x")[0] not in qwen.stop_ids
     assert qwen._processor.tokenizer.eos_token_id in qwen.stop_ids
 
@@ -153,9 +155,9 @@ def test_embedding_scoring_and_answering_share_weights_and_leave_them_alone(
     (readings,) = scorer.score(scorer.prepare([pairs]))
 
     assert all(reading.trace.fired for reading in readings)
-    again = cache.answerer(facts.spec, params, facts.fingerprint)
-    assert again is answerer
-    assert again.answer([QUESTION]) == before
+    repeated = cache.answerer(facts.spec, params, facts.fingerprint)
+    assert repeated is answerer
+    assert repeated.answer([QUESTION]) == before
     assert cache._family is family
 
 
@@ -166,13 +168,13 @@ def test_stored_tokens_give_the_answer_of_the_pixels_and_no_picture_is_looked_at
     answerer = Answerer(qwen, PixelLimits(), max_tokens=16)
 
     def answered(result: ItemContent) -> GeneratedAnswer:
-        (found,) = answerer.answer([Question(query=QUERY, results=(result,))])
-        assert isinstance(found, GeneratedAnswer)
-        return found
+        (answer,) = answerer.answer([Question(query=QUERY, results=(result,))])
+        assert isinstance(answer, GeneratedAnswer)
+        return answer
 
-    one, other = (ItemContent(images=(picture(seed, (112, 112)),)) for seed in (1, 7))
-    from_pixels = answered(one)
-    later = stored(qwen, tower, one, codec_of("none"))
+    entry, other = (ItemContent(images=(picture(seed, (112, 112)),)) for seed in (1, 7))
+    from_pixels = answered(entry)
+    later = stored(qwen, tower, entry, codec_of("none"))
     looked_at = qwen.counters.images
 
     assert answered(later) == from_pixels
@@ -187,11 +189,11 @@ def test_an_answer_is_text_without_control_tokens(
     said = [qwen.text.trusted("<|im_end|>")[0], *qwen.text.ids("the grass [2], [7]")]
     monkeypatch.setattr("nightshift.models.answer.generate", lambda *_, **__: [said])
 
-    (found,) = answerer.answer([QUESTION])
+    (answer,) = answerer.answer([QUESTION])
 
-    assert isinstance(found, GeneratedAnswer)
-    assert (found.text, found.cited) == ("the grass [2], [7]", (1,))
-    assert (found.n_tokens, found.ended) == (len(said), True)
+    assert isinstance(answer, GeneratedAnswer)
+    assert (answer.text, answer.cited) == ("the grass [2], [7]", (1,))
+    assert (answer.n_tokens, answer.ended) == (len(said), True)
 
 
 def test_results_that_leave_no_room_for_an_answer_fail_alone(qwen: Qwen25VL) -> None:
@@ -205,7 +207,7 @@ def test_results_that_leave_no_room_for_an_answer_fail_alone(qwen: Qwen25VL) -> 
     assert refused.reason == "prompt_too_long"
     assert "max_pixels" in str(refused)
     assert [first, last] == answerer.answer([QUESTION, other])
-    assert all(isinstance(one, GeneratedAnswer) for one in (first, last))
+    assert all(isinstance(entry, GeneratedAnswer) for entry in (first, last))
 
 
 def test_generation_is_the_same_in_half_precision_runs(qwen_folder: Path) -> None:

@@ -22,8 +22,8 @@ from nightshift.schema.params import ScorerParams, TokenParams
 
 
 def _in_use(facts: ModelFacts, **how: object) -> ModelInUse:
-    asked = {"used_by": ("run 7",), "waited_for": True, **how}
-    return ModelInUse(kind=facts.kind, spec=facts.spec, fingerprint=facts.fingerprint, **asked)
+    requested = {"used_by": ("run 7",), "waited_for": True, **how}
+    return ModelInUse(kind=facts.kind, spec=facts.spec, fingerprint=facts.fingerprint, **requested)
 
 
 def _scorer(folder: Path) -> ModelInUse:
@@ -31,9 +31,9 @@ def _scorer(folder: Path) -> ModelInUse:
 
 
 def _look(model: ModelInUse) -> Finding:
-    (found,) = examine_models([model])
-    assert found.check == "model"
-    return found
+    (finding,) = examine_models([model])
+    assert finding.check == "model"
+    return finding
 
 
 @pytest.fixture
@@ -57,13 +57,13 @@ def test_of_a_scorer_it_is_said_what_works(
     monkeypatch.setattr("safetensors.torch.load_file", load)
     monkeypatch.setattr(PreTrainedModel, "from_pretrained", classmethod(note))
 
-    found = _look(_scorer(qwen_folder))
+    finding = _look(_scorer(qwen_folder))
 
-    assert found.level == "ok", found.message
+    assert finding.level == "ok", finding.message
     assert placed == [{"": torch.device("meta")}]
     for fact in ("run 7", "packed: yes", "visual enhancement: yes", "FreeRet embedding: yes",
                  "stored visual tokens: yes"):  # fmt: skip
-        assert fact in found.message
+        assert fact in finding.message
 
 
 def test_embedders_and_vision_towers_are_looked_at_too(
@@ -82,12 +82,12 @@ def test_embedders_and_vision_towers_are_looked_at_too(
         ),
     ]  # fmt: skip
 
-    found = [_look(model) for model in models]
+    results = [_look(model) for model in models]
 
-    assert [one.level for one in found] == ["ok"] * 4, found
-    assert "24 numbers a vector" in found[0].message
-    assert "24 numbers a vector" in found[1].message
-    assert "FreeRet embedding: yes" in found[2].message
+    assert [result.level for result in results] == ["ok"] * 4, results
+    assert "24 numbers a vector" in results[0].message
+    assert "24 numbers a vector" in results[1].message
+    assert "FreeRet embedding: yes" in results[2].message
 
 
 def test_a_model_whose_files_have_changed_is_not_the_one_that_was_planned_with(
@@ -96,11 +96,11 @@ def test_a_model_whose_files_have_changed_is_not_the_one_that_was_planned_with(
     planned = _scorer(copied)
     (copied / "config.json").write_text((copied / "config.json").read_text() + "\n")
 
-    found = _look(planned)
+    finding = _look(planned)
 
-    assert found.level == "error"
-    assert planned.fingerprint in found.message
-    assert "have changed" in found.message
+    assert finding.level == "error"
+    assert planned.fingerprint in finding.message
+    assert "have changed" in finding.message
 
 
 @pytest.mark.parametrize("n_bytes", [0, 1000])
@@ -109,10 +109,10 @@ def test_weights_that_are_cut_short_are_named(copied: Path, n_bytes: int) -> Non
     weights = copied / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:n_bytes])
 
-    found = _look(planned)
+    finding = _look(planned)
 
-    assert found.level == "error"
-    assert f"{weights} is missing or damaged" in found.message
+    assert finding.level == "error"
+    assert f"{weights} is missing or damaged" in finding.message
 
 
 def test_a_shard_that_is_missing_is_named(copied: Path) -> None:
@@ -120,23 +120,23 @@ def test_a_shard_that_is_missing_is_named(copied: Path) -> None:
     index = {"weight_map": {"a": "model.safetensors", "b": "model-00002-of-00002.safetensors"}}
     (copied / "model.safetensors.index.json").write_text(json.dumps(index))
 
-    found = _look(planned)
+    finding = _look(planned)
 
-    assert found.level == "error"
-    assert "model-00002-of-00002.safetensors is missing" in found.message
+    assert finding.level == "error"
+    assert "model-00002-of-00002.safetensors is missing" in finding.message
 
 
 def test_a_label_that_is_not_one_token_is_found_out(copied: Path) -> None:
     file = copied / "tokenizer.json"
     tokenizer = json.loads(file.read_text())
     merges = tokenizer["model"]["merges"]
-    tokenizer["model"]["merges"] = [one for one in merges if "".join(one) != "True"]
+    tokenizer["model"]["merges"] = [merge for merge in merges if "".join(merge) != "True"]
     file.write_text(json.dumps(tokenizer))
 
-    found = _look(_scorer(copied))
+    finding = _look(_scorer(copied))
 
-    assert found.level == "error"
-    assert "'True'" in found.message
+    assert finding.level == "error"
+    assert "'True'" in finding.message
 
 
 def test_a_configuration_that_nobody_foresaw_is_a_finding_too(copied: Path) -> None:
@@ -145,10 +145,10 @@ def test_a_configuration_that_nobody_foresaw_is_a_finding_too(copied: Path) -> N
     config["text_config"]["rope_parameters"] = {"rope_type": "no-such-rope"}
     file.write_text(json.dumps(config))
 
-    found = _look(_scorer(copied))
+    finding = _look(_scorer(copied))
 
-    assert found.level == "error"
-    assert "cannot be loaded on this machine" in found.message
+    assert finding.level == "error"
+    assert "cannot be loaded on this machine" in finding.message
 
 
 def test_a_model_that_only_an_index_needs_is_a_warning_where_it_is_gone(copied: Path) -> None:
@@ -157,11 +157,11 @@ def test_a_model_that_only_an_index_needs_is_a_warning_where_it_is_gone(copied: 
     )
     shutil.rmtree(copied)
 
-    found = _look(planned)
+    finding = _look(planned)
 
-    assert found.level == "warning"
-    assert "(index a, run 3) cannot be loaded on this machine" in found.message
-    assert "there is no directory" in found.message
+    assert finding.level == "warning"
+    assert "(index a, run 3) cannot be loaded on this machine" in finding.message
+    assert "there is no directory" in finding.message
 
 
 def test_a_hub_model_is_sought_in_the_cache_alone(
@@ -190,9 +190,9 @@ def test_a_hub_model_is_sought_in_the_cache_alone(
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_it_is_said_that_workers_use_the_cpu() -> None:
-    (found,) = examine_devices()
+    (finding,) = examine_devices()
 
-    assert (found.check, "workers use the CPU" in found.message) == ("gpu", True)
+    assert (finding.check, "workers use the CPU" in finding.message) == ("gpu", True)
 
 
 def test_a_gpu_that_is_full_is_told_and_does_not_end_the_examination(
@@ -206,16 +206,16 @@ def test_a_gpu_that_is_full_is_told_and_does_not_end_the_examination(
     monkeypatch.setattr("torch.cuda.get_device_name", lambda _: "H100")
     monkeypatch.setattr("torch.cuda.mem_get_info", full)
 
-    (found,) = examine_devices()
+    (finding,) = examine_devices()
 
-    assert (found.check, found.level) == ("gpu", "warning")
-    assert "cuda:0 H100 cannot be asked for its memory" in found.message
+    assert (finding.check, finding.level) == ("gpu", "warning")
+    assert "cuda:0 H100 cannot be asked for its memory" in finding.message
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 def test_each_gpu_is_named_with_its_memory() -> None:
-    found = list(examine_devices())
+    results = list(examine_devices())
 
-    assert len(found) == torch.cuda.device_count()
-    assert all("GiB free" in one.message for one in found)
+    assert len(results) == torch.cuda.device_count()
+    assert all("GiB free" in result.message for result in results)

@@ -72,7 +72,7 @@ def test_tokens_under_codec_none_score_as_pixels_do_bit_for_bit(
     none = codec_of("none")
 
     from_pixels = read(scorer, QUERY, *contents)
-    of_candidates = [stored(qwen, facts, one, none) for one in contents]
+    of_candidates = [stored(qwen, facts, content, none) for content in contents]
     from_tokens = read(scorer, stored(qwen, facts, QUERY, none), *of_candidates)
     mixed = read(scorer, QUERY, of_candidates[0], *contents[1:])
 
@@ -84,10 +84,10 @@ def test_a_picture_seen_alone_has_the_tokens_that_it_has_among_others(
     qwen: Qwen25VL, facts
 ) -> None:
     together = seen(qwen, facts, *CANDIDATES, TWO)
-    for content, pictures in zip((*CANDIDATES, TWO), together, strict=True):
-        (alone,) = seen(qwen, facts, content)
-        for one, other in zip(alone, pictures, strict=True):
-            assert one.values.tobytes() == other.values.tobytes()
+    for content, images in zip((*CANDIDATES, TWO), together, strict=True):
+        (separate,) = seen(qwen, facts, content)
+        for reading, other in zip(separate, images, strict=True):
+            assert reading.values.tobytes() == other.values.tobytes()
 
 
 def test_texts_stand_where_they_stood(qwen: Qwen25VL, facts) -> None:
@@ -113,11 +113,14 @@ def test_what_a_codec_stored_scores_as_what_it_does_on_the_fly(
     scorer = bind(qwen, family_params(codec=name), "f", codec)
     plain = bind(qwen, family_params(), "f")
     prepared = (
-        ItemContent(images=tuple(map(scorer.prepare_image, one.images))) for one in CANDIDATES
+        ItemContent(images=tuple(map(scorer.prepare_image, candidate.images)))
+        for candidate in CANDIDATES
     )
 
     on_the_fly = read(scorer, QUERY, *CANDIDATES)
-    from_store = read(scorer, QUERY, *(stored(qwen, facts, one, codec) for one in CANDIDATES))
+    from_store = read(
+        scorer, QUERY, *(stored(qwen, facts, candidate, codec) for candidate in CANDIDATES)
+    )
 
     assert exact(from_store) == exact(on_the_fly)
     assert exact(read(scorer, QUERY, *prepared)) == exact(on_the_fly)
@@ -125,8 +128,8 @@ def test_what_a_codec_stored_scores_as_what_it_does_on_the_fly(
 
 
 def test_a_codebook_that_holds_every_token_changes_no_score(qwen: Qwen25VL, facts) -> None:
-    (pictures,) = seen(qwen, facts, CANDIDATES[0])
-    book = train(Quantise(kind="pq", parts=1, bits=2), pictures[0].values).to_bytes()
+    (images,) = seen(qwen, facts, CANDIDATES[0])
+    book = train(Quantise(kind="pq", parts=1, bits=2), images[0].values).to_bytes()
     codec = codec_of("pq(1,2)", book)
     scorer = bind(qwen, family_params(codec="pq(1,2)"), "f", codec)
 
@@ -138,8 +141,10 @@ def test_a_codebook_that_holds_every_token_changes_no_score(qwen: Qwen25VL, fact
 
 def test_a_picture_seen_lately_is_shown_by_the_codebook_of_this_run(qwen: Qwen25VL, facts) -> None:
     own, others = (
-        train(Quantise(kind="pq", parts=1, bits=2), seen(qwen, facts, one)[0][0].values).to_bytes()
-        for one in CANDIDATES[:2]
+        train(
+            Quantise(kind="pq", parts=1, bits=2), seen(qwen, facts, candidate)[0][0].values
+        ).to_bytes()
+        for candidate in CANDIDATES[:2]
     )
 
     def coded(book: bytes) -> list[tuple[float, ...]]:
@@ -165,7 +170,7 @@ def test_queries_stay_as_they_are_unless_they_are_coded_too(qwen: Qwen25VL) -> N
     def codecs(scorer: PairScorer) -> list[bool]:
         prepared = scorer.prepare([group]).groups
         assert isinstance(prepared, Prepared)
-        return [one.codec is not None for one in prepared.images]
+        return [image.codec is not None for image in prepared.images]
 
     assert codecs(candidates_only) == [False, True]
     assert codecs(both) == [True, True]
@@ -175,15 +180,15 @@ def test_queries_stay_as_they_are_unless_they_are_coded_too(qwen: Qwen25VL) -> N
 @pytest.mark.parametrize("name", ["sample2", "pool2", "kmeans(3)"])
 def test_packed_prompts_read_what_whole_ones_read(qwen: Qwen25VL, name: str) -> None:
     codec = codec_of(name)
-    coded = [CodedImage(image=one.images[0], codec=codec) for one in CANDIDATES]
+    coded = [CodedImage(image=candidate.images[0], codec=codec) for candidate in CANDIDATES]
     group = Group(
         prefix=(coded[0], "Query, then candidate:", coded[3]),
-        suffixes=tuple((one, "the same?") for one in coded),
+        suffixes=tuple((candidate, "the same?") for candidate in coded),
     )
 
     def margins(engine) -> np.ndarray:
-        (found,) = engine.score(engine.prepare([group]), labels=LABELS, enhancement=OFF)
-        return np.array([one.label_logits for one in found])
+        (readings,) = engine.score(engine.prepare([group]), labels=LABELS, enhancement=OFF)
+        return np.array([candidate.label_logits for candidate in readings])
 
     packed = PackedEngine(qwen, qwen.layer_ops, PixelLimits())
     assert margins(packed) == pytest.approx(margins(PlainEngine(qwen, PixelLimits())), abs=1e-5)
@@ -202,14 +207,14 @@ def test_sampled_tokens_keep_the_positions_of_the_whole_picture(qwen: Qwen25VL) 
         assert isinstance(prepared, Prepared)
         return prepared.groups[0]
 
-    whole, sampled = part(image), part(CodedImage(image=image, codec=codec))
+    complete, sampled = part(image), part(CodedImage(image=image, codec=codec))
 
-    visual = qwen.is_visual(whole.prefix.ids).nonzero()[:, 0]
+    visual = qwen.is_visual(complete.prefix.ids).nonzero()[:, 0]
     dropped = [int(visual[i]) for i in range(12) if i not in (0, 2)]
-    left = [i for i in range(len(whole.prefix.ids)) if i not in dropped]
-    assert torch.equal(sampled.prefix.ids, whole.prefix.ids[left])
-    assert torch.equal(sampled.prefix.positions, whole.prefix.positions[:, left])
-    assert torch.equal(sampled.suffixes[0].positions, whole.suffixes[0].positions)
+    left = [i for i in range(len(complete.prefix.ids)) if i not in dropped]
+    assert torch.equal(sampled.prefix.ids, complete.prefix.ids[left])
+    assert torch.equal(sampled.prefix.positions, complete.prefix.positions[:, left])
+    assert torch.equal(sampled.suffixes[0].positions, complete.suffixes[0].positions)
 
 
 def test_replicated_tokens_keep_the_length(qwen: Qwen25VL) -> None:
@@ -219,7 +224,7 @@ def test_replicated_tokens_keep_the_length(qwen: Qwen25VL) -> None:
     group = PairGroup(shared_side="query", shared=QUERY, others=CANDIDATES)
     prepared = scorer.prepare([group]).groups
     plain = bind(qwen, family_params(), "f").prepare([group]).groups
-    lengths = [[len(one.ids) for one in both.prompts] for both in (prepared, plain)]
+    lengths = [[len(prompt.ids) for prompt in both.prompts] for both in (prepared, plain)]
     assert lengths[0] == lengths[1]
 
 
@@ -227,11 +232,11 @@ def test_replicated_tokens_keep_the_length(qwen: Qwen25VL) -> None:
 
 
 def test_records_are_as_large_as_their_codec_says_and_a_header(qwen: Qwen25VL, facts) -> None:
-    (pictures,) = seen(qwen, facts, TWO)
+    (images,) = seen(qwen, facts, TWO)
     codec = codec_of("int8")
-    payload = sum(codec.n_bytes(one.tokens) for one in pictures)
+    payload = sum(codec.n_bytes(entry.tokens) for entry in images)
 
-    record = encode_record(pictures, codec)
+    record = encode_record(images, codec)
 
     assert payload < len(record) < payload + 400
 
@@ -240,8 +245,8 @@ def test_records_are_as_large_as_their_codec_says_and_a_header(qwen: Qwen25VL, f
     "change", [lambda d: d[:-1], lambda d: d + b"x", lambda d: bytes(8) + d[8:], lambda d: d[4:]]
 )
 def test_bytes_that_are_no_record_are_refused(qwen: Qwen25VL, facts, change) -> None:
-    (pictures,) = seen(qwen, facts, TWO)
-    record = encode_record(pictures, codec_of("none"))
+    (images,) = seen(qwen, facts, TWO)
+    record = encode_record(images, codec_of("none"))
     with pytest.raises(InputError, match="again"):
         decode_record(change(record), codec_of("none"))
 
@@ -251,15 +256,15 @@ def test_bytes_that_are_no_record_are_refused(qwen: Qwen25VL, facts, change) -> 
 
 def test_scorers_of_one_model_and_limits_share_their_vision_tower(qwen_folder: Path) -> None:
     spec = f"hf:{qwen_folder}@float32"
-    one = describe_vision(spec)
-    assert one.dim == WIDTH
-    assert describe_vision(spec).fingerprint == one.fingerprint
+    entry = describe_vision(spec)
+    assert entry.dim == WIDTH
+    assert describe_vision(spec).fingerprint == entry.fingerprint
     others = [
         describe_vision(spec, max_pixels=5000),
         describe_vision(spec, min_pixels=4000),
         describe_vision(f"hf:{qwen_folder}@bfloat16"),
     ]
-    assert len({one.fingerprint, *(other.fingerprint for other in others)}) == 4
+    assert len({entry.fingerprint, *(other.fingerprint for other in others)}) == 4
 
 
 def test_tokens_are_counted_without_weights(qwen: Qwen25VL, facts) -> None:
@@ -267,7 +272,7 @@ def test_tokens_are_counted_without_weights(qwen: Qwen25VL, facts) -> None:
 
     grids = token_grids(facts, images)
 
-    assert grids == [one.tokens for (one,) in seen(qwen, facts, *CANDIDATES)]
+    assert grids == [image.tokens for (image,) in seen(qwen, facts, *CANDIDATES)]
     family: Family = load_family(facts, device="meta")
     assert family.decoder.head_weight.is_meta
 
@@ -275,9 +280,9 @@ def test_tokens_are_counted_without_weights(qwen: Qwen25VL, facts) -> None:
 def test_a_codec_by_blocks_is_refused_where_a_family_has_no_grid(qwen: Qwen25VL) -> None:
     class Tiled(Qwen25VL):
         def _prepare(self, image, limits):
-            found = super()._prepare(image, limits)
-            return type(found)(
-                pixels=found.pixels, grid=(1,), n_tokens=found.n_tokens, written=found.written
+            results = super()._prepare(image, limits)
+            return type(results)(
+                pixels=results.pixels, grid=(1,), n_tokens=results.n_tokens, written=results.written
             )
 
     tiled = Tiled(qwen._model, qwen._processor, "tiled")

@@ -267,9 +267,9 @@ def _idefics(
     config_class: Callable[..., Any], images_class: Callable[..., Any], n_layers: int
 ) -> tuple[Any, Any]:
     places = [f"<row_{row}_col_{col}>" for row in range(1, 4) for col in range(1, 4)]
-    pictures = ("<fake_token_around_image>", "<image>", "<global-img>", *places)
+    images = ("<fake_token_around_image>", "<image>", "<global-img>", *places)
     tokenizer = qwen_tokenizer(
-        (*_CHAT, "<end_of_utterance>", *pictures),
+        (*_CHAT, "<end_of_utterance>", *images),
         _IDEFICS_TEMPLATE,
         eos_token="<end_of_utterance>",
     )
@@ -332,7 +332,7 @@ def _gemma_tokenizer() -> PreTrainedTokenizerFast:
     trainer = BpeTrainer(
         vocab_size=700,
         special_tokens=["<pad>", "<eos>", "<bos>", "<unk>", *turns, *named.values()],
-        initial_alphabet=[chr(one) for one in range(33, 127)] + ["▁", "\n"],
+        initial_alphabet=[chr(number) for number in range(33, 127)] + ["▁", "\n"],
         show_progress=False,
     )
     tokenizer.train_from_iterator([word for text in corpus() for word in text.split(" ")], trainer)

@@ -87,8 +87,8 @@ def test_a_run_in_progress_is_backed_up_and_ends_in_the_restored_stack(
         assert _text(second, "results", str(done), "--format", "jsonl") == ranked
         _cli(second, "run", "watch", str(under_way))
         assert _cli(second, "verify", str(under_way))["complete"] is True
-        again = _cli(second, *rerank, "--wait")["run_id"]
-        assert _cli(second, "verify", str(again))["complete"] is True
+        repeated = _cli(second, *rerank, "--wait")["run_id"]
+        assert _cli(second, "verify", str(repeated))["complete"] is True
         # Nothing was embedded again: the vectors came with the backup.
         assert _embed_jobs(second) == embedded
     finally:

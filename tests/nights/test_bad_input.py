@@ -47,11 +47,11 @@ def test_odd_ids_steering_texts_and_pictures_that_went_away(
     done = night.cli("rerank", "odd", "--queries", _write(tmp_path / "q.jsonl", queries),
                      "--scorer", scorer, "--top-k", "8", "--wait", "--json",
                      check=False)  # fmt: skip
-    told = json.loads(done.stdout)
-    run_id = told["run_id"]
+    printed = json.loads(done.stdout)
+    run_id = printed["run_id"]
 
-    assert (done.returncode, told["state"], told["failed"]) == (7, "done", 2)
-    assert told["reasons"] == {"image_missing": 1, "image_changed": 1}
+    assert (done.returncode, printed["state"], printed["failed"]) == (7, "done", 2)
+    assert printed["reasons"] == {"image_missing": 1, "image_changed": 1}
     ranked = dict(night.rows("SELECT item, margin FROM v_ranking WHERE run_id = :r", r=run_id))
     failed = night.rows(
         "SELECT subject_id, reason FROM failure WHERE run_id = :r AND fatal", r=run_id
@@ -115,8 +115,8 @@ def test_what_the_embedder_cannot_read_or_reads_in_part_is_told(
     source = _write(tmp_path / "torn.jsonl", rows)
     imported = night.cli("catalog", "import", "torn", source, "--no-verify", "--json")
     build = ("index", "build", "torn", "--embedder", embedder, "--parts", "text,image", "--wait")
-    asked = [{"id": "short", "text": "a red circle"}, {"id": "wordy", "text": long}]
-    queries = _write(tmp_path / "asked.jsonl", asked)
+    requested = [{"id": "short", "text": "a red circle"}, {"id": "wordy", "text": long}]
+    queries = _write(tmp_path / "asked.jsonl", requested)
 
     said = night.cli(*build, check=False)
     built = night.cli(*build, "--json", check=False)

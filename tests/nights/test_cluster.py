@@ -44,15 +44,15 @@ def test_postgres_is_healthy_and_has_the_flags_of_the_file(admin):
     )
     connection = psycopg2.connect(admin.set(drivername="postgresql").render_as_string(False))
     with connection.cursor() as cursor:
-        found = []
+        results = []
         for name, _, _ in flags:
             cursor.execute(f"SHOW {name}")
-            found.append((name, "=", *cursor.fetchone()))
+            results.append((name, "=", *cursor.fetchone()))
     connection.close()
 
     assert healthy
-    assert found == flags
-    assert ("synchronous_commit", "=", "on") in found
+    assert results == flags
+    assert ("synchronous_commit", "=", "on") in results
 
 
 def test_redis_asks_for_its_password_and_forgets_nothing_in_a_crash(tmp_path):
@@ -110,22 +110,22 @@ def cluster(
         "redis:6379": f"127.0.0.1:{port}",
         "http://milvus:19530": milvus_standalone.uri,
     }
-    told = compose.environment("worker-cpu", VALUES, addresses)
+    reported = compose.environment("worker-cpu", VALUES, addresses)
     settings = {
         name.removeprefix("NIGHTSHIFT_").lower(): value
-        for name, value in told.items()
+        for name, value in reported.items()
         if name.startswith("NIGHTSHIFT_")
     }
     night = Night(settings=Settings(_env_file=None, data_dir=folder, **settings), logs=folder)
     server = compose.start_redis(folder, port, VALUES)
     try:
         check = compose.SERVICES["dispatcher"]["healthcheck"]["test"]
-        healthy = [compose.is_healthy(check, told)]
+        healthy = [compose.is_healthy(check, reported)]
         migrated = compose.run(
             compose.command("migrate"), compose.environment("migrate", VALUES, addresses)
         )
         assert migrated.returncode == 0, migrated.stderr
-        healthy.append(compose.is_healthy(check, told))
+        healthy.append(compose.is_healthy(check, reported))
         assert healthy == [False, True], "only a migrated database lets a dispatcher work"
         night.program(compose.command("dispatcher"))
         # Scaled to two: only on Milvus Lite do writers take turns.
@@ -168,4 +168,6 @@ def test_the_main_job_runs_on_the_cluster(
 
 
 def _free_port() -> int:
-    return next(one for one in random.sample(range(20_000, 32_000), 200) if port_is_free(one))
+    return next(
+        number for number in random.sample(range(20_000, 32_000), 200) if port_is_free(number)
+    )

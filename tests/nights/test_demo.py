@@ -31,12 +31,12 @@ class Told:
 def demo() -> Iterator[Told]:
     with tempfile.TemporaryDirectory(prefix="ns-demo-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o711)  # Postgres may run as another user
-        data, pictures = Path(folder) / "data", Path(folder) / "pictures"
+        data, images = Path(folder) / "data", Path(folder) / "pictures"
         try:
             yield Told(
-                first=json.loads(_demo(data, pictures, "--json")),
-                again=json.loads(_demo(data, pictures, "--json")),
-                person=_demo(data, pictures),
+                first=json.loads(_demo(data, images, "--json")),
+                again=json.loads(_demo(data, images, "--json")),
+                person=_demo(data, images),
             )
         finally:
             Stack(data).down(grace_s=1)
@@ -60,18 +60,18 @@ def test_the_demo_counts_what_it_did(demo):
 
 def test_running_it_again_is_safe_and_finds_the_same(demo):
     passing = {"seconds", "run_id"}
-    for one in (demo.first, demo.again):
-        one["enhancement"].pop("run_id")
+    for entry in (demo.first, demo.again):
+        entry["enhancement"].pop("run_id")
     runs = (demo.first, demo.again)
-    first, again = ({k: v for k, v in facts.items() if k not in passing} for facts in runs)
-    assert again == first
+    first, repeated = ({k: v for k, v in facts.items() if k not in passing} for facts in runs)
+    assert repeated == first
 
 
 def test_the_enhancement_fires_on_the_share_that_it_is_given_and_says_what_it_changed(demo):
-    told = demo.first["enhancement"]
-    assert told["published_firing_share"] < 0.05
-    assert told["firing_share"] == pytest.approx(0.2, abs=0.02)
-    before, after = (demo.first["fine"], told["fine"])
+    reported = demo.first["enhancement"]
+    assert reported["published_firing_share"] < 0.05
+    assert reported["firing_share"] == pytest.approx(0.2, abs=0.02)
+    before, after = (demo.first["fine"], reported["fine"])
     for name, value in before.items():
         assert f"{name} {value:.3f} → {after[name]:.3f}" in " ".join(demo.person.split())
 

@@ -60,8 +60,8 @@ def test_a_method_stands_beside_retllm_in_each_direction_that_it_is_shown_on(
     for direction in shown_on:
         of_direction = [row for row in rows if row.direction == direction]
         assert [row.order for row in of_direction] == ["coarse", "retllm", "coarse", method]
-        (before, _, again, fine) = of_direction
-        assert before.recall == again.recall, "both order the same candidates"
+        (before, _, repeated, fine) = of_direction
+        assert before.recall == repeated.recall, "both order the same candidates"
         assert fine.recall[gains_at] > before.recall[gains_at], "more than the coarse search found"
 
 

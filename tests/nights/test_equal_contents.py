@@ -99,10 +99,10 @@ class Nights:
                      "ORDER BY query, final_rank"),
                 {"run": run_id},
             ).all()  # fmt: skip
-        found: dict[str, list[tuple[str, int, float | None]]] = {}
+        results: dict[str, list[tuple[str, int, float | None]]] = {}
         for row in rows:
-            found.setdefault(row.query, []).append((row.item, row.coarse_rank, row.margin))
-        return found
+            results.setdefault(row.query, []).append((row.item, row.coarse_rank, row.margin))
+        return results
 
     def orders(self, run_id: int) -> dict[str, list[tuple[str, int]]]:
         return {
@@ -117,11 +117,11 @@ class Nights:
     def asked(self, run_id: int) -> int:
         """Pairs that went through the model."""
         with self.database.begin() as connection:
-            found = connection.execute(
+            results = connection.execute(
                 text("SELECT amount FROM v_tally WHERE run_id = :run AND name = 'pairs'"),
                 {"run": run_id},
             ).scalar()
-        return int(found or 0)
+        return int(results or 0)
 
     def forget_scores(self) -> None:
         with self.database.begin() as connection:
@@ -138,7 +138,7 @@ def _rows(order: int = 1) -> list[dict[str, str]]:
 
 
 def _together(items: list[str], *equal: str) -> bool:
-    places = [items.index(one) for one in equal]
+    places = [items.index(item_id) for item_id in equal]
     return places == list(range(places[0], places[0] + len(equal)))
 
 
@@ -163,10 +163,10 @@ def test_equal_contents_have_one_score_and_one_order_in_every_run(nights, monkey
     assert plan.pairs == 24 == plan.reused + plan.equal + plan.to_score
     assert verify(nights.database, first).complete
 
-    again = nights.rerank("first")
-    assert nights.plan(again).reused == 24
-    assert nights.asked(again) == 0
-    assert nights.lists(again) == lists
+    repeated = nights.rerank("first")
+    assert nights.plan(repeated).reused == 24
+    assert nights.asked(repeated) == 0
+    assert nights.lists(repeated) == lists
 
     # Other jobs, in which other pairs share a batch; and a catalogue that was read backwards.
     nights.index("second", _rows(-1))
@@ -191,9 +191,9 @@ def test_a_list_shows_a_content_once(nights):
     assert nights.asked(first) == len(_distinct(lists))
     for rows in lists.values():
         assert len({margin for item, _, margin in rows if item in {"a", "m", "z"}}) == 1
-    again = nights.rerank("first", score="listwise")
-    assert nights.plan(again).reused == 24
-    assert nights.lists(again) == lists
+    repeated = nights.rerank("first", score="listwise")
+    assert nights.plan(repeated).reused == 24
+    assert nights.lists(repeated) == lists
 
 
 def test_ties_of_written_numbers_are_asked_about_once_for_equal_pairs(nights):
@@ -201,10 +201,10 @@ def test_ties_of_written_numbers_are_asked_about_once_for_equal_pairs(nights):
     first = nights.rerank("first", score="number")
 
     with nights.database.begin() as connection:
-        told = connection.execute(
+        reported = connection.execute(
             text("SELECT count(DISTINCT (margin, entropy)) FROM pair_score GROUP BY pair_key")
         ).scalars()
-        assert set(told) == {1}
+        assert set(reported) == {1}
     assert verify(nights.database, first).complete
 
 
@@ -228,7 +228,7 @@ def test_where_one_of_two_equal_pictures_cannot_be_read_the_other_has_its_score(
     assert (pairs.expected, pairs.done, pairs.failed) == (9, 9, 0)
     with nights.database.begin() as connection:
         noted = connection.execute(text("SELECT subject_id, fatal FROM failure")).all()
-    assert [tuple(one) for one in noted] == [("q1 → a", False), ("q2 → a", False)]
+    assert [tuple(note) for note in noted] == [("q1 → a", False), ("q2 → a", False)]
 
 
 def test_pairs_of_a_content_that_nobody_can_read_all_say_why(nights, tmp_path):

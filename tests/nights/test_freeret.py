@@ -33,9 +33,9 @@ def run_id(freeret_night: Night, scenes: Path, scorer: str) -> int:
         f"{scorer}@float32", "--method", "freeret", "--debias", "swap", "--top-k", "6", "--wait",
         "--json",
     )  # fmt: skip
-    found = json.loads(done.stdout)
-    assert found["state"] == "done"
-    return int(found["run_id"])
+    printed = json.loads(done.stdout)
+    assert printed["state"] == "done"
+    return int(printed["run_id"])
 
 
 def test_a_model_embeds_and_reranks_by_itself(freeret_night: Night, run_id: int) -> None:
@@ -81,13 +81,13 @@ def test_one_query_is_answered_then_all_and_answers_name_the_items_they_cite(
         q=first,
     )
 
-    (one,) = json.loads(night.cli("answer", str(run_id), "--query", str(first), "--json").stdout)
+    (entry,) = json.loads(night.cli("answer", str(run_id), "--query", str(first), "--json").stdout)
 
-    assert (one["query"], one["shown"]) == (first, [item for item, _ in best])
-    assert set(one["cited"]) <= set(one["shown"])
-    assert one["n_tokens"] > 0
+    assert (entry["query"], entry["shown"]) == (first, [item for item, _ in best])
+    assert set(entry["cited"]) <= set(entry["shown"])
+    assert entry["n_tokens"] > 0
     every = json.loads(night.cli("answer", str(run_id), "--all", "--wait", "--json").stdout)
-    assert (len(every), every[0]) == (12, one), "an answer that is there is not made again"
+    assert (len(every), every[0]) == (12, entry), "an answer that is there is not made again"
     assert night.rows("SELECT state FROM run WHERE id = :r", r=run_id) == [("done",)]
     assert night.rows(
         "SELECT sum(n_units), sum(n_failed) FROM job WHERE run_id = :r AND stage = 'answer'",

@@ -63,8 +63,10 @@ def test_a_search_that_missed_what_a_restart_lost_is_made_again(
     )
     assert embedded == [(40,)]
     assert night.cli("verify", str(run_id)).returncode == 0
-    found = json.loads(night.cli("doctor", "--json").stdout)
-    assert {one["level"] for one in found if one["check"] in ("milvus", "model", "runs")} == {"ok"}
+    printed = json.loads(night.cli("doctor", "--json").stdout)
+    assert {
+        result["level"] for result in printed if result["check"] in ("milvus", "model", "runs")
+    } == {"ok"}
     disturbed = night.rows(_RESULT, run=run_id)
     # Or the second run would reuse the scores instead of computing them.
     night.rows("DELETE FROM pair_score WHERE run_id = :r RETURNING 1", r=run_id)

@@ -58,7 +58,7 @@ def night(night: Night) -> Night:
 
 def _index(night: Night, embedder: str, folder: Path) -> int:
     rows = folder / "texts.csv"
-    rows.write_text("id,text\n" + "".join(f"item-{n},{one}\n" for n, one in enumerate(_TEXTS)))
+    rows.write_text("id,text\n" + "".join(f"item-{n},{text}\n" for n, text in enumerate(_TEXTS)))
     settings = night.settings
     assert settings.database_url
     assert settings.milvus_uri
@@ -81,7 +81,7 @@ def _kept_alive(start: Callable[[], object]) -> Iterator[list[object]]:
     def supervise() -> None:
         alive: list[object] = []
         while not ended.wait(0.2):
-            alive = [one for one in alive if one.poll() is None]
+            alive = [process for process in alive if process.poll() is None]
             while len(alive) < 2:
                 alive.append(start())
                 started.append(alive[-1])

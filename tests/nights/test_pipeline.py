@@ -23,7 +23,7 @@ def _rerank(night: Night, scenes: Path, scorer: str, *more: str, queries="querie
 
 def _models_of_workers(night: Night) -> list[tuple[str, str]]:
     listed = json.loads(night.cli("worker", "list", "--json").stdout)
-    return [(one["model"], one["model_fingerprint"]) for one in listed if one["state"] == "alive"]
+    return [(row["model"], row["model_fingerprint"]) for row in listed if row["state"] == "alive"]
 
 
 def _items(scenes: Path, n_items: int) -> list[dict[str, str]]:
@@ -61,11 +61,11 @@ def test_a_catalogue_is_imported_indexed_and_reranked(indexed_night, scenes, sco
     assert jobs == [("done", 1)]
     assert night.cli("verify", str(run_id)).returncode == 0
     details = json.loads(night.cli("run", "show", str(run_id), "--json").stdout)
-    ((pictures,),) = night.rows(
+    ((images,),) = night.rows(
         "SELECT count(DISTINCT item_id) FROM candidate WHERE run_id = :r", r=run_id
     )
     # A picture of several jobs, or whose pairs were compared, is seen and read more than once.
-    assert details["pictures_seen"] >= pictures
+    assert details["pictures_seen"] >= images
     assert 0.5 < details["pairs_per_prefix"] <= details["pairs_per_group"]
     loaded = (details["scorer"]["spec"], details["scorer"]["fingerprint"])
     assert loaded[0].startswith(scorer)
@@ -81,22 +81,22 @@ def test_each_missing_result_of_a_done_run_is_a_loss(indexed_night, scenes, scor
         with Database(url) as database, database.begin() as connection:
             return receipts.count_lost(connection, runs.get_run(connection, run_id))
 
-    found = [lost()]
+    results = [lost()]
     for table in ("ranking", "pair_score"):
         night.rows(
             f"DELETE FROM {table} WHERE run_id = :r AND (query_id, item_id) = (SELECT query_id, "
             f"item_id FROM {table} WHERE run_id = :r ORDER BY 1, 2 LIMIT 1) RETURNING 1",
             r=run_id,
         )
-        found.append(lost())
+        results.append(lost())
     night.rows(
         "DELETE FROM candidate WHERE run_id = :r AND query_id = "
         "(SELECT max(query_id) FROM candidate WHERE run_id = :r) RETURNING 1",
         r=run_id,
     )
-    found.append(lost())
+    results.append(lost())
 
-    assert found == [0, 1, 2, 3]
+    assert results == [0, 1, 2, 3]
 
 
 def test_models_never_see_a_caption_that_came_with_a_picture(
@@ -123,8 +123,8 @@ def test_the_second_night_scores_only_what_changed(indexed_night, scenes, scorer
     night = indexed_night
     first = _rerank(night, scenes, scorer, "--wait", "--max-pixels", "10000")
 
-    again = ("--max-pixels", "10000", "--top-k", "5", "--json")
-    arguments = ("--queries", str(scenes / "queries-text.jsonl"), "--scorer", scorer, *again)
+    repeated = ("--max-pixels", "10000", "--top-k", "5", "--json")
+    arguments = ("--queries", str(scenes / "queries-text.jsonl"), "--scorer", scorer, *repeated)
     estimate = json.loads(night.cli("rerank", "scenes", *arguments, "--dry-run").stdout)
     second = _run_id(night.cli("rerank", "scenes", *arguments, "--wait"))
 
@@ -140,10 +140,10 @@ def test_the_second_night_scores_only_what_changed(indexed_night, scenes, scorer
 def test_nothing_is_embedded_twice(indexed_night, embedder):
     done = indexed_night.cli("index", "build", "scenes", "--embedder", embedder, "--wait", "--json")
 
-    again = json.loads(done.stdout)
-    assert (again["version"], again["items"], again["state"]) == (1, 0, "done")
+    repeated = json.loads(done.stdout)
+    assert (repeated["version"], repeated["items"], repeated["state"]) == (1, 0, "done")
     listed = json.loads(indexed_night.cli("index", "list", "--json").stdout)
-    (scenes,) = [one for one in listed if one["catalog"] == "scenes"]
+    (scenes,) = [row for row in listed if row["catalog"] == "scenes"]
     assert (scenes["version"], scenes["state"], scenes["items"]) == (1, "ready", 96)
     assert 5 / scenes["dim"] < scenes["top_share"] < 1
 

@@ -75,13 +75,13 @@ def test_an_idle_worker_outlasts_a_redis_that_refuses(busy_night: Night) -> None
     (_, worker) = busy_night.processes
     server, broker = _server(busy_night), Broker(_redis_url(busy_night))
     for number, fault in enumerate((_replica, _forbidden, _cannot_save, _busy), 1):
-        seen = len(busy_night.log_of(worker))
+        recorded = len(busy_night.log_of(worker))
         with fault(server) as words:
-            _wait_for(busy_night, worker, rf"waiting for redis: .*({words})", seen)
+            _wait_for(busy_night, worker, rf"waiting for redis: .*({words})", recorded)
 
         # No run has this number, and the worker says so.
         busy_night.wait_until(lambda number=number: _rings(broker, number))
-        _wait_for(busy_night, worker, f"job {number} of run 999999", seen)
+        _wait_for(busy_night, worker, f"job {number} of run 999999", recorded)
     broker.close()
     assert worker.poll() is None
 
@@ -92,15 +92,15 @@ def test_a_message_that_a_full_redis_gives_away_does_not_end_the_worker(busy_nig
     worker.send_signal(signal.SIGSTOP)
     broker.ring("idle", 999999, 77)
     server.config_set("maxmemory", "1mb")
-    seen = len(busy_night.log_of(worker))
+    recorded = len(busy_night.log_of(worker))
     worker.send_signal(signal.SIGCONT)
     try:
-        _wait_for(busy_night, worker, "waiting for redis: .*maxmemory", seen)
+        _wait_for(busy_night, worker, "waiting for redis: .*maxmemory", recorded)
     finally:
         server.config_set("maxmemory", "0")
 
     broker.ring("idle", 999999, 78)
-    _wait_for(busy_night, worker, "job 78 of run 999999", seen)
+    _wait_for(busy_night, worker, "job 78 of run 999999", recorded)
     broker.close()
     assert worker.poll() is None
 

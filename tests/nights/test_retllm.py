@@ -35,7 +35,7 @@ def test_a_list_is_scored_as_a_whole_and_reused_as_a_whole(indexed_night, scenes
         _rerank(night, queries, scorer, *listwise, "--top-k", top_k) for top_k in ("4", "4", "3")
     ]
 
-    first, again, shorter = (
+    first, repeated, shorter = (
         night.rows(
             "SELECT r.query_id, count(*), sum(r.probability), count(p.reused_from), "
             "count(DISTINCT p.entropy) FROM ranking r JOIN pair_score p USING "
@@ -48,7 +48,7 @@ def test_a_list_is_scored_as_a_whole_and_reused_as_a_whole(indexed_night, scenes
     assert [row[2] for row in first] == pytest.approx([1] * 4, abs=1e-5), "a choice among four"
     assert [row[4] for row in first] == [1] * 4, "the list's entropy is every candidate's"
     assert [row[3] for row in first] == [0] * 4
-    assert [row[3] for row in again] == [4] * 4
+    assert [row[3] for row in repeated] == [4] * 4
     assert [row[3] for row in shorter] == [0] * 4, "the same pairs, but in another list"
     orders = night.rows("SELECT payload -> 'groups' FROM job WHERE run_id = :r AND stage = 'score'",
                         r=runs[0])  # fmt: skip
@@ -74,7 +74,7 @@ def test_the_paper_s_scores_are_written_and_only_ties_are_asked_about_again(
     assert params["enhancement"]["alpha"] == 0.3
     pairs = "FROM pair_score p JOIN candidate c USING (run_id, query_id, item_id) WHERE run_id = :r"
     said = json.loads(night.cli("run", "show", str(run_id), "--json").stdout)["failures"]
-    assert [(one["reason"], one["fatal"], one["count"]) for one in said] == [
+    assert [(line["reason"], line["fatal"], line["count"]) for line in said] == [
         ("answer_unreadable", False, 6), ("not_packed", False, 1),
     ]  # fmt: skip
     assert "has a prompt of its own for each pair" in said[1]["example"]
@@ -95,22 +95,22 @@ def test_the_paper_s_scores_are_written_and_only_ties_are_asked_about_again(
     )  # fmt: skip
 
     assert night.wait_for_run(run_id) == "done"
-    asked = night.rows(
+    rows = night.rows(
         "SELECT payload FROM job WHERE run_id = :r AND stage = 'score' "
         "AND payload ->> 'asks' = 'ties' AND state = 'done'", r=run_id,
     )  # fmt: skip
-    assert sum(len(ScorePayload.model_validate(job).pairs()) for (job,) in asked) == 4
-    found = night.rows(
+    assert sum(len(ScorePayload.model_validate(job).pairs()) for (job,) in rows) == 4
+    results = night.rows(
         "SELECT c.coarse_rank, r.decided_by, r.entropy IS NOT NULL, r.final_rank, "
         "rank() OVER (PARTITION BY r.query_id ORDER BY p.margin < 0, r.entropy) FROM ranking r "
         "JOIN pair_score p USING (run_id, query_id, item_id) "
         "JOIN candidate c USING (run_id, query_id, item_id) "
         "WHERE r.run_id = :r ORDER BY r.query_id, c.coarse_rank", r=run_id,
     )  # fmt: skip
-    assert [row[:3] for row in found] == [
+    assert [row[:3] for row in results] == [
         (1, "entropy", True), (2, "score", False), (3, "entropy", True),
     ] * 2  # fmt: skip
-    assert all(final == by_entropy for *_, final, by_entropy in found)
+    assert all(final == by_entropy for *_, final, by_entropy in results)
     assert night.cli("verify", str(run_id)).returncode == 0
 
 

@@ -35,20 +35,20 @@ def test_mended_failures_are_scored_and_ranked_as_if_nothing_had_been_wrong(
 ):
     night = busy_night
     items = _records(scenes, "items.jsonl", 8)
-    picture = tmp_path / "mended.png"
-    picture.write_bytes(Path(items[0]["image"]).read_bytes())
-    items[0]["image"] = str(picture)
+    image = tmp_path / "mended.png"
+    image.write_bytes(Path(items[0]["image"]).read_bytes())
+    items[0]["image"] = str(image)
     night.cli("catalog", "import", "broken", _write(tmp_path / "items.jsonl", items), "--json")
     night.cli("index", "build", "broken", "--embedder", embedder, "--parts", "image", "--wait")
     queries = _write(tmp_path / "queries.jsonl", _records(scenes, "queries-image.jsonl", 3))
     rerank = ("rerank", "broken", "--queries", queries, "--scorer", scorer, "--top-k", "8",
               "--query-parts", "image", "--item-parts", "image", "--wait", "--json")  # fmt: skip
-    seen = picture.read_bytes()
-    picture.unlink()
+    recorded = image.read_bytes()
+    image.unlink()
     with_failures = night.cli(*rerank, check=False)
     run_id = json.loads(with_failures.stdout)["run_id"]
     failed = _verify(night, run_id)
-    picture.write_bytes(seen)
+    image.write_bytes(recorded)
 
     night.cli("run", "retry-failed", str(run_id))
 

@@ -36,12 +36,12 @@ def urls(stack: Stack) -> Iterator[dict[str, URL]]:
         admin.set(database=name),
         {f"POSTGRES_{role.upper()}_PASSWORD": word for role, word in passwords.items()},
     )
-    found = {
+    results = {
         role: admin.set(database=name, username=f"nightshift_{role}", password=passwords[role])
         for role in ROLES
     }
-    upgrade(found["migrate"].render_as_string(hide_password=False))
-    yield found
+    upgrade(results["migrate"].render_as_string(hide_password=False))
+    yield results
     _run(admin, f"DROP DATABASE {name} WITH (FORCE)")
     for role in ROLES:
         _run(admin, f"DROP ROLE nightshift_{role}")

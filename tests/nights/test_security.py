@@ -73,15 +73,15 @@ def test_no_secret_is_in_a_log_a_command_line_a_message_or_the_database(
 
 def _refused(night: Night) -> list[CompletedProcess[str]]:
     """What a command says to each service that is elsewhere, or has another password."""
-    told = []
+    reported = []
     wrong_token = night.settings.model_copy(update={"milvus_token": SecretStr("x")})
-    told.append(replace(night, settings=wrong_token).cli("doctor", check=False))
+    reported.append(replace(night, settings=wrong_token).cli("doctor", check=False))
     for name in ("database_url", "redis_url"):
         url = getattr(night.settings, name).get_secret_value()
         for wrong in (url.replace("127.0.0.1:", "127.0.0.1:1"), url.replace("@", "x@")):
             changed = night.settings.model_copy(update={name: SecretStr(wrong)})
-            told.append(replace(night, settings=changed).cli("doctor", check=False))
-    return told
+            reported.append(replace(night, settings=changed).cli("doctor", check=False))
+    return reported
 
 
 def _command_lines() -> Iterator[str]:

@@ -51,10 +51,10 @@ def away(folder: Path) -> Iterator[None]:
 def build(night: Night, scorer: str, *more: str, failed: int = 0) -> dict[str, object]:
     arguments = ("tokens", "build", "few", "--scorer", scorer, "--wait", "--json", *more)
     done = night.cli(*arguments, check=False)
-    found: dict[str, object] = json.loads(done.stdout)
-    assert (found["state"], found["failed"]) == ("done", failed)
+    printed: dict[str, object] = json.loads(done.stdout)
+    assert (printed["state"], printed["failed"]) == ("done", failed)
     assert done.returncode == (7 if failed else 0)
-    return found
+    return printed
 
 
 def rerank(night: Night, scenes: Path, scorer: str, *more: str, queries: str = "text") -> int:
@@ -64,27 +64,27 @@ def rerank(night: Night, scenes: Path, scorer: str, *more: str, queries: str = "
         "rerank", "few", "--queries", str(scenes / f"queries-{queries}.jsonl"), "--scorer", scorer,
         "--top-k", "6", "--wait", "--json", *more,
     )  # fmt: skip
-    found = json.loads(done.stdout)
-    assert found["state"] == "done"
-    return int(found["run_id"])
+    printed = json.loads(done.stdout)
+    assert printed["state"] == "done"
+    return int(printed["run_id"])
 
 
 def ranking(night: Night, run_id: int) -> list[tuple[object, ...]]:
-    found = night.rows(
+    rows = night.rows(
         "SELECT query, final_rank, item, margin, entropy FROM v_ranking WHERE run_id = :run "
         "ORDER BY query, final_rank",
         run=run_id,
     )
-    assert found
-    return found
+    assert rows
+    return rows
 
 
 def answered(night: Night, scenes: Path, run_id: int) -> dict[str, object]:
     """What the model says to the first query of the texts."""
     query = json.loads((scenes / "queries-text.jsonl").read_text().splitlines()[0])["id"]
     done = night.cli("answer", str(run_id), "--query", query, "--json")
-    (found,) = json.loads(done.stdout)
-    return {name: found[name] for name in ("text", "shown", "cited", "n_tokens")}
+    (printed,) = json.loads(done.stdout)
+    return {name: printed[name] for name in ("text", "shown", "cited", "n_tokens")}
 
 
 def failures(night: Night, run_id: int) -> list[tuple[object, ...]]:
@@ -128,18 +128,22 @@ def test_only_new_pictures_are_seen_and_the_size_of_an_image_is_measured(
     token_night: Night, scorer: str
 ) -> None:
     first = build(token_night, scorer, "--codec", "int8")
-    again = build(token_night, scorer, "--codec", "int8")
+    repeated = build(token_night, scorer, "--codec", "int8")
     listed = json.loads(token_night.cli("tokens", "list", "--json").stdout)
 
-    assert (first["items"], again["items"]) == (PICTURES, 0)
-    (found,) = [one for one in listed if one["codec"] == "int8"]
-    assert (found["items"], found["stored"], found["images"]) == (PICTURES, PICTURES, PICTURES)
+    assert (first["items"], repeated["items"]) == (PICTURES, 0)
+    (results,) = [row for row in listed if row["codec"] == "int8"]
+    assert (results["items"], results["stored"], results["images"]) == (
+        PICTURES,
+        PICTURES,
+        PICTURES,
+    )
     stored = sum(
         path.stat().st_size for path in Path(str(first["address"])).rglob("*") if path.is_file()
     )
-    assert found["bytes"] == stored
-    assert found["bytes_per_image"] == stored / PICTURES
-    for run_id in (first["run_id"], again["run_id"]):
+    assert results["bytes"] == stored
+    assert results["bytes_per_image"] == stored / PICTURES
+    for run_id in (first["run_id"], repeated["run_id"]):
         assert "is complete" in token_night.cli("verify", str(run_id)).stdout
         assert "int8 tokens of few" in token_night.cli("run", "show", str(run_id)).stdout
 
@@ -232,7 +236,7 @@ def test_a_damaged_shard_is_named_costs_no_result_and_is_made_again(
     night = token_night
     limits = ("--max-pixels", "6272")
     built = build(night, scorer, *limits)
-    whole = ranking(night, rerank(night, scenes, scorer, *limits))
+    complete = ranking(night, rerank(night, scenes, scorer, *limits))
     (shard,) = Path(str(built["address"])).glob(f"run-{built['run_id']}/*.tokens")
     shard.write_bytes(shard.read_bytes()[:5000])
 
@@ -240,7 +244,7 @@ def test_a_damaged_shard_is_named_costs_no_result_and_is_made_again(
     verified = night.cli("tokens", "verify", check=False)
     forgotten = json.loads(night.cli("tokens", "verify", "--forget", "--json").stdout)
 
-    assert ranking(night, run_id) == whole
+    assert ranking(night, run_id) == complete
     assert failures(night, run_id) == [("shard_corrupt", str(shard), False)]
     assert verified.returncode == 7
     assert str(shard) in verified.stdout
@@ -257,19 +261,19 @@ def test_a_plan_promises_the_bytes_that_are_then_measured(token_night: Night, sc
     refused = night.cli(*arguments, "--max-bytes", "1000", check=False)
 
     built = build(night, scorer, *limits)
-    (found,) = [
-        one
-        for one in json.loads(night.cli("tokens", "list", "--json").stdout)
-        if one["address"] == built["address"]
+    (results,) = [
+        load
+        for load in json.loads(night.cli("tokens", "list", "--json").stdout)
+        if load["address"] == built["address"]
     ]
 
-    asked, *others = plan
+    requested, *others = plan
     assert refused.returncode == 2
     assert "--max-bytes 1,000" in refused.stderr
-    assert {one["codec"] for one in others} >= {"none", "int8", "kmeans(70)"}
+    assert {load["codec"] for load in others} >= {"none", "int8", "kmeans(70)"}
     # A record has a header beside what its codec promises.
-    assert asked["bytes"] < found["bytes"] < asked["bytes"] + 400 * PICTURES
-    assert asked["bytes_to_add"] == asked["bytes"]
+    assert requested["bytes"] < results["bytes"] < requested["bytes"] + 400 * PICTURES
+    assert requested["bytes_to_add"] == requested["bytes"]
 
 
 def test_a_picture_that_cannot_be_read_is_one_failure(

@@ -73,7 +73,7 @@ def _queued(database, run_id, stage):
             ),
             {"r": run_id, "s": stage.value},
         ).scalars()
-        return [one for payload in payloads for one in payload["ids"]]
+        return [item_id for payload in payloads for item_id in payload["ids"]]
 
 
 def _do_queued(database, run_id):
@@ -129,9 +129,9 @@ def test_a_torn_index_is_built_again_before_the_search(stack, database, vector_s
     with VectorStore(stack.urls().milvus_uri, stack.urls().milvus_token) as fresh:
         assert _advance(database, fresh, run_id) is Stage.SEARCH
         items = _items(database)
-        found = fresh.search(_COLLECTION, _vectors(items), 1)
+        results = fresh.search(_COLLECTION, _vectors(items), 1)
 
-    assert [hits[0].key for hits in found] == [_key(item) for item in items]
+    assert [hits[0].key for hits in results] == [_key(item) for item in items]
 
 
 def test_a_collection_that_is_gone_is_made_again_and_all_of_it_is_embedded(

@@ -175,12 +175,12 @@ def test_two_catalogues_may_use_the_same_ids(database):
 
 
 def test_each_bad_row_is_recorded_and_the_rest_goes_through(database, tmp_path):
-    whole = image_bytes(size=(64, 64))
-    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    complete = image_bytes(size=(64, 64))
+    (tmp_path / "cut.png").write_bytes(complete[: len(complete) // 2])
     (tmp_path / "empty.png").touch()
     (tmp_path / "text.png").write_text("this is no picture")
     (tmp_path / "folder.png").mkdir()
-    (tmp_path / "other.gif").write_bytes(whole)
+    (tmp_path / "other.gif").write_bytes(complete)
     source = write_jsonl(
         tmp_path / "t.jsonl",
         [
@@ -374,8 +374,8 @@ def test_texts_that_are_none_are_refused_each_by_its_reason(database, tmp_path):
 
 
 def test_pictures_in_a_tar_stay_there_and_can_be_read_again(database, tmp_path):
-    whole = image_bytes("blue", size=(64, 64))
-    members = [("1.png", whole), ("1.txt", b"x"), ("2.png", whole[:99])]
+    complete = image_bytes("blue", size=(64, 64))
+    members = [("1.png", complete), ("1.txt", b"x"), ("2.png", complete[:99])]
     source = write_tar(tmp_path / "s.tar", members)
 
     summary = import_catalog(database, "shop", str(source))
@@ -494,9 +494,9 @@ def test_an_import_that_was_killed_is_closed_by_the_next_of_its_catalogue(databa
     following = run_rows(database, [row("following")])
 
     ended = "SELECT id FROM catalog_import WHERE finished_at IS NOT NULL ORDER BY id"
-    assert [one.id for one in select(database, ended)] == [1, killed, following.import_id]
-    told = select(database, "SELECT import_id, reason, fatal FROM failure")
-    assert [tuple(one) for one in told] == [(killed, "interrupted", False)]
+    assert [entry.id for entry in select(database, ended)] == [1, killed, following.import_id]
+    rows = select(database, "SELECT import_id, reason, fatal FROM failure")
+    assert [tuple(entry) for entry in rows] == [(killed, "interrupted", False)]
 
 
 def test_a_source_that_vanishes_half_way_is_recorded(database, tmp_path):
@@ -556,14 +556,18 @@ def test_counts_add_up_for_any_mixture_of_rows(database, imports):
     known = {}
     for rows in imports:
         expected = {"accepted": 0, "failed": 0, "unchanged": 0}
-        seen = set()
-        for one in rows:
-            given_id = one.fields.get("id") if isinstance(one, RawRow) else None
-            content = one.fields.get("text") if isinstance(one, RawRow) else None
-            if content not in ("x", "y") or given_id not in list("abcdefghij") or given_id in seen:
+        visited = set()
+        for entry in rows:
+            given_id = entry.fields.get("id") if isinstance(entry, RawRow) else None
+            content = entry.fields.get("text") if isinstance(entry, RawRow) else None
+            if (
+                content not in ("x", "y")
+                or given_id not in list("abcdefghij")
+                or given_id in visited
+            ):
                 expected["failed"] += 1
                 continue
-            seen.add(given_id)
+            visited.add(given_id)
             expected["unchanged" if known.get(given_id) == content else "accepted"] += 1
             known[given_id] = content
 
@@ -587,7 +591,7 @@ def test_counts_add_up_for_any_mixture_of_rows(database, imports):
 def nightshift(database_url, tmp_path, monkeypatch):
     monkeypatch.setenv("NIGHTSHIFT_DATABASE_URL", database_url)
     monkeypatch.setenv("NIGHTSHIFT_DATA_DIR", str(tmp_path / "data"))
-    return lambda *arguments: CliRunner().invoke(main, [str(one) for one in arguments])
+    return lambda *arguments: CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 def test_the_command_prints_four_counts_and_exits_with_zero(nightshift, tmp_path):
@@ -624,7 +628,7 @@ def test_the_command_exits_with_seven_and_says_how_to_list_what_failed(nightshif
     assert "nightshift catalog failures 'my shop'" in result.stderr
 
     listed = json.loads(nightshift("catalog", "failures", "my shop", "--json").stdout)
-    assert [one["reason"] for one in listed] == ["malformed_line", "empty_text", "empty_text"]
+    assert [entry["reason"] for entry in listed] == ["malformed_line", "empty_text", "empty_text"]
     table = nightshift("catalog", "failures", "my shop", "--reason", "malformed_line").stdout
     assert "t.jsonl:2" in table
     assert "empty_text" not in table

@@ -66,9 +66,9 @@ class LedgerMachine(RuleBasedStateMachine):
         self.names = {int(row.id): row.external_id for row in rows}
         items = list(self.names)
         #: Whoever has one of these in hand fails.
-        self.poison = {items[one] for one in poison}
+        self.poison = {items[item_id] for item_id in poison}
         #: These are recorded as failed, and their neighbours are done.
-        self.unreadable = {items[one] for one in unreadable} - self.poison
+        self.unreadable = {items[item_id] for item_id in unreadable} - self.poison
         self.bad = self.poison | self.unreadable
         self.may_cancel = may_cancel
         self.ledgers = [
@@ -198,7 +198,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 text("SELECT payload FROM job WHERE run_id = :r AND state <> 'split'"),
                 {"r": self.run_id},
             )
-            held = sorted(one for row in rows for one in row.payload["ids"])
+            held = sorted(item_id for row in rows for item_id in row.payload["ids"])
         assert held == list(self.names)
 
     def teardown(self) -> None:
@@ -238,8 +238,8 @@ class LedgerMachine(RuleBasedStateMachine):
             }
         assert Counter(done) == self.done, "each is done once, and has its result"
         assert (len(done), len(failed)) == (items.done, items.failed)
-        assert not failed.keys() & {self.names[one] for one in done}
-        bad = {self.names[one] for one in self.bad}
+        assert not failed.keys() & {self.names[item_id] for item_id in done}
+        bad = {self.names[item_id] for item_id in self.bad}
         assert {name for name, reason in failed.items() if reason != "lease_expired"} <= bad
 
     # How it is done
@@ -253,21 +253,21 @@ class LedgerMachine(RuleBasedStateMachine):
             if self.poison & set(ids):
                 ledger.fail_attempt(claim, "poison", "cannot be embedded")
                 return
-            good = [one for one in ids if one not in self.unreadable]
+            good = [entry for entry in ids if entry not in self.unreadable]
             with ledger.finish(claim, n_failed=len(ids) - len(good)) as connection:
                 write_embeddings(
                     connection,
                     index_id=self.index_id,
                     run_id=self.run_id,
-                    keys=[(one, f"{one:064x}") for one in good],
+                    keys=[(entry, f"{entry:064x}") for entry in good],
                 )
-                for one in self.unreadable & set(ids):
+                for entry in self.unreadable & set(ids):
                     record_failure(
                         connection,
                         run_id=self.run_id,
                         stage=Stage.EMBED.value,
                         subject_kind=SubjectKind.ITEM,
-                        subject_id=self.names[one],
+                        subject_id=self.names[entry],
                         reason="image_unreadable",
                         message="it ends in the middle",
                     )
@@ -312,12 +312,12 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def _everything(self) -> list[object]:
         """All that a leader could change."""
-        found: list[object] = [self.dispatcher.broker.waiting(f"embed.{FINGERPRINT}")]
+        results: list[object] = [self.dispatcher.broker.waiting(f"embed.{FINGERPRINT}")]
         with self.database.begin() as connection:
             for table in ("run", "job", "failure", '"index"', "lease"):
                 rows = connection.execute(text(f"SELECT * FROM {table} ORDER BY 1, 2"))
-                found += [tuple(row) for row in rows]
-        return found
+                results += [tuple(row) for row in rows]
+        return results
 
 
 @pytest.fixture

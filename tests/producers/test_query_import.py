@@ -68,10 +68,10 @@ def test_the_same_file_twice_is_the_same_set(database, queries, tmp_path):
     moved = tmp_path / "elsewhere"
     moved.mkdir()
 
-    again = import_queries(database, queries)
+    repeated = import_queries(database, queries)
     elsewhere = import_queries(database, str(write_jsonl(moved / "queries.jsonl", QUERIES)))
 
-    assert first == again == elsewhere
+    assert first == repeated == elsewhere
     assert select(database, "SELECT count(*) FROM query")[0][0] == 2
 
 
@@ -98,9 +98,9 @@ def test_any_other_content_is_another_set(database, queries, tmp_path, change):
 
 
 def test_another_name_is_another_set(database, queries):
-    one, other = (import_queries(database, queries, name=name) for name in ("one", "other"))
+    entry, other = (import_queries(database, queries, name=name) for name in ("one", "other"))
 
-    assert one.query_set_id != other.query_set_id
+    assert entry.query_set_id != other.query_set_id
 
 
 def test_bad_queries_are_recorded_and_the_rest_goes_through(database, tmp_path):

@@ -66,11 +66,11 @@ def test_orphans_are_deleted_and_lost_vectors_embedded_again(database, vector_st
     assert held(vector_store, collection) == sorted(keys[1:])
     assert len(done) == 2
     with database.begin() as connection:
-        (again,) = connection.execute(
+        (repeated,) = connection.execute(
             text("SELECT payload FROM job WHERE state = 'queued'")
         ).scalars()
         live = connection.execute(text("SELECT count(*) FROM embedding")).scalar_one()
-    assert again == {"ids": [items[0]]}
+    assert repeated == {"ids": [items[0]]}
     assert live == 3
 
 

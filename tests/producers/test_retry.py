@@ -40,19 +40,19 @@ def _queued(database, run_id):
 def _embed(database, ledger, run_id, job_id, bad=()):
     """Do a job as a worker would; `bad` items get a failure of their own."""
     claim = ledger.claim(run_id, job_id)
-    good = [one for one in claim.payload.ids if one not in bad]
-    failed = [one for one in claim.payload.ids if one in bad]
+    good = [failure for failure in claim.payload.ids if failure not in bad]
+    failed = [failure for failure in claim.payload.ids if failure in bad]
     with ledger.finish(claim, n_failed=len(failed)) as connection:
         index_id = runs.get_run(connection, run_id).index_id
         write_embeddings(
             connection,
             index_id=index_id,
             run_id=run_id,
-            keys=[(one, f"{index_id:x}{one:060x}") for one in good],
+            keys=[(failure, f"{index_id:x}{failure:060x}") for failure in good],
         )
-        for one in failed:
+        for failure in failed:
             name = connection.execute(
-                text("SELECT external_id FROM item WHERE id = :i"), {"i": one}
+                text("SELECT external_id FROM item WHERE id = :i"), {"i": failure}
             ).scalar_one()
             record_failure(
                 connection,
@@ -132,8 +132,8 @@ def test_a_run_that_failed_as_a_whole_goes_on_where_it_stood(database, ledger):
     assert retried.units == {Stage.EMBED: 2}
     with database.begin() as connection:
         assert connection.execute(text("SELECT count(*) FROM failure")).scalar_one() == 0
-    again = ledger.claim(run_id, claim.job_id)
-    assert (again.attempt, again.token > claim.token) == (1, True)
+    repeated = ledger.claim(run_id, claim.job_id)
+    assert (repeated.attempt, repeated.token > claim.token) == (1, True)
 
 
 def test_what_every_job_says_is_kept_once_and_outlives_the_failure_of_the_run(database):

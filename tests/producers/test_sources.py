@@ -420,15 +420,15 @@ def test_a_source_that_cannot_be_read_at_all_is_refused_at_once(tmp_path, source
 @pytest.mark.parametrize("name", ["1.jsonl.gz", "1.parquet", "1.tar"])
 @pytest.mark.parametrize("damage", ["cut", "other"])
 def test_a_file_that_breaks_off_is_named_and_the_next_one_is_read(tmp_path, name, damage):
-    whole = tmp_path / name
+    complete = tmp_path / name
     if name.endswith("gz"):
-        whole.write_bytes(gzip.compress(os.urandom(50_000).hex().encode()))
+        complete.write_bytes(gzip.compress(os.urandom(50_000).hex().encode()))
     elif name.endswith("tar"):
-        write_tar(whole, [("1.txt", b"one"), ("2.txt", b"x" * 50_000)])
+        write_tar(complete, [("1.txt", b"one"), ("2.txt", b"x" * 50_000)])
     else:
-        pq.write_table(pa.table({"id": [str(n) for n in range(9999)]}), whole)
-    data = whole.read_bytes()
-    whole.write_bytes(data[: len(data) // 2] if damage == "cut" else b"something else" * 99)
+        pq.write_table(pa.table({"id": [str(n) for n in range(9999)]}), complete)
+    data = complete.read_bytes()
+    complete.write_bytes(data[: len(data) // 2] if damage == "cut" else b"something else" * 99)
     write_jsonl(tmp_path / "2.jsonl", TWO)
 
     rows = read(tmp_path)
@@ -441,13 +441,13 @@ def test_a_file_that_goes_away_is_named_and_the_next_one_is_read(tmp_path):
     for number in "123":
         write_jsonl(tmp_path / f"{number}.jsonl", [{"id": number, "text": "x"}])
     rows = open_source(str(tmp_path))
-    seen = [next(rows)]
+    recorded = [next(rows)]
     (tmp_path / "2.jsonl").unlink()
 
-    seen += rows
+    recorded += rows
 
-    assert reasons(seen) == ["good", "file_missing", "good"]
-    assert seen[1].ends_file
+    assert reasons(recorded) == ["good", "file_missing", "good"]
+    assert recorded[1].ends_file
 
 
 # --- fields ------------------------------------------------------------------------------------

@@ -68,17 +68,17 @@ def run_rows(database, rows, source="rows", **limits):
 
 
 def test_nothing_of_an_import_is_in_before_its_end(database):
-    seen = []
+    recorded = []
 
     def rows():
         for number in range(2500):
             if number % 1000 == 999:
-                seen.append(len(ids(database)))
+                recorded.append(len(ids(database)))
             yield row(str(number))
 
     run_rows(database, rows())
 
-    assert seen == [0, 0]
+    assert recorded == [0, 0]
     assert len(ids(database)) == 2500
 
 
@@ -637,7 +637,7 @@ ROWS = [{"id": str(number), "text": "x"} for number in range(20)]
 def test_the_command_says_that_an_import_was_refused_and_exits_with_seven(feed):
     feed(ROWS)
 
-    code, facts, told = feed(ROWS[:2], "--prune")
+    code, facts, reported = feed(ROWS[:2], "--prune")
 
     assert code == 7
     assert facts.pop("message").startswith("the import is refused")
@@ -645,17 +645,17 @@ def test_the_command_says_that_an_import_was_refused_and_exits_with_seven(feed):
         "read": 2, "accepted": 0, "failed": 0, "unchanged": 0, "not_applied": 2,
         "refused": "too_many_gone", "gone": 0, "pruned": False,
     }  # fmt: skip
-    assert "18 of the 20 items" in told
+    assert "18 of the 20 items" in reported
     assert feed(ROWS[:2], "--prune", "--max-gone", "90%")[0] == 0
 
 
 def test_the_command_says_that_nothing_was_pruned_and_exits_with_seven(feed):
     feed(ROWS)
 
-    code, facts, told = feed([*ROWS[:19], b"{"], "--prune", "--max-failures", "1")
+    code, facts, reported = feed([*ROWS[:19], b"{"], "--prune", "--max-failures", "1")
 
     assert (code, facts["gone"], facts["pruned"]) == (7, 0, False)
-    assert "no item was marked as gone" in told
+    assert "no item was marked as gone" in reported
     options = ("--prune", "--max-failures", "1", "--accept-unreadable", "1")
     code, facts, _ = feed([*ROWS[:19], b"{"], *options)
     assert (code, facts["gone"], facts["pruned"]) == (0, 1, True)
@@ -672,12 +672,12 @@ def test_a_bad_row_is_told_from_a_dead_feed_by_the_exit_code(feed):
 
 def test_the_command_asks_for_yes_where_kinds_change(feed, tmp_path):
     write_image(tmp_path / "a.png")
-    feed([one | {"image": "a.png"} for one in ROWS])
-    renamed = [one | {"photo": "a.png"} for one in ROWS]
+    feed([entry | {"image": "a.png"} for entry in ROWS])
+    renamed = [entry | {"photo": "a.png"} for entry in ROWS]
 
-    code, facts, told = feed(renamed)
+    code, facts, reported = feed(renamed)
 
     assert (code, facts["refused"]) == (7, "kinds_changed")
-    assert "--map image=COLUMN" in told
-    assert "--yes" in told
+    assert "--map image=COLUMN" in reported
+    assert "--yes" in reported
     assert feed(renamed, "--yes")[0] == 0

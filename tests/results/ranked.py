@@ -114,20 +114,20 @@ def _rank(
             run_id=run_id,
             query_id=query_id,
             final_rank=place.final_rank,
-            item_id=items[one.item],
+            item_id=items[candidate.item],
             coarse_rank=rank,
             coarse_score=1 - rank / 10,
-            margin=one.margin,
+            margin=candidate.margin,
             probability=place.probability,
-            entropy=None if one.margin is None else one.entropy,
-            fired=None if one.margin is None else one.fired_layer is not None,
-            fired_layer=one.fired_layer,
+            entropy=None if candidate.margin is None else candidate.entropy,
+            fired=None if candidate.margin is None else candidate.fired_layer is not None,
+            fired_layer=candidate.fired_layer,
             tie_group=place.tie_group,
             tie_size=place.tie_size,
             decided_by=place.decided_by,
             scorer_fingerprint=SCORER,
         )
-        for rank, (one, place) in enumerate(zip(candidates, placements, strict=True), 1)
+        for rank, (candidate, place) in enumerate(zip(candidates, placements, strict=True), 1)
     ]
     judged = QRELS.get(name)
     stats = observe_query(
@@ -162,7 +162,7 @@ def _row(
 
 
 def _items() -> list[str]:
-    return sorted({one.item for candidates in LISTS.values() for one in candidates})
+    return sorted({candidate.item for candidates in LISTS.values() for candidate in candidates})
 
 
 def _add_run(

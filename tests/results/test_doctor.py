@@ -20,8 +20,8 @@ from tests.stores.ledger_helpers import add_index_run, expire
 @pytest.fixture
 def findings(database, vector_store, redis_url, tmp_path):
     def look():
-        found = examine(database, vector_store, redis_url, tmp_path)
-        return {(one.check, one.level): one.message for one in found}
+        results = examine(database, vector_store, redis_url, tmp_path)
+        return {(result.check, result.level): result.message for result in results}
 
     return look
 
@@ -31,11 +31,11 @@ def test_a_healthy_system_has_no_error(database, findings):
     with database.begin() as connection:
         workers.register(connection, worker_id="w", host="h", pid=1, device="cpu", stages="embed")
 
-    found = findings()
+    results = findings()
 
-    assert {level for _, level in found} <= {"ok", "warning"}
-    assert "nightshift " in found["versions", "ok"]
-    assert found["milvus", "ok"].startswith("milvus_lite-")
+    assert {level for _, level in results} <= {"ok", "warning"}
+    assert "nightshift " in results["versions", "ok"]
+    assert results["milvus", "ok"].startswith("milvus_lite-")
 
 
 def test_live_items_without_a_vector_are_counted(database, findings, vector_store):
@@ -93,9 +93,11 @@ def test_an_index_that_cannot_be_loaded_is_an_error_and_the_remedy_is_said(
     tear_index(stack, vector_store, collection)
 
     with VectorStore(stack.urls().milvus_uri, stack.urls().milvus_token) as fresh:
-        found = list(examine(database, fresh, redis_url, tmp_path))
+        results = list(examine(database, fresh, redis_url, tmp_path))
 
-    (error,) = [one.message for one in found if (one.check, one.level) == ("milvus", "error")]
+    (error,) = [
+        result.message for result in results if (result.check, result.level) == ("milvus", "error")
+    ]
     assert "nightshift doctor --repair" in error
 
 
@@ -134,13 +136,13 @@ def test_a_collection_that_is_gone_is_an_error_and_the_other_indexes_are_looked_
     gone, kept = _ready_index(database, 1), _ready_index(database, 2)
     vector_store.create(kept, dim=4)
 
-    found = examine(database, vector_store, redis_url, tmp_path)
-    said = [one for one in found if one.check == "milvus"]
+    results = examine(database, vector_store, redis_url, tmp_path)
+    said = [result for result in results if result.check == "milvus"]
 
-    (error,) = [one.message for one in said if one.level == "error"]
+    (error,) = [result.message for result in said if result.level == "error"]
     assert f"{gone} is gone" in error
     assert "doctor --repair" in error
-    assert any(f"{kept} has lost its alias" in one.message for one in said)
+    assert any(f"{kept} has lost its alias" in result.message for result in said)
     assert "2 ready indexes" in said[0].message
 
 
@@ -153,19 +155,22 @@ def test_a_collection_of_another_width_is_an_error(database, findings, vector_st
 
 def test_without_postgres_everything_else_is_looked_at(vector_store, redis_url, tmp_path):
     with Database("postgresql+psycopg2://nobody@127.0.0.1:1/none") as away:
-        found = {(one.check, one.level) for one in examine(away, vector_store, redis_url, tmp_path)}
+        results = {
+            (finding.check, finding.level)
+            for finding in examine(away, vector_store, redis_url, tmp_path)
+        }
 
     assert {("postgres", "error"), ("redis", "ok"), ("milvus", "ok"), ("disk", "ok")} <= {
-        (check, "ok" if check == "disk" else level) for check, level in found
+        (check, "ok" if check == "disk" else level) for check, level in results
     }
-    assert {("indexes", "warning"), ("ledger", "warning"), ("runs", "warning")} <= found
+    assert {("indexes", "warning"), ("ledger", "warning"), ("runs", "warning")} <= results
 
 
 def test_without_redis_and_milvus_everything_else_is_looked_at(database, tmp_path):
     with VectorStore("http://127.0.0.1:1", patience_s=0.1) as away:
-        found = list(examine(database, away, "redis://127.0.0.1:1/0", tmp_path))
+        results = list(examine(database, away, "redis://127.0.0.1:1/0", tmp_path))
 
-    levels = {(one.check, one.level) for one in found}
+    levels = {(result.check, result.level) for result in results}
     assert {("redis", "error"), ("milvus", "error"), ("postgres", "ok"), ("runs", "ok")} <= levels
 
 
@@ -173,23 +178,23 @@ def test_a_database_of_another_revision_is_an_error_and_the_rest_is_looked_at(
     empty_database_url, vector_store, redis_url, tmp_path
 ):
     with Database(empty_database_url) as empty:
-        found = list(examine(empty, vector_store, redis_url, tmp_path))
+        results = list(examine(empty, vector_store, redis_url, tmp_path))
 
-    levels = {(one.check, one.level) for one in found}
+    levels = {(result.check, result.level) for result in results}
     assert {("postgres", "error"), ("ledger", "error"), ("redis", "ok")} <= levels
-    assert any("nightshift db upgrade" in one.message for one in found)
+    assert any("nightshift db upgrade" in result.message for result in results)
 
 
 def test_a_redis_that_refuses_writes_is_an_error(findings, redis_url):
     with redis.Redis.from_url(redis_url) as broker:
         broker.execute_command("REPLICAOF", "127.0.0.1", "1")
         try:
-            found = findings()
+            results = findings()
         finally:
             broker.execute_command("REPLICAOF", "NO", "ONE")
 
-    assert "refuses writes" in found["redis", "error"]
-    assert "read only replica" in found["redis", "error"]
+    assert "refuses writes" in results["redis", "error"]
+    assert "read only replica" in results["redis", "error"]
     assert ("redis", "error") not in findings()
 
 
@@ -198,21 +203,25 @@ def test_a_redis_whose_queues_are_something_else_is_an_error(findings, redis_url
         broker.set("score.0123abcd", "x")
         broker.lpush("unacked_index", "x")
         broker.set(b"\xff\xfe", "of somebody else")
-        found = findings()
+        results = findings()
         broker.flushdb()
         broker.lpush("score.0123abcd", "a doorbell")
 
-    assert "score.0123abcd, unacked_index" in found["redis", "error"]
-    assert ("redis", "ok") not in found
+    assert "score.0123abcd, unacked_index" in results["redis", "error"]
+    assert ("redis", "ok") not in results
     assert ("redis", "ok") in findings()
 
 
 def test_a_postgres_that_takes_no_writes_is_an_error(database, vector_store, redis_url, tmp_path):
     url = database.engine.url.update_query_dict({"options": "-c default_transaction_read_only=on"})
     with Database(url.render_as_string(hide_password=False)) as read_only:
-        found = list(examine(read_only, vector_store, redis_url, tmp_path))
+        results = list(examine(read_only, vector_store, redis_url, tmp_path))
 
-    (message,) = [one.message for one in found if (one.check, one.level) == ("postgres", "error")]
+    (message,) = [
+        result.message
+        for result in results
+        if (result.check, result.level) == ("postgres", "error")
+    ]
     assert "takes no writes" in message
 
 
@@ -220,21 +229,21 @@ def test_a_redis_that_does_not_show_its_settings_is_no_error(findings, redis_url
     with redis.Redis.from_url(redis_url) as broker:
         broker.execute_command("ACL", "SETUSER", "default", "-config")
         try:
-            found = findings()
+            results = findings()
         finally:
             broker.execute_command("ACL", "SETUSER", "default", "+@all")
 
-    assert ("redis", "ok") in found
-    assert ("redis", "error") not in found
+    assert ("redis", "ok") in results
+    assert ("redis", "error") not in results
 
 
 def test_a_full_disk_is_an_error(database, vector_store, redis_url, small_disk):
     with suppress(OSError), (small_disk / "full").open("wb") as file:
         file.write(bytes(2**22))
 
-    found = examine(database, vector_store, redis_url, small_disk)
+    results = examine(database, vector_store, redis_url, small_disk)
 
-    assert [one for one in found if one.check == "disk" and one.level == "error"]
+    assert [result for result in results if result.check == "disk" and result.level == "error"]
 
 
 def _ready_index(database, n_jobs: int) -> str:

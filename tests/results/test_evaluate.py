@@ -16,16 +16,16 @@ from tests.stores.ledger_helpers import add_index_run
 def test_both_orders_are_measured_over_all_judged_queries(database):
     """By hand: q1 has its one item at 3 → 1, q2 its two at 2, 3 → 1, 3, q3 its one at 1 → 3, and
     q5 was judged but not ranked."""
-    found = evaluate(database, _ended(database, RunState.DONE))
+    evaluation = evaluate(database, _ended(database, RunState.DONE))
 
-    assert (found.n_queries, found.n_measured, found.n_failed) == (4, 4, 1)
-    assert found.coarse["recall@1"] == pytest.approx((0 + 0 + 1 + 0) / 4)
-    assert found.fine["recall@1"] == pytest.approx((1 + 1 / 2 + 0 + 0) / 4)
-    assert found.coarse["recall@20"] == found.fine["recall@20"] == pytest.approx(3 / 4)
-    assert found.coarse["mrr"] == pytest.approx((1 / 3 + 1 / 2 + 1 + 0) / 4)
-    assert found.fine["mrr"] == pytest.approx((1 + 1 + 1 / 3 + 0) / 4)
-    assert found.coarse["map"] == pytest.approx((1 / 3 + (1 / 2 + 2 / 3) / 2 + 1 + 0) / 4)
-    assert found.fine["map"] == pytest.approx((1 + (1 + 2 / 3) / 2 + 1 / 3 + 0) / 4)
+    assert (evaluation.n_queries, evaluation.n_measured, evaluation.n_failed) == (4, 4, 1)
+    assert evaluation.coarse["recall@1"] == pytest.approx((0 + 0 + 1 + 0) / 4)
+    assert evaluation.fine["recall@1"] == pytest.approx((1 + 1 / 2 + 0 + 0) / 4)
+    assert evaluation.coarse["recall@20"] == evaluation.fine["recall@20"] == pytest.approx(3 / 4)
+    assert evaluation.coarse["mrr"] == pytest.approx((1 / 3 + 1 / 2 + 1 + 0) / 4)
+    assert evaluation.fine["mrr"] == pytest.approx((1 + 1 + 1 / 3 + 0) / 4)
+    assert evaluation.coarse["map"] == pytest.approx((1 / 3 + (1 / 2 + 2 / 3) / 2 + 1 + 0) / 4)
+    assert evaluation.fine["map"] == pytest.approx((1 + (1 + 2 / 3) / 2 + 1 / 3 + 0) / 4)
 
 
 def _ended(database, state):
@@ -37,10 +37,15 @@ def _ended(database, state):
 
 @pytest.mark.parametrize("state", [RunState.CANCELLED, RunState.FAILED, RunState.PAUSED])
 def test_a_query_that_the_run_did_not_reach_is_not_measured(database, state):
-    found = evaluate(database, _ended(database, state))
+    evaluation = evaluate(database, _ended(database, state))
 
-    assert (found.state, found.n_queries, found.n_measured, found.n_failed) == (state, 4, 3, 0)
-    assert found.fine["recall@1"] == pytest.approx((1 + 1 / 2 + 0) / 3)
+    assert (evaluation.state, evaluation.n_queries, evaluation.n_measured, evaluation.n_failed) == (
+        state,
+        4,
+        3,
+        0,
+    )
+    assert evaluation.fine["recall@1"] == pytest.approx((1 + 1 / 2 + 0) / 3)
 
 
 def test_a_query_that_failed_counts_as_zero_before_the_run_ends_too(database):
@@ -51,9 +56,9 @@ def test_a_query_that_failed_counts_as_zero_before_the_run_ends_too(database):
             subject_id="q5", reason="image_missing", message="put it back",
         )  # fmt: skip
 
-    found = evaluate(database, run_id)
+    evaluation = evaluate(database, run_id)
 
-    assert (found.n_measured, found.n_failed) == (4, 1)
+    assert (evaluation.n_measured, evaluation.n_failed) == (4, 1)
 
 
 def test_without_a_ranking_nothing_is_measured(database):

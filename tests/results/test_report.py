@@ -16,9 +16,9 @@ from tests.stores.ledger_helpers import add_index_run
 
 @pytest.fixture
 def run_id(database, tmp_path) -> int:
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
-    return add_reference_run(database, pictures)
+    images = tmp_path / "pictures"
+    images.mkdir()
+    return add_reference_run(database, images)
 
 
 def test_a_sheet_has_the_heads_of_both_orders(database, run_id):
@@ -92,8 +92,8 @@ def test_the_picture_is_drawn_without_a_browser(database, run_id, tmp_path):
     path = tmp_path / "run.png"
 
     write_report(database, run_id, path, n_queries=1)
-    with Image.open(path) as one:
-        small = one.size
+    with Image.open(path) as entry:
+        small = entry.size
     write_report(database, run_id, path, n_queries=2)
     with Image.open(path) as two:
         large = two.size
@@ -107,14 +107,14 @@ def test_the_thumbnail_is_in_the_picture(database, run_id, tmp_path):
 
     write_report(database, run_id, path)
 
-    with Image.open(path) as picture:
-        colours = {colour for _, colour in picture.getcolors(1_000_000)}
+    with Image.open(path) as image:
+        colours = {colour for _, colour in image.getcolors(1_000_000)}
     assert (0, 128, 128) in colours  # the teal of the catalogue's pictures
 
 
 def test_a_picture_that_is_gone_leaves_a_gap(database, run_id, tmp_path):
-    for picture in (tmp_path / "pictures").iterdir():
-        picture.unlink()
+    for image in (tmp_path / "pictures").iterdir():
+        image.unlink()
 
     write_report(database, run_id, tmp_path / "run.html")
 

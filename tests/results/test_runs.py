@@ -108,7 +108,7 @@ def test_the_stages_of_a_rerank_run_come_in_their_order(database):
 
     stages = progress(database, run_id).stages
 
-    assert [(one.stage, one.state) for one in stages] == [
+    assert [(stage.stage, stage.state) for stage in stages] == [
         (Stage.SEARCH, "done"),
         (Stage.SCORE, "done"),
         (Stage.RANK, "done"),
@@ -119,8 +119,8 @@ def test_the_stages_of_a_rerank_run_come_in_their_order(database):
 def test_the_newest_run_is_listed_first(database):
     older, newer = add_index_run(database), add_reference_run(database)
 
-    assert [one.run.id for one in list_progress(database, 9)] == [newer, older]
-    assert [one.run.id for one in list_progress(database, 1)] == [newer]
+    assert [entry.run.id for entry in list_progress(database, 9)] == [newer, older]
+    assert [entry.run.id for entry in list_progress(database, 1)] == [newer]
 
 
 def test_a_run_explains_its_failures_and_its_lineage(database):
@@ -140,7 +140,7 @@ def test_a_run_explains_its_failures_and_its_lineage(database):
 
     details = show_run(database, run_id)
 
-    assert [(one.reason, one.fatal, one.count) for one in details.failures] == [
+    assert [(failure.reason, failure.fatal, failure.count) for failure in details.failures] == [
         ("image_missing", True, 2),
         ("text_cut", False, 1),
     ]
@@ -149,7 +149,7 @@ def test_a_run_explains_its_failures_and_its_lineage(database):
     assert details.scorer is not None
     assert (details.scorer.fingerprint, details.scorer.card) == (SCORER, {"weights": "abc"})
     assert details.pairs_per_group == 2.5
-    assert [one.subject_id for one in list_failures(database, run_id)] == [
+    assert [failure.subject_id for failure in list_failures(database, run_id)] == [
         "q1 → i1",
         "q1 → i2",
         "q2 → i1",
@@ -168,7 +168,7 @@ def test_a_query_that_could_not_be_read_is_a_failure_of_its_runs(database):
             {"run": run_id},
         )
 
-    assert [one.reason for one in list_failures(database, run_id)] == ["malformed"]
+    assert [failure.reason for failure in list_failures(database, run_id)] == ["malformed"]
 
 
 def test_an_unknown_run_is_named(database):
@@ -200,10 +200,13 @@ def test_workers_are_alive_silent_or_stopped(database):
             text("UPDATE worker SET seen_at = seen_at - interval '1 min' WHERE id = 'silent'")
         )
 
-    found = list_workers(database)
+    results = list_workers(database)
 
-    assert [(one.id, one.state) for one in found] == [("working", "alive"), ("silent", "silent")]
-    assert (found[0].run_id, found[0].job_id, found[0].units_per_s) == (3, 8, 12.5)
-    assert (found[0].device, found[0].model_fingerprint) == ("cuda:0", SCORER)
-    assert found[1].seen_s > 59
+    assert [(result.id, result.state) for result in results] == [
+        ("working", "alive"),
+        ("silent", "silent"),
+    ]
+    assert (results[0].run_id, results[0].job_id, results[0].units_per_s) == (3, 8, 12.5)
+    assert (results[0].device, results[0].model_fingerprint) == ("cuda:0", SCORER)
+    assert results[1].seen_s > 59
     assert len(list_workers(database, include_stopped=True)) == 3

@@ -62,9 +62,9 @@ def test_a_text_is_never_an_image(value):
 
 @given(unicode, unicode, digests)
 def test_a_read_image_is_its_bytes_wherever_it_lies(here, there, digest):
-    one, other = (ImagePart(uri=uri, sha256=digest.hex()) for uri in (here, there))
+    entry, other = (ImagePart(uri=uri, sha256=digest.hex()) for uri in (here, there))
 
-    assert content_hash((one,)) == content_hash((other,))
+    assert content_hash((entry,)) == content_hash((other,))
 
 
 @given(part_lists)

@@ -49,10 +49,10 @@ def test_a_vector_keeps_its_key():
 def test_a_pair_keeps_its_key():
     query, item, other = b"q" * 32, b"i" * 32, b"j" * 32
 
-    alone = pair_key(SCORER, query, item)
+    separate = pair_key(SCORER, query, item)
     in_a_list = pair_key(SCORER, query, item, list_hash([item, other]))
 
-    assert alone.hex() == "29eab8a72c335b3971104b28cba599d5ed45c7d2f6d086fb130b0a947045e48c"
+    assert separate.hex() == "29eab8a72c335b3971104b28cba599d5ed45c7d2f6d086fb130b0a947045e48c"
     assert in_a_list.hex() == "3c3d2a4b400c2639454e69c81b66c1245c048e5c4475d2de03455910d31b4d1e"
 
 

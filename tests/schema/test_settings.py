@@ -30,10 +30,10 @@ def refusal(**values: str) -> str:
     ],
 )
 def test_an_address_that_is_none_is_refused_and_not_repeated(name: str, value: str):
-    told = refusal(**{name: value})
+    reported = refusal(**{name: value})
 
-    assert name in told
-    assert "hunter2" not in told
+    assert name in reported
+    assert "hunter2" not in reported
 
 
 @pytest.mark.parametrize(
@@ -49,8 +49,8 @@ def test_an_address_that_is_none_is_refused_and_not_repeated(name: str, value: s
 def test_addresses_with_tls_and_without_are_taken(name: str, value: str):
     settings = Settings(_env_file=None, **{name: value})
 
-    found = getattr(settings, name)
-    assert (found if isinstance(found, str) else found.get_secret_value()) == value
+    results = getattr(settings, name)
+    assert (results if isinstance(results, str) else results.get_secret_value()) == value
     assert "word" not in repr(settings)
 
 

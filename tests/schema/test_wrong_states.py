@@ -203,7 +203,9 @@ def test_a_wrong_state_is_refused(engine, wrong):
 
 
 @pytest.mark.parametrize(
-    ("column", "key"), _REFERENCES, ids=[f"{one.table.name}.{one.name}" for one, _ in _REFERENCES]
+    ("column", "key"),
+    _REFERENCES,
+    ids=[f"{reference.table.name}.{reference.name}" for reference, _ in _REFERENCES],
 )
 def test_what_is_not_there_cannot_be_referred_to(engine, column, key):
     nobody = "'nobody'" if column.type.python_type is str else f"-{column.name}"

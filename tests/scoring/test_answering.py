@@ -34,7 +34,7 @@ def test_citations_are_results_that_exist_each_once_in_order_of_mention(
 
 @given(st.text(), st.integers(0, 9))
 def test_whatever_a_model_says_only_results_are_cited(answer: str, n_results: int) -> None:
-    found = cited(answer, n_results)
+    citations = cited(answer, n_results)
 
-    assert len(set(found)) == len(found)
-    assert all(0 <= place < n_results for place in found)
+    assert len(set(citations)) == len(citations)
+    assert all(0 <= place < n_results for place in citations)

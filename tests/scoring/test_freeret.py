@@ -62,16 +62,16 @@ def test_a_swapped_choice_exchanges_the_answers_and_nothing_else() -> None:
 def test_without_query_and_candidate_the_question_stays_as_it_is() -> None:
     rule, swapped = framings_of(params("freeret", "swap"))
 
-    asked = rule.context_free()
+    requested = rule.context_free()
 
-    assert "".join(map(str, asked.prefix + asked.suffix)) == (
+    assert "".join(map(str, requested.prefix + requested.suffix)) == (
         "Task: Determine whether the candidate matches the query.\n"
         "Query: \n"
         "Candidate: \n"
         "A. Yes, the candidate fully matches the query.\n"
         "B. No, the candidate does not match or only partially matches."
     )
-    assert swapped.context_free().suffix != asked.suffix
+    assert swapped.context_free().suffix != requested.suffix
 
 
 def test_other_methods_have_no_prior_to_subtract() -> None:
@@ -139,15 +139,19 @@ def test_a_framing_without_a_swapped_twin_cannot_be_debiased() -> None:
 def test_a_method_brings_the_depth_the_ties_and_the_enhancement_of_its_paper(
     method: MethodName, depth: int, quantum: float, trigger: str
 ) -> None:
-    found = METHODS[method]
+    results = METHODS[method]
 
-    assert (found.depth, found.quantum, found.enhancement.trigger) == (depth, quantum, trigger)
+    assert (results.depth, results.quantum, results.enhancement.trigger) == (
+        depth,
+        quantum,
+        trigger,
+    )
 
 
 def test_a_depth_of_nothing_leaves_the_coarse_order() -> None:
     placements = break_ties([nan] * 4, [nan] * 4, [3, 1, 4, 2], quantum=FREERET.quantum)
 
-    assert [one.final_rank for one in placements] == [3, 1, 4, 2]
+    assert [placement.final_rank for placement in placements] == [3, 1, 4, 2]
 
 
 def test_what_lies_below_the_depth_keeps_its_order_below_the_scored() -> None:
@@ -155,7 +159,7 @@ def test_what_lies_below_the_depth_keeps_its_order_below_the_scored() -> None:
 
     placements = break_ties(margins, [0.1] * 4, [1, 2, 3, 4], quantum=FREERET.quantum)
 
-    assert [one.final_rank for one in placements] == [2, 1, 3, 4]
+    assert [placement.final_rank for placement in placements] == [2, 1, 3, 4]
 
 
 def test_a_depth_of_everything_orders_all_by_their_margin() -> None:
@@ -163,5 +167,5 @@ def test_a_depth_of_everything_orders_all_by_their_margin() -> None:
         [0.1, 3.0, -1.0, 0.10001], [0.1] * 4, [1, 2, 3, 4], quantum=FREERET.quantum
     )
 
-    assert [one.final_rank for one in placements] == [3, 1, 4, 2]
-    assert {one.tie_size for one in placements} == {1}
+    assert [placement.final_rank for placement in placements] == [3, 1, 4, 2]
+    assert {placement.tie_size for placement in placements} == {1}

@@ -67,7 +67,7 @@ def test_log_odds_of_both_tell_apart_what_probabilities_round_to_one() -> None:
     placed = break_ties(
         [50.0, 51.0], [0, 0], [1, 2], quantum=0.0, fused=scores[:2], exact=exact[:2]
     )
-    assert [one.final_rank for one in placed] == [2, 1]
+    assert [place.final_rank for place in placed] == [2, 1]
 
 
 def test_as_they_are_the_scores_are_the_published_ones() -> None:

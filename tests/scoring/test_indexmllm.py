@@ -33,12 +33,12 @@ def test_every_question_shows_the_query_then_the_candidate_and_asks_for_a_digit(
 
     assert prompt.shared_side == "query"
     assert prompt.prefix == (ImageRef(side="query", index=0),)
-    shown, asked = prompt.suffix
+    shown, requested = prompt.suffix
     assert shown == ImageRef(side="candidate", index=0)
-    assert isinstance(asked, str)
-    assert asked.startswith("\nYou are given two images: a query and a candidate. Determine ")
-    assert "\nOutput strictly a single digit:\n0 = " in asked
-    assert asked.endswith("\n\nDo not output anything else.\n")
+    assert isinstance(requested, str)
+    assert requested.startswith("\nYou are given two images: a query and a candidate. Determine ")
+    assert "\nOutput strictly a single digit:\n0 = " in requested
+    assert requested.endswith("\n\nDo not output anything else.\n")
     assert (rule.labels.positive, rule.labels.negative) == ("1", "0")
 
 

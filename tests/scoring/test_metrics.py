@@ -57,10 +57,12 @@ def test_without_relevant_items_every_measure_is_zero() -> None:
 
 
 def test_a_query_without_relevant_items_is_left_out_and_one_without_results_counts() -> None:
-    found = evaluate({"q1": ["a"]}, {"q1": {"a": 1}, "q2": {"b": 1}, "q3": {"c": 0}}, cutoffs=[1])
+    evaluation = evaluate(
+        {"q1": ["a"]}, {"q1": {"a": 1}, "q2": {"b": 1}, "q3": {"c": 0}}, cutoffs=[1]
+    )
 
-    assert found.n_queries == 2
-    assert found.means["recall@1"] == 0.5
+    assert evaluation.n_queries == 2
+    assert evaluation.means["recall@1"] == 0.5
 
 
 def test_no_judged_query_gives_no_means() -> None:

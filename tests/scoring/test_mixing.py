@@ -49,19 +49,19 @@ def test_pooling_weighs_directions_alike() -> None:
 
 
 def test_zeros_become_nan_and_are_not_hidden() -> None:
-    zero, one = np.zeros(2, np.float32), np.array([0, 1], np.float32)
+    zero, entry = np.zeros(2, np.float32), np.array([0, 1], np.float32)
 
     assert np.isnan(normalise(zero)).all()
-    assert np.isnan(mix_item(zero, one)).all()
-    assert np.isnan(mix_query(one, -4 * one)).all()
+    assert np.isnan(mix_item(zero, entry)).all()
+    assert np.isnan(mix_query(entry, -4 * entry)).all()
 
 
 def test_the_share_of_the_largest_dimensions_is_of_the_squared_length() -> None:
     even = np.full(20, 3, np.float32)
     massive = np.array([0, -8, 0, 0, 0, 0, 6, *[0] * 13], np.float32)
-    one = np.array([*[1] * 10, *[-2] * 10], np.float32)
+    entry = np.array([*[1] * 10, *[-2] * 10], np.float32)
 
-    assert top_share(np.stack([even, massive, one])) == pytest.approx([5 / 20, 1, 20 / 50])
+    assert top_share(np.stack([even, massive, entry])) == pytest.approx([5 / 20, 1, 20 / 50])
     assert top_share(np.ones((1, 3), np.float32)) == pytest.approx([1])
 
 

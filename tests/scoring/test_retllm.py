@@ -61,9 +61,9 @@ def test_a_method_without_that_preset_says_which_it_has() -> None:
 )
 def test_each_score_has_a_framing_that_asks_for_it(score: str, framing: str) -> None:
     rule = RETLLM.framing_for(score)
-    (found,) = framings_of(ScorerParams(score=score, framing=rule.name))
+    (results,) = framings_of(ScorerParams(score=score, framing=rule.name))
 
-    assert (rule.name, found) == (framing, rule)
+    assert (rule.name, results) == (framing, rule)
 
 
 @pytest.mark.parametrize(

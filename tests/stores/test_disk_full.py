@@ -32,8 +32,8 @@ def test_a_blob_that_does_not_fit_leaves_nothing(small_disk: Path):
 def test_an_import_stops_at_a_full_disk_and_is_completed_when_there_is_room(
     small_disk: Path, tmp_path: Path, database_url: str
 ):
-    pictures = [os.urandom(2**18) for _ in range(8)]
-    pq.write_table(pa.table({"id": [*"abcdefgh"], "image": pictures}), tmp_path / "t.parquet")
+    images = [os.urandom(2**18) for _ in range(8)]
+    pq.write_table(pa.table({"id": [*"abcdefgh"], "image": images}), tmp_path / "t.parquet")
     source = str(tmp_path / "t.parquet")
     with Database(database_url) as database:
         with pytest.raises(ServiceUnavailableError, match="make room"):

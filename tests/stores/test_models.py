@@ -12,7 +12,9 @@ from tests.stores.ledger_helpers import FINGERPRINT, add_index_run
 
 def _found(database):
     with database.begin() as connection:
-        return [(one.kind, one.fingerprint, one.waited_for) for one in models_in_use(connection)]
+        return [
+            (entry.kind, entry.fingerprint, entry.waited_for) for entry in models_in_use(connection)
+        ]
 
 
 def _move(database, run_id, *, state=None, stage=None):
@@ -25,13 +27,13 @@ def _move(database, run_id, *, state=None, stage=None):
 
 def test_a_run_needs_the_models_of_its_stages_to_come(database):
     run_id = add_reference_run(database)
-    found = {}
+    results = {}
     for stage in (Stage.SEARCH, Stage.SCORE, Stage.RANK):
         _move(database, run_id, stage=stage)
-        found[stage] = {model[:2] for model in _found(database) if model[2]}
+        results[stage] = {model[:2] for model in _found(database) if model[2]}
 
     scorer, embedder = ("scorer", SCORER), ("embedder", EMBEDDER)
-    assert found == {Stage.SEARCH: {scorer, embedder}, Stage.SCORE: {scorer}, Stage.RANK: set()}
+    assert results == {Stage.SEARCH: {scorer, embedder}, Stage.SCORE: {scorer}, Stage.RANK: set()}
 
 
 def test_a_paused_run_still_waits_for_its_model_and_an_ended_one_does_not(database):

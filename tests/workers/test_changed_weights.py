@@ -133,9 +133,9 @@ def test_what_is_put_back_is_loaded_again_and_the_job_done(
     assert _state(database)[::2] == ("done", 2)
     with database.begin() as connection:
         loads = connection.execute(text("SELECT id, changed_file FROM model_load ORDER BY id"))
-        told = [tuple(row) for row in loads]
+        reported = [tuple(row) for row in loads]
         by_load = connection.execute(text("SELECT DISTINCT load_id FROM embedding")).scalars().all()
-    assert told == [(1, str(weights)), (2, None)]
+    assert reported == [(1, str(weights)), (2, None)]
     assert by_load == [2]
 
 
@@ -186,17 +186,17 @@ def test_what_came_of_a_load_in_doubt_is_found_and_dropped(
     _overwrite(_weights(model))
     do_job(session, run_id, 1)  # a doorbell rung twice: the worker looks at its files all the same
 
-    told = [
-        one.message
-        for one in examine(database, vector_store, session.redis_url, settings.data_dir)
-        if one.check == "loads"
+    reported = [
+        finding.message
+        for finding in examine(database, vector_store, session.redis_url, settings.data_dir)
+        if finding.check == "loads"
     ]
     (dropped,) = drop_loads(database, [1])
 
-    assert len(told) == 1
-    assert str(_weights(model)) in told[0]
-    assert "2 vectors" in told[0]
-    assert "--drop-load 1" in told[0]
+    assert len(reported) == 1
+    assert str(_weights(model)) in reported[0]
+    assert "2 vectors" in reported[0]
+    assert "--drop-load 1" in reported[0]
     assert "2 vectors deleted" in dropped
     with database.begin() as connection:
         assert not connection.execute(text("SELECT FROM embedding")).all()

@@ -81,15 +81,15 @@ class Preparer:
         return PreparedImage()
 
     def in_memory(self) -> int:
-        return sum(one() is not None for one in self.decoded)
+        return sum(entry() is not None for entry in self.decoded)
 
 
 def records(folder: Path, widths: Iterable[int]) -> list[StoredRecord]:
-    found = []
+    results = []
     for number, width in enumerate(widths):
         path = folder / f"{number}.png"
         Image.new("RGB", (width, 8), (number, 0, 0)).save(path)
-        found.append(
+        results.append(
             StoredRecord(
                 id=number,
                 external_id=str(number),
@@ -97,7 +97,7 @@ def records(folder: Path, widths: Iterable[int]) -> list[StoredRecord]:
                 hashes=ContentHashes(text=None, image=b"", both=b""),
             )
         )
-    return found
+    return results
 
 
 def test_as_many_decoded_images_are_in_memory_as_there_are_cores_and_none_after(
@@ -119,9 +119,11 @@ def test_an_image_that_cannot_be_prepared_is_named_and_costs_no_other(tmp_path: 
     prepare = Preparer()
 
     with open_readers() as readers:
-        found = read_contents(records(tmp_path, [8, 1, 8]), frozenset({"image"}), readers, prepare)
+        contents = read_contents(
+            records(tmp_path, [8, 1, 8]), frozenset({"image"}), readers, prepare
+        )
 
-    (good, bad, also_good) = found
+    (good, bad, also_good) = contents
     assert isinstance(bad, InputError)
     assert (bad.message, bad.reason) == (f"{tmp_path / '1.png'}: too narrow", "image_shape")
     assert not isinstance(good, InputError)

@@ -138,9 +138,9 @@ def test_a_search_mends_an_index_that_a_kill_has_torn(stack, database, vector_st
         session = SimpleNamespace(database=database, vectors=fresh, worker_id="a")
         progress = SimpleNamespace(step=lambda: None)
         run = SimpleNamespace(collection="torn_while_searched")
-        found = _search(session, run, vectors, 1, progress)
+        results = _search(session, run, vectors, 1, progress)
 
-    assert [hits[0].key for hits in found] == keys
+    assert [hits[0].key for hits in results] == keys
 
 
 def test_a_search_in_a_collection_that_is_gone_makes_it_again(database, vector_store):

@@ -78,7 +78,7 @@ class TextEmbedder:
 
     def embed(self, contents: Any) -> EmbeddedContents:
         refuse(NOT_FINITE, contents)
-        lengths = [[len(one.texts[0])] for one in contents]
+        lengths = [[len(content.texts[0])] for content in contents]
         return EmbeddedContents(vectors=np.array(lengths, np.float32), notices=())
 
 
@@ -95,12 +95,14 @@ class TextScorer:
         raise NotImplementedError
 
     def prepare(self, groups: Sequence[PairGroup]) -> Any:
-        refuse(TOO_LONG, [one for group in groups for one in (group.shared, *group.others)])
+        refuse(TOO_LONG, [entry for group in groups for entry in (group.shared, *group.others)])
         return groups
 
     def score(self, groups: Any) -> list[tuple[PairReading, ...]]:
-        refuse(NOT_FINITE, [one for group in groups for one in (group.shared, *group.others)])
-        return [tuple(self._reading(group.shared, one) for one in group.others) for group in groups]
+        refuse(NOT_FINITE, [entry for group in groups for entry in (group.shared, *group.others)])
+        return [
+            tuple(self._reading(group.shared, entry) for entry in group.others) for group in groups
+        ]
 
     def _reading(self, one: ItemContent, other: ItemContent) -> PairReading:
         margin = len(one.texts[0]) + len(other.texts[0]) + 100 * self.enhanced
@@ -116,21 +118,21 @@ class TextScorer:
 
 @pytest.mark.parametrize("bad", [TOO_LONG, NOT_FINITE])
 def test_a_record_that_spoils_its_batch_fails_alone(bad: str) -> None:
-    found = records("a", "bb", bad, "dddd")
+    results = records("a", "bb", bad, "dddd")
     steps = Steps()
 
     done = embed_records(
         TextEmbedder(),  # type: ignore[arg-type]
-        list(found.values()),
+        list(results.values()),
         TEXT,
         steps,  # type: ignore[arg-type]
         side="candidate",
         stored=NothingStored(),  # type: ignore[arg-type]
     )
 
-    assert [one.external_id for one in done.records] == ["1", "2", "4"]
+    assert [record.external_id for record in done.records] == ["1", "2", "4"]
     assert done.vectors.tolist() == [[1], [2], [4]]
-    assert [(one.subject_id, one.reason) for one in done.outcomes] == [("3", bad.lower())]
+    assert [(record.subject_id, record.reason) for record in done.outcomes] == [("3", bad.lower())]
     assert steps.n == 5, "as long as it goes on, it says so"
 
 
@@ -193,7 +195,7 @@ def test_a_pair_that_spoils_its_batch_fails_alone_and_the_others_are_scored_once
         (2, 3): (105, None),
     }
     assert len(scores.rows) == 4
-    failed = [(one.subject_id, one.reason) for one in scores.outcomes]
+    failed = [(outcome.subject_id, outcome.reason) for outcome in scores.outcomes]
     assert sorted(failed) == [("1 → 2", bad.lower()), ("2 → 2", bad.lower())]
     assert steps.n == 6, "as long as it goes on, it says so"
 
@@ -204,7 +206,7 @@ def test_a_list_that_spoils_its_batch_fails_as_a_whole_and_the_others_are_scored
     scores, _ = scored(((1, (1, 2)), (2, (1, 2))), "query", queries, items, lists=True)
 
     assert [(row.query_id, row.item_id) for row in scores.rows] == [(1, 1), (1, 2)]
-    assert [one.subject_id for one in scores.outcomes] == ["2 → 1", "2 → 2"]
+    assert [outcome.subject_id for outcome in scores.outcomes] == ["2 → 1", "2 → 2"]
 
 
 def test_a_batch_without_a_bad_pair_is_scored_at_once() -> None:

@@ -76,7 +76,7 @@ def _ids(connection, table):
 def _store(database, run_id, name, address):
     """Keep the tokens of the picture `DIGEST` in a set of the run."""
     codec = Codec(parse_codec(name), width=WIDTH, precision="float32", codebook=None)
-    picture = StoredVisualTokens(
+    image = StoredVisualTokens(
         values=np.arange(4 * WIDTH, dtype=np.float32).reshape(4, WIDTH),
         n_deepstack=0, grid=(1, 2, 2), tokens=(1, 2, 2), written=(),
     )  # fmt: skip
@@ -92,7 +92,7 @@ def _store(database, run_id, name, address):
             address=address,
         )
         with writing_shard(f"{address}/1.tokens") as writer:
-            place = writer.add(encode_record([picture], codec))
+            place = writer.add(encode_record([image], codec))
             shard = writer.shard(f"{address}/1.tokens")
         new = token_sets.NewTokenRecord(content=content, place=place, n_images=1, n_tokens=4)
         token_sets.write_shard_rows(

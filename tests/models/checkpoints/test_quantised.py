@@ -126,8 +126,8 @@ def _in_groups(weight: Tensor) -> dict[str, Tensor]:
 
 def _eights(numbers: Tensor) -> Tensor:
     eights = numbers.long().unflatten(1, (-1, 8))[:, :, _AWQ_ORDER]
-    whole = (eights << 4 * torch.arange(8)).sum(2)
-    return torch.where(whole < 2**31, whole, whole - 2**32).int()
+    complete = (eights << 4 * torch.arange(8)).sum(2)
+    return torch.where(complete < 2**31, complete, complete - 2**32).int()
 
 
 def saved(qwen_folder: Path, folder: Path, how: BitsAndBytesConfig) -> Path:
@@ -155,11 +155,11 @@ def test_fewer_bits_read_packed_what_they_read_whole_and_nearly_what_all_bits_re
 ) -> None:
     family = load(request.getfixturevalue(bits))
 
-    found = score(engine_for(family, PixelLimits()), GROUPS, ON)
+    readings = score(engine_for(family, PixelLimits()), GROUPS, ON)
 
-    assert_same(found, score(PlainEngine(family, PixelLimits()), GROUPS, ON))
+    assert_same(readings, score(PlainEngine(family, PixelLimits()), GROUPS, ON))
     exact = numbers(score(engine_for(qwen, PixelLimits()), GROUPS, ON))
-    assert 0 < abs(numbers(found) - exact).max() < 0.5
+    assert 0 < abs(numbers(readings) - exact).max() < 0.5
 
 
 @pytest.mark.parametrize("bits", FEWER_BITS)
@@ -212,7 +212,9 @@ def test_eight_bit_floats_are_unpacked_for_their_kernels_would_be_fetched_as_cod
     family = load(eight_bits)
 
     assert "FP8" not in repr(family.decoder.feed_forwards[0])
-    assert {one.dtype for one in family.decoder.layers[0].parameters()} == {torch.float32}
+    assert {parameter.dtype for parameter in family.decoder.layers[0].parameters()} == {
+        torch.float32
+    }
 
 
 def test_a_quantised_head_is_refused(qwen_folder: Path, tmp_path: Path) -> None:
@@ -249,9 +251,9 @@ def test_gates_without_a_weight_are_measured_all_the_same(qwen: Any) -> None:
     for layer in model.model.language_model.layers:
         layer.mlp.gate_proj = _NoWeight(layer.mlp.gate_proj)
 
-    found = type(qwen)(model, qwen._processor, "some/model").decoder.gate_sizes
+    results = type(qwen)(model, qwen._processor, "some/model").decoder.gate_sizes
 
-    assert found == pytest.approx(qwen.decoder.gate_sizes)
+    assert results == pytest.approx(qwen.decoder.gate_sizes)
 
 
 def test_a_head_without_a_weight_is_refused(qwen: Any) -> None:
@@ -296,8 +298,8 @@ def test_flash_attention_runs_where_it_is_installed_and_device_type_and_mask_all
     monkeypatch.setattr(module, lambda: installed)
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: capability)
 
-    found = attention_for(
+    results = attention_for(
         Qwen2_5_VLForConditionalGeneration, torch.device(device), dtype, causal=causal
     )
 
-    assert found == chosen
+    assert results == chosen

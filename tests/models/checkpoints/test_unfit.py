@@ -83,7 +83,9 @@ def _config(**changes: object) -> Callable[[Path], None]:
     def spoil(folder: Path) -> None:
         file = folder / "config.json"
         config = {**json.loads(file.read_text()), **changes}
-        file.write_text(json.dumps({key: one for key, one in config.items() if one is not None}))
+        file.write_text(
+            json.dumps({key: value for key, value in config.items() if value is not None})
+        )
 
     return spoil
 
@@ -225,9 +227,9 @@ def test_an_embedder_whose_weights_do_not_fit_is_refused_when_planning(
 def test_a_model_that_passed_is_not_looked_at_again_until_a_file_of_it_changes(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looked = []
+    examined = []
     examine = loadable.examine
-    monkeypatch.setattr(loadable, "examine", lambda *one: looked.append(one) or examine(*one))
+    monkeypatch.setattr(loadable, "examine", lambda *one: examined.append(one) or examine(*one))
 
     _plan(f"hf:{folder}")
     _plan(f"hf:{folder}")
@@ -235,4 +237,4 @@ def test_a_model_that_passed_is_not_looked_at_again_until_a_file_of_it_changes(
     with pytest.raises(ModelError, match="no usable chat template: none"):
         _plan(f"hf:{folder}")
 
-    assert len(looked) == 2
+    assert len(examined) == 2

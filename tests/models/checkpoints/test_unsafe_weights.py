@@ -88,8 +88,8 @@ def test_a_model_that_needs_code_beside_its_weights_is_refused_and_nobody_is_ask
     autos = ("AutoProcessor", "AutoImageProcessor")
     facts |= {names: "Own", "auto_map": dict.fromkeys(autos, "own.Own")}
     (folder / file).write_text(json.dumps(facts))
-    asked: list[object] = []
-    monkeypatch.setattr("builtins.input", lambda *prompt: asked.append(prompt) or "y")
+    requested: list[object] = []
+    monkeypatch.setattr("builtins.input", lambda *prompt: requested.append(prompt) or "y")
 
     with pytest.raises(ModelError, match="needs code that lies beside its weights") as refused:
         if kind == "embedder":
@@ -99,7 +99,7 @@ def test_a_model_that_needs_code_beside_its_weights_is_refused_and_nobody_is_ask
 
     assert "trust_remote_code" not in refused.value.message
     assert "NIGHTSHIFT_TRUSTED_MODELS" in refused.value.message
-    assert not asked
+    assert not requested
     assert not (tmp_path / "touched").exists()
 
 
@@ -135,13 +135,13 @@ def test_a_text_tower_of_open_clip_brings_no_code_and_nobody_is_asked(
     config = json.loads((folder / "open_clip_config.json").read_text())
     config["model_cfg"]["text_cfg"] |= {"hf_model_name": str(tower), "hf_model_pretrained": False}
     (folder / "open_clip_config.json").write_text(json.dumps(config))
-    asked: list[object] = []
-    monkeypatch.setattr("builtins.input", lambda *prompt: asked.append(prompt) or "y")
+    requested: list[object] = []
+    monkeypatch.setattr("builtins.input", lambda *prompt: requested.append(prompt) or "y")
 
     with pytest.raises(ModelError, match="needs code that lies beside its weights"):
         load_embedder(f"open_clip:{folder}", device="cpu")
 
-    assert not asked
+    assert not requested
     assert not (tmp_path / "touched").exists()
 
 
@@ -177,9 +177,9 @@ def test_another_code_beside_the_weights_is_another_model(
     clip_folder: Path, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(clip_folder, tmp_path / "model")
-    found = set()
+    visited = set()
     for code in ("a = 1\n", "a = 2\n"):
         (folder / "own.py").write_text(code)
-        found.add(describe_embedder(f"hf:{folder}").fingerprint)
+        visited.add(describe_embedder(f"hf:{folder}").fingerprint)
 
-    assert len(found) == 2
+    assert len(visited) == 2

@@ -55,13 +55,13 @@ def test_a_batch_gives_what_single_contents_give(embedder: Embedder) -> None:
 
     together = embed(embedder, *contents)
 
-    alone = np.concatenate([embed(embedder, content) for content in contents])
-    assert together == pytest.approx(alone, abs=1e-5)
+    separate = np.concatenate([embed(embedder, content) for content in contents])
+    assert together == pytest.approx(separate, abs=1e-5)
 
 
 def test_an_image_prepared_beforehand_gives_the_same_bits(embedder: Embedder) -> None:
     prepared = ItemContent(
-        texts=BOTH.texts, images=tuple(embedder.prepare_image(one) for one in BOTH.images)
+        texts=BOTH.texts, images=tuple(embedder.prepare_image(image) for image in BOTH.images)
     )
 
     assert np.array_equal(embed(embedder, IMAGE, prepared), embed(embedder, IMAGE, BOTH))
@@ -82,10 +82,10 @@ def test_text_and_image_are_mixed_by_role(embedder: Embedder) -> None:
 
 
 def test_several_pictures_become_their_mean_direction(embedder: Embedder) -> None:
-    one, two = picture(1), picture(2)
-    singles = embed(embedder, ItemContent(images=(one,)), ItemContent(images=(two,)))
+    entry, two = picture(1), picture(2)
+    singles = embed(embedder, ItemContent(images=(entry,)), ItemContent(images=(two,)))
 
-    both = embed(embedder, ItemContent(images=(one, two)))[0]
+    both = embed(embedder, ItemContent(images=(entry, two)))[0]
 
     assert both == pytest.approx(normalise(singles.mean(axis=0)), abs=1e-5)
 
@@ -93,14 +93,14 @@ def test_several_pictures_become_their_mean_direction(embedder: Embedder) -> Non
 def test_text_beyond_the_context_is_reported_never_cut_silently(embedder: Embedder) -> None:
     contents = [TEXT, ItemContent(texts=(LONG,)), ItemContent(texts=("a", LONG))]
 
-    found = embedder.embed(embedder.prepare(contents, "candidate"))
+    vectors = embedder.embed(embedder.prepare(contents, "candidate"))
 
-    assert [(notice.position, notice.reason) for notice in found.notices] == [
+    assert [(notice.position, notice.reason) for notice in vectors.notices] == [
         (1, "text_truncated"),
         (2, "text_truncated"),
     ]
-    assert "of which the model reads 24" in found.notices[0].detail
-    assert int(found.notices[0].detail.split()[0]) > 40
+    assert "of which the model reads 24" in vectors.notices[0].detail
+    assert int(vectors.notices[0].detail.split()[0]) > 40
 
 
 @pytest.mark.parametrize(("words", "reported"), [(22, False), (23, True)])
@@ -108,16 +108,16 @@ def test_text_that_just_fits_is_no_notice(embedder: Embedder, words: int, report
     """Two of the 24 tokens are the start and the end of the text."""
     content = ItemContent(texts=(" ".join(["a"] * words),))
 
-    found = embedder.embed(embedder.prepare([content], "candidate"))
+    vectors = embedder.embed(embedder.prepare([content], "candidate"))
 
-    assert bool(found.notices) == reported
+    assert bool(vectors.notices) == reported
 
 
 def test_control_tokens_in_a_text_are_text(embedder: Embedder) -> None:
     """Read as control tokens, the first of them would end the text."""
     for control in ("<|endoftext|>", "<end_of_text>", "<END_OF_TEXT>"):
-        one, other = (ItemContent(texts=(f"{control} {word}",)) for word in ("red", "blue"))
-        vectors = embed(embedder, one, other)
+        entry, other = (ItemContent(texts=(f"{control} {word}",)) for word in ("red", "blue"))
+        vectors = embed(embedder, entry, other)
 
         assert not np.allclose(vectors[0], vectors[1], atol=1e-4)
 
@@ -139,7 +139,7 @@ def test_pictures_of_any_mode_and_size_are_embedded(embedder: Embedder, mode: st
 
 def test_threads_may_prepare_at_once(embedder: Embedder) -> None:
     contents = [[ItemContent(texts=(f"red {i} " * (1 + 9 * (i % 2)),))] for i in range(24)]
-    alone = [embedder.embed(embedder.prepare(one, "candidate")) for one in contents]
+    separate = [embedder.embed(embedder.prepare(content, "candidate")) for content in contents]
     prepared: dict[int, object] = {}
 
     def prepare(i: int) -> None:
@@ -151,10 +151,10 @@ def test_threads_may_prepare_at_once(embedder: Embedder) -> None:
     for thread in threads:
         thread.join()
 
-    for i, expected in enumerate(alone):
-        found = embedder.embed(prepared[i])
-        assert found.vectors == pytest.approx(expected.vectors, abs=1e-6)
-        assert found.notices == expected.notices
+    for i, expected in enumerate(separate):
+        vectors = embedder.embed(prepared[i])
+        assert vectors.vectors == pytest.approx(expected.vectors, abs=1e-6)
+        assert vectors.notices == expected.notices
 
 
 def test_open_clip_agrees_with_the_library(open_clip_folder: Path) -> None:

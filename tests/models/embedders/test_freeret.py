@@ -79,9 +79,9 @@ def last_norms(qwen: Qwen25VL) -> Iterator[dict[str, nn.Module]]:
 
 
 def bound(family: Qwen25VL, spec: str, codec: Codec | None = None) -> FreeRetEmbedder:
-    found = bind_embedder(family, describe_embedder(spec), codec)
-    assert isinstance(found, FreeRetEmbedder)
-    return found
+    results = bind_embedder(family, describe_embedder(spec), codec)
+    assert isinstance(results, FreeRetEmbedder)
+    return results
 
 
 def vectors(embedder: Embedder, *contents: ItemContent, side: Side = "candidate") -> np.ndarray:
@@ -95,10 +95,10 @@ def count_hooks(family: Qwen25VL) -> int:
 @contextmanager
 def kept_inputs(module: nn.Module) -> Iterator[list[Tensor]]:
     """What a module read in whole forwards."""
-    seen: list[Tensor] = []
-    handle = module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
+    recorded: list[Tensor] = []
+    handle = module.register_forward_pre_hook(lambda _, inputs: recorded.append(inputs[0].clone()))
     try:
-        yield seen
+        yield recorded
     finally:
         handle.remove()
 
@@ -107,18 +107,18 @@ def kept_inputs(module: nn.Module) -> Iterator[list[Tensor]]:
 def test_the_state_plus_feed_forward_and_norm_is_the_model_s_own_last_state(
     qwen: Qwen25VL, prompts: Prepared
 ) -> None:
-    seen = encode_images(qwen, prompts.images)
+    visual_tokens = encode_images(qwen, prompts.images)
     decoder = qwen.decoder
     assert decoder.feed_forward_norms is not None
 
-    state = HiddenStates(qwen, "attn_L").read(prompts.prompts, seen)
+    state = HiddenStates(qwen, "attn_L").read(prompts.prompts, visual_tokens)
 
     after = state + decoder.feed_forwards[-1](decoder.feed_forward_norms[-1](state))
     for row, prompt in enumerate(prompts.prompts):
-        whole = qwen.decode(embed_prompts(qwen, [prompt], seen))[0, -1]
-        torch.testing.assert_close(decoder.norm(after[row]), whole, atol=1e-5, rtol=0)
+        complete = qwen.decode(embed_prompts(qwen, [prompt], visual_tokens))[0, -1]
+        torch.testing.assert_close(decoder.norm(after[row]), complete, atol=1e-5, rtol=0)
         logits = decoder.norm(after[row]) @ decoder.head_weight.T
-        torch.testing.assert_close(logits, whole @ decoder.head_weight.T, atol=1e-5, rtol=0)
+        torch.testing.assert_close(logits, complete @ decoder.head_weight.T, atol=1e-5, rtol=0)
 
 
 @torch.inference_mode()
@@ -135,12 +135,12 @@ def test_the_site_behind_the_norm_is_the_library_s_last_hidden_state(
         return_tensors="pt",
     )
     library = qwen._model(**inputs, output_hidden_states=True).hidden_states
-    asked = prepare(qwen, PixelLimits(), [Group(prefix=(), suffixes=((picture(1), question),))])
-    seen = encode_images(qwen, asked.images)
+    prepared = prepare(qwen, PixelLimits(), [Group(prefix=(), suffixes=((picture(1), question),))])
+    visual_tokens = encode_images(qwen, prepared.images)
 
     for site, expected in (("mlp_L_postnorm", library[-1]), ("mlp_L-1", library[-2])):
-        found = HiddenStates(qwen, site).read(asked.prompts, seen)
-        torch.testing.assert_close(found[0], expected[0, -1], atol=1e-5, rtol=0)
+        readings = HiddenStates(qwen, site).read(prepared.prompts, visual_tokens)
+        torch.testing.assert_close(readings[0], expected[0, -1], atol=1e-5, rtol=0)
 
 
 @torch.inference_mode()
@@ -155,14 +155,14 @@ def test_stopping_early_gives_the_state_of_a_whole_forward(
         "mlp_L_prenorm": decoder.norm,
         "mlp_L-1": decoder.layers[-1],
     }
-    seen = encode_images(qwen, prompts.images)
-    found = HiddenStates(qwen, site).read(prompts.prompts[:1], seen)
+    visual_tokens = encode_images(qwen, prompts.images)
+    readings = HiddenStates(qwen, site).read(prompts.prompts[:1], visual_tokens)
 
     with kept_inputs(modules.get(site, decoder.norm)) as inputs:
-        states = qwen.decode(embed_prompts(qwen, prompts.prompts[:1], seen))
+        states = qwen.decode(embed_prompts(qwen, prompts.prompts[:1], visual_tokens))
 
-    whole = states if site == "mlp_L_postnorm" else inputs[0]
-    assert torch.equal(found[0], whole[0, -1])
+    complete = states if site == "mlp_L_postnorm" else inputs[0]
+    assert torch.equal(readings[0], complete[0, -1])
 
 
 @torch.inference_mode()
@@ -170,10 +170,10 @@ def test_nothing_behind_the_state_is_computed_and_no_hook_stays(
     qwen: Qwen25VL, prompts: Prepared
 ) -> None:
     decoder = qwen.decoder
-    seen = encode_images(qwen, prompts.images)
+    visual_tokens = encode_images(qwen, prompts.images)
     hooks = count_hooks(qwen)
     with kept_inputs(decoder.feed_forwards[-1]) as read, kept_inputs(decoder.norm) as normed:
-        HiddenStates(qwen, "attn_L").read(prompts.prompts, seen)
+        HiddenStates(qwen, "attn_L").read(prompts.prompts, visual_tokens)
 
     assert (read, normed) == ([], [])
     assert count_hooks(qwen) == hooks
@@ -182,17 +182,19 @@ def test_nothing_behind_the_state_is_computed_and_no_hook_stays(
 def test_a_batch_embeds_as_each_content_alone(embedder: FreeRetEmbedder) -> None:
     together = vectors(embedder, *CONTENTS, *reversed(CONTENTS))
 
-    alone = np.concatenate([vectors(embedder, one) for one in (*CONTENTS, *reversed(CONTENTS))])
-    np.testing.assert_allclose(together, alone, atol=1e-5)
+    separate = np.concatenate(
+        [vectors(embedder, entry) for entry in (*CONTENTS, *reversed(CONTENTS))]
+    )
+    np.testing.assert_allclose(together, separate, atol=1e-5)
 
 
 def test_vectors_are_of_length_one_and_their_cosines_within_one(embedder: FreeRetEmbedder) -> None:
-    found = vectors(embedder, *CONTENTS)
+    results = vectors(embedder, *CONTENTS)
 
-    assert found.dtype == np.float32
-    assert found.shape == (3, embedder.dim)
-    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
-    assert np.abs(found @ found.T).max() <= 1 + 1e-6
+    assert results.dtype == np.float32
+    assert results.shape == (3, embedder.dim)
+    np.testing.assert_allclose(np.linalg.norm(results, axis=1), 1, atol=1e-6)
+    assert np.abs(results @ results.T).max() <= 1 + 1e-6
 
 
 def test_duplicates_embed_alike_and_every_part_of_a_content_counts(
@@ -203,10 +205,10 @@ def test_duplicates_embed_alike_and_every_part_of_a_content_counts(
         ItemContent(texts=BOTH.texts[:1], images=BOTH.images),
         ItemContent(texts=BOTH.texts, images=BOTH.images[::-1]),
     )
-    found = vectors(embedder, BOTH, BOTH, *fewer)
+    results = vectors(embedder, BOTH, BOTH, *fewer)
 
-    np.testing.assert_array_equal(found[0], found[1])
-    assert all(np.abs(found[0] - other).max() > 1e-3 for other in found[2:])
+    np.testing.assert_array_equal(results[0], results[1])
+    assert all(np.abs(results[0] - other).max() > 1e-3 for other in results[2:])
 
 
 def test_a_query_is_asked_about_otherwise_than_an_item(qwen: Qwen25VL, qwen_folder: Path) -> None:
@@ -240,17 +242,17 @@ def test_site_prompt_and_task_each_change_vectors_and_fingerprint(
 
     embedders = [bound(qwen, spec) for spec in specs]
 
-    assert len({one.fingerprint for one in embedders}) == len(specs)
-    found = [vectors(one, TEXT)[0] for one in embedders]
+    assert len({entry.fingerprint for entry in embedders}) == len(specs)
+    results = [vectors(entry, TEXT)[0] for entry in embedders]
     # The two sites behind the feed-forward differ by a norm, whose weights here are all one.
-    assert all(np.abs(found[0] - other).max() > 1e-4 for other in found[1:])
+    assert all(np.abs(results[0] - other).max() > 1e-4 for other in results[1:])
 
 
 @torch.inference_mode()
 def test_a_norm_before_the_cosine_is_the_model_s_own_with_its_gains(
     qwen: Qwen25VL, qwen_folder: Path, prompts: Prepared, last_norms: dict[str, nn.Module]
 ) -> None:
-    seen = encode_images(qwen, prompts.images)
+    visual_tokens = encode_images(qwen, prompts.images)
 
     for site, norm, module in (
         ("attn_L", "rms", last_norms["feed-forward"]),
@@ -258,13 +260,13 @@ def test_a_norm_before_the_cosine_is_the_model_s_own_with_its_gains(
         ("mlp_L-1", "rms", last_norms["attention"]),
         ("mlp_L_prenorm", "rms", last_norms["head"]),
     ):
-        bare = HiddenStates(qwen, site).read(prompts.prompts, seen)
+        bare = HiddenStates(qwen, site).read(prompts.prompts, visual_tokens)
         scaled = bare / bare.square().mean(dim=1, keepdim=True).sqrt()
-        found = HiddenStates(qwen, site, norm).read(prompts.prompts, seen)
-        torch.testing.assert_close(found, scaled * module.weight, atol=1e-4, rtol=1e-4)
+        readings = HiddenStates(qwen, site, norm).read(prompts.prompts, visual_tokens)
+        torch.testing.assert_close(readings, scaled * module.weight, atol=1e-4, rtol=1e-4)
 
-    normed = HiddenStates(qwen, "mlp_L_prenorm", "final_norm").read(prompts.prompts, seen)
-    library = HiddenStates(qwen, "mlp_L_postnorm").read(prompts.prompts, seen)
+    normed = HiddenStates(qwen, "mlp_L_prenorm", "final_norm").read(prompts.prompts, visual_tokens)
+    library = HiddenStates(qwen, "mlp_L_postnorm").read(prompts.prompts, visual_tokens)
     torch.testing.assert_close(normed, library, atol=1e-5, rtol=0)
     specs = [f"freeret:{qwen_folder}{norm}@float32" for norm in ("", "?norm=rms")]
     plain, rms = (bound(qwen, spec) for spec in specs)
@@ -277,7 +279,7 @@ def test_stored_tokens_give_the_vectors_of_the_pixels_bit_for_bit(
 ) -> None:
     tower = describe_vision(f"hf:{qwen_folder}@float32")
 
-    later = [stored(qwen, tower, one, codec_of("none")) for one in (IMAGE, BOTH)]
+    later = [stored(qwen, tower, entry, codec_of("none")) for entry in (IMAGE, BOTH)]
 
     for side in ("candidate", "query"):
         from_pixels = vectors(embedder, IMAGE, BOTH, TEXT, side=side)
@@ -310,7 +312,7 @@ def test_a_trained_codebook_is_read_alike_from_tokens_and_pixels_and_names_the_e
     qwen: Qwen25VL, qwen_folder: Path, embedder: FreeRetEmbedder
 ) -> None:
     tower = describe_vision(f"hf:{qwen_folder}@float32")
-    found = []
+    results = []
     for number in (4, 5):
         ((sample,),) = seen(qwen, tower, ItemContent(images=(picture(number, (112, 112)),)))
         book = train(Quantise(kind="pq", parts=4, bits=2), sample.values).to_bytes()
@@ -318,23 +320,23 @@ def test_a_trained_codebook_is_read_alike_from_tokens_and_pixels_and_names_the_e
         options = f"?codec=pq(4,2)&codebook={codebook_digest(book)}"
         coded = bound(qwen, f"freeret:{qwen_folder}{options}@float32", codec)
         from_pixels = vectors(coded, IMAGE, BOTH)
-        later = [stored(qwen, tower, one, codec) for one in (IMAGE, BOTH)]
+        later = [stored(qwen, tower, result, codec) for result in (IMAGE, BOTH)]
         assert vectors(coded, *later).tobytes() == from_pixels.tobytes()
-        found.append((coded.fingerprint, from_pixels))
-    found.append((embedder.fingerprint, vectors(embedder, IMAGE, BOTH)))
+        results.append((coded.fingerprint, from_pixels))
+    results.append((embedder.fingerprint, vectors(embedder, IMAGE, BOTH)))
 
-    assert len({name for name, _ in found}) == 3
-    for (_, one), (_, other) in combinations(found, 2):
-        assert np.abs(one - other).max() > 1e-4
+    assert len({name for name, _ in results}) == 3
+    for (_, result), (_, other) in combinations(results, 2):
+        assert np.abs(result - other).max() > 1e-4
 
 
 def test_the_vision_tower_is_that_of_scorers_with_the_same_pixel_limits(qwen_folder: Path) -> None:
     def tower(options: str) -> object:
         spec = f"freeret:{qwen_folder}{options}@float32"
-        found = describe_embedder_vision(spec)
-        assert found is not None
-        assert describe_embedder(spec).card["vision"] == found.fingerprint
-        return found
+        facts = describe_embedder_vision(spec)
+        assert facts is not None
+        assert describe_embedder(spec).card["vision"] == facts.fingerprint
+        return facts
 
     scorer = f"hf:{qwen_folder}@float32"
     assert tower("?task=news") == describe_vision(scorer)

@@ -27,7 +27,7 @@ WORDS = ("grass", "a red square", "a blue circle", "large")
 def asked(*shown: object) -> list[Group]:
     """Four questions about each picture."""
     suffixes = tuple((word,) for word in WORDS)
-    return [Group(prefix=(one,), suffixes=suffixes) for one in shown]  # type: ignore[arg-type]
+    return [Group(prefix=(item,), suffixes=suffixes) for item in shown]  # type: ignore[arg-type]
 
 
 def work_of(family: Qwen25VL, engine: Engine, groups: list[Group]) -> WorkCounters:
@@ -66,12 +66,12 @@ def test_a_picture_seen_lately_is_not_sent_through_the_tower_again(
 
 def test_what_was_kept_reads_the_same_bit_for_bit(qwen: Qwen25VL, packed: PackedEngine) -> None:
     groups = asked(picture(1), picture(2))
-    first, again = (
+    first, repeated = (
         packed.score(packed.prepare(groups), labels=LABELS, enhancement=OFF) for _ in range(2)
     )
 
-    for one, other in zip(first, again, strict=True):
-        for fresh, kept in zip(one, other, strict=True):
+    for reading, other in zip(first, repeated, strict=True):
+        for fresh, kept in zip(reading, other, strict=True):
             assert np.array_equal(fresh.label_logits, kept.label_logits)
             assert fresh.logsumexp == kept.logsumexp
 

@@ -48,8 +48,8 @@ def read(
 ) -> list[Reading]:
     engine = PlainEngine(family, PixelLimits())
     prepared = engine.prepare(groups or GROUPS)
-    found = engine.score(prepared, labels=LABELS, enhancement=params)
-    return [reading for group in found for reading in group]
+    readings = engine.score(prepared, labels=LABELS, enhancement=params)
+    return [reading for group in readings for reading in group]
 
 
 def numbers(readings: list[Reading]) -> np.ndarray:
@@ -114,20 +114,20 @@ def test_the_scale_of_the_values_cancels(norm_match: str) -> None:
     x, f, z = _random_site()
     delta = correction(x, z, 0.05, "silu")
 
-    one, other = (blend(f, scale * delta, 0.12, norm_match) for scale in (1.0, 37.5))
+    entry, other = (blend(f, scale * delta, 0.12, norm_match) for scale in (1.0, 37.5))
 
-    assert torch.allclose(one, other, rtol=0, atol=1e-6)
+    assert torch.allclose(entry, other, rtol=0, atol=1e-6)
 
 
 def test_the_blend_matches_sizes_as_it_says() -> None:
     x, f, z = _random_site()
     delta = correction(x, z, 0.05, "silu")
 
-    whole, each = (blend(f, delta, 1.0, how) for how in ("sequence", "position"))
+    complete, each = (blend(f, delta, 1.0, how) for how in ("sequence", "position"))
 
-    assert float(whole.abs().mean()) == pytest.approx(float(f.abs().mean()))
+    assert float(complete.abs().mean()) == pytest.approx(float(f.abs().mean()))
     assert torch.allclose(each.abs().mean(1), f.abs().mean(1))
-    assert torch.allclose(blend(f, delta, 0.3, "sequence"), 0.7 * f + 0.3 * whole)
+    assert torch.allclose(blend(f, delta, 0.3, "sequence"), 0.7 * f + 0.3 * complete)
 
 
 def test_by_position_a_position_does_not_depend_on_its_neighbours() -> None:
@@ -226,9 +226,9 @@ def test_a_forced_layer_changes_states_only_from_the_next_one_on(
     layers = list(qwen.decoder.layers)
     states = []
     for params in (OFF, EnhancementParams(trigger=forced)):
-        with watching(layers) as seen:
+        with watching(layers) as recorded:
             read(qwen, params)
-        states.append([calls[0][1] for calls in seen])
+        states.append([calls[0][1] for calls in recorded])
 
     same = [torch.equal(*pair) for pair in zip(*states, strict=True)]
 
@@ -259,12 +259,12 @@ def test_the_memory_enters_at_most_once_a_forward(qwen: Qwen25VL) -> None:
     with (
         torch.inference_mode(),
         enhanced(qwen.decoder, params, [embeddings[0, :9], embeddings[1, :9]], lengths) as state,
-        watching(feed_forwards) as seen,
+        watching(feed_forwards) as recorded,
     ):
         qwen.decode(embedded)
         changed = [
             layer
-            for layer, calls in enumerate(seen)
+            for layer, calls in enumerate(recorded)
             for x, output in calls
             if not torch.equal(output, feed_forwards[layer].forward(x))
         ]
@@ -286,7 +286,7 @@ def test_prompts_decide_one_by_one_and_the_undecided_keep_their_bits(qwen: Qwen2
     assert not fired.all()
     assert changed.tolist() == fired.tolist()
     assert [reading.trace.uncertainty for reading in mixed if not reading.trace.fired] == (
-        pytest.approx([u for u, one in zip(observed, fired, strict=True) if not one])
+        pytest.approx([u for u, flag in zip(observed, fired, strict=True) if not flag])
     )
 
 
@@ -301,15 +301,15 @@ def test_prompts_decide_one_by_one_and_the_undecided_keep_their_bits(qwen: Qwen2
     ids=str,
 )
 def test_a_batch_reads_what_single_prompts_read(qwen: Qwen25VL, params: EnhancementParams) -> None:
-    alone = [
+    separate = [
         read(qwen, params, [Group(prefix=group.prefix, suffixes=(suffix,))])[0]
         for group in GROUPS
         for suffix in group.suffixes
     ]
     together = read(qwen, params)
 
-    assert numbers(together) == pytest.approx(numbers(alone), abs=1e-5)
-    assert [r.trace.layer for r in together] == [r.trace.layer for r in alone]
+    assert numbers(together) == pytest.approx(numbers(separate), abs=1e-5)
+    assert [r.trace.layer for r in together] == [r.trace.layer for r in separate]
 
 
 def test_a_prompt_without_a_picture_has_nothing_to_look_at_again(qwen: Qwen25VL) -> None:
@@ -329,11 +329,11 @@ def test_every_choice_of_the_published_variants_makes_a_difference(qwen: Qwen25V
         EnhancementParams(trigger=9),
     ]
 
-    found = [numbers(read(qwen, params)) for params in variants]
+    results = [numbers(read(qwen, params)) for params in variants]
 
-    for i, one in enumerate(found):
-        for other in found[i + 1 :]:
-            assert np.abs(one - other).max() > 1e-5
+    for i, result in enumerate(results):
+        for other in results[i + 1 :]:
+            assert np.abs(result - other).max() > 1e-5
 
 
 def test_the_lens_may_skip_the_final_norm(qwen: Qwen25VL) -> None:
@@ -348,10 +348,10 @@ def test_the_lens_may_skip_the_final_norm(qwen: Qwen25VL) -> None:
 def test_only_layers_of_the_window_are_hooked(qwen: Qwen25VL) -> None:
     layers = window_layers(ON.window, 18)
     with enhanced(qwen.decoder, ON, [torch.zeros(1, 64)], [1]):
-        looked = [i for i, m in enumerate(qwen.decoder.layers) if m._forward_hooks]
+        examined = [i for i, m in enumerate(qwen.decoder.layers) if m._forward_hooks]
         injected = [i for i, m in enumerate(qwen.decoder.feed_forwards) if m._forward_hooks]
 
-    assert looked == list(layers)
+    assert examined == list(layers)
     assert injected == [layer + 1 for layer in layers]
 
 
@@ -421,11 +421,11 @@ def test_the_published_variant_gives_the_published_numbers(qwen: Qwen25VL, alpha
     engine = PlainEngine(qwen, PixelLimits())
     group = Group(prefix=GROUPS[1].prefix, suffixes=GROUPS[1].suffixes[:1])
     (prompt,) = engine.prepare([group]).prompts
-    pictures = [qwen.prepare_image(group.prefix[0], PixelLimits())]
+    images = [qwen.prepare_image(group.prefix[0], PixelLimits())]
     with torch.inference_mode():
         embeddings = qwen.embed(prompt.ids[None])
-        (seen,) = qwen.encode_images(pictures)
-        embeddings[qwen.is_visual(prompt.ids[None])] = seen.tokens
+        (token,) = qwen.encode_images(images)
+        embeddings[qwen.is_visual(prompt.ids[None])] = token.tokens
         logits = published(qwen, embeddings, prompt.positions[:, None], alpha)
     labels = [qwen.text.label("True"), qwen.text.label("False")]
 

@@ -51,11 +51,11 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         counted["causal" if causal else "full"] += 1
         n, m = query.shape[1], key.shape[1]
         mask = torch.ones(n, m, dtype=torch.bool).tril(m - n) if causal else None
-        heads = [one.transpose(1, 2) for one in (query, key, value)]
-        found = functional.scaled_dot_product_attention(
+        heads = [entry.transpose(1, 2) for entry in (query, key, value)]
+        results = functional.scaled_dot_product_attention(
             *heads, attn_mask=mask, scale=softmax_scale, enable_gqa=True
         )
-        return found.transpose(1, 2)
+        return results.transpose(1, 2)
 
     def attend_each(
         query: Tensor,
@@ -68,8 +68,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         # (lengths in a row, heads, width), cut at the sums of their lengths.
         assert cu_seqlens_q.equal(cu_seqlens_k)
         sizes = cu_seqlens_q.diff().tolist()
-        rows = zip(*(one.split(sizes) for one in (query, key, value)), strict=True)
-        return torch.cat([attend(*(one[None] for one in row), **others)[0] for row in rows])
+        rows = zip(*(entry.split(sizes) for entry in (query, key, value)), strict=True)
+        return torch.cat([attend(*(entry[None] for entry in row), **others)[0] for row in rows])
 
     package: Any = ModuleType("flash_attn")
     package.flash_attn_func, package.flash_attn_varlen_func = attend, attend_each
@@ -99,9 +99,9 @@ def test_whole_prompts_and_the_vision_tower_read_the_same_with_flash_attention(
     readings = everything()
     assert not calls
     family._model.set_attn_implementation("flash_attention_2")
-    found = everything()
+    results = everything()
 
     assert calls["causal"]
     assert calls["full"]
-    for one, other in zip(found, readings, strict=True):
-        assert_same(one, other)
+    for result, other in zip(results, readings, strict=True):
+        assert_same(result, other)

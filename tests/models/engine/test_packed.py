@@ -114,12 +114,12 @@ def test_suffixes_of_one_prefix_may_fire_at_different_layers_or_not_at_all(
     gamma = between([r.trace.uncertainty for r in quiet], share)
     params = EnhancementParams(gamma=gamma, memory=memory)
 
-    found = score(packed, groups, params)
+    readings = score(packed, groups, params)
 
-    of_one_prefix = {reading.trace.layer for reading in found[-len(last.suffixes) :]}
+    of_one_prefix = {reading.trace.layer for reading in readings[-len(last.suffixes) :]}
     assert None in of_one_prefix
     assert len(of_one_prefix) >= 3
-    assert_same(found, score(plain, groups, params))
+    assert_same(readings, score(plain, groups, params))
 
 
 def test_a_budget_that_cuts_groups_and_blocks_of_a_few_suffixes_change_nothing(
@@ -141,7 +141,7 @@ def test_a_pair_reads_the_same_alone_and_in_any_company(
 ) -> None:
     together = score(packed, PREFIXES, params)
 
-    alone = [
+    separate = [
         score(packed, [Group(prefix=group.prefix, suffixes=(suffix,))], params)[0]
         for group in PREFIXES
         for suffix in group.suffixes
@@ -151,7 +151,7 @@ def test_a_pair_reads_the_same_alone_and_in_any_company(
         for group in reversed(PREFIXES)
     ]
 
-    assert_same(together, alone)
+    assert_same(together, separate)
     assert_same(score(packed, turned, params)[::-1], together)
 
 
@@ -168,10 +168,10 @@ def test_a_pair_reads_the_same_alone_and_in_any_company(
 def test_alpha_zero_or_gamma_one_is_no_enhancement_bit_for_bit(
     packed: PackedEngine, params: EnhancementParams
 ) -> None:
-    found = score(packed, EVERYTHING, params)
+    readings = score(packed, EVERYTHING, params)
 
-    assert np.array_equal(numbers(found), numbers(score(packed, EVERYTHING, OFF)))
-    assert not any(reading.trace.fired for reading in found)
+    assert np.array_equal(numbers(readings), numbers(score(packed, EVERYTHING, OFF)))
+    assert not any(reading.trace.fired for reading in readings)
 
 
 def test_nothing_to_score_gives_nothing(packed: PackedEngine) -> None:
@@ -216,18 +216,18 @@ def test_a_pack_is_one_sequence_under_a_four_dimensional_mask(
     ids = torch.cat([part.ids for part in parts])[None]
     positions = torch.cat([part.positions for part in parts], dim=1)[:, None]
     with torch.inference_mode():
-        seen = qwen.encode_images(prepared.images)
+        visual_tokens = qwen.encode_images(prepared.images)
         embeddings = qwen.embed(ids)
-        embeddings[qwen.is_visual(ids)] = torch.cat([one.tokens for one in seen])
+        embeddings[qwen.is_visual(ids)] = torch.cat([image.tokens for image in visual_tokens])
         states = qwen._model.model.language_model(
             inputs_embeds=embeddings, position_ids=positions, attention_mask=sees[None, None]
         ).last_hidden_state[0]
-        forward = PackedForward(qwen, qwen.layer_ops, prepared.groups, seen, OFF)
-        found = dict(zip(forward.places, forward.run(), strict=True))
+        forward = PackedForward(qwen, qwen.layer_ops, prepared.groups, visual_tokens, OFF)
+        results = dict(zip(forward.places, forward.run(), strict=True))
 
     for i, suffix in enumerate(group.suffixes, start=1):
         end = int((owner == i).nonzero()[-1])
-        assert torch.allclose(found[suffix.place], states[end], atol=1e-5)
+        assert torch.allclose(results[suffix.place], states[end], atol=1e-5)
 
 
 # What is packed, and what is not.
@@ -256,12 +256,12 @@ def test_what_cannot_be_packed_exactly_is_read_whole_and_told(
         score(packed, [group], params)
         score(packed, [group], params)
 
-    told = repacking_reason(effective(params))
+    reported = repacking_reason(effective(params))
     if reason is None:
-        assert told is None
+        assert reported is None
         assert not caplog.records
     else:
-        assert reason in told
+        assert reason in reported
         assert [reason in record.getMessage() for record in caplog.records] == [True]
 
 

@@ -96,12 +96,12 @@ def test_readings_are_those_of_the_upstream_forward(
 def test_a_batch_reads_what_single_prompts_read(engine: PlainEngine) -> None:
     together = flat(score(engine, GROUPS))
 
-    alone = [
+    separate = [
         flat(score(engine, [Group(prefix=group.prefix, suffixes=(suffix,))]))[0]
         for group in GROUPS
         for suffix in group.suffixes
     ]
-    assert together == pytest.approx(np.array(alone), abs=1e-5)
+    assert together == pytest.approx(np.array(separate), abs=1e-5)
 
 
 def test_permuting_groups_and_suffixes_permutes_the_readings(engine: PlainEngine) -> None:
@@ -115,26 +115,28 @@ def test_permuting_groups_and_suffixes_permutes_the_readings(engine: PlainEngine
 
 def test_more_prompts_than_one_batch_holds_come_back_in_order(engine: PlainEngine) -> None:
     texts = [f"{'red ' * (i % 7)}{i}" for i in range(150)]
-    one = Group(prefix=(picture(1), ASK), suffixes=tuple((f" <{text}>?",) for text in texts))
-    some = Group(prefix=one.prefix, suffixes=one.suffixes[70:72])
+    entry = Group(prefix=(picture(1), ASK), suffixes=tuple((f" <{text}>?",) for text in texts))
+    some = Group(prefix=entry.prefix, suffixes=entry.suffixes[70:72])
 
-    assert flat(score(engine, [one]))[70:72] == pytest.approx(flat(score(engine, [some])), abs=1e-5)
+    assert flat(score(engine, [entry]))[70:72] == pytest.approx(
+        flat(score(engine, [some])), abs=1e-5
+    )
 
 
 def test_each_distinct_picture_is_seen_once(engine: PlainEngine, qwen: Qwen25VL) -> None:
-    seen: list[int] = []
+    recorded: list[int] = []
     qwen.vision_cache.clear()
     hook = qwen._model.model.visual.register_forward_hook(
-        lambda _module, _inputs, output: seen.append(len(output.pooler_output))
+        lambda _module, _inputs, output: recorded.append(len(output.pooler_output))
     )
     # The same pixels in another object are the same picture.
-    again = Group(prefix=(picture(1), ASK), suffixes=((" <again>?",),))
+    repeated = Group(prefix=(picture(1), ASK), suffixes=((" <again>?",),))
     try:
-        score(engine, [GROUPS[0], again, GROUPS[0]])
+        score(engine, [GROUPS[0], repeated, GROUPS[0]])
     finally:
         hook.remove()
 
-    assert seen == [4]
+    assert recorded == [4]
 
 
 @pytest.mark.parametrize("control", SPECIALS)
@@ -146,7 +148,7 @@ def test_a_control_token_in_a_caption_is_text(
             [Group(prefix=(picture(1), ASK), suffixes=((f" <{caption}>?",),))]
         ).prompts[0]
         known = set(qwen_tokenizer().convert_tokens_to_ids(list(SPECIALS)))
-        return [one for one in prompt.ids.tolist() if one in known]
+        return [item_id for item_id in prompt.ids.tolist() if item_id in known]
 
     assert control_ids(f"a {control}{control} b") == control_ids("a b")
     assert np.isfinite(

@@ -97,7 +97,11 @@ def assert_same(family: Any, folder: Path, prompt: Prompt, shown: Sequence[Piece
 
 def _one_each(ids: list[int], token: int) -> list[int]:
     """Ids in which each image is one token; several side by side are one too."""
-    return [one for one, run in groupby(ids) for one in ([one] if one == token else list(run))]
+    return [
+        item_id
+        for item_id, run in groupby(ids)
+        for item_id in ([item_id] if item_id == token else list(run))
+    ]
 
 
 def every_question() -> Iterator[tuple[ScorerParams, Framing]]:
@@ -113,9 +117,9 @@ def every_question() -> Iterator[tuple[ScorerParams, Framing]]:
                 symmetrise=rule.asks_for == "label",
                 enhancement=EnhancementParams(trigger="never"),
             )
-            for one in (*framings_of(params), tie_framing(params)):
-                if one is not None:
-                    yield params, one
+            for entry in (*framings_of(params), tie_framing(params)):
+                if entry is not None:
+                    yield params, entry
 
 
 def test_every_framing_and_kind_of_pair_is_tokenised_as_by_the_processor(
@@ -143,17 +147,19 @@ def test_scorers_of_every_method_ask_what_the_processor_would(family: Any, folde
         if rule is not framings_of(params)[0]:
             continue
         query = content(kinds[0], PADDED, IMAGES[0])
-        items = [content(kinds[1], words, one) for words, one in zip("ab", IMAGES, strict=False)]
+        items = [
+            content(kinds[1], words, entry) for words, entry in zip("ab", IMAGES, strict=False)
+        ]
         scorer: Any = bind(family, params, "test")
         side = rule.shared_side(*kinds)
         if side == "candidate":
             query, items = items[0], [query, content(kinds[0], PLAIN, IMAGES[2])]
         prepared = scorer.prepare([PairGroup(shared_side=side, shared=query, others=(*items,))])
-        ids = {tuple(one.ids.tolist()) for one in prepared.groups.prompts}
+        ids = {tuple(entry.ids.tolist()) for entry in prepared.groups.prompts}
 
         ends = family.with_labels(rule.labels.words).turn.tail[len(family.turn.tail) :]
         if params.score == "listwise":
-            listed = ItemContent(texts=tuple(text for one in items for text in one.texts))
+            listed = ItemContent(texts=tuple(text for entry in items for text in entry.texts))
             items = [listed]
         for item in items:
             pair = (query, item) if side == "query" else (item, query)
@@ -162,8 +168,8 @@ def test_scorers_of_every_method_ask_what_the_processor_would(family: Any, folde
             shown = pieces((*made.prefix, *made.suffix), sides, {})
             if folder.name == "llava_onevision" and params.method == "indexmllm":
                 continue  # above
-            asked = ends if params.score != "number" else ()
-            assert (*theirs(folder, shown), *asked) in ids
+            requested = ends if params.score != "number" else ()
+            assert (*theirs(folder, shown), *requested) in ids
 
 
 def test_embedders_and_answers_ask_what_the_processor_would(family: Any, folder: Path) -> None:
@@ -173,8 +179,8 @@ def test_embedders_and_answers_ask_what_the_processor_would(family: Any, folder:
         embedder = FreeRetEmbedder(family, params, facts)
         item = content(kinds, PADDED, IMAGES[1])
         prepared: Any = embedder.prepare([item], "query")
-        asked = "\n".join(item.texts) + instruction(params, "query", kinds)
-        assert_same(family, folder, prepared.prompts.prompts[0], (*item.images, asked))
+        requested = "\n".join(item.texts) + instruction(params, "query", kinds)
+        assert_same(family, folder, prepared.prompts.prompts[0], (*item.images, requested))
     answerer = Answerer(family, PixelLimits())
     for query_kinds, item_kinds in product(KINDS, KINDS):
         query = content(query_kinds, PADDED, IMAGES[0])
@@ -182,21 +188,21 @@ def test_embedders_and_answers_ask_what_the_processor_would(family: Any, folder:
             content(item_kinds, words, image) for words, image in zip("xy", IMAGES[1:], strict=True)
         ]
         made = answerer._prepare([Question(query=query, results=tuple(items))])
-        parts = [[*one.images, *one.texts] for one in (query, *items)]
-        shown = [one for one in question(parts[0], parts[1:]) if one != ""]
+        parts = [[*entry.images, *entry.texts] for entry in (query, *items)]
+        shown = [entry for entry in question(parts[0], parts[1:]) if entry != ""]
         assert_same(family, folder, made.prompts[0], shown)
 
 
 def test_a_prefix_is_shared_up_to_where_a_token_crosses_its_end(family: Any, folder: Path) -> None:
     words = ("a red square", " a", "", "\n\nb")
     for prefix in ((), ("Is it", IMAGES[0], "Is"), (IMAGES[1], "the caption: "), ("co",)):
-        group = Group(prefix=prefix, suffixes=tuple((one, "? True") for one in words))
+        group = Group(prefix=prefix, suffixes=tuple((word, "? True") for word in words))
         made = prepare(family, PixelLimits(), [group])
-        for prompt, one in zip(made.prompts, words, strict=True):
-            assert_same(family, folder, prompt, (*prefix, one, "? True"))
+        for prompt, word in zip(made.prompts, words, strict=True):
+            assert_same(family, folder, prompt, (*prefix, word, "? True"))
         (of_group,) = made.groups
         assert all(len(suffix.ids) for suffix in of_group.suffixes)
-        shown = [one for one in prefix if not isinstance(one, str)]
+        shown = [word for word in prefix if not isinstance(word, str)]
         assert len(of_group.prefix.images) == len(shown)
         assert len(of_group.prefix.ids) >= len(prefix)
 
@@ -221,10 +227,10 @@ def test_a_bos_stands_at_the_beginning_exactly_once(tmp_path: Path, written: boo
     for shown in (("red",), (IMAGES[0], "red"), (" red", IMAGES[0], IMAGES[1], "blue ")):
         made = prepare(family, PixelLimits(), [Group(prefix=shown[:1], suffixes=(shown[1:],))])
         said = [
-            {"type": "text", "text": one}
-            if isinstance(one, str)
-            else {"type": "image", "image": one}
-            for one in shown
+            {"type": "text", "text": item}
+            if isinstance(item, str)
+            else {"type": "image", "image": item}
+            for item in shown
         ]
         own = processor.apply_chat_template(
             [{"role": "user", "content": said}],
@@ -259,14 +265,16 @@ def sentencepiece(*, legacy: bool) -> PreTrainedTokenizerFast:
         )
     else:
         backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
-    letters = [chr(one) for one in range(33, 127)]
+    letters = [chr(number) for number in range(33, 127)]
     trainer = BpeTrainer(
         vocab_size=600,
         special_tokens=["<unk>", "[INST]", "[/INST]"],
         initial_alphabet=[*letters, "▁", "\n"],
         show_progress=False,
     )
-    backend.train_from_iterator([one for text in corpus() for one in text.split("\n")], trainer)
+    backend.train_from_iterator(
+        [number for text in corpus() for number in text.split("\n")], trainer
+    )
     return PreTrainedTokenizerFast(tokenizer_object=backend, additional_special_tokens=["[INST]"])
 
 
@@ -308,8 +316,8 @@ def test_texts_cut_anywhere_are_tokenised_as_the_whole(name: str) -> None:
             (), (*written, begun), [(*written, begun, rest, *tail) for rest in rests]
         )
         for rest, ids in zip(rests, ends, strict=True):
-            whole = own(head + begun + rest + end, add_special_tokens=False)["input_ids"]
-            assert shared + ids == whole
+            complete = own(head + begun + rest + end, add_special_tokens=False)["input_ids"]
+            assert shared + ids == complete
             assert ids
 
     cut()
@@ -357,12 +365,12 @@ PARAMS = (
 
 def test_only_models_whose_prompts_changed_have_other_fingerprints(folder: Path) -> None:
     spec = f"{folder}@float32"
-    cards = [describe_scorer(f"hf:{spec}", one).card for one in PARAMS]
+    cards = [describe_scorer(f"hf:{spec}", param).card for param in PARAMS]
     cards.append(describe_embedder(f"freeret:{spec}").card)
     cards.append(describe_vision(f"hf:{spec}", max_pixels=50176).card)
     # Weights and files are random here; how images are decoded is told by a number of its own.
     rest = {"files": {}, "weights": ""}
-    found = [
+    results = [
         fingerprint(
             {**{k: v for k, v in card.items() if k not in {"decoding", "rendering"}}, **rest}
             | ({"vision": ""} if "vision" in card else {})
@@ -370,7 +378,7 @@ def test_only_models_whose_prompts_changed_have_other_fingerprints(folder: Path)
         for card in cards
     ]
 
-    for card, name, kept in zip(cards, found, KEPT[folder.name].split(), strict=True):
+    for card, name, kept in zip(cards, results, KEPT[folder.name].split(), strict=True):
         assert ("rendering" in card) is (kept == ".")
         if kept != ".":
             assert name == kept

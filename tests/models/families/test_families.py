@@ -149,29 +149,31 @@ def test_every_framing_s_labels_are_single_tokens_where_prompts_end(
     family: Any, folder: Path
 ) -> None:
     for words in {rule.labels.words for rule in FRAMINGS.values()}:
-        asked = family.with_labels(words)
+        requested = family.with_labels(words)
 
         if words[0].isdigit() and folder.name in SPACED:
-            assert asked.turn.tail == (*family.turn.tail, *family.text.ids(" "))
+            assert requested.turn.tail == (*family.turn.tail, *family.text.ids(" "))
             answers = words
         else:
-            assert asked is family
+            assert requested is family
             answers = tuple(family.turn.answer_lead + word for word in words)
-        assert [[asked.text.label(word)] for word in words] == list(map(family.text.ids, answers))
+        assert [[requested.text.label(word)] for word in words] == list(
+            map(family.text.ids, answers)
+        )
 
 
 def test_a_label_of_several_tokens_is_refused_with_what_it_takes_either_way(family: Any) -> None:
     lead = family.turn.answer_lead
     counts = [
-        len(family.text.ids(one)) for one in (f"{lead}Truthfully", " Truthfully"[len(lead) :])
+        len(family.text.ids(entry)) for entry in (f"{lead}Truthfully", " Truthfully"[len(lead) :])
     ]
 
     with pytest.raises(ModelError) as refused:
         family.with_labels(("True", "Truthfully"))
 
-    told = refused.value.message
-    assert f"{lead + 'Truthfully'!r} takes {counts[0]} tokens of {family.text._name}" in told
-    assert f"{' Truthfully'[len(lead) :]!r} takes {counts[1]})" in told
+    reported = refused.value.message
+    assert f"{lead + 'Truthfully'!r} takes {counts[0]} tokens of {family.text._name}" in reported
+    assert f"{' Truthfully'[len(lead) :]!r} takes {counts[1]})" in reported
 
 
 def test_a_control_token_in_a_caption_is_text(engine: Engine, family: Any) -> None:
@@ -179,7 +181,11 @@ def test_a_control_token_in_a_caption_is_text(engine: Engine, family: Any) -> No
 
     def control_ids(caption: str) -> list[int]:
         group = Group(prefix=(picture(1), ASK), suffixes=asked(caption))
-        return [one for one in engine.prepare([group]).prompts[0].ids.tolist() if one in control]
+        return [
+            item_id
+            for item_id in engine.prepare([group]).prompts[0].ids.tolist()
+            if item_id in control
+        ]
 
     for content in family.text._control:
         assert control_ids(f"a {content}{content} b") == control_ids("a b")
@@ -189,19 +195,19 @@ def test_a_control_token_in_a_caption_is_text(engine: Engine, family: Any) -> No
 
 
 def test_a_picture_looks_the_same_alone_and_among_others(family: Family) -> None:
-    pictures = [
+    images = [
         family.prepare_image(image, PixelLimits())
         for image in (picture(1), picture(2, (90, 40)), picture(3, (20, 60)))
     ]
     with torch.inference_mode():
-        together = family.encode_images(pictures)
-        alone = [family.encode_images([one])[0] for one in pictures]
+        together = family.encode_images(images)
+        separate = [family.encode_images([reading])[0] for reading in images]
 
-    for one, other, shown in zip(together, alone, pictures, strict=True):
-        assert one.tokens.shape == (shown.n_tokens, 64)
-        assert len(one.deepstack) == family.report.n_deepstack
+    for reading, other, shown in zip(together, separate, images, strict=True):
+        assert reading.tokens.shape == (shown.n_tokens, 64)
+        assert len(reading.deepstack) == family.report.n_deepstack
         for ours, theirs in zip(
-            (one.tokens, *one.deepstack), (other.tokens, *other.deepstack), strict=True
+            (reading.tokens, *reading.deepstack), (other.tokens, *other.deepstack), strict=True
         ):
             assert torch.allclose(ours, theirs, atol=1e-5)
 
@@ -209,7 +215,8 @@ def test_a_picture_looks_the_same_alone_and_among_others(family: Family) -> None
 def test_a_picture_prepared_beforehand_reads_the_same_bits(engine: Engine) -> None:
     def prepared(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
         return tuple(
-            engine.prepare_image(one) if isinstance(one, Image.Image) else one for one in pieces
+            engine.prepare_image(piece) if isinstance(piece, Image.Image) else piece
+            for piece in pieces
         )
 
     groups = [
@@ -224,13 +231,13 @@ def test_a_picture_prepared_beforehand_reads_the_same_bits(engine: Engine) -> No
 
 def test_pixel_limits_bound_what_a_picture_takes(family: Family, folder: Path) -> None:
     large, tile = picture(7, (200, 100)), 32 * 32 if folder.name.startswith("qwen3") else 28 * 28
-    limits = [PixelLimits(max_pixels=most * tile) for most in (1, 3, 8)]
+    limits = [PixelLimits(max_pixels=peak * tile) for peak in (1, 3, 8)]
 
     shown = [family.prepare_image(large, limit) for limit in limits]
 
     # Qwen's patches hold each picture twice, as frames of a film.
     frames = 2 if folder.name.startswith("qwen") else 1
-    pixels = [one.pixels.numel() // (3 * frames) for one in shown]
+    pixels = [item.pixels.numel() // (3 * frames) for item in shown]
     if folder.name == "gemma3":
         assert pixels == [tile] * 3
     else:
@@ -248,11 +255,11 @@ def test_the_engine_is_the_packed_one_where_the_report_and_the_docs_say_so(
     assert isinstance(engine, PlainEngine if family.report.unpacked_reason else PackedEngine)
     page = Path(__file__).parents[3].joinpath("docs", "models.md").read_text("utf-8")
     assert family.report.row(folder.name) in page
-    told = family.report.text()
-    assert (f"no ({family.report.unpacked_reason})" in told) is (
+    reported = family.report.text()
+    assert (f"no ({family.report.unpacked_reason})" in reported) is (
         family.report.unpacked_reason is not None
     )
-    assert "visual enhancement: yes" in told
+    assert "visual enhancement: yes" in reported
 
 
 def test_the_enhancement_acts_while_a_number_is_written_where_the_report_says_so(
@@ -295,13 +302,13 @@ def test_prompts_that_fire_and_prompts_that_do_not_share_a_pack(
     quiet = score(plain, groups, EnhancementParams(gamma=1.0))
     params = EnhancementParams(gamma=between([r.trace.uncertainty for r in quiet], 0.5))
 
-    found = score(engine, groups, params)
+    readings = score(engine, groups, params)
 
-    of_one_prefix = {reading.trace.fired for reading in found[-len(MANY_SUFFIXES.suffixes) :]}
+    of_one_prefix = {reading.trace.fired for reading in readings[-len(MANY_SUFFIXES.suffixes) :]}
     assert of_one_prefix == {True, False}
-    assert_same(found, score(plain, groups, params))
-    changed = (numbers(found) != numbers(score(engine, groups, OFF))).any(axis=1)
-    assert all(changed[i] for i, reading in enumerate(found) if reading.trace.fired)
+    assert_same(readings, score(plain, groups, params))
+    changed = (numbers(readings) != numbers(score(engine, groups, OFF))).any(axis=1)
+    assert all(changed[i] for i, reading in enumerate(readings) if reading.trace.fired)
 
 
 @pytest.mark.parametrize("params", [OFF, ON], ids=["off", "on"])
@@ -310,7 +317,7 @@ def test_a_pair_reads_the_same_alone_and_in_any_company(
 ) -> None:
     together = score(engine, EVERYTHING[:-1], params)
 
-    alone = [
+    separate = [
         score(engine, [replace(group, suffixes=(suffix,))], params)[0]
         for group in EVERYTHING[:-1]
         for suffix in group.suffixes
@@ -320,7 +327,7 @@ def test_a_pair_reads_the_same_alone_and_in_any_company(
         for group in reversed(EVERYTHING[:-1])
     ]
 
-    assert_same(together, alone)
+    assert_same(together, separate)
     assert_same(score(engine, turned, params)[::-1], together)
 
 
@@ -339,10 +346,10 @@ def test_a_pair_reads_the_same_alone_and_in_any_company(
 def test_alpha_zero_or_gamma_one_is_the_plain_forward_bit_for_bit(
     engine: Engine, params: EnhancementParams
 ) -> None:
-    found = score(engine, EVERYTHING, params)
+    readings = score(engine, EVERYTHING, params)
 
-    assert np.array_equal(numbers(found), numbers(score(engine, EVERYTHING, OFF)))
-    assert not any(reading.trace.fired for reading in found)
+    assert np.array_equal(numbers(readings), numbers(score(engine, EVERYTHING, OFF)))
+    assert not any(reading.trace.fired for reading in readings)
 
 
 def test_a_forced_layer_looks_at_the_picture_again(plain: PlainEngine, family: Family) -> None:
@@ -350,9 +357,9 @@ def test_a_forced_layer_looks_at_the_picture_again(plain: PlainEngine, family: F
     before = score(plain, PICTURES, OFF)
 
     for layer in layers:
-        found = score(plain, PICTURES, EnhancementParams(trigger=layer))
-        assert {reading.trace.layer for reading in found} == {layer}
-        assert np.abs(numbers(found) - numbers(before)).max(axis=1).min() > 1e-4
+        readings = score(plain, PICTURES, EnhancementParams(trigger=layer))
+        assert {reading.trace.layer for reading in readings} == {layer}
+        assert np.abs(numbers(readings) - numbers(before)).max(axis=1).min() > 1e-4
 
 
 @pytest.mark.parametrize("name", ["none", "sample2", "pool2", "kmeans(2)"])
@@ -379,7 +386,8 @@ def test_kept_visual_tokens_read_what_pixels_read_bit_for_bit(
     facts = describe_vision(f"hf:{folder}@float32")
     codec = Codec(parse_codec("none"), width=facts.dim, precision="float32", codebook=None)
     large = Group(
-        prefix=(picture(6, (112, 112)), picture(7, (200, 100)), ASK), suffixes=asked("a", "b c")
+        prefix=(picture(6, (112, 112)), picture(7, (200, 100)), ASK),
+        suffixes=asked("a", "b c"),
     )
     shown = [*EVERYTHING, large]
     contents = [
@@ -388,10 +396,10 @@ def test_kept_visual_tokens_read_what_pixels_read_bit_for_bit(
     ]
     tower = vision.bind(family, facts)
     kept = {
-        id(image): picture
-        for content, seen in zip(contents, tower.see(tower.prepare(contents)), strict=True)
-        for image, picture in zip(
-            content.images, decode_record(encode_record(seen, codec), codec), strict=True
+        id(image): image_file
+        for content, recorded in zip(contents, tower.see(tower.prepare(contents)), strict=True)
+        for image, image_file in zip(
+            content.images, decode_record(encode_record(recorded, codec), codec), strict=True
         )
     }
 
@@ -399,8 +407,8 @@ def test_kept_visual_tokens_read_what_pixels_read_bit_for_bit(
         return tuple(kept.get(id(piece), piece) for piece in pieces)
 
     groups = [
-        replace(one, prefix=stored(one.prefix), suffixes=tuple(map(stored, one.suffixes)))
-        for one in shown
+        replace(item, prefix=stored(item.prefix), suffixes=tuple(map(stored, item.suffixes)))
+        for item in shown
     ]
     for some, others in (
         (shown, groups),
@@ -417,9 +425,9 @@ def test_the_state_behind_the_last_attention_is_what_the_last_feed_forward_adds_
     prepared = plain.prepare(PICTURES)
     assert isinstance(prepared, Prepared)
     with torch.inference_mode():
-        seen = family.encode_images(prepared.images)
+        visual_tokens = family.encode_images(prepared.images)
         between_both, before_norm = (
-            HiddenStates(family, site).read(prepared.prompts, seen)
+            HiddenStates(family, site).read(prepared.prompts, visual_tokens)
             for site in ("attn_L", "mlp_L_prenorm")
         )
         layer = family.decoder.layers[-1]
@@ -435,12 +443,12 @@ def test_answers_are_those_of_the_upstream_library(
 ) -> None:
     group = replace(PICTURES[1], suffixes=PICTURES[1].suffixes[:1])
     (prompt,) = plain.prepare([group]).prompts  # type: ignore[attr-defined]
-    pictures = plain.prepare([group]).images  # type: ignore[attr-defined]
+    images = plain.prepare([group]).images  # type: ignore[attr-defined]
     with torch.inference_mode():
-        seen = family.encode_images(pictures)
+        visual_tokens = family.encode_images(images)
     inputs = upstream(folder, (*group.prefix, *group.suffixes[0]))
 
-    (ours,) = generate(family, [prompt], seen, max_tokens=5, stop_ids=frozenset())
+    (ours,) = generate(family, [prompt], visual_tokens, max_tokens=5, stop_ids=frozenset())
 
     theirs = family._model.generate(
         **inputs, max_new_tokens=5, min_new_tokens=5, do_sample=False, eos_token_id=-1
@@ -471,17 +479,17 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def test_llava_shows_a_picture_without_tiles_as_one_of_several(llava: Any) -> None:
     both = [picture(1, (90, 40)), picture(2, (20, 60))]
-    ours = [llava.prepare_image(one, PixelLimits(max_pixels=2 * 28 * 28)) for one in both]
-    found = llava._images([both], return_tensors="pt")
+    ours = [llava.prepare_image(image, PixelLimits(max_pixels=2 * 28 * 28)) for image in both]
+    results = llava._images([both], return_tensors="pt")
     with torch.inference_mode():
-        seen = llava.encode_images(ours)
+        visual_tokens = llava.encode_images(ours)
         theirs = llava._model.get_image_features(
-            found["pixel_values"][:, 0], found["image_sizes"], batch_num_images=[2]
+            results["pixel_values"][:, 0], results["image_sizes"], batch_num_images=[2]
         ).pooler_output
 
-    assert [one.n_tokens for one in ours] == [5, 5]
-    for one, other in zip(seen, theirs, strict=True):
-        assert torch.allclose(one.tokens, other, atol=1e-5)
+    assert [image.n_tokens for image in ours] == [5, 5]
+    for image, other in zip(visual_tokens, theirs, strict=True):
+        assert torch.allclose(image.tokens, other, atol=1e-5)
 
 
 @pytest.mark.parametrize("tiles", [3, 4, 5, 9])
@@ -515,7 +523,7 @@ def test_digits_are_read_behind_the_space_that_an_answer_begins_with(
 ) -> None:
     folder = save_family(name, tmp_path / name)
     family = loaded(name, folder)
-    one, other = ItemContent(images=(picture(1),)), ItemContent(images=(picture(2, (90, 40)),))
+    entry, other = ItemContent(images=(picture(1),)), ItemContent(images=(picture(2, (90, 40)),))
     texts = tuple(ItemContent(texts=(text,)) for text in ("a red square", "x", "grass"))
 
     def logits(framing: str, words: Sequence[str], *candidates: ItemContent) -> np.ndarray:
@@ -525,7 +533,7 @@ def test_digits_are_read_behind_the_space_that_an_answer_begins_with(
             n_images=sum(item.n_images for item in candidates),
         )
         prompt = FRAMINGS[framing].render(Content(n_images=1), candidate)
-        shown = {"query": one, "candidate": candidates[0]}
+        shown = {"query": entry, "candidate": candidates[0]}
         inputs = upstream(folder, pieces((*prompt.prefix, *prompt.suffix), shown, {}))
         tokenizer = own_processor(folder).tokenizer
         space, *digits = (
@@ -535,14 +543,14 @@ def test_digits_are_read_behind_the_space_that_an_answer_begins_with(
         ids = torch.cat([inputs["input_ids"], torch.tensor([[space]])], dim=1)
         inputs.update(input_ids=ids, attention_mask=torch.ones_like(ids))
         with torch.no_grad():
-            found = family._model(**inputs).logits[0, -1, digits]
-        return found.double().numpy()
+            readings = family._model(**inputs).logits[0, -1, digits]
+        return readings.double().numpy()
 
     def margins(*others: ItemContent, **params: Any) -> list[float]:
         scorer = bind(family, ScorerParams(enhancement=OFF, **params), "test")
-        group = PairGroup(shared_side="query", shared=one, others=others)
-        (found,) = scorer.score(scorer.prepare([group]))
-        return [reading.margin for reading in found]
+        group = PairGroup(shared_side="query", shared=entry, others=others)
+        (readings,) = scorer.score(scorer.prepare([group]))
+        return [reading.margin for reading in readings]
 
     yes, no = logits("object", "10", other)
     assert margins(other, method="indexmllm", framing="object") == pytest.approx(
@@ -561,7 +569,7 @@ def test_features_of_the_depth_of_the_tower_matter(tmp_path: Path) -> None:
     with_them = numbers(score(engine, PICTURES, OFF))
     encode_images = qwen.encode_images
     qwen.encode_images = lambda pictures: [
-        VisualTokens(tokens=one.tokens) for one in encode_images(pictures)
+        VisualTokens(tokens=image.tokens) for image in encode_images(pictures)
     ]
     qwen.vision_cache.clear()
 
@@ -673,7 +681,9 @@ def test_a_load_is_told_with_what_works(tmp_path: Path, caplog: pytest.LogCaptur
         scorer = load_scorer(f"hf:{folder}@float32", ScorerParams(), device="cpu")
 
     assert isinstance(scorer._engine, PlainEngine)
-    (told,) = (one.getMessage() for one in caplog.records if one.name.startswith("nightshift"))
-    assert told.startswith(f"hf:{folder}@float32: Gemma3ForConditionalGeneration")
-    assert "packed: no (visual tokens look ahead" in told
-    assert "visual enhancement: yes, but not while it writes;" in told
+    (reported,) = (
+        record.getMessage() for record in caplog.records if record.name.startswith("nightshift")
+    )
+    assert reported.startswith(f"hf:{folder}@float32: Gemma3ForConditionalGeneration")
+    assert "packed: no (visual tokens look ahead" in reported
+    assert "visual enhancement: yes, but not while it writes;" in reported

@@ -57,15 +57,15 @@ def family(folder: Path) -> Any:
 
 
 def prepared(family: Family, *groups: Group) -> Prepared:
-    found = PlainEngine(family, PixelLimits()).prepare(groups)
-    assert isinstance(found, Prepared)
-    return found
+    results = PlainEngine(family, PixelLimits()).prepare(groups)
+    assert isinstance(results, Prepared)
+    return results
 
 
 def margins(scorer: Scorer, query: ItemContent, *candidates: ItemContent) -> list[float]:
     group = PairGroup(shared_side="query", shared=query, others=candidates)
-    (found,) = scorer.score(scorer.prepare([group]))
-    return [reading.margin for reading in found]
+    (readings,) = scorer.score(scorer.prepare([group]))
+    return [reading.margin for reading in readings]
 
 
 def hooks(family: Any) -> int:
@@ -84,9 +84,9 @@ def test_a_forced_layer_changes_states_only_from_the_next_one_on(family: Any) ->
     layers = list(family.decoder.layers)
     states = []
     for params in (OFF, EnhancementParams(trigger=2)):
-        with watching(layers) as seen:
+        with watching(layers) as recorded:
             score(PlainEngine(family, PixelLimits()), [GROUP], params)
-        states.append([calls[0][1] for calls in seen])
+        states.append([calls[0][1] for calls in recorded])
 
     same = [torch.equal(*pair) for pair in zip(*states, strict=True)]
 
@@ -95,11 +95,13 @@ def test_a_forced_layer_changes_states_only_from_the_next_one_on(family: Any) ->
 
 @torch.inference_mode()
 def test_the_memory_enters_at_most_once_a_forward(family: Any) -> None:
-    asked = prepared(family, GROUP)
-    seen = encode_images(family, asked.images)
-    embedded = embed(family, asked.prompts, seen)
-    memories = [torch.cat([seen[i].tokens for i in one.images]) for one in asked.prompts]
-    lengths = [len(one.ids) for one in asked.prompts]
+    requested = prepared(family, GROUP)
+    visual_tokens = encode_images(family, requested.images)
+    embedded = embed(family, requested.prompts, visual_tokens)
+    memories = [
+        torch.cat([visual_tokens[i].tokens for i in prompt.images]) for prompt in requested.prompts
+    ]
+    lengths = [len(prompt.ids) for prompt in requested.prompts]
     feed_forwards: list[nn.Module] = list(family.decoder.feed_forwards)
     # Every layer of the window would fire.
     params = EnhancementParams(gamma=0.0, window=(0, 5))
@@ -139,40 +141,40 @@ def test_hooks_come_off_on_exit_and_on_an_error(family: Any) -> None:
 @torch.inference_mode()
 @pytest.mark.parametrize("site", SITES)
 def test_stopping_early_gives_the_state_of_a_whole_forward(family: Any, site: str) -> None:
-    asked = prepared(family, replace(GROUP, suffixes=GROUP.suffixes[:1]))
-    (prompt,) = asked.prompts
+    requested = prepared(family, replace(GROUP, suffixes=GROUP.suffixes[:1]))
+    (prompt,) = requested.prompts
     modules = {
         "attn_L": family.decoder.feed_forward_norms[-1],
         "mlp_L_prenorm": family.decoder.norm,
         "mlp_L-1": family.decoder.layers[-1],
     }
     before = hooks(family)
-    found = HiddenStates(family, site).read([prompt], encode_images(family, asked.images))
+    readings = HiddenStates(family, site).read([prompt], encode_images(family, requested.images))
     assert hooks(family) == before
 
     read: list[torch.Tensor] = []
     module = modules.get(site, family.decoder.norm)
     handle = module.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0].clone()))
     try:
-        states = whole(family, prompt, asked)
+        states = whole(family, prompt, requested)
     finally:
         handle.remove()
 
     expected = states if site == "mlp_L_postnorm" else read[0]
-    assert torch.equal(found[0], expected[0, -1])
+    assert torch.equal(readings[0], expected[0, -1])
 
 
 @torch.inference_mode()
 def test_the_last_sites_are_the_library_s_last_hidden_states(family: Any, folder: Path) -> None:
-    asked = prepared(family, replace(GROUP, suffixes=GROUP.suffixes[:1]))
-    seen = encode_images(family, asked.images)
+    requested = prepared(family, replace(GROUP, suffixes=GROUP.suffixes[:1]))
+    visual_tokens = encode_images(family, requested.images)
     library = family._model(
         **upstream(folder, (*GROUP.prefix, *GROUP.suffixes[0])), output_hidden_states=True
     ).hidden_states
 
     for site, expected in (("mlp_L_postnorm", library[-1]), ("mlp_L-1", library[-2])):
-        found = HiddenStates(family, site).read(asked.prompts, seen)
-        torch.testing.assert_close(found[0], expected[0, -1], atol=1e-5, rtol=0)
+        readings = HiddenStates(family, site).read(requested.prompts, visual_tokens)
+        torch.testing.assert_close(readings[0], expected[0, -1], atol=1e-5, rtol=0)
 
 
 def test_a_batch_embeds_as_each_content_alone_in_vectors_of_length_one(
@@ -188,8 +190,8 @@ def test_a_batch_embeds_as_each_content_alone_in_vectors_of_length_one(
     assert together.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, rtol=0, atol=1e-6)
     assert np.abs(together @ together.T).max() <= 1 + 1e-6
-    alone = np.concatenate([vectors(one) for one in CONTENTS])
-    np.testing.assert_allclose(together, alone, rtol=0, atol=1e-5)
+    separate = np.concatenate([vectors(content) for content in CONTENTS])
+    np.testing.assert_allclose(together, separate, rtol=0, atol=1e-5)
     assert np.abs(together[0] - together[1:]).max(axis=1).min() > 1e-3
 
 
@@ -198,8 +200,8 @@ def test_a_choice_does_not_depend_on_the_other_pairs_of_its_batch(family: Family
 
     together = margins(scorer, TEXT, *CONTENTS)
 
-    alone = [margins(scorer, TEXT, one)[0] for one in CONTENTS]
-    assert together == pytest.approx(alone, abs=1e-5)
+    separate = [margins(scorer, TEXT, content)[0] for content in CONTENTS]
+    assert together == pytest.approx(separate, abs=1e-5)
     assert len({round(margin, 4) for margin in together}) == len(CONTENTS)
 
 
@@ -210,12 +212,12 @@ def test_a_debiased_choice_is_antisymmetric_under_relabelling(family: Family) ->
         engine = engine_for(family, PixelLimits())
         return margins(PairScorer(engine, rules, OFF, "test"), TEXT, IMAGE, BOTH)
 
-    found = read(rules)
+    readings = read(rules)
 
     assert read([relabelled(rule) for rule in rules]) == pytest.approx(
-        [-margin for margin in found], abs=1e-6
+        [-margin for margin in readings], abs=1e-6
     )
-    assert read(rules[::-1]) == pytest.approx(found, abs=1e-6)
+    assert read(rules[::-1]) == pytest.approx(readings, abs=1e-6)
 
 
 def asking(**options: Any) -> ScorerParams:
@@ -232,11 +234,11 @@ def relabelled(rule: Framing) -> Framing:
 
 def test_a_pair_scored_both_ways_round_gives_two_scores(family: Family) -> None:
     scorer = bind(family, same_object(), "test")
-    one, other = margins(scorer, IMAGE, OTHER)[0], margins(scorer, OTHER, IMAGE)[0]
+    entry, other = margins(scorer, IMAGE, OTHER)[0], margins(scorer, OTHER, IMAGE)[0]
 
-    assert abs(one - other) > 1e-4
+    assert abs(entry - other) > 1e-4
     mean = bind(family, same_object(symmetrise=True), "test")
-    assert margins(mean, IMAGE, OTHER) == pytest.approx([(one + other) / 2], abs=1e-5)
+    assert margins(mean, IMAGE, OTHER) == pytest.approx([(entry + other) / 2], abs=1e-5)
 
 
 @torch.inference_mode()
@@ -246,7 +248,7 @@ def test_a_codec_of_candidates_leaves_the_query_as_it_is(family: Family) -> None
 
     def shown(scorer: Scorer) -> list[torch.Tensor]:
         groups = scorer.prepare([group]).groups  # type: ignore[attr-defined]
-        return [one.tokens for one in encode_images(family, groups.images)]
+        return [image.tokens for image in encode_images(family, groups.images)]
 
     plain = shown(bind(family, same_object(), "test"))
     coded = shown(bind(family, same_object(codec="kmeans(2)"), "test", codec))
@@ -290,23 +292,23 @@ def test_a_query_s_kept_keys_and_values_read_what_whole_prompts_read_to_1e_6(
         pytest.skip(f"cannot be packed: {family.report.unpacked_reason}")
     scorer = bind(family, same_object(), "test")
     group = PairGroup(shared_side="query", shared=IMAGE, others=(OTHER, IMAGE))
-    asked = family.with_labels(("1", "0"))
+    requested = family.with_labels(("1", "0"))
     groups = scorer.prepare([group]).groups  # type: ignore[attr-defined]
-    engines = engine_for(asked, PixelLimits()), PlainEngine(asked, PixelLimits())
+    engines = engine_for(requested, PixelLimits()), PlainEngine(requested, PixelLimits())
     labels = Labels(positive="1", negative="0")
 
-    kept, whole = (
+    kept, complete = (
         numbers(
             [
                 reading
-                for of_group in one.score(groups, labels=labels, enhancement=OFF)
+                for of_group in engine.score(groups, labels=labels, enhancement=OFF)
                 for reading in of_group
             ]
         )
-        for one in engines
+        for engine in engines
     )
 
-    assert np.abs(kept - whole).max() <= 1e-6 * np.abs(whole).max()
+    assert np.abs(kept - complete).max() <= 1e-6 * np.abs(complete).max()
 
 
 def same_object(**options: Any) -> ScorerParams:

@@ -75,27 +75,27 @@ def every_way_of_asking() -> Iterator[tuple[str, Labels | Numbers, list[Group]]]
 
 
 def paired(rules: tuple[Framing, ...]) -> list[Group]:
-    asked = Collecting()
-    scorer = PairScorer(asked, rules, OFF, "test")
+    requested = Collecting()
+    scorer = PairScorer(requested, rules, OFF, "test")
     for queries, candidates in PICTURES if rules[0] in METHODS["indexmllm"].framings else SIDES:
         shared_side = rules[0].shared_side(kinds(queries[0]), kinds(candidates[0]))
         shared, others = queries, candidates
         if shared_side == "candidate":
             shared, others = candidates, queries
         scorer.prepare(
-            [PairGroup(shared_side=shared_side, shared=one, others=others) for one in shared]
+            [PairGroup(shared_side=shared_side, shared=entry, others=others) for entry in shared]
         )
-    return asked.groups
+    return requested.groups
 
 
 def listed(params: ScorerParams) -> list[Group]:
-    asked = Collecting()
+    requested = Collecting()
     scorer = ListScorer(
-        asked, FRAMINGS[params.framing], params.model_copy(update={"list_orders": 2}), "test"
+        requested, FRAMINGS[params.framing], params.model_copy(update={"list_orders": 2}), "test"
     )
     for queries in (IMAGES, BOTH):
         scorer.prepare([PairGroup(shared_side="query", shared=queries[0], others=TEXTS)])
-    return asked.groups
+    return requested.groups
 
 
 def kinds(content: ItemContent) -> frozenset[Any]:
@@ -109,10 +109,10 @@ ASKED = list(every_way_of_asking())
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A random model of each family in turn."""
     folder: Path = tmp_path_factory.mktemp("x") / request.param
-    found = loaded(request.param, save_family(request.param, folder))
-    if found.layer_ops is None:
-        pytest.skip(f"cannot be packed: {found.report.unpacked_reason}")
-    return found
+    results = loaded(request.param, save_family(request.param, folder))
+    if results.layer_ops is None:
+        pytest.skip(f"cannot be packed: {results.report.unpacked_reason}")
+    return results
 
 
 def read(
@@ -123,8 +123,8 @@ def read(
     params: EnhancementParams,
 ) -> list[Reading]:
     asking = engine(family.with_labels(labels.words), LIMITS)
-    found = asking.score(asking.prepare(groups), labels=labels, enhancement=params)
-    return [reading for group in found for reading in group]
+    readings = asking.score(asking.prepare(groups), labels=labels, enhancement=params)
+    return [reading for group in readings for reading in group]
 
 
 def by_labels() -> Iterator[tuple[Labels | Numbers, list[Group]]]:

@@ -37,9 +37,9 @@ def codec(name: str, *, precision: str = "float32", codebook: bytes | None = Non
 
 
 def reduce(name: str) -> Reduce:
-    found = parse_codec(name).reduce
-    assert found
-    return found
+    results = parse_codec(name).reduce
+    assert results
+    return results
 
 
 # Sizes.
@@ -132,9 +132,9 @@ def test_a_codebook_is_the_same_each_time_and_reads_back() -> None:
     book = train(rule, sample)
 
     assert book.to_bytes() == train(rule, sample).to_bytes()
-    again = ProductCodebook(book.to_bytes())
-    assert again.encode(sample) == book.encode(sample)
-    assert again.width == WIDTH
+    repeated = ProductCodebook(book.to_bytes())
+    assert repeated.encode(sample) == book.encode(sample)
+    assert repeated.width == WIDTH
 
 
 # Places: skip and replicate.
@@ -174,8 +174,8 @@ def test_replicating_keeps_the_length_and_what_has_no_block(grid: Grid, name: st
         for column in range(width):
             top, left = row // 2 * 2, column // 2 * 2
             block = laid[:, top : top + 2, left : left + 2]
-            whole = block.shape[1:3] == (2, 2)
-            if not whole:
+            complete = block.shape[1:3] == (2, 2)
+            if not complete:
                 expected = laid[:, row, column]
             elif name == "sample2":
                 expected = block[:, 0, 0]

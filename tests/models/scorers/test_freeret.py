@@ -92,9 +92,9 @@ def test_text_to_image_is_the_published_prompt_of_the_upstream_model(
         logits = qwen._model(**inputs).logits[0, -1]
     expected = float(logits[qwen.text.label("A")] - logits[qwen.text.label("B")])
 
-    found = read(scorer(qwen), group("query", QUERIES["text"], ITEMS["image"][0]))
+    readings = read(scorer(qwen), group("query", QUERIES["text"], ITEMS["image"][0]))
 
-    assert margins(found) == pytest.approx([expected], abs=1e-5)
+    assert margins(readings) == pytest.approx([expected], abs=1e-5)
 
 
 @pytest.mark.parametrize("framing", [rule.name for rule in FREERET.framings])
@@ -104,7 +104,7 @@ def test_packed_equals_single_for_every_framing_debiased_or_not(
     for debias in ("none", "swap"):
         rules = framings_of(asking(framing, debias))
         if "candidate_first" in framing:
-            items = [one for kind in ITEMS.values() for one in kind]
+            items = [entry for kind in ITEMS.values() for entry in kind]
             groups = [group("candidate", item, *QUERIES.values()) for item in items]
         else:
             groups = [group("query", QUERIES[q], *ITEMS[i]) for q, i in product(QUERIES, ITEMS)]
@@ -112,13 +112,15 @@ def test_packed_equals_single_for_every_framing_debiased_or_not(
         packed = margins(read(scorer(qwen, framing, debias), *groups))
 
         assert packed == pytest.approx(margins(read(plain(qwen, rules), *groups)), abs=1e-5)
-        assert len({round(one, 4) for one in packed}) > len(packed) / 2
+        assert len({round(entry, 4) for entry in packed}) > len(packed) / 2
 
 
 def test_a_pair_s_score_does_not_depend_on_the_others_of_its_batch(qwen: Qwen25VL) -> None:
     method = scorer(qwen, debias="swap")
-    candidates = [one for kind in ITEMS.values() for one in kind]
-    alone = [margins(read(method, group("query", QUERIES["image"], one)))[0] for one in candidates]
+    candidates = [item for kind in ITEMS.values() for item in kind]
+    separate = [
+        margins(read(method, group("query", QUERIES["image"], item)))[0] for item in candidates
+    ]
 
     together = read(
         method,
@@ -126,31 +128,31 @@ def test_a_pair_s_score_does_not_depend_on_the_others_of_its_batch(qwen: Qwen25V
         group("query", QUERIES["text"], *candidates),
     )
 
-    assert [r.margin for r in reversed(together[0])] == pytest.approx(alone, abs=1e-5)
+    assert [r.margin for r in reversed(together[0])] == pytest.approx(separate, abs=1e-5)
 
 
 def test_a_debiased_score_is_the_mean_of_both_questions(qwen: Qwen25VL) -> None:
     pairs = group("query", QUERIES["text"], *ITEMS["image"])
     rule, swapped = framings_of(asking(debias="swap"))
-    one, other = (margins(read(plain(qwen, (each,)), pairs)) for each in (rule, swapped))
+    entry, other = (margins(read(plain(qwen, (each,)), pairs)) for each in (rule, swapped))
 
-    found = margins(read(scorer(qwen, debias="swap"), pairs))
+    results = margins(read(scorer(qwen, debias="swap"), pairs))
 
-    assert found == pytest.approx(np.mean([one, other], axis=0), abs=1e-5)
-    assert abs(one[0] - other[0]) > 1e-3, "the letter alone sways a random model"
+    assert results == pytest.approx(np.mean([entry, other], axis=0), abs=1e-5)
+    assert abs(entry[0] - other[0]) > 1e-3, "the letter alone sways a random model"
 
 
 def test_a_debiased_score_is_antisymmetric_under_relabelling(qwen: Qwen25VL) -> None:
     """Calling the other answer the positive one turns the sign; the order asked in does not."""
     pairs = group("query", QUERIES["text"], *ITEMS["both"])
     rule, swapped = framings_of(asking(debias="swap"))
-    found = margins(read(plain(qwen, (rule, swapped)), pairs))
+    results = margins(read(plain(qwen, (rule, swapped)), pairs))
 
     turned = margins(read(plain(qwen, (relabelled(rule), relabelled(swapped))), pairs))
     other_first = margins(read(plain(qwen, (swapped, rule)), pairs))
 
-    assert turned == pytest.approx([-margin for margin in found], abs=1e-6)
-    assert other_first == pytest.approx(found, abs=1e-6)
+    assert turned == pytest.approx([-margin for margin in results], abs=1e-6)
+    assert other_first == pytest.approx(results, abs=1e-6)
 
 
 @pytest.mark.parametrize("debias", ["none", "swap"])
@@ -159,32 +161,34 @@ def test_a_subtracted_prior_is_what_the_question_gets_by_itself_for_every_pair(
 ) -> None:
     params = asking("freeret_yes_no", debias)
     groups = [group("query", QUERIES[q], *ITEMS[i]) for q, i in product(QUERIES, ITEMS)]
-    alone: list[float] = []
+    separate: list[float] = []
     for rule in framings_of(params):
-        asked = rule.context_free()
-        (words,), (ending,) = asked.prefix, asked.suffix
+        requested = rule.context_free()
+        (words,), (ending,) = requested.prefix, requested.suffix
         assert isinstance(words, str)
         assert isinstance(ending, str)
         engine = PlainEngine(qwen, PixelLimits())
         prepared = engine.prepare([Group(prefix=(), suffixes=((words + ending,),))])
         ((reading,),) = engine.score(prepared, labels=rule.labels, enhancement=OFF)
-        alone.append(float(reading.label_logits[0] - reading.label_logits[1]))
+        separate.append(float(reading.label_logits[0] - reading.label_logits[1]))
 
     kept = bind(qwen, params, "test")
     neutral = bind(qwen, params.model_copy(update={"subtract_prior": True}), "test")
-    before, after = (margins(read(one, *groups)) for one in (kept, neutral))
+    before, after = (margins(read(entry, *groups)) for entry in (kept, neutral))
 
-    assert np.array(before) - np.array(after) == pytest.approx(np.mean(alone), abs=1e-5)
-    assert abs(np.mean(alone)) > 1e-3
-    assert [one.margin for one in read(neutral, groups[0])[0]] == pytest.approx(after[:2], abs=1e-5)
+    assert np.array(before) - np.array(after) == pytest.approx(np.mean(separate), abs=1e-5)
+    assert abs(np.mean(separate)) > 1e-3
+    assert [entry.margin for entry in read(neutral, groups[0])[0]] == pytest.approx(
+        after[:2], abs=1e-5
+    )
 
 
 def test_both_questions_of_a_pair_share_one_prefix(qwen: Qwen25VL) -> None:
-    seen: list[int] = []
+    recorded: list[int] = []
 
     class Counting(PackedEngine):
         def prepare(self, groups: object) -> object:  # type: ignore[override]
-            seen.append(len(groups))  # type: ignore[arg-type]
+            recorded.append(len(groups))  # type: ignore[arg-type]
             return super().prepare(groups)  # type: ignore[arg-type]
 
     assert qwen.layer_ops is not None
@@ -193,7 +197,7 @@ def test_both_questions_of_a_pair_share_one_prefix(qwen: Qwen25VL) -> None:
 
     prepared = method.prepare([group("query", QUERIES["image"], *ITEMS["both"])])
 
-    assert (seen, prepared.n_suffixes) == ([1], 4)
+    assert (recorded, prepared.n_suffixes) == ([1], 4)
 
 
 def relabelled(rule: Framing) -> Framing:

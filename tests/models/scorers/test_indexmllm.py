@@ -56,12 +56,12 @@ def test_a_score_is_the_raw_margin_of_the_digits_in_the_published_prompt(
     inputs = processor(images=images, text=[rendered], return_tensors="pt")
     with torch.inference_mode():
         logits = qwen._model(**inputs).logits[0, -1]
-    one, zero = (processor.tokenizer.convert_tokens_to_ids(digit) for digit in "10")
+    entry, zero = (processor.tokenizer.convert_tokens_to_ids(digit) for digit in "10")
 
     (reading,) = read(scorer, QUERY, CANDIDATES[0])
 
-    assert reading.margin == pytest.approx(float(logits[one] - logits[zero]), abs=1e-5)
-    assert reading.logit_positive == pytest.approx(float(logits[one]), abs=1e-5)
+    assert reading.margin == pytest.approx(float(logits[entry] - logits[zero]), abs=1e-5)
+    assert reading.logit_positive == pytest.approx(float(logits[entry]), abs=1e-5)
 
 
 def test_a_pair_scored_both_ways_round_gives_two_scores_and_their_mean_is_symmetric(
@@ -70,13 +70,13 @@ def test_a_pair_scored_both_ways_round_gives_two_scores_and_their_mean_is_symmet
     (forth,), (back,) = read(scorer, QUERY, CANDIDATES[0]), read(scorer, CANDIDATES[0], QUERY)
     symmetric = load(qwen_folder, symmetrise=True)
 
-    one, other = read(symmetric, QUERY, *CANDIDATES)
+    entry, other = read(symmetric, QUERY, *CANDIDATES)
     (turned,) = read(symmetric, CANDIDATES[0], QUERY)
 
     assert abs(forth.margin - back.margin) > 1e-4
-    assert one.margin == pytest.approx((forth.margin + back.margin) / 2, abs=1e-5)
-    assert one.margin == pytest.approx(turned.margin, abs=1e-5)
-    assert other.margin != one.margin
+    assert entry.margin == pytest.approx((forth.margin + back.margin) / 2, abs=1e-5)
+    assert entry.margin == pytest.approx(turned.margin, abs=1e-5)
+    assert other.margin != entry.margin
     assert symmetric.fingerprint != scorer.fingerprint
 
 
@@ -84,9 +84,9 @@ def test_candidates_are_told_apart_and_do_not_depend_on_their_neighbours(
     scorer: PairScorer,
 ) -> None:
     together = [reading.margin for reading in read(scorer, QUERY, *CANDIDATES)]
-    alone = [read(scorer, QUERY, one)[0].margin for one in CANDIDATES]
+    separate = [read(scorer, QUERY, candidate)[0].margin for candidate in CANDIDATES]
 
-    assert together == pytest.approx(alone, abs=1e-5)
+    assert together == pytest.approx(separate, abs=1e-5)
     assert np.ptp(together) > 1e-4
 
 
@@ -94,4 +94,4 @@ def test_items_of_several_pictures_are_scored(scorer: PairScorer) -> None:
     both = ItemContent(images=CANDIDATES[0].images + CANDIDATES[1].images)
     (reading,) = read(scorer, QUERY, both)
     assert np.isfinite(reading.margin)
-    assert reading.margin not in [one.margin for one in read(scorer, QUERY, *CANDIDATES)]
+    assert reading.margin not in [entry.margin for entry in read(scorer, QUERY, *CANDIDATES)]

@@ -30,17 +30,17 @@ def margins(family: Qwen25VL, *, whole: bool = False, **enhancement: Any) -> lis
         engine = PlainEngine(family, PixelLimits())
         scorer = PairScorer(engine, framings_of(params), params.enhancement, "test")
     group = PairGroup(shared_side="query", shared=QUERY, others=ITEMS)
-    (found,) = scorer.score(scorer.prepare([group]))
-    return [one.margin for one in found]
+    (readings,) = scorer.score(scorer.prepare([group]))
+    return [result.margin for result in readings]
 
 
 def test_the_images_of_one_side_can_be_looked_at_again(qwen: Qwen25VL) -> None:
-    found = {
+    results = {
         side: margins(qwen, memory=side, alpha=0.5) for side in ("image", "query", "candidate")
     }
 
-    assert len({tuple(one) for one in found.values()}) == 3
-    for side, packed in found.items():
+    assert len({tuple(result) for result in results.values()}) == 3
+    for side, packed in results.items():
         assert packed == pytest.approx(margins(qwen, whole=True, memory=side, alpha=0.5), abs=1e-5)
 
 
@@ -50,8 +50,8 @@ def test_a_side_without_an_image_leaves_the_pair_plain(qwen: Qwen25VL) -> None:
         scorer = bind(qwen, params, "test")
         words = ItemContent(texts=("a red square",))
         group = PairGroup(shared_side="query", shared=QUERY, others=(words,))
-        ((found,),) = scorer.score(scorer.prepare([group]))
-        return found.margin, found.trace.fired
+        ((readings,),) = scorer.score(scorer.prepare([group]))
+        return readings.margin, readings.trace.fired
 
     assert score(trigger=6, memory="candidate") == (score(trigger="never")[0], False)
     assert score(trigger=6, memory="query") == score(trigger=6)

@@ -55,14 +55,14 @@ def by_query(query: ItemContent, *candidates: ItemContent) -> PairGroup:
 def test_each_of_the_nine_combinations_scores_and_tells_candidates_apart(
     scorer: PairScorer, query: str, candidate: str
 ) -> None:
-    ((one, other),) = read(scorer, by_query(QUERY[query], *CANDIDATES[candidate]))
+    ((entry, other),) = read(scorer, by_query(QUERY[query], *CANDIDATES[candidate]))
 
-    for reading in (one, other):
+    for reading in (entry, other):
         assert reading.margin == np.float32(reading.logit_positive - reading.logit_negative)
         assert np.isfinite([reading.margin, reading.logsumexp, reading.entropy]).all()
         assert 0 < reading.entropy < np.log(700)
         assert reading.trace.fired == (query != "text" or candidate != "text")
-    assert abs(one.margin - other.margin) > 1e-4
+    assert abs(entry.margin - other.margin) > 1e-4
 
 
 @pytest.mark.parametrize(("query", "candidate"), list(product(KINDS, KINDS)))
@@ -71,15 +71,15 @@ def test_the_side_that_a_group_shares_does_not_change_a_score(
 ) -> None:
     (expected,) = read(scorer, by_query(QUERY[query], *CANDIDATES[candidate]))
 
-    found = read(
+    readings = read(
         scorer,
         *(
-            PairGroup(shared_side="candidate", shared=one, others=(QUERY[query],))
-            for one in CANDIDATES[candidate]
+            PairGroup(shared_side="candidate", shared=entry, others=(QUERY[query],))
+            for entry in CANDIDATES[candidate]
         ),
     )
 
-    assert [r.margin for (r,) in found] == pytest.approx([r.margin for r in expected], abs=1e-5)
+    assert [r.margin for (r,) in readings] == pytest.approx([r.margin for r in expected], abs=1e-5)
 
 
 def test_text_to_image_is_the_published_prompt_of_the_upstream_model(
@@ -113,18 +113,20 @@ def test_text_to_image_is_the_published_prompt_of_the_upstream_model(
 
 
 def test_candidates_of_several_kinds_are_scored_in_order_in_one_group(scorer: PairScorer) -> None:
-    candidates = [one for kind in KINDS for one in CANDIDATES[kind]]
-    alone = [read(scorer, by_query(QUERY["image"], one))[0][0].margin for one in candidates]
+    candidates = [candidate for kind in KINDS for candidate in CANDIDATES[kind]]
+    separate = [
+        read(scorer, by_query(QUERY["image"], candidate))[0][0].margin for candidate in candidates
+    ]
 
     (together,) = read(scorer, by_query(QUERY["image"], *candidates))
 
-    assert [reading.margin for reading in together] == pytest.approx(alone, abs=1e-5)
+    assert [reading.margin for reading in together] == pytest.approx(separate, abs=1e-5)
 
 
 def test_permuting_candidates_permutes_the_ranking(scorer: PairScorer) -> None:
     candidates = [ItemContent(images=(picture(seed),)) for seed in range(6)]
     order = [3, 0, 5, 1, 4, 2]
-    (one,) = read(scorer, by_query(QUERY["text"], *candidates))
+    (entry,) = read(scorer, by_query(QUERY["text"], *candidates))
     (other,) = read(scorer, by_query(QUERY["text"], *(candidates[i] for i in order)))
 
     def ranks(readings: tuple[PairReading, ...], coarse: list[int]) -> list[int]:
@@ -134,17 +136,17 @@ def test_permuting_candidates_permutes_the_ranking(scorer: PairScorer) -> None:
         return [placement.final_rank for placement in placed]
 
     assert ranks(other, [i + 1 for i in order]) == [
-        ranks(one, [1, 2, 3, 4, 5, 6])[i] for i in order
+        ranks(entry, [1, 2, 3, 4, 5, 6])[i] for i in order
     ]
 
 
 def test_all_pictures_of_a_side_are_read(scorer: PairScorer) -> None:
-    one, two = picture(1), picture(4)
+    entry, two = picture(1), picture(4)
     ((single, double, turned),) = read(
         scorer,
         by_query(
             QUERY["text"],
-            *(ItemContent(images=images) for images in ((one,), (one, two), (two, one))),
+            *(ItemContent(images=images) for images in ((entry,), (entry, two), (two, entry))),
         ),
     )
 
@@ -152,8 +154,8 @@ def test_all_pictures_of_a_side_are_read(scorer: PairScorer) -> None:
 
 
 def test_a_pair_of_images_is_not_symmetric(scorer: PairScorer) -> None:
-    one, other = (ItemContent(images=(picture(seed),)) for seed in (1, 2))
-    ((there,), (back,)) = read(scorer, by_query(one, other), by_query(other, one))
+    entry, other = (ItemContent(images=(picture(seed),)) for seed in (1, 2))
+    ((there,), (back,)) = read(scorer, by_query(entry, other), by_query(other, entry))
 
     assert there.margin != pytest.approx(back.margin, abs=1e-4)
 
@@ -214,10 +216,10 @@ def test_half_precision_scores_come_close_and_are_not_quantised(
 ) -> None:
     half = load_scorer(f"hf:{qwen_folder}@{precision}", ScorerParams(), device="cpu")
     group = by_query(QUERY["image"], *CANDIDATES["both"], *CANDIDATES["text"])
-    (exact,), (found,) = read(scorer, group), read(half, group)
+    (exact,), (results,) = read(scorer, group), read(half, group)
 
-    assert [r.margin for r in found] == pytest.approx([r.margin for r in exact], abs=0.1)
+    assert [r.margin for r in results] == pytest.approx([r.margin for r in exact], abs=0.1)
     # A logit that went through bfloat16 has at most eight significant bits.
-    logits = torch.tensor([r.logit_positive for r in found])
+    logits = torch.tensor([r.logit_positive for r in results])
     assert (logits.bfloat16().float() != logits).any()
     assert half.fingerprint != scorer.fingerprint

@@ -72,8 +72,8 @@ def upstream(qwen: Qwen25VL, folder: Path, question: str) -> Tensor:
         return_tensors="pt",
     )
     with torch.no_grad():
-        found: Tensor = qwen._model(**inputs).logits[0, -1]
-    return found
+        results: Tensor = qwen._model(**inputs).logits[0, -1]
+    return results
 
 
 # The positive label among all words.
@@ -100,10 +100,10 @@ def test_permuting_the_candidates_permutes_pairwise_scores(
 ) -> None:
     scorer, order = bound(qwen, score, ENHANCEMENTS["code"]), [2, 0, 3, 1]
 
-    (found,) = read(scorer, captions(*CAPTIONS))
+    (readings,) = read(scorer, captions(*CAPTIONS))
     (permuted,) = read(scorer, captions(*(CAPTIONS[i] for i in order)))
 
-    expected = [found[i] for i in order]
+    expected = [readings[i] for i in order]
     assert [r.written for r in permuted] == [r.written for r in expected]
     assert [r.margin for r in permuted] == pytest.approx([r.margin for r in expected], abs=1e-5)
 
@@ -159,10 +159,10 @@ def test_lists_of_several_lengths_are_read_together_as_alone(qwen: Qwen25VL) -> 
 
     together = read(scorer, *groups)
 
-    for found, group in zip(together, groups, strict=True):
-        (alone,) = read(scorer, group)
-        assert [r.margin for r in found] == pytest.approx([r.margin for r in alone], abs=1e-5)
-        assert all(reading.trace.fired for reading in found)
+    for results, group in zip(together, groups, strict=True):
+        (separate,) = read(scorer, group)
+        assert [r.margin for r in results] == pytest.approx([r.margin for r in separate], abs=1e-5)
+        assert all(reading.trace.fired for reading in results)
     assert together[2][0].margin == pytest.approx(MOST), "a list of one is sure"
 
 
@@ -174,10 +174,10 @@ def test_all_orders_of_a_list_forget_where_a_candidate_stood(qwen: Qwen25VL) -> 
         return [reading.margin for reading in readings]
 
     once, often = bound(qwen, "listwise"), bound(qwen, "listwise", list_orders=4)
-    one, other = margins(once, CAPTIONS), margins(once, turned)
-    assert [*one[1:], one[0]] != pytest.approx(other, abs=1e-3), "the order matters"
-    one, other = margins(often, CAPTIONS), margins(often, turned)
-    assert [*one[1:], one[0]] == pytest.approx(other, abs=1e-5)
+    entry, other = margins(once, CAPTIONS), margins(once, turned)
+    assert [*entry[1:], entry[0]] != pytest.approx(other, abs=1e-3), "the order matters"
+    entry, other = margins(often, CAPTIONS), margins(often, turned)
+    assert [*entry[1:], entry[0]] == pytest.approx(other, abs=1e-5)
 
 
 def test_equal_captions_of_a_list_keep_their_own_places(qwen: Qwen25VL) -> None:
@@ -237,14 +237,14 @@ def test_numbers_that_tie_are_told_apart_by_the_entropy_of_the_second_question(
     (readings,) = read(scorer, captions(*CAPTIONS))
     tied = [0, 2]
 
-    (asked,) = read(scorer.for_ties(), captions(*(CAPTIONS[i] for i in tied)))
+    (requested,) = read(scorer.for_ties(), captions(*(CAPTIONS[i] for i in tied)))
 
     expected = []
     for i in tied:
         question = f", {CAPTIONS[i].texts[0]}. Does the candidate match the query, True or False."
         log_p = upstream(qwen, qwen_folder, question).log_softmax(0)
         expected.append(float(-(log_p.exp() * log_p).sum()))
-    assert [reading.entropy for reading in asked] == pytest.approx(expected, abs=1e-4)
+    assert [reading.entropy for reading in requested] == pytest.approx(expected, abs=1e-4)
     entropies = [np.nan] * 4
     for i, entropy in zip(tied, expected, strict=True):
         entropies[i] = entropy
@@ -262,23 +262,23 @@ def test_a_number_is_written_token_by_token_under_the_enhancement(qwen: Qwen25VL
     prepared = scorer.prepare([captions(CAPTIONS[0])])
     assert isinstance(prepared, PreparedPairs)
     assert isinstance(prepared.groups, Prepared)
-    (prompt,), pictures = prepared.groups.prompts, prepared.groups.images
+    (prompt,), images = prepared.groups.prompts, prepared.groups.images
     with torch.inference_mode():
-        seen = encode_images(qwen, pictures)
-        again = DecodingEnhancement(qwen.decoder, on, [prompt], seen)
-        (ids,) = generate(qwen, [prompt], seen, max_tokens=3, stop_ids=(), again=again)
-        embedded = embed(qwen, [prompt], seen)
-        with enhanced(qwen.decoder, on, [seen[0].tokens], [len(prompt.ids)]) as state:
+        visual_tokens = encode_images(qwen, images)
+        repeated = DecodingEnhancement(qwen.decoder, on, [prompt], visual_tokens)
+        (ids,) = generate(qwen, [prompt], visual_tokens, max_tokens=3, stop_ids=(), again=repeated)
+        embedded = embed(qwen, [prompt], visual_tokens)
+        with enhanced(qwen.decoder, on, [visual_tokens[0].tokens], [len(prompt.ids)]) as state:
             last = qwen.decode(embedded)[0, -1]
         first = int((qwen.decoder.head_weight @ last).argmax())
 
     assert ids[0] == first
-    (expected,), (trace,) = state.traces(), again.traces
+    (expected,), (trace,) = state.traces(), repeated.traces
     assert (trace.fired, trace.layer) == (expected.fired, expected.layer)
     assert trace.uncertainty == pytest.approx(expected.uncertainty, abs=1e-5)
     assert trace.fired
-    (memory,) = again._memories
-    assert torch.equal(memory, seen[0].tokens), "a token that was written is no picture"
+    (memory,) = repeated._memories
+    assert torch.equal(memory, visual_tokens[0].tokens), "a token that was written is no picture"
 
 
 @pytest.mark.parametrize("memory", ["image", "all"])
@@ -288,21 +288,23 @@ def test_numbers_written_together_are_those_written_alone(
     longer = ItemContent(texts=("a red square left of a large circle",))
     groups = [captions(*CAPTIONS[:3]), captions(longer)]
     quiet = read(bound(qwen, "number", EnhancementParams(gamma=1)), *groups)
-    seen = sorted(one.trace.uncertainty or 0.0 for group in quiet for one in group)
+    recorded = sorted(reading.trace.uncertainty or 0.0 for group in quiet for reading in group)
     # Two of the four prompts are uncertain enough to look again, and so are some of their words.
-    some = EnhancementParams(gamma=sum(seen[1:3]) / 2, memory=memory)
+    some = EnhancementParams(gamma=sum(recorded[1:3]) / 2, memory=memory)
     scorer = bound(qwen, "number", some)
 
-    together = [one for group in read(scorer, *groups) for one in group]
+    together = [reading for group in read(scorer, *groups) for reading in group]
 
-    alone = [
+    separate = [
         read(scorer, replace(group, others=(other,)))[0][0]
         for group in groups
         for other in group.others
     ]
-    assert [one.written for one in together] == [one.written for one in alone]
-    assert [one.trace.fired for one in together] == [one.trace.fired for one in alone]
-    assert {one.trace.fired for one in together} == {True, False}
+    assert [reading.written for reading in together] == [reading.written for reading in separate]
+    assert [reading.trace.fired for reading in together] == [
+        reading.trace.fired for reading in separate
+    ]
+    assert {reading.trace.fired for reading in together} == {True, False}
 
 
 @pytest.mark.parametrize(
@@ -313,11 +315,11 @@ def test_what_cannot_fire_writes_what_the_plain_model_writes(
 ) -> None:
     group = captions(*CAPTIONS[:2])
 
-    (found,) = read(bound(qwen, "number", enhancement), group)
+    (readings,) = read(bound(qwen, "number", enhancement), group)
     (plain,) = read(bound(qwen, "number", ENHANCEMENTS["paper"]).plain(), group)
 
-    assert [r.written for r in found] == [r.written for r in plain]
-    assert not any(reading.trace.fired for reading in (*found, *plain))
+    assert [r.written for r in readings] == [r.written for r in plain]
+    assert not any(reading.trace.fired for reading in (*readings, *plain))
 
 
 def test_a_model_without_layers_to_take_apart_cannot_write_enhanced(

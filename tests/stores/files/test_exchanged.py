@@ -65,13 +65,13 @@ def exchanging(link: Path, targets: list[Path]) -> Iterator[None]:
 
 def outcomes(read: Callable[[], object]) -> set[object]:
     """What many reads gave, or why they were refused."""
-    seen: set[object] = set()
+    visited: set[object] = set()
     for _ in range(READS):
         try:
-            seen.add(read())
+            visited.add(read())
         except InputError as error:
-            seen.add(error.reason)
-    return seen
+            visited.add(error.reason)
+    return visited
 
 
 def verified(roots: ImageRoots, path: str) -> str:
@@ -103,9 +103,9 @@ def test_no_image_is_read_through_a_link_that_is_exchanged(
     ours = verify_image(str(shop / "a.png")).sha256
 
     with exchanging(shop / name.partition("/")[0], [inside, outside]):
-        seen = outcomes(lambda: read(roots, str(shop / name)))
+        recorded = outcomes(lambda: read(roots, str(shop / name)))
 
-    assert seen <= {ours, "image_not_allowed"}
+    assert recorded <= {ours, "image_not_allowed"}
 
 
 def test_no_caption_is_read_through_a_link_that_is_exchanged(shop: Path):
@@ -117,9 +117,9 @@ def test_no_caption_is_read_through_a_link_that_is_exchanged(shop: Path):
 
     targets = [shop / "a.txt", shop.parent / "away" / "a.txt"]
     with exchanging(shop / "link.txt", targets):
-        seen = outcomes(read)
+        recorded = outcomes(read)
 
-    assert seen <= {"ours", "caption_not_allowed"}
+    assert recorded <= {"ours", "caption_not_allowed"}
 
 
 def test_a_file_that_is_exchanged_for_a_pipe_is_not_waited_for(shop: Path):
@@ -130,9 +130,9 @@ def test_a_file_that_is_exchanged_for_a_pipe_is_not_waited_for(shop: Path):
             return stream.read().decode()
 
     with exchanging(shop / "link", [shop / "a.txt", shop / "pipe"]):
-        seen = outcomes(read)
+        recorded = outcomes(read)
 
-    assert seen <= {"ours", "file_unreadable"}
+    assert recorded <= {"ours", "file_unreadable"}
 
 
 def test_a_root_that_is_named_as_a_url_follows_links_too(shop: Path):

@@ -41,11 +41,11 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
 
 
 def _png(*chunks: tuple[bytes, bytes]) -> bytes:
-    whole = b"\x89PNG\r\n\x1a\n"
+    complete = b"\x89PNG\r\n\x1a\n"
     for kind, data in chunks:
         crc = struct.pack(">I", zlib.crc32(kind + data))
-        whole += struct.pack(">I", len(data)) + kind + data + crc
-    return whole
+        complete += struct.pack(">I", len(data)) + kind + data + crc
+    return complete
 
 
 #: One red pixel of 16 bits a channel, which Pillow reads but does not write.
@@ -238,9 +238,9 @@ def test_a_picture_with_a_bomb_in_its_notes_is_refused():
 def test_damage_of_any_kind_never_raises_anything_but_our_error():
     generator = random.Random(0)
     for kind in ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "JPEG2000", "ICO", "PPM"):
-        whole = encoded(noise((32, 32)), kind)
+        complete = encoded(noise((32, 32)), kind)
         for _ in range(60):
-            data = bytearray(whole)
+            data = bytearray(complete)
             for _ in range(generator.randint(1, 8)):
                 data[generator.randrange(len(data))] = generator.randrange(256)
             with contextlib.suppress(InputError):

@@ -100,7 +100,9 @@ def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
         if host not in answers:
             return genuine(host, port, **options)
         address = answers[host].pop(0) if len(answers[host]) > 1 else answers[host][0]
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (one, port)) for one in address.split()]
+        return [
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", (part, port)) for part in address.split()
+        ]
 
     genuine = socket.getaddrinfo
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
@@ -369,11 +371,11 @@ def test_a_certificate_must_be_of_the_host_and_of_a_known_authority(
         unknown = refused(url)
         trusting = ssl.create_default_context(cafile=certificate)
         monkeypatch.setattr(http, "_tls", lambda: trusting)
-        found = fetch(url, max_bytes=10, rules=HERE)
+        content = fetch(url, max_bytes=10, rules=HERE)
         foreign = refused(url.replace("images.test", "other.test"))
         server.shutdown()
 
-    assert (unknown, found, foreign) == ("image_unreachable", b"picture", "image_unreachable")
+    assert (unknown, content, foreign) == ("image_unreachable", b"picture", "image_unreachable")
 
 
 def test_the_rules_are_those_of_the_settings(monkeypatch: pytest.MonkeyPatch):

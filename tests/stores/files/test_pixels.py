@@ -104,11 +104,11 @@ def _png(depth: int, colour: int, row: bytes, *transparent: int) -> bytes:
     if transparent:
         chunks.append((b"tRNS", struct.pack(f">{len(transparent)}H", *transparent)))
     chunks += [(b"IDAT", zlib.compress(b"\0" + row)), (b"IEND", b"")]
-    whole = b"\x89PNG\r\n\x1a\n"
+    complete = b"\x89PNG\r\n\x1a\n"
     for kind, data in chunks:
         crc = struct.pack(">I", zlib.crc32(kind + data))
-        whole += struct.pack(">I", len(data)) + kind + data + crc
-    return whole
+        complete += struct.pack(">I", len(data)) + kind + data + crc
+    return complete
 
 
 def _tiff(photometric: int, bits: int, sample: int, data: bytes, extra: int | None = None) -> bytes:
@@ -205,13 +205,13 @@ def test_grey_tiffs_of_every_kind_have_their_brightness(data: bytes, expected: l
 
 def test_an_image_too_large_for_any_model_is_halved_by_its_mean(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(images, "HALVED_PIXELS", 97 * 61 - 1)
-    whole = Image.fromarray(_values(3))
+    complete = Image.fromarray(_values(3))
 
     for kind in ("PNG", "BMP", "TIFF"):
-        assert decode_image(_saved(whole, kind), "x").tobytes() == whole.reduce(2).tobytes()
+        assert decode_image(_saved(complete, kind), "x").tobytes() == complete.reduce(2).tobytes()
     for kind in ("JPEG", "JPEG2000", "AVIF", "GIF"):
-        assert decode_image(_saved(whole, kind), "x").size == (49, 31)
-    assert decode_image(_saved(whole, "JPEG2000", num_resolutions=1), "x").size == (49, 31)
+        assert decode_image(_saved(complete, kind), "x").size == (49, 31)
+    assert decode_image(_saved(complete, "JPEG2000", num_resolutions=1), "x").size == (49, 31)
     assert verify_bytes(_turned(6), "x").width == 61
 
 
@@ -225,14 +225,14 @@ def test_a_webp_that_cannot_be_reduced_is_refused_when_it_is_large(monkeypatch: 
 
 def test_images_wait_until_their_bytes_fit_and_a_larger_one_goes_alone():
     budget = DecodeBudget(100)
-    most, now = [], [0]
+    peak, now = [], [0]
     lock = threading.Lock()
 
     def decode(n_bytes: int) -> None:
         with budget.take(n_bytes) as held:
             with lock:
                 now[0] += n_bytes
-                most.append(now[0] if n_bytes <= 100 else now[0] - n_bytes)
+                peak.append(now[0] if n_bytes <= 100 else now[0] - n_bytes)
             with lock:
                 now[0] -= n_bytes
             held.shrink(n_bytes // 2)
@@ -240,8 +240,8 @@ def test_images_wait_until_their_bytes_fit_and_a_larger_one_goes_alone():
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(decode, [60, 10, 500, 40, 100, 30, 500, 1] * 20))
 
-    assert max(most) <= 100
-    assert most.count(0) == 40  # beside a large one there was nothing
+    assert max(peak) <= 100
+    assert peak.count(0) == 40  # beside a large one there was nothing
     with budget.take(100):
         pass
 

@@ -55,8 +55,8 @@ def share_of_own_found(store: VectorStore, index_type: str) -> float:
     """Of a hundred vectors, how many are among the five nearest of themselves."""
     name = f"index_{index_type.lower()}"
     keys = filled(store, name, 1200, index_type)
-    found = store.search(name, unit(1200)[:100], 5)
-    return sum(keys[n] in {hit.key for hit in hits} for n, hits in enumerate(found)) / 100
+    results = store.search(name, unit(1200)[:100], 5)
+    return sum(keys[n] in {hit.key for hit in hits} for n, hits in enumerate(results)) / 100
 
 
 def filled(store: VectorStore, name: str, count: int, index_type: str = "FLAT") -> list[str]:
@@ -68,7 +68,7 @@ def filled(store: VectorStore, name: str, count: int, index_type: str = "FLAT") 
 
 
 def all_keys(store: VectorStore, name: str) -> list[str]:
-    return sorted(one for batch in store.keys(name) for one in batch)
+    return sorted(value for batch in store.keys(name) for value in batch)
 
 
 def test_the_kind_of_server_is_told(store: VectorStore, request: pytest.FixtureRequest):
@@ -79,10 +79,10 @@ def test_flat_search_is_exact(store: VectorStore):
     keys = filled(store, "exact", 700)
     queries = unit(5, seed=1)
 
-    found = store.search("exact", queries, 20)
+    results = store.search("exact", queries, 20)
 
     scores = queries.astype(np.float64) @ unit(700).astype(np.float64).T
-    for hits, row in zip(found, scores, strict=True):
+    for hits, row in zip(results, scores, strict=True):
         best = np.argsort(-row)[:20]
         assert [hit.key for hit in hits] == [keys[n] for n in best]
         assert np.allclose([hit.score for hit in hits], row[best], atol=1e-5)
@@ -118,8 +118,8 @@ def test_no_queries_give_no_answers(store: VectorStore):
 
 def test_more_queries_than_fit_one_call_come_back_in_order(store: VectorStore):
     keys = filled(store, "many", 300)
-    found = store.search("many", unit(300), 1)
-    assert [hits[0].key for hits in found] == keys
+    results = store.search("many", unit(300), 1)
+    assert [hits[0].key for hits in results] == keys
 
 
 def test_writing_a_row_again_changes_nothing(store: VectorStore):
@@ -142,7 +142,7 @@ def test_more_rows_than_fit_one_call_all_arrive(store: VectorStore):
 def test_keys_come_in_batches_of_about_the_size_asked_for(vector_store: VectorStore):
     keys = filled(vector_store, "paged", 2000)
     batches = list(vector_store.keys("paged", batch_size=200))
-    assert sorted(one for batch in batches for one in batch) == sorted(keys)
+    assert sorted(value for batch in batches for value in batch) == sorted(keys)
     assert len(batches) == 16
     assert max(map(len, batches)) < 200
 
@@ -162,8 +162,8 @@ def test_deleted_rows_are_gone(store: VectorStore):
     store.flush("gone")
 
     assert all_keys(store, "gone") == sorted(keys[50:])
-    found = {hit.key for hit in store.search("gone", unit(150)[:1], 150)[0]}
-    assert found == set(keys[50:])
+    results = {hit.key for hit in store.search("gone", unit(150)[:1], 150)[0]}
+    assert results == set(keys[50:])
 
 
 def test_create_is_harmless_when_repeated_but_not_with_another_width(store: VectorStore):
@@ -263,8 +263,8 @@ def test_readers_and_a_writer_at_once_see_no_gap(store: VectorStore):
 
     def read() -> None:
         while not stop.is_set():
-            found = store.search("busy", vectors[:20], 1)
-            missing.extend(keys[n] for n in range(20) if found[n][0].key != keys[n])
+            hits = store.search("busy", vectors[:20], 1)
+            missing.extend(keys[n] for n in range(20) if hits[n][0].key != keys[n])
 
     readers = [threading.Thread(target=read) for _ in range(2)]
     for reader in readers:
@@ -295,10 +295,10 @@ def test_writers_at_once_lose_nothing_on_a_server(milvus_standalone: MilvusServe
                     own.upsert("crowd", keys, unit(100, seed=start))
 
         writers = [threading.Thread(target=write, args=(n,)) for n in range(4)]
-        for one in writers:
-            one.start()
-        for one in writers:
-            one.join()
+        for entry in writers:
+            entry.start()
+        for entry in writers:
+            entry.join()
 
         assert len(set(all_keys(first, "crowd"))) == 2000
         first.drop("crowd")
@@ -431,10 +431,10 @@ def test_writers_at_once_take_turns_on_lite_and_lose_nothing(
                     inside.append(writer)
 
     writers = [threading.Thread(target=write, args=(n,)) for n in range(2)]
-    for one in writers:
-        one.start()
-    for one in writers:
-        one.join()
+    for entry in writers:
+        entry.start()
+    for entry in writers:
+        entry.join()
     # What two writers lose between them is lost at the next kill.
     stack.kill("milvus")
     stack.up(0, dispatcher=False)
@@ -464,9 +464,9 @@ def test_duplicate_hits_collapse_to_the_best_one():
 def test_key_ranges_cover_every_key_once(count: int):
     ranges = list(key_ranges(count))
     assert len(ranges) >= count
-    for one in ["0", "00", "0fff", "1", "7a", "f", "ff" * 32, *map(key, range(50))]:
-        inside = [r for r in ranges if eval(r, {"key": one})]
-        assert len(inside) == 1, (one, inside)
+    for entry in ["0", "00", "0fff", "1", "7a", "f", "ff" * 32, *map(key, range(50))]:
+        inside = [r for r in ranges if eval(r, {"key": entry})]
+        assert len(inside) == 1, (entry, inside)
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3, 24, 127, 512, 768, 1152])

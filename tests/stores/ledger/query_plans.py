@@ -16,28 +16,28 @@ def rows_read(database: Database, action: Callable[[], object]) -> Counter[str]:
 
     The statements run a second time, under EXPLAIN ANALYZE, and are rolled back.
     """
-    seen: list[tuple[str, Any]] = []
+    recorded: list[tuple[str, Any]] = []
 
     def note(_connection, _cursor, statement, parameters, _context, _many) -> None:
-        seen.append((statement, parameters))
+        recorded.append((statement, parameters))
 
     event.listen(database.engine, "before_cursor_execute", note)
     try:
         action()
     finally:
         event.remove(database.engine, "before_cursor_execute", note)
-    found: Counter[str] = Counter()
+    results: Counter[str] = Counter()
     with database.engine.connect() as connection:
         cursor = connection.connection.cursor()
-        for statement, parameters in seen:
+        for statement, parameters in recorded:
             if statement.startswith("SET"):
                 cursor.execute(statement)
                 continue
             cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", parameters)
             for node in _nodes(cursor.fetchone()[0][0]["Plan"]):
-                found[node["Relation Name"]] += _rows(node)
+                results[node["Relation Name"]] += _rows(node)
         connection.rollback()
-    return found
+    return results
 
 
 def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:

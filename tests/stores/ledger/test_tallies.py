@@ -97,6 +97,6 @@ def test_an_index_says_how_much_of_its_vectors_the_largest_dimensions_carry(data
     _do(ledger, unmeasured, 1, {TallyName.VECTORS: 0, TallyName.TOP_SHARE: 0.0})
 
     with database.begin() as connection:
-        shares = [one.top_share for one in list_indexes(connection)]
+        shares = [index.top_share for index in list_indexes(connection)]
 
     assert shares == [None, 2.5 / 5]

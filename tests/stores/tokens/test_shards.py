@@ -59,11 +59,11 @@ def test_a_torn_shard_is_named_and_what_is_before_the_tear_still_read(tmp_path: 
     shard, places = write(address)
     os.truncate(address, n_bytes)
 
-    found = read_records(address, places)
+    records = read_records(address, places)
 
-    whole = [i for i, place in enumerate(places) if place.offset + place.n_bytes <= n_bytes]
-    for number, record in enumerate(found):
-        if number in whole or not RECORDS[number]:
+    complete = [i for i, place in enumerate(places) if place.offset + place.n_bytes <= n_bytes]
+    for number, record in enumerate(records):
+        if number in complete or not RECORDS[number]:
             assert record == RECORDS[number]
         else:
             assert isinstance(record, InputError)
@@ -95,9 +95,9 @@ def test_a_shard_that_is_gone_is_named(address: str):
     else:
         Path(address).unlink()
 
-    found = read_records(address, places)
+    records = read_records(address, places)
 
-    assert all(isinstance(one, InputError) and address in str(one) for one in found)
+    assert all(isinstance(result, InputError) and address in str(result) for result in records)
     with pytest.raises(InputError, match="there is no"):
         verify_shard(shard)
 

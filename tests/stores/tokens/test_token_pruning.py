@@ -44,8 +44,10 @@ class Kept:
         name = shard_name(self.run_id, 1)
         with writing_shard(f"{self.token_set.address}/{name}") as writer:
             records = [
-                NewTokenRecord(content=one, place=writer.add(one), n_images=images, n_tokens=1)
-                for one in contents
+                NewTokenRecord(
+                    content=content, place=writer.add(content), n_images=images, n_tokens=1
+                )
+                for content in contents
             ]
             shard = writer.shard(name)
         with self.database.begin() as connection:
@@ -66,7 +68,7 @@ class Kept:
         return name
 
     def files(self) -> set[str]:
-        return {one.name for one in list_shards(self.token_set.address)}
+        return {shard.name for shard in list_shards(self.token_set.address)}
 
     def shards(self) -> int:
         return int(self.value("SELECT count(*) FROM token_shard WHERE token_set_id = :set"))
@@ -189,13 +191,13 @@ def test_a_catalogue_whose_tokens_are_read_is_left_alone_and_others_are_not(
     database: Database, tmp_path: Path, state: str
 ):
     busy, idle = (kept_in(database, str(tmp_path / "t"), name) for name in ("busy", "idle"))
-    dead = [one.store(b"x" * 32) for one in (busy, idle)]
+    dead = [entry.store(b"x" * 32) for entry in (busy, idle)]
     lost = busy.leave(shard_name(busy.run_id, 9))
     busy.set_run(state)
 
     report = busy.prune()
 
-    assert [one.catalog for one in report.sets] == ["idle"]
+    assert [entry.catalog for entry in report.sets] == ["idle"]
     (line,) = report.skipped
     assert "'busy'" in line
     assert f"run {busy.run_id} " in line
@@ -229,7 +231,7 @@ def test_a_named_set_goes_as_a_whole_and_its_runs_have_lost_nothing(database, tm
     assert kept.value("SELECT count(*) FROM token_set WHERE id = :set") == 1
     report = kept.prune(named=[kept.token_set.id])
 
-    assert [(one.shards, one.leftovers) for one in report.sets] == [(0, 1)]
+    assert [(entry.shards, entry.leftovers) for entry in report.sets] == [(0, 1)]
     assert kept.value("SELECT count(*) FROM token_set WHERE id = :set") == 0
     assert other.files() == {stays, dead}
     with database.begin() as connection:
@@ -276,7 +278,7 @@ def test_the_command_says_what_goes_and_what_is_left_alone(database, database_ur
     (listed,) = json.loads(cli("list", "--json"))
     assert listed["id"] == kept.token_set.id
     assert "1,200 images, 32 bytes, would be deleted" in cli("prune", "--dry-run")
-    found = json.loads(cli("prune", "--json", "--set", str(kept.token_set.id)))
-    assert (found["images"], found["bytes"], found["dry_run"]) == (1200, 32, False)
-    assert found["sets"][0]["shards"] == 1
+    printed = json.loads(cli("prune", "--json", "--set", str(kept.token_set.id)))
+    assert (printed["images"], printed["bytes"], printed["dry_run"]) == (1200, 32, False)
+    assert printed["sets"][0]["shards"] == 1
     assert "0 images, 0 bytes, were deleted" in cli("prune")

@@ -29,13 +29,13 @@ def token_set(database: Database, tmp_path: Path) -> TokenSetRow:
     """Of a catalogue of four items with pictures, two of which are the same, and one without."""
     catalog_id = add_catalog(database, n_items=5)
     with database.begin() as connection:
-        for number, picture in enumerate([b"a", b"b", b"b", b"c"]):
+        for number, image in enumerate([b"a", b"b", b"b", b"c"]):
             connection.execute(
                 text(
                     "UPDATE item SET image_hash = :hash WHERE catalog_id = :catalog "
                     "AND external_id = :id"
                 ),
-                {"hash": picture * 32, "catalog": catalog_id, "id": f"item-{number}"},
+                {"hash": image * 32, "catalog": catalog_id, "id": f"item-{number}"},
             )
     return ensure(database, catalog_id, str(tmp_path / "tokens"))
 
@@ -80,9 +80,9 @@ def store_in(connection, token_set: TokenSetRow, name: str, *contents: bytes) ->
     with writing_shard(address) as writer:
         records = [
             NewTokenRecord(
-                content=one, place=writer.add(name.encode() + one), n_images=2, n_tokens=9
+                content=content, place=writer.add(name.encode() + content), n_images=2, n_tokens=9
             )
-            for one in contents
+            for content in contents
         ]
         shard = writer.shard(address)
     token_sets.write_shard_rows(
@@ -92,9 +92,9 @@ def store_in(connection, token_set: TokenSetRow, name: str, *contents: bytes) ->
 
 def read(database: Database, token_set: TokenSetRow, *contents: bytes) -> dict[bytes, object]:
     with database.begin() as connection:
-        found = token_sets.find_records(connection, token_set, contents)
+        records = token_sets.find_records(connection, token_set, contents)
     return {
-        content: read_records(place.address, [place.place])[0] for content, place in found.items()
+        content: read_records(place.address, [place.place])[0] for content, place in records.items()
     }
 
 
@@ -109,9 +109,9 @@ def test_each_content_is_seen_once_whatever_the_items_that_show_it(database, tok
 def test_records_are_found_by_content(database, token_set):
     store(database, token_set, "1.shard", b"a" * 32, b"b" * 32)
 
-    found = read(database, token_set, b"b" * 32, b"c" * 32)
+    readings = read(database, token_set, b"b" * 32, b"c" * 32)
 
-    assert found == {b"b" * 32: b"1.shard" + b"b" * 32}
+    assert readings == {b"b" * 32: b"1.shard" + b"b" * 32}
 
 
 def test_where_two_jobs_store_the_same_content_the_first_stays_and_both_are_readable(
@@ -120,10 +120,10 @@ def test_where_two_jobs_store_the_same_content_the_first_stays_and_both_are_read
     store(database, token_set, "1.shard", b"a" * 32)
     store(database, token_set, "2.shard", b"a" * 32, b"b" * 32)
 
-    found = read(database, token_set, b"a" * 32, b"b" * 32)
+    readings = read(database, token_set, b"a" * 32, b"b" * 32)
 
-    assert found[b"a" * 32] == b"1.shard" + b"a" * 32
-    assert found[b"b" * 32] == b"2.shard" + b"b" * 32
+    assert readings[b"a" * 32] == b"1.shard" + b"a" * 32
+    assert readings[b"b" * 32] == b"2.shard" + b"b" * 32
 
 
 def test_the_size_of_an_image_is_measured(database, token_set):
@@ -150,8 +150,8 @@ def test_a_lost_shard_is_forgotten_and_its_contents_are_to_be_seen_again(databas
 
 
 def test_a_set_stays_where_it_was_begun(database, token_set):
-    again = ensure(database, token_set.catalog_id, token_set.address)
-    assert again == token_set
+    repeated = ensure(database, token_set.catalog_id, token_set.address)
+    assert repeated == token_set
     with pytest.raises(ConflictError, match="leave --store out"):
         ensure(database, token_set.catalog_id, "elsewhere")
     other = ensure(database, token_set.catalog_id, "elsewhere", codec="int8")
