@@ -8,12 +8,12 @@ from sqlalchemy import Connection, select
 from sqlalchemy.dialects.postgresql import insert
 
 from nightshift.schema.models import ModelInUse
+from nightshift.schema.row_columns import columns_of
 from nightshift.schema.states import Stage
 from nightshift.schema.tables import Model
 from nightshift.stores.index import indexes
 from nightshift.stores.ledger import runs
 from nightshift.stores.ledger.run_types import AnyRun, IndexedRun, RerankRun, TokenRun
-from nightshift.stores.postgres.rows import columns_of
 
 __all__ = ["ModelRow", "embedder_card", "get_model", "models_in_use", "upsert_model"]
 

@@ -7,9 +7,9 @@ from typing import Any
 from sqlalchemy import Connection, Select, select, text
 
 from nightshift.schema.errors import NotFoundError
+from nightshift.schema.row_columns import columns_of
 from nightshift.schema.tables import CatalogImport
 from nightshift.stores.catalog.catalogs import catalog_id
-from nightshift.stores.postgres.rows import columns_of
 
 __all__ = ["CatalogFacts", "ImportFacts", "import_of", "imports_of", "list_catalogs"]
 

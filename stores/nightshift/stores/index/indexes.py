@@ -6,11 +6,11 @@ from typing import Any
 from sqlalchemy import Connection, Select, func, insert, select, text
 
 from nightshift.schema.errors import NotFoundError
+from nightshift.schema.row_columns import columns_of
 from nightshift.schema.states import IndexState
 from nightshift.schema.tables import Embedding, IndexVersion
 from nightshift.stores.catalog.catalogs import catalog_id
 from nightshift.stores.catalog.contents import BELONGS_IN_INDEX
-from nightshift.stores.postgres.rows import columns_of
 
 __all__ = [
     "IndexRow",
