@@ -34,10 +34,6 @@ _PATHS = sorted(
 _UNFINISHED = frozenset(
     {
         "nightshift.cli.planning",
-        "nightshift.stores.results.answers",
-        "nightshift.stores.results.model_loads",
-        "nightshift.stores.results.rankings",
-        "nightshift.stores.results.writes",
         "nightshift.stores.tokens.token_pruning",
         "nightshift.stores.tokens.token_reports",
         "nightshift.stores.tokens.token_sets",

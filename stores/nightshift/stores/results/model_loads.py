@@ -1,17 +1,20 @@
-"""Loads of weights: what was computed with each, and what goes when its files cannot be trusted.
+"""Loads of weights: the results of each, and their deletion when its files cannot be trusted.
 
-A worker that sees a file of its model change keeps nothing of the job in hand. What it kept before
-was looked at in the same way; an operator who doubts it all the same can drop it.
+A worker that sees a file of its model change writes nothing of its current job. Earlier jobs were
+checked in the same way; an operator who still doubts their results can drop them.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, func, insert, select, text, update
 
 from nightshift.schema.errors import ModelError, NotFoundError
+from nightshift.schema.load_tables import ModelLoad
+from nightshift.schema.result_tables import Answer, Candidate, PairScore
+from nightshift.schema.tables import Embedding
+from nightshift.schema.token_tables import TokenShard
 
 __all__ = [
     "Dropped",
@@ -26,7 +29,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dropped:
-    """What is kept of a load, or was deleted of it."""
+    """Counts of the results of a load that exist, or that were deleted."""
 
     scores: int
     vectors: int
@@ -38,7 +41,7 @@ class Dropped:
         return any(asdict(self).values())
 
     def text(self) -> str:
-        """Such as `64 scores, 12 vectors`."""
+        """Format the counts, such as `64 scores, 12 vectors`."""
         named = (f"{count:,} {name}" for name, count in asdict(self).items() if count)
         return ", ".join(named) or "nothing"
 
@@ -58,42 +61,32 @@ class SuspectLoad:
 def record_load(
     connection: Connection, *, worker_id: str, spec: str, fingerprint: str, files: Sequence[object]
 ) -> int:
-    """Note that a worker has loaded weights; returns the load's number."""
-    return int(
-        connection.execute(
-            text(
-                "INSERT INTO model_load (worker_id, spec, fingerprint, files) "
-                "VALUES (:worker, :spec, :fingerprint, CAST(:files AS jsonb)) RETURNING id"
-            ),
-            {
-                "worker": worker_id,
-                "spec": spec,
-                "fingerprint": fingerprint,
-                "files": json.dumps(files),
-            },
-        ).scalar_one()
-    )
+    """Record that a worker has loaded weights, and return the id of the load."""
+    load_id = connection.execute(
+        insert(ModelLoad)
+        .values(worker_id=worker_id, spec=spec, fingerprint=fingerprint, files=list(files))
+        .returning(ModelLoad.id)
+    ).scalar_one()
+    return int(load_id)
 
 
 def record_change(connection: Connection, load_id: int, file: str) -> None:
-    """Note that a file of a load changed under it."""
+    """Record that a file of a load changed after it was read."""
     connection.execute(
-        text(
-            "UPDATE model_load SET changed_at = clock_timestamp(), changed_file = :file "
-            "WHERE id = :load AND changed_at IS NULL"
-        ),
-        {"load": load_id, "file": file},
+        update(ModelLoad)
+        .where(ModelLoad.id == load_id, ModelLoad.changed_at.is_(None))
+        .values(changed_at=func.clock_timestamp(), changed_file=file)
     )
 
 
 def refuse_dropped(connection: Connection, load_id: int | None) -> None:
-    """Keep a load from being dropped before this transaction ends.
+    """Lock a load, so that nobody drops it before this transaction ends.
 
     Raises:
-        ModelError: It was dropped: nothing more of it is kept.
+        ModelError: It was dropped, so none of its results may be written.
     """
     dropped_at = connection.execute(
-        text("SELECT dropped_at FROM model_load WHERE id = :load FOR SHARE"), {"load": load_id}
+        select(ModelLoad.dropped_at).where(ModelLoad.id == load_id).with_for_update(read=True)
     ).scalar()
     if dropped_at is not None:
         raise ModelError(
@@ -103,12 +96,17 @@ def refuse_dropped(connection: Connection, load_id: int | None) -> None:
 
 
 def suspect_loads(connection: Connection) -> list[SuspectLoad]:
-    """Loads whose files changed under them and of which something is kept, the latest first."""
+    """Loads with results whose files changed after they were read, the latest first."""
     rows = connection.execute(
-        text(
-            "SELECT id, worker_id, spec, changed_at, changed_file FROM model_load "
-            "WHERE changed_at IS NOT NULL AND dropped_at IS NULL ORDER BY id DESC"
+        select(
+            ModelLoad.id,
+            ModelLoad.worker_id,
+            ModelLoad.spec,
+            ModelLoad.changed_at,
+            ModelLoad.changed_file,
         )
+        .where(ModelLoad.changed_at.is_not(None), ModelLoad.dropped_at.is_(None))
+        .order_by(ModelLoad.id.desc())
     ).all()
     loads = (
         SuspectLoad(
@@ -125,65 +123,66 @@ def suspect_loads(connection: Connection) -> list[SuspectLoad]:
 
 
 def drop_load(connection: Connection, load_id: int) -> Dropped:
-    """Delete all that comes of a load, in later runs that reused it too, and never reuse it.
+    """Delete all results of a load, also from later runs that reused them, and never reuse them.
 
-    Runs that are done then lack results: `doctor --repair` takes them up again. Vectors are made
-    again by the next `index build`, tokens by the next `tokens build`.
+    Finished runs then lack results: `doctor --repair` reopens them. The next `index build` makes
+    the vectors, the next `tokens build` the tokens.
 
     Raises:
         NotFoundError: There is no such load.
     """
     known = connection.execute(
-        text(
-            "UPDATE model_load SET dropped_at = coalesce(dropped_at, clock_timestamp()) "
-            "WHERE id = :load"
-        ),
-        {"load": load_id},
+        update(ModelLoad)
+        .where(ModelLoad.id == load_id)
+        .values(dropped_at=func.coalesce(ModelLoad.dropped_at, func.clock_timestamp()))
     )
     if not known.rowcount:
         raise NotFoundError(f"there is no load {load_id}; `nightshift doctor` names those in doubt")
     kept = _kept(connection, load_id)
     for statement in _DELETIONS:
-        connection.execute(text(statement), {"load": load_id})
+        connection.execute(statement, {"load": load_id})
     return kept
 
 
 def _kept(connection: Connection, load_id: int) -> Dropped:
-    row = connection.execute(
-        text(
-            """
-            SELECT (SELECT count(*) FROM pair_score WHERE load_id = :load) AS scores,
-                (SELECT count(*) FROM embedding WHERE load_id = :load) AS vectors,
-                (SELECT count(*) FROM candidate WHERE load_id = :load) AS candidates,
-                (SELECT count(*) FROM token_shard WHERE load_id = :load) AS shards,
-                (SELECT count(*) FROM answer WHERE load_id = :load) AS answers
-            """
-        ),
-        {"load": load_id},
-    ).one()
-    return Dropped(**row._mapping)  # noqa: SLF001 - SQLAlchemy's documented name
+    """Count the results of a load."""
+    tables = {
+        "scores": PairScore.load_id,
+        "vectors": Embedding.load_id,
+        "candidates": Candidate.load_id,
+        "shards": TokenShard.load_id,
+        "answers": Answer.load_id,
+    }
+    counts = {
+        name: select(func.count()).where(column == load_id).scalar_subquery().label(name)
+        for name, column in tables.items()
+    }
+    row = connection.execute(select(*counts.values())).mappings().one()
+    return Dropped(**row)
 
 
-# Rankings and answers hold what they were made from. The scores of a query that is searched again
-# go too: its candidates may become others.
+# Deletes the results of a load in this order. Rankings and answers go with the candidates and
+# scores that they were made from. The scores of a query that is searched again go too: its
+# candidates may differ then.
 _DELETIONS = (
-    """
-    CREATE TEMP TABLE in_doubt ON COMMIT DROP AS
-    SELECT run_id, query_id FROM candidate WHERE load_id = :load
-    UNION SELECT run_id, query_id FROM pair_score WHERE load_id = :load
-    """,
+    text("""
+        CREATE TEMP TABLE in_doubt ON COMMIT DROP AS
+        SELECT run_id, query_id FROM candidate WHERE load_id = :load
+        UNION SELECT run_id, query_id FROM pair_score WHERE load_id = :load
+    """),
     *(
-        f"DELETE FROM {table} t USING in_doubt d WHERE t.run_id = d.run_id "
-        "AND t.query_id = d.query_id"
+        text(
+            f"DELETE FROM {table} t USING in_doubt d WHERE t.run_id = d.run_id "
+            "AND t.query_id = d.query_id"
+        )
         for table in ("ranking", "answer")
     ),
-    """
-    DELETE FROM pair_score p USING candidate c WHERE c.load_id = :load AND p.run_id = c.run_id
-        AND p.query_id = c.query_id
-    """,
-    "DELETE FROM candidate WHERE load_id = :load",
-    "DELETE FROM pair_score WHERE load_id = :load",
-    "DELETE FROM answer WHERE load_id = :load",
-    "DELETE FROM embedding WHERE load_id = :load",
-    "DELETE FROM token_shard WHERE load_id = :load",
+    text("""
+        DELETE FROM pair_score p USING candidate c WHERE c.load_id = :load
+            AND p.run_id = c.run_id AND p.query_id = c.query_id
+    """),
+    *(
+        text(f"DELETE FROM {table} WHERE load_id = :load")
+        for table in ("candidate", "pair_score", "answer", "embedding", "token_shard")
+    ),
 )

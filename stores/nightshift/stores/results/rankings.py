@@ -1,12 +1,13 @@
-"""Reading rankings back: streamed by a server-side cursor, so a million rows need no memory."""
+"""Rankings as stored: read by a server-side cursor, a page in memory at a time."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import Connection, TextClause, text
+from sqlalchemy import Connection, select, text
 
 from nightshift.schema.errors import ConflictError, NotFoundError
+from nightshift.schema.result_tables import Calibration, PairScore
 from nightshift.schema.states import DecidedBy
 from nightshift.stores.ledger.run_types import RerankRun
 from nightshift.stores.ledger.runs import get_run
@@ -31,7 +32,7 @@ _PAGE_ROWS = 5000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankedItem:
-    """One row of a final ranking, with everything that put it there."""
+    """One row of a final ranking, with everything that decided its place."""
 
     run_id: int
     #: External ids: of the query in its file, of the item in its source.
@@ -42,7 +43,7 @@ class RankedItem:
     coarse_rank: int
     #: Cosine similarity.
     coarse_score: float
-    #: Log-odds of the positive label; this and what follows from it is None where scoring failed.
+    #: Log-odds of the positive label; None if scoring failed, as are the values derived from it.
     margin: float | None
     #: Logistic of the margin, 0 to 1.
     probability: float | None
@@ -65,7 +66,7 @@ class RankedItem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgedQuery:
-    """What answers one query, and where the run put what it found."""
+    """The relevant items of one query, and both orders of the run."""
 
     query: str
     #: Graded relevance by external item id; only what is relevant (> 0).
@@ -73,25 +74,25 @@ class JudgedQuery:
     #: External item ids, best first; empty where the query has no ranking.
     coarse: tuple[str, ...]
     fine: tuple[str, ...]
-    #: Whether there is a reason for its having no ranking.
+    #: True if a failure is recorded in place of a ranking.
     failed: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Winners:
-    """Who came first for one query, before and after fine scoring."""
+    """The first items of one query, before and after fine scoring."""
 
     query_id: int
-    #: Whether the same item won both.
+    #: True if the same item is first in both.
     same: bool
-    #: Whether the winner is relevant; None where the query has no judgements.
+    #: Whether the first item is relevant; None if the query has no judgements.
     coarse_right: bool | None
     fine_right: bool | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MarginShift:
-    """What the enhancement did to the margins of some pairs on which it acted."""
+    """The mean change of margins by the enhancement, over pairs on which it acted."""
 
     pairs: int
     #: Log-odds with it minus log-odds without it.
@@ -120,18 +121,12 @@ def find_query(connection: Connection, run_id: int, external_id: str) -> int:
     Raises:
         NotFoundError: Where the set has no such query.
     """
-    found = connection.execute(
-        text(
-            "SELECT query.id FROM query JOIN run ON run.query_set_id = query.query_set_id "
-            "WHERE run.id = :run AND query.external_id = :id"
-        ),
-        {"run": run_id, "id": external_id},
-    ).scalar()
-    if found is None:
+    query_id = connection.execute(_FIND_QUERY, {"run": run_id, "id": external_id}).scalar()
+    if query_id is None:
         raise NotFoundError(
             f"run {run_id} has no query {external_id!r}; `nightshift results {run_id}` shows ids"
         )
-    return int(found)
+    return int(query_id)
 
 
 def stream_rankings(
@@ -146,25 +141,15 @@ def stream_rankings(
     Args:
         connection: A transaction that stays open while the rows are read.
         run_id: The run.
-        query_ids: Of these queries only; all if None.
-        limit: At most so many rows.
+        query_ids: Only these queries; all if None.
+        limit: Maximum number of rows.
 
     Yields:
         Rows, a page of 5000 in memory at a time.
     """
-    chosen = "" if query_ids is None else "AND query_id = ANY(:queries)"
-    rows = connection.execute(
-        _streamed(
-            f"""
-            SELECT run_id, query, item, final_rank, coarse_rank, coarse_score, margin, probability,
-                entropy, fired, fired_layer, tie_group, tie_size, decided_by, scorer_fingerprint,
-                relevance, query_id, item_id
-            FROM v_ranking WHERE run_id = :run {chosen}
-            ORDER BY query_id, final_rank LIMIT :limit
-            """
-        ),
-        {"run": run_id, "queries": None if query_ids is None else list(query_ids), "limit": limit},
-    )
+    statement = _RANKINGS if query_ids is None else _RANKINGS_OF_QUERIES
+    queries = {} if query_ids is None else {"queries": list(query_ids)}
+    rows = connection.execute(statement, {"run": run_id, "limit": limit, **queries})
     for row in rows.mappings():
         yield RankedItem(**{**row, "decided_by": DecidedBy(row["decided_by"])})
 
@@ -176,31 +161,7 @@ def judged_queries(connection: Connection, run_id: int) -> Iterator[JudgedQuery]
         connection: A transaction that stays open while the rows are read.
         run_id: A rerank run.
     """
-    rows = connection.execute(
-        _streamed(
-            """
-            SELECT q.external_id AS query, j.relevant, o.coarse, o.fine,
-                EXISTS (SELECT FROM failure f WHERE f.run_id = :run AND f.fatal
-                    AND f.subject_kind = 'query' AND f.subject_id = q.external_id
-                    AND f.stage IN ('search', 'rank')) AS failed
-            FROM run JOIN query q ON q.query_set_id = run.query_set_id
-            CROSS JOIN LATERAL (
-                SELECT jsonb_object_agg(item_external_id, relevance) AS relevant FROM qrel
-                WHERE query_set_id = run.query_set_id AND query_external_id = q.external_id
-                    AND relevance > 0
-            ) AS j
-            CROSS JOIN LATERAL (
-                SELECT array_agg(i.external_id ORDER BY r.coarse_rank) AS coarse,
-                    array_agg(i.external_id ORDER BY r.final_rank) AS fine
-                FROM ranking r JOIN item i ON i.id = r.item_id
-                WHERE r.run_id = :run AND r.query_id = q.id
-            ) AS o
-            WHERE run.id = :run AND j.relevant IS NOT NULL
-            ORDER BY q.id
-            """
-        ),
-        {"run": run_id},
-    )
+    rows = connection.execute(_JUDGED_QUERIES, {"run": run_id})
     for row in rows:
         yield JudgedQuery(
             query=row.query,
@@ -213,27 +174,7 @@ def judged_queries(connection: Connection, run_id: int) -> Iterator[JudgedQuery]
 
 def winners(connection: Connection, run_id: int) -> list[Winners]:
     """The first of both orders for every ranked query of a run, in query order."""
-    rows = connection.execute(
-        text(
-            """
-            SELECT v.query_id, bool_or(v.final_rank = 1 AND v.coarse_rank = 1) AS same,
-                CASE WHEN bool_or(v.judged)
-                    THEN bool_or(v.coarse_rank = 1 AND v.right) END AS coarse_right,
-                CASE WHEN bool_or(v.judged)
-                    THEN bool_or(v.final_rank = 1 AND v.right) END AS fine_right
-            FROM (
-                SELECT r.query_id, r.final_rank, r.coarse_rank, coalesce(r.relevance > 0, false)
-                    AS right, EXISTS (
-                        SELECT FROM qrel JOIN run ON run.query_set_id = qrel.query_set_id
-                        WHERE run.id = :run AND qrel.query_external_id = r.query) AS judged
-                FROM v_ranking r
-                WHERE r.run_id = :run AND (r.final_rank = 1 OR r.coarse_rank = 1)
-            ) AS v
-            GROUP BY v.query_id ORDER BY v.query_id
-            """
-        ),
-        {"run": run_id},
-    )
+    rows = connection.execute(_WINNERS, {"run": run_id})
     return [Winners(**row) for row in rows.mappings()]
 
 
@@ -243,52 +184,106 @@ def margin_shifts(connection: Connection, run_id: int) -> dict[bool, MarginShift
     Of the pairs of judged queries on which it acted and that were scored without it too; empty
     where there are none. Summed exactly, so that no order of the rows changes a digit.
     """
-    rows = connection.execute(
-        text(
-            """
-            SELECT coalesce(j.relevance > 0, false) AS relevant, count(*) AS pairs,
-                avg((p.margin::float8 - p.plain_margin::float8)::numeric)::float8 AS mean
-            FROM pair_score p
-            JOIN query q ON q.id = p.query_id
-            JOIN item i ON i.id = p.item_id
-            LEFT JOIN qrel j ON j.query_set_id = q.query_set_id
-                AND j.query_external_id = q.external_id AND j.item_external_id = i.external_id
-            WHERE p.run_id = :run AND p.fired AND p.plain_margin IS NOT NULL
-                AND EXISTS (SELECT FROM qrel WHERE qrel.query_set_id = q.query_set_id
-                    AND qrel.query_external_id = q.external_id)
-            GROUP BY 1
-            """
-        ),
-        {"run": run_id},
-    )
+    rows = connection.execute(_MARGIN_SHIFTS, {"run": run_id})
     return {row.relevant: MarginShift(pairs=row.pairs, mean=row.mean) for row in rows}
 
 
 def uncertainties(connection: Connection, run_id: int) -> tuple[int, list[float]]:
-    """How many pairs of a run the enhancement fired on, and the most uncertain layer of others.
+    """Count the pairs on which the enhancement fired, and list the uncertainty of the others.
 
-    Only of pairs that it looked at; in falling order.
+    Only pairs that the enhancement examined; uncertainties are those of the most uncertain layer,
+    in falling order.
     """
     rows = connection.execute(
-        text(
-            "SELECT fired, uncertainty FROM pair_score WHERE run_id = :run "
-            "AND uncertainty IS NOT NULL ORDER BY uncertainty DESC"
-        ),
-        {"run": run_id},
+        select(PairScore.fired, PairScore.uncertainty)
+        .where(PairScore.run_id == run_id, PairScore.uncertainty.is_not(None))
+        .order_by(PairScore.uncertainty.desc())
     ).all()
-    looked = [float(row.uncertainty) for row in rows if not row.fired]
-    return len(rows) - len(looked), looked
+    below = [float(row.uncertainty) for row in rows if not row.fired]
+    return len(rows) - len(below), below
 
 
 def load_statistics(connection: Connection, run_id: int) -> Iterator[dict[str, Any]]:
     """The statistics of a run's rank jobs, in job order."""
-    rows = connection.execute(
-        _streamed("SELECT statistics FROM calibration WHERE run_id = :run ORDER BY job_id"),
-        {"run": run_id},
+    yield from connection.scalars(
+        select(Calibration.statistics)
+        .where(Calibration.run_id == run_id)
+        .order_by(Calibration.job_id)
+        .execution_options(yield_per=_PAGE_ROWS)
     )
-    for row in rows:
-        yield row.statistics
 
 
-def _streamed(statement: str) -> TextClause:
-    return text(statement).execution_options(yield_per=_PAGE_ROWS)
+# Finds a query of a run's query set.
+_FIND_QUERY = text("""
+    SELECT query.id FROM query JOIN run ON run.query_set_id = query.query_set_id
+    WHERE run.id = :run AND query.external_id = :id
+""")
+
+_RANKING_COLUMNS = ", ".join(field.name for field in fields(RankedItem))
+
+# Lists the rankings of a run, the best item of each query first.
+_RANKINGS = text(f"""
+    SELECT {_RANKING_COLUMNS} FROM v_ranking WHERE run_id = :run
+    ORDER BY query_id, final_rank LIMIT :limit
+""").execution_options(yield_per=_PAGE_ROWS)
+
+# Lists the rankings of some queries of a run.
+_RANKINGS_OF_QUERIES = text(f"""
+    SELECT {_RANKING_COLUMNS} FROM v_ranking WHERE run_id = :run AND query_id = ANY(:queries)
+    ORDER BY query_id, final_rank LIMIT :limit
+""").execution_options(yield_per=_PAGE_ROWS)
+
+# Lists the judged queries of a run with their relevant items and both orders.
+_JUDGED_QUERIES = text("""
+    SELECT q.external_id AS query, j.relevant, o.coarse, o.fine,
+        EXISTS (SELECT FROM failure f WHERE f.run_id = :run AND f.fatal
+            AND f.subject_kind = 'query' AND f.subject_id = q.external_id
+            AND f.stage IN ('search', 'rank')) AS failed
+    FROM run JOIN query q ON q.query_set_id = run.query_set_id
+    CROSS JOIN LATERAL (
+        SELECT jsonb_object_agg(item_external_id, relevance) AS relevant FROM qrel
+        WHERE query_set_id = run.query_set_id AND query_external_id = q.external_id
+            AND relevance > 0
+    ) AS j
+    CROSS JOIN LATERAL (
+        SELECT array_agg(i.external_id ORDER BY r.coarse_rank) AS coarse,
+            array_agg(i.external_id ORDER BY r.final_rank) AS fine
+        FROM ranking r JOIN item i ON i.id = r.item_id
+        WHERE r.run_id = :run AND r.query_id = q.id
+    ) AS o
+    WHERE run.id = :run AND j.relevant IS NOT NULL
+    ORDER BY q.id
+""").execution_options(yield_per=_PAGE_ROWS)
+
+# Compares, for each query, the first item of the coarse order with that of the final order.
+_WINNERS = text("""
+    SELECT v.query_id, bool_or(v.final_rank = 1 AND v.coarse_rank = 1) AS same,
+        CASE WHEN bool_or(v.judged)
+            THEN bool_or(v.coarse_rank = 1 AND v.right) END AS coarse_right,
+        CASE WHEN bool_or(v.judged)
+            THEN bool_or(v.final_rank = 1 AND v.right) END AS fine_right
+    FROM (
+        SELECT r.query_id, r.final_rank, r.coarse_rank, coalesce(r.relevance > 0, false)
+            AS right, EXISTS (
+                SELECT FROM qrel JOIN run ON run.query_set_id = qrel.query_set_id
+                WHERE run.id = :run AND qrel.query_external_id = r.query) AS judged
+        FROM v_ranking r
+        WHERE r.run_id = :run AND (r.final_rank = 1 OR r.coarse_rank = 1)
+    ) AS v
+    GROUP BY v.query_id ORDER BY v.query_id
+""")
+
+# Averages the change of margins, by whether the pair is relevant; exact, whatever the row order.
+_MARGIN_SHIFTS = text("""
+    SELECT coalesce(j.relevance > 0, false) AS relevant, count(*) AS pairs,
+        avg((p.margin::float8 - p.plain_margin::float8)::numeric)::float8 AS mean
+    FROM pair_score p
+    JOIN query q ON q.id = p.query_id
+    JOIN item i ON i.id = p.item_id
+    LEFT JOIN qrel j ON j.query_set_id = q.query_set_id
+        AND j.query_external_id = q.external_id AND j.item_external_id = i.external_id
+    WHERE p.run_id = :run AND p.fired AND p.plain_margin IS NOT NULL
+        AND EXISTS (SELECT FROM qrel WHERE qrel.query_set_id = q.query_set_id
+            AND qrel.query_external_id = q.external_id)
+    GROUP BY 1
+""")
