@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from nightshift.results.evaluate import RunEvaluation
     from nightshift.results.runs import RunDetails, RunProgress
     from nightshift.scoring.calibration import CalibrationStats
+    from nightshift.stores.failures import FailureRow
     from nightshift.stores.results.answers import StoredAnswer
 
 __all__ = ["ReadingMethods"]
@@ -77,6 +78,20 @@ class ReadingMethods(ServiceConnection):
         from nightshift.results.runs import list_progress
 
         return list_progress(self.database, limit)
+
+    def failures(self, run: int | HasRunId, limit: int | None = None) -> "list[FailureRow]":
+        """What failed in a run and in reading its queries, oldest first, with reason and remedy.
+
+        Example:
+            >>> [(row.subject_id, row.reason) for row in ns.failures(8)]
+            [('shoe-9', 'image_unreadable')]
+
+        Raises:
+            NotFoundError: There is no such run.
+        """
+        from nightshift.results.runs import list_failures
+
+        return list_failures(self.database, run_id_of(run), limit)
 
     def results(
         self, run: int | HasRunId, *, query: str | None = None, limit: int | None = None
