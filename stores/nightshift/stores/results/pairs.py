@@ -252,7 +252,7 @@ _DISTINCT_LISTS = """
 # By parts of queries and items, shared side, and whether they are scored as lists.
 _GROUPS = {
     variant: text(_group_pairs(*variant)).execution_options(yield_per=1000)
-    for variant in product(HASH_COLUMN, HASH_COLUMN, ("query", "item"), (False, True))
+    for variant in product(HASH_COLUMN, HASH_COLUMN, ("query", "candidate"), (False, True))
 }
 
 # Finds the pairs of one query whose scores are equal after rounding down, and lack an entropy. The
