@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from nightshift.models.checkpoints.load_errors import not_loaded
 from nightshift.schema.distribution import Extra, install_hint
-from nightshift.stores.files.files import translated
+from nightshift.stores.files.files import to_nightshift_error
 
 ROOT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -112,7 +112,7 @@ def test_a_hint_names_an_extra_that_there_is(extra):
     ("address", "extra"), [("s3://shop/a.csv", "s3"), ("gs://x/a", "gcs"), ("gcs://x/a", "gcs")]
 )
 def test_an_address_whose_package_is_missing_says_what_to_install(address, extra):
-    error = translated(ImportError("Install a package to access it"), address, "file")
+    error = to_nightshift_error(ImportError("Install a package to access it"), address, "file")
 
     assert install_hint(extra) in str(error)
 

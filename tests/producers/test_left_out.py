@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from nightshift.producers.sources import BadRow, LeftOut, open_source
-from nightshift.stores.files.image_formats import DECODED, is_image_name
+from nightshift.stores.files.image_formats import DECODED_FORMATS, is_image_name
 from nightshift.stores.files.images import decode_image
 from tests.producers.source_files import image_bytes, write_image, write_jsonl, write_tar
 
@@ -24,7 +24,9 @@ def ids(rows: list) -> list[str | None]:
     return [row.fields.get("id") or row.default_id for row in rows]
 
 
-@pytest.mark.parametrize(("form", "suffix"), [(f, s) for f in DECODED for s in DECODED[f]])
+@pytest.mark.parametrize(
+    ("form", "suffix"), [(f, s) for f in DECODED_FORMATS for s in DECODED_FORMATS[f]]
+)
 def test_what_the_decoder_reads_the_readers_look_for(tmp_path: Path, form: str, suffix: str):
     data = image_bytes(form=form, size=(32, 32))
     (tmp_path / f"a{suffix.upper()}").write_bytes(data)

@@ -348,12 +348,12 @@ def test_a_store_that_says_nothing_is_left_within_the_lease(
 ):
     fsspec.register_implementation("stuck", _Stuck, clobber=True)
     monkeypatch.setenv("NIGHTSHIFT_LEASE_S", "0.4")
-    deadlines.answer_s.cache_clear()
+    deadlines.fetch_timeout_s.cache_clear()
     try:
         with pytest.raises(ServiceUnavailableError, match="does not answer in time"):
             read_bytes(f"stuck://{step}/x.png", max_bytes=1000, noun=noun)
     finally:
-        deadlines.answer_s.cache_clear()
+        deadlines.fetch_timeout_s.cache_clear()
         _Stuck.answered.set()
         _Stuck.answered = threading.Event()
 

@@ -251,14 +251,14 @@ def test_an_endless_answer_ends_at_the_limit(port: int):
 
 
 def test_a_server_that_sends_a_byte_now_and_then_is_left(port: int):
-    quick = WebRules(networks=HERE.networks, whole_s=0.5)
+    quick = WebRules(networks=HERE.networks, timeout_s=0.5)
     with pytest.raises(InputError, match="too slow") as caught:
         fetch(f"http://127.0.0.1:{port}/drip", max_bytes=10, rules=quick)
     assert caught.value.reason == "image_unreachable"
 
 
 def test_slow_redirects_share_one_time_limit(port: int):
-    rules = WebRules(networks=HERE.networks, whole_s=1.0)
+    rules = WebRules(networks=HERE.networks, timeout_s=1.0)
 
     with pytest.raises(InputError, match="too slow"):
         fetch(f"http://127.0.0.1:{port}/later?", max_bytes=10, rules=rules)
@@ -269,7 +269,7 @@ def test_slow_redirects_share_one_time_limit(port: int):
 def test_a_name_service_that_does_not_answer_is_left(monkeypatch: pytest.MonkeyPatch):
     answered = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answered.wait())
-    rules = WebRules(whole_s=0.3)
+    rules = WebRules(timeout_s=0.3)
 
     with pytest.raises(InputError, match="too slow") as caught:
         fetch("http://slow.test/x.png", max_bytes=10, rules=rules)
@@ -292,7 +292,7 @@ def test_a_name_of_many_silent_addresses_is_left(
     monkeypatch.setattr(socket.socket, "connect", connect)
 
     with pytest.raises(InputError, match="too slow"):
-        fetch("http://many.test/x", max_bytes=10, rules=WebRules(whole_s=0.7))
+        fetch("http://many.test/x", max_bytes=10, rules=WebRules(timeout_s=0.7))
 
     assert len(tried) < 5
     assert tried == sorted(tried, reverse=True)
@@ -303,7 +303,7 @@ def test_a_handshake_that_is_never_answered_is_left(names: dict[str, list[str]])
     names["silent.test"] = ["127.0.0.1"]
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"https://silent.test:{listener.getsockname()[1]}/x.png"
-        rules = WebRules(networks=HERE.networks, whole_s=0.4)
+        rules = WebRules(networks=HERE.networks, timeout_s=0.4)
 
         with pytest.raises(InputError, match="too slow"):
             fetch(url, max_bytes=10, rules=rules)
@@ -314,14 +314,14 @@ def test_repeated_attempts_share_the_time_limit_which_is_shorter_than_the_lease(
 ):
     monkeypatch.setenv("NIGHTSHIFT_LEASE_S", "0.8")
     monkeypatch.setenv("NIGHTSHIFT_IMAGE_NETWORKS", "127.0.0.0/8")
-    for cached in (http.web_rules, deadlines.answer_s):
+    for cached in (http.web_rules, deadlines.fetch_timeout_s):
         cached.cache_clear()
     try:
-        limit_s = deadlines.answer_s()
+        limit_s = deadlines.fetch_timeout_s()
         with pytest.raises(InputError, match="too slow"):
             read_bytes(f"http://127.0.0.1:{port}/drip", max_bytes=10, noun="image")
     finally:
-        for cached in (http.web_rules, deadlines.answer_s):
+        for cached in (http.web_rules, deadlines.fetch_timeout_s):
             cached.cache_clear()
 
     assert limit_s < 0.8

@@ -229,7 +229,7 @@ def test_images_wait_until_their_bytes_fit_and_a_larger_one_goes_alone():
     lock = threading.Lock()
 
     def decode(n_bytes: int) -> None:
-        with budget.take(n_bytes) as held:
+        with budget.reserve(n_bytes) as held:
             with lock:
                 now[0] += n_bytes
                 peak.append(now[0] if n_bytes <= 100 else now[0] - n_bytes)
@@ -242,7 +242,7 @@ def test_images_wait_until_their_bytes_fit_and_a_larger_one_goes_alone():
 
     assert max(peak) <= 100
     assert peak.count(0) == 40  # beside a large one there was nothing
-    with budget.take(100):
+    with budget.reserve(100):
         pass
 
 
@@ -250,7 +250,7 @@ _PEAK = """
 import resource, sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from nightshift.stores import images
+from nightshift.stores.files import images
 from nightshift.stores.files.decode_budget import DecodeBudget
 images.decode_budget = DecodeBudget(64 * 2**20)
 data = Path(sys.argv[1]).read_bytes()

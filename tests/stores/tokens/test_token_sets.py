@@ -232,4 +232,4 @@ def test_the_books_of_a_token_run_count_pictures(database, token_set):
     assert (tally.unit, tally.expected, tally.done, tally.failed) == ("pictures", 3, 2, 0)
     assert gap.subject_id == "item-3"
     assert isinstance(run, TokenRun)
-    assert run.queue() == f"tokens.{FINGERPRINT}"
+    assert run.queue == f"tokens.{FINGERPRINT}"

@@ -17,6 +17,7 @@ from nightshift.stores.files.globs import (
     walk_files,
 )
 from nightshift.stores.files.image_formats import is_image_name
+from nightshift.stores.files.packed_formats import packed_format_by_suffix
 
 __all__ = ["open_source"]
 
@@ -25,17 +26,8 @@ _FORMATS = ".jsonl, .jsonl.gz, .csv, .tsv (both also .gz), .parquet, .tar, and i
 _REMEDIES = {
     ".json": "write one object a line into a .jsonl file: `jq -c '.[]' OLD > NEW.jsonl`",
     ".txt": "call it .tsv or .csv if its lines have columns, else write .jsonl",
-    ".xlsx": "save the sheet as CSV",
-    ".xls": "save the sheet as CSV",
-    ".ods": "save the sheet as CSV",
-    ".zip": "unpack it, and name the folder",
     ".gz": "unpack it: of what is packed, .jsonl.gz, .csv.gz and .tsv.gz are read",
     ".tgz": "unpack it to a .tar, so that its images can be found again by their place",
-    ".bz2": "unpack it: `bunzip2`",
-    ".xz": "unpack it: `unxz`",
-    ".zst": "unpack it: `unzstd`",
-    ".arrow": "write it as Parquet",
-    ".feather": "write it as Parquet",
 }
 #: Folders below a folder of data files that are looked through for more of them.
 _FOLDERS = 1000
@@ -65,7 +57,7 @@ def open_source(source: str, left_out: LeftOut | None = None) -> Iterator[Row]:
     known = [file for file in files if is_data(file.name) or is_image_name(file.name)]
     if not known:
         shown = without_password(source)
-        remedy = _REMEDIES.get(f".{files[0].name.lower().rpartition('.')[2]}", "")
+        remedy = _remedy(files[0].name)
         raise ConfigurationError(
             f"{shown} is of no known format"
             + (f": {remedy}" if remedy else "")
@@ -73,6 +65,13 @@ def open_source(source: str, left_out: LeftOut | None = None) -> Iterator[Row]:
         )
     _leave_out(files, known, left_out)
     return _read_all(known, left_out)
+
+
+def _remedy(name: str) -> str:
+    """What to do with a file of an unknown format; empty if nothing is known about it."""
+    suffix = f".{name.lower().rpartition('.')[2]}"
+    packed = packed_format_by_suffix(suffix)
+    return packed.remedy if packed is not None else _REMEDIES.get(suffix, "")
 
 
 def _open_folder(source: str, left_out: LeftOut) -> Iterator[Row]:

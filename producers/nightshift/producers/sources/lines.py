@@ -8,6 +8,7 @@ from typing import BinaryIO, cast
 
 from nightshift.producers.sources.start import check_start
 from nightshift.stores.files.files import open_file
+from nightshift.stores.files.packed_formats import is_gzip
 
 __all__ = ["MAX_LINE_BYTES", "numbered_lines", "opened"]
 
@@ -15,7 +16,6 @@ __all__ = ["MAX_LINE_BYTES", "numbered_lines", "opened"]
 #: image that stands in it as base64 24 MB.
 MAX_LINE_BYTES = 32 * 2**20
 
-_GZIP = b"\x1f\x8b"
 _HEAD_BYTES = 2**16
 _BOM = b"\xef\xbb\xbf"
 
@@ -29,7 +29,7 @@ def opened(address: str) -> Iterator[BinaryIO]:
     """
     with open_file(address) as raw:
         stream = io.BufferedReader(cast("io.RawIOBase", raw), _HEAD_BYTES)
-        if stream.peek(2)[:2] == _GZIP or address.lower().endswith(".gz"):
+        if is_gzip(stream.peek(2)) or address.lower().endswith(".gz"):
             stream = io.BufferedReader(
                 cast("io.RawIOBase", gzip.GzipFile(fileobj=stream)), _HEAD_BYTES
             )

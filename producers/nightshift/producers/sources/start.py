@@ -4,19 +4,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 from nightshift.schema.errors import InputError
+from nightshift.stores.files.packed_formats import packed_format
 
 __all__ = ["check_columns", "check_header", "check_packed", "check_start", "decoded_text"]
 
-_PACKED = {
-    b"\x1f\x8b": ("packed with gzip", "unpack it: `gunzip`"),
-    b"PK\x03\x04": ("a zip or a spreadsheet", "unpack it, or save the sheet as CSV"),
-    b"\xd0\xcf\x11\xe0": ("a spreadsheet", "save the sheet as CSV"),
-    b"BZh": ("packed with bzip2", "unpack it: `bunzip2`"),
-    b"\xfd7zXZ": ("packed with xz", "unpack it: `unxz`"),
-    b"\x28\xb5\x2f\xfd": ("packed with zstd", "unpack it: `unzstd`"),
-    b"PAR1": ("Parquet", "give it a name that ends in .parquet"),
-    b"ARROW1": ("an Arrow file", "write it as Parquet"),
-}
 # The longer ones first: UTF-32 begins as UTF-16 does.
 _ENCODINGS = {
     b"\xff\xfe\x00\x00": "UTF-32LE",
@@ -55,9 +46,9 @@ def check_packed(name: str, head: bytes) -> None:
     Raises:
         InputError: `source_malformed`.
     """
-    for beginning, (what, remedy) in _PACKED.items():
-        if head.startswith(beginning):
-            raise InputError(f"{name} is {what}; {remedy}", "source_malformed")
+    packed = packed_format(head)
+    if packed is not None:
+        raise InputError(f"{name} is {packed.description}; {packed.remedy}", "source_malformed")
 
 
 def decoded_text(name: str, data: bytes) -> str:

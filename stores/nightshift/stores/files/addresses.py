@@ -1,4 +1,4 @@
-"""Addresses of files: made absolute, joined, and those of members inside a tar."""
+"""Addresses of files: resolve, join and display them; members of a tar have addresses too."""
 
 import re
 from dataclasses import dataclass
@@ -8,25 +8,25 @@ from urllib.parse import quote, unquote
 
 __all__ = ["MemberAddress", "is_url", "resolve_beside", "stem_of", "without_password"]
 
-#: A host is none of ours, but for this one; `file:/x` is what Java writes.
+#: `file:` URLs of this machine; Java writes `file:/x`.
 _FILE_URL = re.compile(r"file:(?://(?:localhost)?(?=/)|(?=/(?!/)))", re.IGNORECASE)
 _PREFIX = "tar://"
-#: Of an offset: some exabytes, less than what a file system can seek to.
+#: Digits of an offset: some exabytes, less than a file system can seek to.
 _MAX_DIGITS = 18
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemberAddress:
-    """One file inside an uncompressed tar, found again without reading the tar's index.
+    """A file inside an uncompressed tar, addressed by its offset.
 
-    A tar has no index: opening a member by name (fsspec's own `tar://`) walks all headers each
-    time, 0.2 s in a shard of 10,000 files and a whole download from a remote one. The offset makes
-    it one ranged read.
+    A tar has no index: fsspec's own `tar://` reads all headers to open a member by name. That takes
+    0.2 s in a shard of 10,000 files and downloads a remote shard. With the offset it is one ranged
+    read.
     """
 
     #: Address of the tar.
     archive: str
-    #: Path inside it, for the reader of a message.
+    #: Path inside it, for messages.
     name: str
     #: Bytes from the start of the tar to the first byte of the member.
     offset: int
@@ -39,7 +39,7 @@ class MemberAddress:
 
     @classmethod
     def parse(cls, address: str) -> "MemberAddress | None":
-        """The inverse of `str`; None for any other address, and for numbers that no file has."""
+        """Parse what `str` returns; None for any other address and for impossible offsets."""
         member, separator, archive = address.partition("::")
         name, question, numbers = member.removeprefix(_PREFIX).partition("?offset=")
         offset, ampersand, size = numbers.partition("&size=")
@@ -55,17 +55,17 @@ def _is_number(digits: str) -> bool:
 
 
 def is_url(address: str) -> bool:
-    """Whether an address names its protocol, chained ones included."""
+    """True if an address names a protocol; also for chained URLs."""
     return "://" in address
 
 
 def resolve_beside(folder: str, path: str) -> str:
-    """The address of `path` as written in a file that lies in `folder`.
+    """Resolve `path` as written in a file that lies in `folder`.
 
     URLs and absolute paths are kept; a `file:` URL of this machine becomes a plain path.
     """
     if local := _FILE_URL.match(path):
-        # As `pathlib.Path.as_uri` writes it, in bytes that need not be UTF-8.
+        # Percent-encoded bytes, as `pathlib.Path.as_uri` writes them, need not be UTF-8.
         return normpath(unquote(path[local.end() :], errors="surrogateescape"))
     if is_url(path) or isabs(path):
         return path
@@ -75,11 +75,11 @@ def resolve_beside(folder: str, path: str) -> str:
 
 
 def without_password(text: str) -> str:
-    """An address, or a text that holds some, as it may be shown, logged and stored.
+    """Mask the secrets in an address, or in a text that holds addresses.
 
-    Of every URL, those inside another URL included, `***` replaces the user and the password, the
-    values of the query, what follows `;` in the path, and the fragment: signatures and tokens
-    stand there. Numbers of a `tar://` member stay.
+    In every URL, also inside another URL, `***` replaces user and password, the values of the
+    query, path parameters after `;`, and the fragment: these may be signatures and tokens. The
+    numbers of a `tar://` member are kept.
     """
     text = _PASSWORD_WITH_BLANKS.sub("***@", text)
     text = _ADDRESS.sub(lambda match: _shown(match["scheme"], match["rest"]), text)
@@ -87,20 +87,20 @@ def without_password(text: str) -> str:
 
 
 def stem_of(name: str) -> str:
-    """A relative path without its last extension: the id of a file that has no other."""
+    """A relative path without its last extension; the id of a file that has no other id."""
     return str(PurePosixPath(name).with_suffix(""))
 
 
-# Bounded: else a long word without `://` would be read once more from each of its letters.
+# Bounded, so that a long word without `://` takes linear time.
 _SCHEME = r"[A-Za-z][A-Za-z0-9+.-]{0,40}"
-#: One URL; a URL that begins inside it is the next match.
+#: One URL; a URL inside it is the next match.
 _ADDRESS = re.compile(rf"(?P<scheme>{_SCHEME})://(?P<rest>(?:(?!{_SCHEME}://)\S)*)")
 _PASSWORD_WITH_BLANKS = re.compile(
     r"(?<=://)[^\s/@:?]*:(?!\d*(?:[/\s?#]|$))[^@\n]{1,200}?@(?=[\w\[])"
 )
 _NAMED_SECRET = re.compile(r"(?i)\b(password|passwd|pwd|secret|token|signature|sig)=(?!\*)[^\s&]+")
 _PORT = re.compile(r"(\[.*\])?[^:]*(:\d*)?")
-#: Whose paths may hold any character, and which have no query.
+#: Protocols whose paths may hold any character, and that have no query.
 _PLAIN_SCHEMES = frozenset({"file", "local", "tar", "zip"})
 
 
@@ -112,7 +112,7 @@ def _shown(scheme: str, rest: str) -> str:
     if "@" in authority:
         authority = f"***@{authority.rpartition('@')[2]}"
     elif not _PORT.fullmatch(authority):
-        # A password that holds one of the characters that end it.
+        # The password holds a character that ends the authority.
         authority, tail = ("***@", tail.rpartition("@")[2]) if "@" in tail else ("***", tail)
     if scheme.lower() in _PLAIN_SCHEMES:
         return f"{scheme}://{authority}{_plain_tail(tail)}{after}"

@@ -1,4 +1,4 @@
-"""Bytes that came inside another file, kept by their digest."""
+"""Images that came inside another file, stored by their digest."""
 
 import hashlib
 import os
@@ -12,24 +12,24 @@ __all__ = ["BlobStore"]
 class BlobStore:
     """Files named after the SHA-256 of their bytes: `ab/abcdef…`.
 
-    Images in the cells of a Parquet file have no address of their own, so they are kept here, once
-    each. Workers read them by path: with workers on other machines the folder must be shared.
+    Images in the cells of a Parquet file have no address of their own, so each is stored here once.
+    Workers read them by path: with workers on other machines the folder must be shared.
 
     Args:
-        root: Made when the first blob comes.
+        root: The folder; created with the first blob.
     """
 
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
 
     def put(self, data: bytes) -> str:
-        """Keep bytes; harmless where they are there already.
+        """Store bytes, unless they are stored already.
 
         Returns:
-            Their absolute path.
+            The absolute path of the file.
 
         Raises:
-            ServiceUnavailableError: Where they cannot be written; the disk may be full.
+            ServiceUnavailableError: When they cannot be written; the disk may be full.
         """
         digest = hashlib.sha256(data).hexdigest()
         path = self._root / digest[:2] / digest
@@ -46,7 +46,7 @@ class BlobStore:
 
 def _write(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Renamed when whole: a kill half-way must not leave a file that is called by its digest.
+    # Renamed when complete: a kill must not leave an incomplete file under the name of its digest.
     part = path.with_name(f"{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
     try:
         part.write_bytes(data)

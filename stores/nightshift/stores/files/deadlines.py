@@ -1,4 +1,4 @@
-"""Waiting no longer than was meant, also where what is waited for knows no time limit."""
+"""Time limits, also for calls that have none themselves."""
 
 import os
 import time
@@ -11,41 +11,41 @@ from typing import TypeVar
 
 from nightshift.schema.settings import Settings
 
-__all__ = ["Deadline", "answer_s"]
+__all__ = ["Deadline", "fetch_timeout_s"]
 
 _T = TypeVar("_T")
 
-#: Longest time for a fetch; with a short lease, this share of it.
-_WHOLE_S = 60.0
+#: The longest time for a fetch; with a short lease, this share of the lease.
+_MAX_FETCH_S = 60.0
 _SHARE_OF_LEASE = 0.75
-#: Calls at once, those among them that nobody waits for any more.
+#: Limits the calls in progress, including those that timed out and still run.
 _calls = BoundedSemaphore(64)
-#: Threads that wait for their next call, the last one first: fsspec keeps an object store's
-#: connections by thread, and would make new ones in every new thread.
+#: Inboxes of idle threads, the last used last. Threads are reused because fsspec keeps connections
+#: to an object store per thread.
 _idle: "list[SimpleQueue[Callable[[], None]]]" = []
 
 
 @cache
-def answer_s() -> float:
-    """Seconds that a fetch may take in all: less than a lease, so that the job stays ours."""
-    return min(_WHOLE_S, _SHARE_OF_LEASE * Settings().lease_s)
+def fetch_timeout_s() -> float:
+    """Seconds that a fetch may take: less than a lease, so that the job keeps its lease."""
+    return min(_MAX_FETCH_S, _SHARE_OF_LEASE * Settings().lease_s)
 
 
 class Deadline:
-    """A moment by which several steps must be done together.
+    """A point in time by which several steps must be done together.
 
     Args:
-        seconds: From now.
+        seconds: Time from now.
     """
 
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds
 
     def left(self) -> float:
-        """Seconds until then, more than none.
+        """Seconds that are left; always positive.
 
         Raises:
-            TimeoutError: It is past.
+            TimeoutError: When the deadline has passed.
         """
         left = self._end - time.monotonic()
         if left <= 0:
@@ -53,14 +53,14 @@ class Deadline:
         return left
 
     def passed(self, after_s: float = 0.0) -> bool:
-        """Whether it is past, or will be in so many seconds."""
+        """True if the deadline has passed, or will have in `after_s` seconds."""
         return time.monotonic() + after_s >= self._end
 
     def call(self, action: Callable[[], _T]) -> _T:
-        """What `action` returns or raises, in a thread of its own.
+        """Run `action` in another thread; returns or raises what it does.
 
         Raises:
-            TimeoutError: It did not end in time; its thread goes on until it does.
+            TimeoutError: When it does not end in time; its thread runs on until it ends.
         """
         if not _calls.acquire(timeout=self.left()):
             raise TimeoutError("too many calls are waiting")
@@ -71,7 +71,7 @@ class Deadline:
             inbox = SimpleQueue()
             try:
                 Thread(target=_serve, args=(inbox,), name="deadline", daemon=True).start()
-            except RuntimeError:  # no thread can be started at the moment
+            except RuntimeError:  # the system refuses another thread
                 _calls.release()
                 raise
         inbox.put(partial(_settle, action, outcome))
@@ -85,7 +85,7 @@ def _serve(inbox: "SimpleQueue[Callable[[], None]]") -> None:
     while True:
         call = inbox.get()
         call()
-        del call  # and what it holds, while the thread is idle
+        del call  # an idle thread must not keep what the call refers to
         _idle.append(inbox)
         _calls.release()
 
@@ -93,7 +93,7 @@ def _serve(inbox: "SimpleQueue[Callable[[], None]]") -> None:
 def _settle(action: Callable[[], _T], outcome: "Future[_T]") -> None:
     try:
         outcome.set_result(action())
-    except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+    except BaseException as error:  # noqa: BLE001 - the waiting thread raises it
         outcome.set_exception(error)
 
 

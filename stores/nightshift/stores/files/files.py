@@ -1,4 +1,4 @@
-"""Reading files: the one door through which every catalogue, caption and image comes in."""
+"""Read files: every catalogue, caption and image is opened by this module."""
 
 import errno
 import hashlib
@@ -20,23 +20,23 @@ from nightshift.schema.errors import (
     ServiceUnavailableError,
 )
 from nightshift.stores.files.addresses import MemberAddress, is_url, without_password
-from nightshift.stores.files.deadlines import Deadline, answer_s
+from nightshift.stores.files.deadlines import Deadline, fetch_timeout_s
 from nightshift.stores.files.http import fetch, is_web
 from nightshift.stores.files.roots import ImageRoots
 
-__all__ = ["MAX_MEMBER_BYTES", "open_file", "read_bytes", "sha256", "translated"]
+__all__ = ["MAX_MEMBER_BYTES", "open_file", "read_bytes", "sha256", "to_nightshift_error"]
 
 #: Prefix of the reason codes: `image_missing`, `file_unreadable`, …
 Noun = Literal["file", "image"]
 
 _BUFFER_BYTES = 2**20
-#: Of an image from a web server.
-_WEB_BYTES = 256 * 2**20
-#: Of a member of a tar: it is held in memory.
+#: The largest image from a web server.
+_MAX_WEB_BYTES = 256 * 2**20
+#: The largest member of a tar: it is held in memory.
 MAX_MEMBER_BYTES = 256 * 2**20
-#: Extras of ours that bring what reads a protocol.
+#: Protocol → our extra that installs the package which reads it.
 _EXTRAS: dict[str, Extra] = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
-#: Web servers are tried so often before the address counts as bad.
+#: Attempts at a web server before the address counts as unreachable.
 _WEB_ATTEMPTS = 3
 
 
@@ -48,38 +48,38 @@ def open_file(
     roots: ImageRoots | None = None,
     deadline: Deadline | None = None,
 ) -> Iterator[BinaryIO]:
-    """A file's bytes, for reading.
+    """Open a file for reading.
 
-    A file is what an operator names. An image is what a catalogue names: from web servers it comes
-    by way of `stores.web`, which asks whether it may.
+    A *file* is named by an operator. An *image* is named by a catalogue, so it is fetched from web
+    servers by `http.fetch`, which checks that the address is allowed.
 
     Args:
         address: A path, an fsspec URL, or the address of a member inside a tar.
-        noun: What the file is, for the reason codes.
-        roots: Of a local file: below which it must lie once it is open.
-        deadline: By which an image must have come from a server, `answer_s()` from now unless
-            given. Of a file, which may be large, each step has that long.
+        noun: `file` or `image`, the prefix of the reason codes.
+        roots: Folders below which a local file must lie.
+        deadline: The time limit for an image from a server; default `fetch_timeout_s()`. Files may
+            be large: each step of reading one has that time.
 
     Raises:
-        InputError: `…_missing` where nothing is there, `…_unreadable` where it is no regular file
-            or may not be read, `…_unreachable` where a web server does not deliver it: in a
-            catalogue of web pages one dead host is that item's fault, not an outage; as `web.fetch`
-            where an image lies on a web server; `image_not_allowed` outside the roots.
-        ServiceUnavailableError: Where an object store or another file service does not answer.
-        ConfigurationError: Where the package for the URL's protocol is not installed.
+        InputError: `…_missing` when there is no such file; `…_unreadable` when it is not a regular
+            file or may not be read; `…_unreachable` when a web server does not deliver it, which
+            fails the item and is not an outage; `image_not_allowed` outside the roots; also the
+            reasons of `http.fetch`.
+        ServiceUnavailableError: When an object store or another file service does not answer.
+        ConfigurationError: When the package for the URL's protocol is not installed.
     """
     member = MemberAddress.parse(address)
-    place = member.archive if member else address
-    if noun == "image" and is_web(place):
+    target = member.archive if member else address
+    if noun == "image" and is_web(target):
         span = (member.offset, member.size) if member else None
-        yield io.BytesIO(fetch(place, max_bytes=_WEB_BYTES, span=span, deadline=deadline))
+        yield io.BytesIO(fetch(target, max_bytes=_MAX_WEB_BYTES, span=span, deadline=deadline))
     elif member is not None:
         with open_file(member.archive, noun=noun, roots=roots, deadline=deadline) as archive:
             yield io.BytesIO(_member_bytes(archive, member, noun))
     elif is_url(address):
         if noun == "image" and deadline is None:
-            deadline = Deadline(answer_s())
-        remote = _Remote(address, noun, deadline)
+            deadline = Deadline(fetch_timeout_s())
+        remote = _RemoteFile(address, noun, deadline)
         with io.BufferedReader(remote, _BUFFER_BYTES) as stream:
             yield stream
     else:
@@ -90,18 +90,18 @@ def open_file(
 def read_bytes(
     address: str, *, max_bytes: int, noun: Noun = "file", roots: ImageRoots | None = None
 ) -> bytes:
-    """A whole file; an image comes within one time limit, repeated attempts included.
+    """Read a file completely; an image within one time limit, repeated attempts included.
 
     Args:
         address: As for `open_file`.
-        max_bytes: What is longer is refused.
+        max_bytes: A longer file is refused.
         noun: As for `open_file`.
         roots: As for `open_file`.
 
     Raises:
         InputError: As `open_file`; `…_too_large` beyond `max_bytes`.
     """
-    deadline = Deadline(answer_s()) if noun == "image" else None
+    deadline = Deadline(fetch_timeout_s()) if noun == "image" else None
     for attempt in range(1, _WEB_ATTEMPTS + 1):
         try:
             with open_file(address, noun=noun, roots=roots, deadline=deadline) as stream:
@@ -133,7 +133,7 @@ def _member_bytes(archive: BinaryIO, member: MemberAddress, noun: Noun) -> bytes
     try:
         archive.seek(member.offset)
         data = archive.read(member.size)
-    except (OSError, OverflowError, ValueError):  # no file is so long
+    except (OSError, OverflowError, ValueError):  # beyond the largest file
         data = b""
     if len(data) < member.size:
         raise InputError(
@@ -144,40 +144,40 @@ def _member_bytes(archive: BinaryIO, member: MemberAddress, noun: Noun) -> bytes
 
 
 def sha256(address: str, *, noun: Noun = "file", roots: ImageRoots | None = None) -> str:
-    """Digest of a file's bytes, hex, whatever its size; takes and raises as `open_file`."""
+    """SHA-256 of a file of any size, hexadecimal; arguments and errors as `open_file`."""
     with open_file(address, noun=noun, roots=roots) as stream:
         return hashlib.file_digest(cast("Any", stream), "sha256").hexdigest()
 
 
 def _open_local(address: str, noun: Noun, roots: ImageRoots | None) -> BinaryIO:
     try:
-        # By its path alone at first: to open a pipe or a device may wait or do something.
+        # Opened for its path only at first: opening a pipe or a device may block or have effects.
         descriptor = os.open(address, os.O_PATH | os.O_CLOEXEC)
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                # Reading a pipe or a device could wait for ever.
+                # Reading a pipe or a device could block for ever.
                 raise InputError(
                     f"{address} is not a regular file; name a file", f"{noun}_unreadable"
                 )
             if roots is not None:
                 roots.check_open(descriptor, address)
-            # The very file that was judged, whatever its name leads to by now.
+            # This opens the file that was checked, even if its path now leads to another one.
             return open(f"/proc/self/fd/{descriptor}", "rb")  # noqa: PTH123 - the caller closes
         finally:
             os.close(descriptor)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         if isinstance(error, OSError):
             error.filename = address
-        raise translated(error, address, noun) from error
+        raise to_nightshift_error(error, address, noun) from error
 
 
-class _Remote(io.RawIOBase):
-    """A remote file whose errors are ours, whichever library talks to the server.
+class _RemoteFile(io.RawIOBase):
+    """A remote file that raises our errors, whichever library reads it.
 
     Args:
         address: Its URL.
-        noun: What it is.
-        deadline: By which it must have come; None gives each step `answer_s()`.
+        noun: As for `open_file`.
+        deadline: The time limit of all steps; None gives each step `fetch_timeout_s()`.
     """
 
     def __init__(self, address: str, noun: Noun, deadline: Deadline | None) -> None:
@@ -211,22 +211,22 @@ class _Remote(io.RawIOBase):
 
     def _try(self, action: Any) -> Any:  # noqa: ANN401 - fsspec is untyped
         try:
-            deadline = self._deadline or Deadline(answer_s())
-            # A chain may unpack or copy a large file before it gives the first byte.
+            deadline = self._deadline or Deadline(fetch_timeout_s())
+            # A chained URL may unpack or copy a large file before the first byte.
             return action() if "::" in self._address else deadline.call(action)
-        except Exception as error:  # every file system of fsspec brings errors of its own
-            raise translated(error, self._address, self._noun) from error
+        except Exception as error:  # every file system of fsspec raises errors of its own
+            raise to_nightshift_error(error, self._address, self._noun) from error
 
 
-def translated(error: Exception, address: str, noun: Noun) -> NightshiftError:
-    """Our error for what a file system raised, as `open_file` says."""
+def to_nightshift_error(error: Exception, address: str, noun: Noun) -> NightshiftError:
+    """Turn an error of a file system into ours, as `open_file` documents."""
     web = address.startswith(("http://", "https://"))
     cause = error.__cause__
     address = without_password(address)
     # fsspec reports every failure of a web server as a missing file.
     if web and isinstance(cause, Exception) and getattr(cause, "status", None) not in {404, 410}:
         error = cause
-    why = without_password(str(error)) or type(error).__name__
+    reason = without_password(str(error)) or type(error).__name__
     match error:
         case FileNotFoundError() | NotADirectoryError():
             remedy = "check the path, and that it is mounted here"
@@ -238,14 +238,16 @@ def translated(error: Exception, address: str, noun: Noun) -> NightshiftError:
             | OSError(errno=errno.ENAMETOOLONG | errno.ELOOP)
         ):
             return InputError(
-                f"{address} cannot be read: {why}; check the address and the access rights",
+                f"{address} cannot be read: {reason}; check the address and the access rights",
                 f"{noun}_unreadable",
             )
         case ImportError():
             extra = _EXTRAS.get(address.partition(":")[0])
             remedy = f"; {install_hint(extra)}" if extra else ""
-            return ConfigurationError(f"{address} cannot be opened: {why}{remedy}")
-    told = f"{address} cannot be fetched: {why}"
+            return ConfigurationError(f"{address} cannot be opened: {reason}{remedy}")
+    message = f"{address} cannot be fetched: {reason}"
     if web:
-        return InputError(f"{told}; check that the server delivers it", f"{noun}_unreachable")
-    return ServiceUnavailableError(f"{told}; check the network and the store's settings", "files")
+        return InputError(f"{message}; check that the server delivers it", f"{noun}_unreachable")
+    return ServiceUnavailableError(
+        f"{message}; check the network and the store's settings", "files"
+    )

@@ -1,4 +1,4 @@
-"""What lies where: files and folders under any fsspec URL, listed folder by folder."""
+"""List files: single files, glob patterns and folders, on disk or under any fsspec URL."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,119 +10,119 @@ from fsspec.implementations.local import LocalFileSystem
 
 from nightshift.schema.errors import NotFoundError
 from nightshift.stores.files.addresses import resolve_beside, without_password
-from nightshift.stores.files.files import translated
+from nightshift.stores.files.files import to_nightshift_error
 
 __all__ = ["ListedFile", "find_file", "glob_files", "list_folder", "root_of", "walk_files"]
 
-_GLOB = frozenset("*?[")
+_WILDCARDS = frozenset("*?[")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedFile:
-    """A file that a listing found."""
+    """One file of a listing."""
 
     #: Absolute path or URL.
     address: str
-    #: Path relative to what was named.
+    #: Path relative to the folder or pattern that was listed.
     name: str
 
     @property
     def folder(self) -> str:
-        """Address of the folder it lies in."""
+        """Address of the folder that contains it."""
         return self.address.rpartition("/")[0]
 
 
 def find_file(address: str) -> ListedFile | None:
-    """The file at an address; None where that is a folder.
+    """Find the file at an address; None if the address is a folder.
 
     Raises:
-        NotFoundError: Where there is neither.
+        NotFoundError: When there is neither.
     """
     filesystem, path = _locate(address)
-    with _reaching(address):
+    with _our_errors(address):
         if filesystem.isdir(path):
             return None
-        found = filesystem.exists(path)
-    if not found:
+        exists = filesystem.exists(path)
+    if not exists:
         shown = without_password(address)
         raise NotFoundError(f"there is no {shown}; check the path or URL, and that it is mounted")
-    return _listed(filesystem, path, path.rpartition("/")[0])
+    return _to_listed_file(filesystem, path, path.rpartition("/")[0])
 
 
 def glob_files(pattern: str) -> list[ListedFile] | None:
-    """Files that match a pattern (`*`, `?`, `[…]`, `**`), sorted; None where it is no pattern.
+    """List the files that match a pattern (`*`, `?`, `[…]`, `**`), sorted; None without wildcards.
 
     Raises:
-        NotFoundError: Where nothing matches.
+        NotFoundError: When nothing matches.
     """
     filesystem, path = _locate(pattern)
-    with _reaching(pattern):
-        if not _GLOB & set(path) or filesystem.exists(path):
+    with _our_errors(pattern):
+        if not _WILDCARDS & set(path) or filesystem.exists(path):
             return None
-        found = sorted(match for match in filesystem.glob(path) if filesystem.isfile(match))
-    root = _before_signs(path)
-    if not found:
+        matches = sorted(match for match in filesystem.glob(path) if filesystem.isfile(match))
+    root = _folder_before_wildcard(path)
+    if not matches:
         raise NotFoundError(
-            f"nothing matches {without_password(pattern)}; quote it, so that the shell leaves it"
+            f"nothing matches {without_password(pattern)}; quote it against the shell"
         )
-    return [_listed(filesystem, match, root) for match in found]
+    return [_to_listed_file(filesystem, match, root) for match in matches]
 
 
 def root_of(source: str) -> str:
-    """The folder that a source is or lies in; of a pattern, the one before its first sign."""
+    """The folder that a source is or lies in; for a pattern, the one before its first wildcard."""
     filesystem, path = _locate(source)
-    with _reaching(source):
-        if _GLOB & set(path) and not filesystem.exists(path):
-            path = _before_signs(path)
+    with _our_errors(source):
+        if _WILDCARDS & set(path) and not filesystem.exists(path):
+            path = _folder_before_wildcard(path)
         elif not filesystem.isdir(path):
             path = path.rpartition("/")[0]
-    return _listed(filesystem, path or "/", "").address
+    return _to_listed_file(filesystem, path or "/", "").address
 
 
 def list_folder(address: str) -> list[ListedFile]:
-    """Files of a folder, not of the folders in it, sorted by name."""
+    """List the files of a folder, without those of its subfolders, sorted by name."""
     filesystem, root = _locate(address)
-    return [_listed(filesystem, path, root) for path in _children(filesystem, root)[0]]
+    return [_to_listed_file(filesystem, path, root) for path in _children(filesystem, root)[0]]
 
 
 def walk_files(address: str) -> Iterator[list[ListedFile]]:
-    """The files of a folder and of all folders below it, one sorted list a folder.
+    """Yield the files of a folder and of all folders below it, one sorted list per folder.
 
-    Hidden names are left out and links to folders are not followed, so that it ends. Never more
-    than one folder's names are held.
+    Hidden names are skipped, and links to folders are not followed, so that it ends. The names of
+    one folder at a time are held in memory.
     """
     filesystem, root = _locate(address)
     waiting = [root]
     while waiting:
         files, folders = _children(filesystem, waiting.pop())
-        yield [_listed(filesystem, path, root) for path in files]
+        yield [_to_listed_file(filesystem, path, root) for path in files]
         waiting.extend(reversed(folders))
 
 
-def _before_signs(path: str) -> str:
-    return path[: min(path.find(sign) for sign in _GLOB if sign in path)].rpartition("/")[0]
+def _folder_before_wildcard(path: str) -> str:
+    return path[: min(path.find(sign) for sign in _WILDCARDS if sign in path)].rpartition("/")[0]
 
 
 def _locate(address: str) -> tuple[Any, str]:
     if address[:5].lower() == "file:":
-        address = resolve_beside("/", address)  # fsspec leaves %20 as it is
-    with _reaching(address):
+        address = resolve_beside("/", address)  # fsspec does not decode %20
+    with _our_errors(address):
         filesystem, path = fsspec.core.url_to_fs(address)
     return filesystem, path.rstrip("/") or "/"
 
 
 @contextmanager
-def _reaching(address: str) -> Iterator[None]:
+def _our_errors(address: str) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # every file system of fsspec brings errors of its own
-        raise translated(error, address, "file") from error
+    except Exception as error:  # every file system of fsspec raises errors of its own
+        raise to_nightshift_error(error, address, "file") from error
 
 
 def _children(filesystem: Any, folder: str) -> tuple[list[str], list[str]]:  # noqa: ANN401
     files: list[str] = []
     folders: list[str] = []
-    with _reaching(folder):
+    with _our_errors(folder):
         entries = filesystem.ls(folder, detail=True)
     for entry in entries:
         path = entry["name"].rstrip("/")
@@ -135,7 +135,7 @@ def _children(filesystem: Any, folder: str) -> tuple[list[str], list[str]]:  # n
     return sorted(files), sorted(folders)
 
 
-def _listed(filesystem: Any, path: str, root: str) -> ListedFile:  # noqa: ANN401
+def _to_listed_file(filesystem: Any, path: str, root: str) -> ListedFile:  # noqa: ANN401
     local = isinstance(filesystem, LocalFileSystem)
     return ListedFile(
         address=path if local else filesystem.unstrip_protocol(path),

@@ -1,13 +1,15 @@
-"""Which image formats are read: one list for whoever looks for images and for the decoder."""
+"""The image formats that are read: one list for the import and for the decoder."""
 
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
-__all__ = ["DECODED", "is_image_name", "kind_of_bytes", "looks_like_image"]
+from nightshift.stores.files.packed_formats import packed_format
 
-#: Pillow's name of each format that is decoded → the extensions of its files. An allow-list: Pillow
-#: hands EPS to Ghostscript, and rare decoders are rarely attacked in tests.
-DECODED: Mapping[str, tuple[str, ...]] = {
+__all__ = ["DECODED_FORMATS", "describe_undecodable", "is_image_name", "looks_like_image"]
+
+#: Pillow's name of each format that is decoded → the extensions of its files. Other formats of
+#: Pillow are refused: it hands EPS to Ghostscript, and rare decoders are tested less for attacks.
+DECODED_FORMATS: Mapping[str, tuple[str, ...]] = {
     "AVIF": (".avif", ".avifs"),
     "BMP": (".bmp", ".dib"),
     "GIF": (".gif",),
@@ -19,31 +21,27 @@ DECODED: Mapping[str, tuple[str, ...]] = {
     "TIFF": (".tif", ".tiff"),
     "WEBP": (".webp",),
 }
-# Images all the same: each is taken for a row, and fails with what to do about it.
-_NOT_DECODED = (
+#: Extensions of images that are not decoded. Such a file becomes a row that fails with a remedy.
+_UNDECODED_SUFFIXES = (
     ".heic", ".heif", ".hif", ".jxl", ".svg", ".svgz", ".psd", ".psb", ".tga", ".eps", ".exr",
     ".hdr", ".dds", ".pcx", ".xcf", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2",
 )  # fmt: skip
-_SUFFIXES = frozenset(suffix for suffixes in DECODED.values() for suffix in suffixes) | frozenset(
-    _NOT_DECODED
-)
+_IMAGE_SUFFIXES = frozenset(_UNDECODED_SUFFIXES).union(*DECODED_FORMATS.values())
 
-_AS_JPEG = "convert it to JPEG or PNG"
-#: First bytes → what the file is, and what to do with it.
-_BEGINNINGS: tuple[tuple[bytes, str, str], ...] = (
-    (b"8BPS", "a Photoshop file", _AS_JPEG),
-    (b"\xff\x0a", "a JPEG XL image", _AS_JPEG),
-    (b"\x00\x00\x00\x0cJXL ", "a JPEG XL image", _AS_JPEG),
-    (b"%!PS", "PostScript", _AS_JPEG),
+_CONVERT = "convert it to JPEG or PNG"
+#: First bytes, description and remedy of files that are not decoded.
+_UNDECODED_SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
+    (b"8BPS", "a Photoshop file", _CONVERT),
+    (b"\xff\x0a", "a JPEG XL image", _CONVERT),
+    (b"\x00\x00\x00\x0cJXL ", "a JPEG XL image", _CONVERT),
+    (b"%!PS", "PostScript", _CONVERT),
     (b"%PDF", "a PDF file", "convert its pages to JPEG or PNG"),
-    (b"<svg", "an SVG drawing", _AS_JPEG),
+    (b"<svg", "an SVG drawing", _CONVERT),
     (b"<!doctype html", "a web page", "name the image itself; the server may ask for a login"),
     (b"<html", "a web page", "name the image itself; the server may ask for a login"),
     (b"version https://git-lfs", "a pointer of git-lfs", "fetch the image: `git lfs pull`"),
-    (b"PK\x03\x04", "a zip file", "unpack it"),
-    (b"\x1f\x8b", "packed with gzip", "unpack it"),
 )
-_IMAGE_BEGINNINGS = (
+_IMAGE_SIGNATURES = (
     b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\x00", b"MM\x00*",
     b"\x00\x00\x00\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51", b"8BPS", b"\x00\x00\x00\x0cJXL ",
 )  # fmt: skip
@@ -52,27 +50,28 @@ _AVIF_BRANDS = (b"avif", b"avis")
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file is taken for an image, by its extension in any case."""
-    return PurePosixPath(name).suffix.lower() in _SUFFIXES
+    """True if a file's extension, in upper or lower case, is that of an image."""
+    return PurePosixPath(name).suffix.lower() in _IMAGE_SUFFIXES
 
 
 def looks_like_image(data: bytes) -> bool:
-    """Whether bytes begin as a file of an image does, whatever it is called."""
+    """True if bytes begin as an image file does, whatever its name."""
     return (
-        data.startswith(_IMAGE_BEGINNINGS)
+        data.startswith(_IMAGE_SIGNATURES)
         or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")
         or (data[4:8] == b"ftyp" and data[8:12] in (*_HEIF_BRANDS, *_AVIF_BRANDS))
     )
 
 
-def kind_of_bytes(data: bytes) -> tuple[str, str] | None:
-    """What bytes are that no decoder takes, and what to do with them; None where nobody knows."""
+def describe_undecodable(data: bytes) -> tuple[str, str] | None:
+    """Description and remedy of bytes that no decoder reads; None for an unknown format."""
     if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
-        return "a HEIC image, which is not read", f"{_AS_JPEG} (`heif-convert`, or `magick`)"
+        return "a HEIC image, which is not read", f"{_CONVERT} (`heif-convert`, or `magick`)"
     head = data[:512].lstrip().lower()
     if head.startswith(b"<?xml") and b"<svg" in head:
         head = b"<svg"
-    for beginning, what, remedy in _BEGINNINGS:
-        if data.startswith(beginning) or head.startswith(beginning.lower()):
-            return what, remedy
-    return None
+    for signature, description, remedy in _UNDECODED_SIGNATURES:
+        if data.startswith(signature) or head.startswith(signature.lower()):
+            return description, remedy
+    packed = packed_format(data)
+    return (packed.description, packed.remedy) if packed and packed.is_container else None

@@ -1,4 +1,4 @@
-"""Which addresses may be connected to: public ones, those of opened networks, never metadata."""
+"""Check network addresses: public ones and allowed networks, never metadata services."""
 
 from collections.abc import Iterable, Iterator
 from ipaddress import (
@@ -10,13 +10,13 @@ from ipaddress import (
     ip_network,
 )
 
-__all__ = ["Address", "Network", "may_connect", "parsed"]
+__all__ = ["Address", "Network", "may_connect", "parse_address"]
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
-#: Where clouds hand out credentials and settings; nothing opens these.
-_NEVER = tuple(
+#: Networks where clouds serve credentials and settings; no setting allows these.
+_FORBIDDEN = tuple(
     map(
         ip_network,
         (
@@ -25,7 +25,7 @@ _NEVER = tuple(
         ),
     )
 )
-#: The services among them. Whatever network translates addresses, these stay what they are.
+#: The metadata services among them, also when an IPv6 prefix translates to them.
 _METADATA = frozenset(
     int(IPv4Address(host))
     for host in (
@@ -33,7 +33,7 @@ _METADATA = frozenset(
         *("168.63.129.16", "100.100.100.200", "192.0.0.192"),
     )
 )
-#: By IANA's registries of special addresses; Python knows some of them in newer releases only.
+#: IANA's registries of special addresses; only newer releases of Python know all of them.
 _SPECIAL = tuple(
     map(
         ip_network,
@@ -45,34 +45,34 @@ _SPECIAL = tuple(
         ),
     )
 )
-#: The only unicast addresses of IPv6 that have been given out.
+#: The only unicast addresses of IPv6 that are assigned.
 _GLOBAL = ip_network("2000::/3")
 
 _COMPATIBLE = ip_network("::/96")
 _TRANSLATED = ip_network("64:ff9b::/96")
 _TRANSLATED_HERE = ip_network("64:ff9b:1::/48")
-#: Bits that follow the IPv4 address where a prefix of 32, 40, … 96 bits leads to it (RFC 6052);
-#: eight bits in the middle, from 64 on, are left out.
+#: Lengths in bits of the prefixes that embed an IPv4 address (RFC 6052); bits 64 to 71 are not part
+#: of it.
 _PREFIXES = (32, 40, 48, 56, 64, 96)
 
 
 def may_connect(address: Address, networks: Iterable[Network] = ()) -> bool:
-    """Whether an address is public, or lies in one of `networks`; metadata services never are.
+    """True for a public address or one in `networks`; never for a metadata service.
 
-    An IPv6 address that carries an IPv4 one is judged by that.
+    An IPv6 address that embeds an IPv4 address is checked by the latter.
     """
-    if _is_never(address):
+    if _is_forbidden(address):
         return False
-    carried = list(_carried(address))
-    if carried:
-        opened = tuple(networks)
-        return all(may_connect(inner, opened) for inner in carried)
+    embedded = list(_embedded(address))
+    if embedded:
+        allowed = tuple(networks)
+        return all(may_connect(inner, allowed) for inner in embedded)
     return _is_public(address) or any(address in network for network in networks)
 
 
-def parsed(place: str) -> Address:
-    """The address in what a resolver gave, without its zone."""
-    return ip_address(place.partition("%")[0])
+def parse_address(text: str) -> Address:
+    """Parse an address that a resolver returned, without its zone."""
+    return ip_address(text.partition("%")[0])
 
 
 def _is_public(address: Address) -> bool:
@@ -81,20 +81,20 @@ def _is_public(address: Address) -> bool:
     return not any(address in network for network in _SPECIAL)
 
 
-def _is_never(address: Address) -> bool:
-    if any(address in network for network in _NEVER):
+def _is_forbidden(address: Address) -> bool:
+    if any(address in network for network in _FORBIDDEN):
         return True
     if isinstance(address, IPv4Address):
         return False
     hidden = [_translated(address, bits) for bits in _PREFIXES]
     if any(int(inner) in _METADATA for inner in hidden):
         return True
-    # Which prefix a network uses below the one for local use is not known.
-    return address in _TRANSLATED_HERE and any(map(_is_never, hidden[2:]))
+    # The prefix that a network uses below the one for local use is unknown.
+    return address in _TRANSLATED_HERE and any(map(_is_forbidden, hidden[2:]))
 
 
-def _carried(address: Address) -> Iterator[IPv4Address]:
-    """The IPv4 addresses that an IPv6 one leads to by its form."""
+def _embedded(address: Address) -> Iterator[IPv4Address]:
+    """The IPv4 addresses that an IPv6 address embeds by its format."""
     if isinstance(address, IPv4Address):
         return
     low = int(address) & 0xFFFF_FFFF
@@ -114,6 +114,6 @@ def _translated(address: IPv6Address, bits: int) -> IPv4Address:
     value = int(address)
     if bits == 96:
         return IPv4Address(value & 0xFFFF_FFFF)
-    # Without the eight bits from 64 on, which stand in the middle of it.
+    # The eight bits from 64 on are not part of the IPv4 address.
     joined = (value >> 64) << 56 | (value & (1 << 56) - 1)
     return IPv4Address((joined >> (120 - bits - 32)) & 0xFFFF_FFFF)

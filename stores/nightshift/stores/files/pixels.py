@@ -1,4 +1,4 @@
-"""From whatever a decoder gives to RGB of 8 bits, tile by tile, so that little is copied."""
+"""Convert decoded images to 8-bit RGB, tile by tile to save memory."""
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -6,12 +6,12 @@ from contextlib import suppress
 import numpy as np
 from PIL import ExifTags, Image
 
-__all__ = ["to_rgb", "turn_of"]
+__all__ = ["exif_orientation", "to_rgb"]
 
-#: Width and height of a tile: its copies take some tens of megabytes at most.
+#: Width and height of a tile in pixels: its copies take some tens of megabytes.
 _TILE = 1024
 _WHITE = (255, 255, 255, 255)
-_TURNS = {
+_TRANSPOSE_BY_ORIENTATION = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -20,24 +20,24 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-#: Tags of a TIFF.
+#: TIFF tags.
 _BITS, _PHOTOMETRIC, _FORMAT = 258, 262, 339
 
 
-def turn_of(image: Image.Image) -> Image.Transpose | None:
-    """How to turn an image so that it stands upright, by its camera's notes."""
-    with suppress(Exception):  # the image is there; only its camera's notes are damaged
-        return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+def exif_orientation(image: Image.Image) -> Image.Transpose | None:
+    """The transposition that makes an image upright, by its EXIF data; None if it is upright."""
+    with suppress(Exception):  # only its EXIF data is damaged
+        return _TRANSPOSE_BY_ORIENTATION.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     return None
 
 
 def to_rgb(image: Image.Image, reduction: int = 1, raw_mode: str = "") -> Image.Image:
-    """An image in RGB, 8 bits a channel, transparency on white.
+    """Convert an image to RGB, 8 bits per channel, transparency on white.
 
     Args:
-        image: Loaded, in any mode.
-        reduction: So many pixels become one in each direction, by their mean.
-        raw_mode: How its pixels stand in the file, by Pillow's name.
+        image: A loaded image of any mode.
+        reduction: Number of pixels in each direction that become one, their mean.
+        raw_mode: The pixel layout of the file, by Pillow's name.
     """
     convert = _conversion(image, raw_mode)
     if convert is None and reduction == 1:
@@ -60,13 +60,13 @@ def _tiles(image: Image.Image, side: int) -> Iterator[tuple[int, int, Image.Imag
 
 
 def _conversion(image: Image.Image, raw_mode: str) -> Callable[[Image.Image], Image.Image] | None:
-    """What makes RGB of a tile; None where Pillow's own conversion is right."""
+    """The function that converts a tile to RGB; None if Pillow's own conversion is right."""
     if image.mode.startswith("I") or image.mode == "F":
-        return _wide(image)
-    if image.mode == "La":  # Pillow goes no further from here than to LA
+        return _wide_grey(image)
+    if image.mode == "La":  # Pillow converts this mode to LA only
         return lambda tile: _on_white(tile.convert("LA"))
     if image.has_transparency_data:
-        colour = _eight_bits(image, raw_mode)
+        colour = _transparent_colour(image, raw_mode)
         return lambda tile: _on_white(tile, colour)
     return None
 
@@ -78,10 +78,10 @@ def _on_white(tile: Image.Image, colour: int | tuple[int, ...] | None = None) ->
     return Image.alpha_composite(Image.new("RGBA", layer.size, _WHITE), layer).convert("RGB")
 
 
-def _eight_bits(image: Image.Image, raw_mode: str) -> int | tuple[int, ...] | None:
-    """A PNG's transparent colour as its pixels are after decoding; None where it is so already.
+def _transparent_colour(image: Image.Image, raw_mode: str) -> int | tuple[int, ...] | None:
+    """The transparent colour of a PNG in 8 bits; None if the file gives it in 8 bits.
 
-    The file gives it in its own depth, Pillow the pixels in 8 bits.
+    The file gives the colour in its own bit depth, and Pillow decodes the pixels to 8 bits.
     """
     given = image.info.get("transparency")
     if raw_mode.endswith("16B") and isinstance(given, tuple):
@@ -91,13 +91,13 @@ def _eight_bits(image: Image.Image, raw_mode: str) -> int | tuple[int, ...] | No
     return None
 
 
-def _wide(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
-    """Grey values of more than 8 bits: 16-bit files by their full range, others stretched.
+def _wide_grey(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
+    """Converts grey values of more than 8 bits: 16-bit files by their full range, others stretched.
 
     Pillow's own conversion clips at 255, which leaves a 16-bit image white.
     """
     tags = getattr(image, "tag_v2", {})
-    # Pillow has no unsigned 32-bit values; they come as negative ones.
+    # Pillow has no unsigned 32-bit values; it gives them as negative ones.
     unsigned = image.mode == "I" and tags.get(_BITS) == (32,) and tags.get(_FORMAT, (1,)) == (1,)
     inverted = tags.get(_PHOTOMETRIC) == 0
     low, high = _range(image, unsigned=unsigned)
@@ -122,19 +122,20 @@ def _values(tile: Image.Image, *, unsigned: bool) -> np.ndarray:
 
 
 def _range(image: Image.Image, *, unsigned: bool) -> tuple[float, float]:
-    """The values that become black and white."""
-    least, most = np.inf, -np.inf
+    """The grey values that become black and white."""
+    lowest, highest = np.inf, -np.inf
     for _, _, tile in _tiles(image, _TILE):
         values = _values(tile, unsigned=unsigned)
         if values.dtype.kind == "f":
-            # What is not measured counts as nothing, what is endless as the most that is measured.
+            # NaN counts as 0; infinities count as the lowest or highest finite value.
             values = np.where(np.isnan(values), 0, values)[~np.isinf(values)]
         if values.size:
-            least, most = min(least, float(values.min())), max(most, float(values.max()))
+            lowest = min(lowest, float(values.min()))
+            highest = max(highest, float(values.max()))
     if image.mode != "F":
         full = 4095.0 if getattr(image, "tag_v2", {}).get(_BITS) == (12,) else 65535.0
-        return (0.0, full) if least >= 0 and most <= full else (least, most)
-    return (least, most) if least <= most else (0.0, 0.0)
+        return (0.0, full) if lowest >= 0 and highest <= full else (lowest, highest)
+    return (lowest, highest) if lowest <= highest else (0.0, 0.0)
 
 
 def _finite(values: np.ndarray, low: float, high: float) -> np.ndarray:

@@ -12,7 +12,7 @@ import fsspec
 
 from nightshift.schema.errors import NightshiftError, ServiceUnavailableError
 from nightshift.stores.files.addresses import is_url
-from nightshift.stores.files.files import translated
+from nightshift.stores.files.files import to_nightshift_error
 
 __all__ = ["ShardFile", "delete_shards", "list_shards", "shard_name"]
 
@@ -125,4 +125,4 @@ def _away(error: Exception, address: str) -> NightshiftError:
         return ServiceUnavailableError(
             f"{address} cannot be looked at or deleted: {error}; check the access rights", "files"
         )
-    return translated(error, address, "file")
+    return to_nightshift_error(error, address, "file")

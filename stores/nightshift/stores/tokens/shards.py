@@ -17,7 +17,7 @@ import fsspec
 
 from nightshift.schema.errors import InputError, NightshiftError, ServiceUnavailableError
 from nightshift.stores.files.addresses import is_url
-from nightshift.stores.files.files import open_file, translated
+from nightshift.stores.files.files import open_file, to_nightshift_error
 
 __all__ = ["Place", "Shard", "ShardWriter", "read_records", "verify_shard", "writing_shard"]
 
@@ -156,7 +156,7 @@ def _publish(part: Path, address: str) -> None:
         system.makedirs(path.rpartition("/")[0], exist_ok=True)
         system.put_file(str(part), path)
     except Exception as error:  # every file system of fsspec brings errors of its own
-        raise translated(error, address, "file") from error
+        raise to_nightshift_error(error, address, "file") from error
 
 
 def _digest(record: bytes) -> bytes:
