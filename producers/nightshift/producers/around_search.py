@@ -24,7 +24,7 @@ _WRITER = "dispatcher"
 
 
 def is_around_search(run: AnyRun) -> TypeGuard[RerankRun]:
-    """Whether what comes next for a run, when its stage is over, depends on what Milvus holds."""
+    """Return whether the next stage of a run depends on the vectors that Milvus holds."""
     return isinstance(run, RerankRun) and run.stage in (Stage.EMBED, Stage.SEARCH)
 
 

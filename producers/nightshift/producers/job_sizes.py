@@ -1,4 +1,4 @@
-"""How many units a job holds: about 10 s of measured work, but enough jobs for several workers."""
+"""Sizes of jobs: about 10 s of measured work, but enough jobs for several workers."""
 
 from collections.abc import Iterable, Iterator
 from typing import Literal

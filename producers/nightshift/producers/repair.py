@@ -53,7 +53,7 @@ def repair(database: Database, vectors: VectorStore) -> Iterator[str]:
 
     A collection that is gone, or that holds vectors of another width, is made again; a torn index
     is built again, vectors written twice are merged, vectors that nobody owns are deleted, live
-    items without a vector are embedded, and a run whose books do not balance is taken up again. An
+    items without a vector are embedded, and a run whose counts do not add up is taken up again. An
     index that is being embedded into is left alone.
 
     Yields:

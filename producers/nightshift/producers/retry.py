@@ -1,4 +1,4 @@
-"""`retry-failed`: what failed in an ended run is done once more, and all that follows from it."""
+"""`retry-failed`: repeat the failed work of an ended run, and the stages that follow from it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ __all__ = ["Retried", "redo_incomplete", "retry_failed"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retried:
-    """What is done once more."""
+    """The work that is repeated."""
 
     run_id: int
     #: The stage at which the run goes on; None where nothing had failed.
@@ -30,11 +30,10 @@ class Retried:
 
 
 def retry_failed(database: Database, run_id: int) -> Retried:
-    """Queue anew what failed in a run that is done or failed; its results so far stay.
+    """Queue the failed work of a run that is done or failed; its other results stay.
 
-    What a stage does again is followed by the stages after it: a query that can be searched now is
-    scored and ranked, and the rankings of the run are made anew in the end. All attempts count from
-    the beginning.
+    The stages after it follow: a query that can be searched now is scored and ranked, and all
+    rankings of the run are made once more in the end. All attempts count from the beginning.
 
     Raises:
         NotFoundError: Where there is no such run.
@@ -42,22 +41,25 @@ def retry_failed(database: Database, run_id: int) -> Retried:
     """
     with database.begin() as connection:
         run = reopening.lock_ended(connection, run_id)
-        again = _take_failed(connection, run)
-        begun = [*again, *([run.stage] if run.state is RunState.FAILED else [])]
-        if not begun:
+        payloads_by_stage = _take_failed(connection, run)
+        stages = [*payloads_by_stage, *([run.stage] if run.state is RunState.FAILED else [])]
+        if not stages:
             return Retried(run_id=run.id, stage=None, units={})
-        first = min(begun, key=list(Stage).index)
-        units = {stage: sum(job.n_units for job in jobs) for stage, jobs in again.items()}
+        first = min(stages, key=list(Stage).index)
+        units = {
+            stage: sum(payload.n_units for payload in payloads)
+            for stage, payloads in payloads_by_stage.items()
+        }
         if run.state is RunState.FAILED:
             reopening.forget_run_failure(connection, run.id)
         later = list(Stage)[list(Stage).index(first) + 1 :]
-        # The dispatcher plans them anew, from what the first stage will have left to do.
+        # The dispatcher plans them again, from the results of the first stage.
         reopening.supersede_waiting(connection, run.id, later)
         waiting = reopening.reset_waiting(connection, run.id)
         if waiting:
             units[first] = units.get(first, 0) + waiting
         queue = run.queue_of(first)
-        add_jobs(connection, run.id, first, queue, again.get(first, []))
+        add_jobs(connection, run.id, first, queue, payloads_by_stage.get(first, []))
         reopening.reopen(connection, run.id, first)
     return Retried(run_id=run.id, stage=first, units=units)
 
@@ -82,16 +84,16 @@ def redo_incomplete(database: Database, run_id: int) -> None:
 
 
 def _take_failed(connection: Connection, run: AnyRun) -> dict[Stage, Sequence[Payload]]:
-    """Jobs for what failed, by stage in their order; stages without a failure are left out."""
-    again: dict[Stage, Sequence[Payload]] = {}
+    """Payloads of jobs for the failed work, by stage; stages without a failure are left out."""
+    payloads_by_stage: dict[Stage, Sequence[Payload]] = {}
     for stage in Stage:
         if isinstance(run, RerankRun) and stage is Stage.EMBED:
             continue  # its items belong to the index: the next index run embeds them
         if isinstance(run, RerankRun) and stage is Stage.SCORE:
-            jobs: Sequence[Payload] = reopening.take_failed_pairs(connection, run)
+            payloads: Sequence[Payload] = reopening.take_failed_pairs(connection, run)
         else:
             ids = reopening.take_failed_subjects(connection, run, stage)
-            jobs = list(block_jobs(ids, job_size(len(ids), None)))
-        if jobs:
-            again[stage] = jobs
-    return again
+            payloads = list(block_jobs(ids, job_size(len(ids), None)))
+        if payloads:
+            payloads_by_stage[stage] = payloads
+    return payloads_by_stage

@@ -10,7 +10,7 @@ __all__ = ["JobCount", "JobDelta", "Tally", "TallyDelta"]
 
 
 class JobDelta(Base):
-    """What one statement changed in the counts of jobs, written by triggers on `job`.
+    """Changes of one statement to the counts of jobs, written by triggers on `job`.
 
     Inserted, never updated: no commit of a worker waits for another's.
     """
@@ -53,7 +53,7 @@ class JobCount(Base):
 
 
 class TallyDelta(Base):
-    """What one job measured, written with its results; never updated, as `JobDelta`."""
+    """Measurements of one job, written with its results; never updated, as `JobDelta`."""
 
     __tablename__ = "tally_delta"
     __table_args__ = {"comment": "What one job measured of its own work, not yet in tally."}

@@ -35,7 +35,7 @@ __all__ = [
 
 
 class Run(Base):
-    """One night's work: an index build, a token build or a re-ranking of a query set."""
+    """A run: an index build, a token build or a re-ranking of a query set."""
 
     __tablename__ = "run"
     __table_args__ = (
@@ -270,7 +270,7 @@ class Worker(Base):
 
 
 class Failure(Base):
-    """What went wrong, with which thing, and why; nothing else is lost by it."""
+    """A failure or notice about one thing, with its reason."""
 
     __tablename__ = "failure"
     __table_args__ = (

@@ -1,4 +1,4 @@
-"""What a run is asked to do, and the payloads of its jobs: JSON in the ledger, typed here."""
+"""Parameters of runs: JSON in the ledger, typed here."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
@@ -103,7 +103,7 @@ class ScorerParams(_Quiet):
     #: Takes from each score what the question gets without query and candidate: no order changes,
     #: but a probability of one half is neutral.
     subtract_prior: bool = False
-    #: Asks twice, the second time with the sides exchanged, and takes the mean: two pictures make
+    #: Asks twice, the second time with the sides exchanged, and takes the mean: two images make
     #: one pair, but two scores.
     symmetrise: bool = False
     #: What the visual tokens of candidates go through before they are shown.
@@ -118,7 +118,7 @@ class ScorerParams(_Quiet):
 
 
 class EmbedderParams(Frozen):
-    """How FreeRet embeds: everything beside the weights that changes a vector."""
+    """Parameters of the FreeRet embedder: everything beside the weights that changes a vector."""
 
     #: State at the end of the prompt: after the last layer's attention, after its feed-forward
     #: without or with the final norm, or before the last layer.

@@ -54,7 +54,7 @@ class RerankPlan(RunPlan):
 
 
 class RerankControl(BaseModel):
-    """What the dispatcher remembers of a re-ranking run; a run that is taken up again begins anew.
+    """State of a re-ranking run that the dispatcher decides by; `retry-failed` resets it.
 
     Each field is a column of table `run`.
     """

@@ -49,7 +49,7 @@ class Candidate(Base):
 
 
 class PairScore(Base):
-    """What the scorer read off one (query, candidate) pair, never rounded."""
+    """Values that the scorer read from the model for a (query, candidate) pair, never rounded."""
 
     __tablename__ = "pair_score"
     __table_args__ = (
@@ -181,7 +181,7 @@ class Ranking(Base):
 
 
 class Answer(Base):
-    """What the model answered to a query from its best results."""
+    """The answer of the model to a query, made from its best results."""
 
     __tablename__ = "answer"
     __table_args__ = (

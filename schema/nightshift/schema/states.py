@@ -34,7 +34,7 @@ class IndexState(StrEnum):
 
 
 class RunKind(StrEnum):
-    """What a run makes."""
+    """The kinds of run."""
 
     INDEX = "index"
     RERANK = "rerank"
@@ -79,7 +79,7 @@ class JobState(StrEnum):
 
 
 class SubjectKind(StrEnum):
-    """What a failure row is about."""
+    """The kinds of thing that a failure is about."""
 
     LINE = "line"
     ITEM = "item"
@@ -89,7 +89,7 @@ class SubjectKind(StrEnum):
 
 
 class DecidedBy(StrEnum):
-    """What put a candidate where it stands."""
+    """The rule that gave a candidate its place."""
 
     SCORE = "score"
     ENTROPY = "entropy"
@@ -97,13 +97,13 @@ class DecidedBy(StrEnum):
 
 
 class TallyName(StrEnum):
-    """What jobs measure of their own work."""
+    """Quantities that jobs measure of their own work."""
 
     #: Pairs that a model read.
     PAIRS = "pairs"
     #: Beginnings of prompts that it read for them, each as often as it was read.
     PREFIXES = "prefixes"
-    #: Pictures that went through the vision tower.
+    #: Images that went through the vision tower.
     PICTURES = "pictures"
     #: Vectors that were made.
     VECTORS = "vectors"

@@ -11,20 +11,20 @@ __all__ = ["TokenRecord", "TokenSet", "TokenShard"]
 
 
 class TokenSet(Base):
-    """Visual tokens of a catalogue's pictures by one vision tower, under one codec."""
+    """Visual tokens of a catalogue's images by one vision tower, under one codec."""
 
     __tablename__ = "token_set"
     __table_args__ = (
         UniqueConstraint("catalog_id", "vision_fingerprint", "codec"),
         CheckConstraint("width > 0", name="width"),
         CheckConstraint("(codebook IS NULL) = (codebook_digest IS NULL)", name="codebook"),
-        {"comment": "Visual tokens of a catalogue's pictures by one vision tower and codec."},
+        {"comment": "Visual tokens of a catalogue's images by one vision tower and codec."},
     )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True, comment="Row id.")
     catalog_id: Mapped[int] = mapped_column(
         ForeignKey("catalog.id", ondelete="CASCADE"),
-        comment="The catalogue whose pictures it covers.",
+        comment="The catalogue whose images it covers.",
     )
     vision_fingerprint: Mapped[str] = mapped_column(
         ForeignKey("model.fingerprint"),
@@ -73,13 +73,13 @@ class TokenShard(Base):
 
 
 class TokenRecord(Base):
-    """Where the tokens of one content's pictures lie: the only truth about what is stored."""
+    """The place of the tokens of one content's images; it alone says what is stored."""
 
     __tablename__ = "token_record"
     __table_args__ = (
         CheckConstraint("start >= 0 AND n_bytes > 0", name="place"),
         CheckConstraint("n_images > 0 AND n_tokens > 0", name="counts"),
-        {"comment": "Where the visual tokens of one content's pictures lie."},
+        {"comment": "Where the visual tokens of one content's images lie."},
     )
 
     token_set_id: Mapped[int] = mapped_column(
@@ -88,7 +88,7 @@ class TokenRecord(Base):
         comment="The set that it is part of.",
     )
     content: Mapped[bytes] = mapped_column(
-        primary_key=True, comment="image_hash of the items and queries that show these pictures."
+        primary_key=True, comment="image_hash of the items and queries that show these images."
     )
     shard_id: Mapped[int] = mapped_column(
         ForeignKey("token_shard.id", ondelete="CASCADE"),
@@ -98,5 +98,5 @@ class TokenRecord(Base):
     start: Mapped[int] = mapped_column(comment="Byte of the shard.")
     n_bytes: Mapped[int] = mapped_column(comment="Length in the shard.")
     digest: Mapped[bytes] = mapped_column(comment="BLAKE2b of the record, 16 bytes.")
-    n_images: Mapped[int] = mapped_column(comment="Pictures that it holds.")
-    n_tokens: Mapped[int] = mapped_column(comment="Of all its pictures, before they are reduced.")
+    n_images: Mapped[int] = mapped_column(comment="Images that it holds.")
+    n_tokens: Mapped[int] = mapped_column(comment="Of all its images, before they are reduced.")

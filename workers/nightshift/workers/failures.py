@@ -1,4 +1,4 @@
-"""What a job has to say about single subjects: failures, and notices that are not fatal."""
+"""Failures of single subjects of a job, and notices that are not fatal."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

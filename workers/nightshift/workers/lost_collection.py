@@ -1,4 +1,4 @@
-"""A job meets a collection that Milvus has lost, and makes it again."""
+"""Make a collection again that Milvus has lost, in a job that needs it."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""A job's pulse: the lease is renewed only while micro-batches progress."""
+"""Renew the lease of a job, only while its micro-batches progress."""
 
 from time import monotonic
 

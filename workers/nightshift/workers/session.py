@@ -1,4 +1,4 @@
-"""One worker process: its connections, its model, and what it tells the others about itself."""
+"""One worker process: its connections, its model, and its reports to the ledger."""
 
 import logging
 import os
@@ -56,7 +56,7 @@ class WorkerSession:
     #: The job in hand, for the others to see.
     in_hand: AnyClaim | None = None
     units_per_s: float | None = None
-    #: Told to stop: no other job is begun.
+    #: Set by a signal to stop: no other job is begun.
     stopping: bool = False
     #: When a micro-batch last ended, by `monotonic`.
     last_step: float = field(default_factory=monotonic)
@@ -170,12 +170,12 @@ class WorkerSession:
         self.load_id = None
 
     def close(self) -> None:
-        """Say goodbye and give the connections back."""
+        """Mark the worker as stopped and close its connections."""
         self._closing.set()
         try:
             self.retire()
         except ServiceUnavailableError as error:
-            _log.warning("could not say goodbye: %s", error)
+            _log.warning("could not mark this worker as stopped: %s", error)
         self.vectors.close()
         self.database.close()
 

@@ -1,4 +1,4 @@
-"""A worker that is told to stop finishes the job in hand, or hands it back in time."""
+"""Stop a worker: it finishes the job in hand, or hands it back within the grace period."""
 
 import logging
 import os
@@ -14,7 +14,7 @@ _log = logging.getLogger(__name__)
 
 
 class GracefulStop:
-    """What follows a signal to stop.
+    """Handles signals to stop.
 
     After the first one no job is begun any more, and the one in hand may go on for the grace
     period. When that is over, or at a second signal, the job is handed back and the process ends,
@@ -26,19 +26,19 @@ class GracefulStop:
 
     def __init__(self, session: WorkerSession) -> None:
         self._session = session
-        self._at_once = Event()
+        self._stop_now = Event()
 
     def ask(self, how: str = "Warm", **_: Any) -> None:  # noqa: ANN401 - Celery's signature
         """Answer a signal; Celery calls Ctrl-C and SIGQUIT `Cold`."""
         if self._session.stopping or how == "Cold":
-            self._at_once.set()
+            self._stop_now.set()
         if not self._session.stopping:
             self._session.stopping = True
             Thread(target=self._end_in_time, name="stop", daemon=True).start()
 
     def _end_in_time(self) -> None:
         session = self._session
-        self._at_once.wait(session.settings.grace_s)
+        self._stop_now.wait(session.settings.grace_s)
         claim = session.in_hand
         try:
             if claim is not None:

@@ -1,6 +1,6 @@
 """The dispatcher's state of a re-ranking run moves from keys of run.plan to columns of run.
 
-`run.plan` keeps what planning counted.
+`run.plan` keeps what planning counted. Comments say image, never picture.
 
 Revision: 0017, after 0016.
 Compatible with workers of the previous release: yes. A dispatcher of the previous release looks
@@ -15,8 +15,40 @@ down_revision = "0016"
 branch_labels = None
 depends_on = None
 
-_PARAMS_COMMENT = "IndexParams, RerankParams or TokenParams, frozen when it was planned."
-_OLD_PARAMS_COMMENT = "RunParams, frozen when it was planned."
+# Table or column, its comment, and the comment before.
+_NEW_COMMENTS = (
+    (
+        "COLUMN run.params",
+        "IndexParams, RerankParams or TokenParams, frozen when it was planned.",
+        "RunParams, frozen when it was planned.",
+    ),
+    (
+        "TABLE token_set",
+        "Visual tokens of a catalogue''s images by one vision tower and codec.",
+        "Visual tokens of a catalogue''s pictures by one vision tower and codec.",
+    ),
+    (
+        "COLUMN token_set.catalog_id",
+        "The catalogue whose images it covers.",
+        "The catalogue whose pictures it covers.",
+    ),
+    (
+        "TABLE token_record",
+        "Where the visual tokens of one content''s images lie.",
+        "Where the visual tokens of one content''s pictures lie.",
+    ),
+    (
+        "COLUMN token_record.content",
+        "image_hash of the items and queries that show these images.",
+        "image_hash of the items and queries that show these pictures.",
+    ),
+    ("COLUMN token_record.n_images", "Images that it holds.", "Pictures that it holds."),
+    (
+        "COLUMN token_record.n_tokens",
+        "Of all its images, before they are reduced.",
+        "Of all its pictures, before they are reduced.",
+    ),
+)
 
 # Copies the keys of a plan into the columns and takes them out of the plan.
 _TO_COLUMNS = """
@@ -47,11 +79,13 @@ def upgrade() -> None:
     op.add_column("run", _count("equal_rounds", _COMMENTS["equal_rounds"]))
     op.add_column("run", _flag("ties_asked", _COMMENTS["ties_asked"]))
     op.execute(_TO_COLUMNS)
-    op.alter_column("run", "params", comment=_PARAMS_COMMENT, existing_comment=_OLD_PARAMS_COMMENT)
+    for target, comment, _ in _NEW_COMMENTS:
+        op.execute(f"COMMENT ON {target} IS '{comment}'")
 
 
 def downgrade() -> None:
-    op.alter_column("run", "params", comment=_OLD_PARAMS_COMMENT, existing_comment=_PARAMS_COMMENT)
+    for target, _, comment in _NEW_COMMENTS:
+        op.execute(f"COMMENT ON {target} IS '{comment}'")
     op.execute(_TO_PLAN)
     for name in _COMMENTS:
         op.drop_column("run", name)

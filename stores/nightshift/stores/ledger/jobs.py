@@ -59,7 +59,7 @@ def add_jobs(
 
 
 def has_unfinished_jobs(connection: Connection, run_id: int, stage: Stage) -> bool:
-    """Whether a job of a stage is still queued or running."""
+    """Return whether a job of a stage is still queued or running."""
     unfinished = select(Job.id).where(
         Job.run_id == run_id,
         Job.stage == stage,
@@ -69,7 +69,7 @@ def has_unfinished_jobs(connection: Connection, run_id: int, stage: Stage) -> bo
 
 
 def has_work(connection: Connection, run_id: int) -> bool:
-    """Whether a run has a job to do right now."""
+    """Return whether a run has a job to do right now."""
     due = select(Job.id).where(
         Job.run_id == run_id,
         Job.state == JobState.QUEUED,

@@ -1,7 +1,7 @@
 """Loads of models that their workers did not survive.
 
-A worker says what it loads before it begins. One that falls silent in the middle of it leaves that
-behind: the attempt counts against the run for which it loaded, until somebody loads that model.
+A worker reports a load before it begins. The report of a worker that is lost during the load stays:
+the attempt counts against its run, until another worker loads that model.
 """
 
 from collections.abc import Iterable
@@ -47,7 +47,8 @@ def fail_runs_that_end_workers(connection: Connection, *, max_attempts: int) -> 
 def load_in_doubt(connection: Connection, run_id: int, fingerprint: str) -> str | None:
     """A worker that misses its reports while it loads this model for this run, and may be lost.
 
-    Who would load it too waits for the verdict, or many would be lost before the first is counted.
+    Other workers wait until it is known to be lost or alive; else many would be lost before the
+    first is counted.
     """
     worker_id = connection.execute(
         _LATE_LOAD,
@@ -70,15 +71,16 @@ def forget_lost_loads_of(connection: Connection, run_id: int) -> None:
 _LATE_S = 4.0
 
 _MESSAGE = (
-    "{n} workers, one after another, fell silent while they loaded {last.spec} ({last.loading}) "
-    "for this run, the last of them {last.worker_id}, as a process does that crashes or is killed "
-    "for want of memory: see its log, and the kernel's. Give the workers more memory and run "
-    "`nightshift run retry-failed {run}`, or plan the run anew with a smaller model or precision"
+    "{n} workers, one after another, stopped responding while they loaded {last.spec} "
+    "({last.loading}) for this run, the last of them {last.worker_id}, as a process does that "
+    "crashes or is killed for want of memory: see its log, and the kernel's. Give the workers more "
+    "memory and run `nightshift run retry-failed {run}`, or plan another run with a smaller model "
+    "or precision"
 )
 
 
 def _in_a_row(loads: Iterable[Row[Any]]) -> int:
-    """How many of them, by their beginning, each began when the one before had ended."""
+    """Count the loads that each began after the one before had ended."""
     n, ended = 0, None
     for load in loads:
         if ended is None or load.loading_since > ended:

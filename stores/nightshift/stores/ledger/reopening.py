@@ -151,7 +151,7 @@ def reopen(connection: Connection, run_id: int, stage: Stage) -> None:
             state=RunState.RUNNING,
             stage=stage,
             finished_at=None,
-            # Ties are counted anew.
+            # Ties are counted once more.
             plan=Run.plan.op("-")("tied"),
             **RerankControl().model_dump(),
         )

@@ -116,8 +116,8 @@ def expire_leases(connection: Connection, *, max_attempts: int) -> int:
 _SILENT = (
     "worker_lost",
     (
-        "worker {} fell silent at this job, as a process does that crashes, is killed for want of "
-        "memory, or is cut off: see its log, and the kernel's"
+        "worker {} stopped responding during this job, as a process does that crashes, is killed "
+        "for want of memory, or is cut off: see its log, and the kernel's"
     ),
 )
 _IDLE = ("lease_expired", "worker {} made no progress or died")
@@ -247,9 +247,9 @@ _ADD_HALF = text(
     """
 )
 
-# Locks jobs whose lease ran out, and reads whether their worker fell silent. With the runs named,
-# Postgres plans over their partitions and over no others. A row that a frozen worker holds in its
-# last transaction is left until that has ended.
+# Locks jobs whose lease ran out, and reads whether their worker stopped reporting. With the runs
+# named, Postgres plans over their partitions and over no others. A row that a frozen worker holds
+# in its last transaction is left until that has ended.
 _EXPIRED = text(
     """
     SELECT run_id, id, token, worker_id, (
