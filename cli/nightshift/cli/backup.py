@@ -1,4 +1,4 @@
-"""`nightshift backup` and `nightshift restore`: copies of an embedded stack that can be trusted."""
+"""`nightshift backup` and `nightshift restore`: checked copies of an embedded stack."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,9 +24,9 @@ __all__ = ["backup", "restore"]
 def backup(directory: Path, data_dir: Path | None, as_json: bool) -> None:
     """Write a backup of the running embedded stack to DIRECTORY, which must be empty.
 
-    It holds the database, the vectors, blobs/, tokens/ and the demo's files, with a checksum of
-    each, and no password. Runs go on meanwhile. Images, models and token stores outside the data
-    directory are not part of it. An interrupted backup has no manifest.json, and is not restored.
+    It holds the database, the vectors, blobs/, tokens/ and the demo's files with their checksums,
+    and no password. Runs continue meanwhile. It does not hold images, models and token stores
+    outside the data directory. An interrupted backup has no manifest.json and cannot be restored.
 
     \b
     Examples:
@@ -37,19 +37,19 @@ def backup(directory: Path, data_dir: Path | None, as_json: bool) -> None:
 
     settings = read_settings(data_dir)
     _require_embedded(settings)
-    manifest = back_up(open_stack(settings.data_dir), directory, _say)
-    _report(manifest, f"backed up to {directory}", as_json=as_json)
+    manifest = back_up(open_stack(settings.data_dir), directory, _print_step)
+    _print_summary(manifest, f"backed up to {directory}", as_json=as_json)
 
 
-@click.command(short_help="Make a stack from a backup.")
+@click.command(short_help="Create a stack from a backup.")
 @click.argument("directory", type=click.Path(file_okay=False, exists=True, path_type=Path))
 @data_dir_option
 @json_option
 def restore(directory: Path, data_dir: Path | None, as_json: bool) -> None:
-    """Make a data directory from the backup in DIRECTORY; start it with `nightshift up`.
+    """Create a data directory from the backup in DIRECTORY; start it with `nightshift up`.
 
-    Every file is compared with its checksum first. The data directory must be empty or not there
-    yet. The new stack has ports and passwords of its own.
+    Every file is first checked against its checksum. The data directory must be empty or must not
+    exist. The new stack gets its own ports and passwords.
 
     \b
     Examples:
@@ -59,26 +59,26 @@ def restore(directory: Path, data_dir: Path | None, as_json: bool) -> None:
     from nightshift.stack.backup import restore as restore_backup
 
     settings = read_settings(data_dir)
-    manifest = restore_backup(directory, settings.data_dir, _say)
+    manifest = restore_backup(directory, settings.data_dir, _print_step)
     start = f"nightshift up --data-dir {data_dir}" if data_dir else "nightshift up"
     done = f"restored into {settings.data_dir}; start it: {start}"
-    _report(manifest, done, as_json=as_json)
+    _print_summary(manifest, done, as_json=as_json)
 
 
 def _require_embedded(settings: "Settings") -> None:
     for service in ("database_url", "milvus_uri"):
         if getattr(settings, service):
             raise ConfigurationError(
-                f"NIGHTSHIFT_{service.upper()} names a service that is not of the embedded stack: "
-                "back that up with its own tools, or unset the variable"
+                f"NIGHTSHIFT_{service.upper()} names a service outside the embedded stack: "
+                "back that service up with its own tools, or unset the variable"
             )
 
 
-def _say(message: str) -> None:
+def _print_step(message: str) -> None:
     echo(f"• {message}", err=True)
 
 
-def _report(manifest: "BackupManifest", done: str, *, as_json: bool) -> None:
+def _print_summary(manifest: "BackupManifest", summary: str, *, as_json: bool) -> None:
     facts = {
         "made_at": manifest.made_at.isoformat(),
         "files": len(manifest.files),
@@ -89,4 +89,4 @@ def _report(manifest: "BackupManifest", done: str, *, as_json: bool) -> None:
         echo_json(facts)
     else:
         counts = ", ".join(f"{facts[name]:,} {name}" for name in ("files", "bytes", "vectors"))
-        echo(f"{counts} {done}")
+        echo(f"{counts} {summary}")

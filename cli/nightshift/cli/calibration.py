@@ -1,4 +1,4 @@
-"""`nightshift calibration`: what a run's scores look like, as numbers or as a plot."""
+"""`nightshift calibration`: the distribution of a run's scores, as numbers or as a plot."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -27,21 +27,21 @@ _BAR_CELLS = 28
 @click.option(
     "--firing-share",
     type=click.FloatRange(0, 1, min_open=True),
-    help="Say with which gamma the enhancement would fire on this share of the pairs.",
+    help="Print the gamma with which the enhancement would fire on this share of the pairs.",
 )
 @data_dir_option
 @json_option
 def calibration(
     run_id: int, firing_share: float | None, data_dir: Path | None, as_json: bool
 ) -> None:
-    """Plot the scores and entropies of RUN, and count what ties and the enhancement did.
+    """Plot the scores and entropies of RUN, and count ties and enhanced pairs.
 
-    The statistics are kept as one row a job and merged in job order, so they are the same for any
-    number of workers; a run that goes on shows the queries ranked so far.
+    The statistics are stored per job and merged in job order, so they are the same for any number
+    of workers. For a run in progress they cover the queries ranked so far.
 
-    Winners that the tie-break changed are counted among all queries (`n_queries`), those that the
-    enhancement changed among a sample: the queries on which it fired and that `rerank --compare`
-    had scored without it too (`n_compared`).
+    Winners that the tie-break changed are counted among all queries (`n_queries`). Winners that the
+    enhancement changed are counted among a sample (`n_compared`): the queries on which it fired and
+    that `rerank --compare` also scored without it.
 
     \b
     Examples:
@@ -49,7 +49,7 @@ def calibration(
       nightshift calibration 7 --json
       nightshift calibration 7 --firing-share 0.2
 
-    Exits as `nightshift results`: 1 or 7 where an ended run lacks rankings.
+    Exits like `nightshift results`: 1 or 7 if an ended run lacks rankings.
     """
     from nightshift.api.services import open_database
     from nightshift.cli.console import make_console
@@ -72,12 +72,12 @@ def calibration(
     else:
         _plot(make_console(), run, stats, moved)
         if chosen:
-            echo(_of_threshold(chosen))
+            echo(_threshold_sentence(chosen))
         warn_unless_covered(covered)
     exit_unless_covered(covered)
 
 
-def _of_threshold(chosen: "Threshold") -> str:
+def _threshold_sentence(chosen: "Threshold") -> str:
     return (
         f"The enhancement would fire on {chosen.share:.1%} of the {chosen.n_pairs:,} pairs with "
         f"--enhancement gamma={chosen.gamma:.6g}"
@@ -135,12 +135,12 @@ def _plot(
         console.print(_bars(title, layers, list(stats.fired_by_layer.values()), stats.n_scored), "")
     names, counts = list(stats.decided_by), list(stats.decided_by.values())
     console.print(_bars("Places decided by", names, counts, stats.n_candidates), "")
-    for line in (*_sentences(stats), *_of_enhancement(stats, moved)):
+    for line in (*_sentences(stats), *_enhancement_sentences(stats, moved)):
         console.print(line)
 
 
 def _entropies(stats: "CalibrationStats", ranges: Sequence[str]) -> "Table | str":
-    """A preset that reads two labels alone measures no entropy."""
+    """The entropy histogram; a preset that reads only the two labels measures no entropy."""
     present = [place for place, count in enumerate(stats.entropy_histogram) if count]
     if not present:
         return "Entropy: not measured with this score"
@@ -152,7 +152,7 @@ def _entropies(stats: "CalibrationStats", ranges: Sequence[str]) -> "Table | str
 def _overview(stats: "CalibrationStats") -> str:
     return (
         f"{stats.n_queries:,} queries, {stats.n_candidates:,} candidates, {stats.n_scored:,} "
-        f"scored, {stats.n_reused:,} of them on earlier nights, {stats.n_failed:,} failed"
+        f"scored, {stats.n_reused:,} of them in earlier runs, {stats.n_failed:,} failed"
     )
 
 
@@ -174,36 +174,36 @@ def _sentences(stats: "CalibrationStats") -> list[str]:
 
 
 def _changed_by_enhancement(stats: "CalibrationStats") -> str:
-    """A sample tells: elsewhere nobody knows what the scores would be without it."""
+    """Counted on the sample of queries that were also scored without the enhancement."""
     if stats.n_compared:
         return (
-            f"{stats.winners_changed_by_enhancement:,} of the {stats.n_compared:,} queries scored "
-            f"without it too, a sample of all {stats.n_queries:,} (`rerank --compare`)"
+            f"{stats.winners_changed_by_enhancement:,} of the {stats.n_compared:,} queries also "
+            f"scored without it, a sample of all {stats.n_queries:,} (`rerank --compare`)"
         )
     if not stats.n_fired:
         return "none, it fired on no pair"
-    return "not known, no query was scored without it too (`rerank --compare`)"
+    return "unknown, no query was also scored without it (`rerank --compare`)"
 
 
-def _of_enhancement(stats: "CalibrationStats", moved: "Directionality | None") -> list[str]:
+def _enhancement_sentences(stats: "CalibrationStats", moved: "Directionality | None") -> list[str]:
     lines = []
     if stats.is_static:
         lines.append(
             f"The enhancement fired on {_percent(stats.n_fired, stats.n_scored)} of the pairs: it "
-            "acts as a static injection, whether the model is sure or not"
+            "acts as a static injection, regardless of the model's certainty"
         )
     if moved is not None:
         lines.append(
-            f"Where it fired it moved the margin by {moved.relevant.mean:+.3f} on "
+            f"Where it fired, it moved the margin by {moved.relevant.mean:+.3f} on "
             f"{moved.relevant.pairs:,} relevant pairs and by {moved.other.mean:+.3f} on "
-            f"{moved.other.pairs:,} others: a difference of {moved.difference:+.3f}, the part that "
-            "can change an order"
+            f"{moved.other.pairs:,} others: a difference of {moved.difference:+.3f}, which is "
+            "the part that can change an order"
         )
     return lines
 
 
 def _bars(title: str, labels: Sequence[str], counts: Sequence[int], total: int) -> "Table":
-    """A bar for each count; the longest fills the width."""
+    """A table with a bar for each count; the longest bar fills the width."""
     from rich.table import Table
     from rich.text import Text
 
@@ -211,29 +211,29 @@ def _bars(title: str, labels: Sequence[str], counts: Sequence[int], total: int) 
         box=None, show_header=False, title=title, title_justify="left", title_style="bold",
         pad_edge=False,
     )  # fmt: skip
-    most = max(counts, default=0)
+    max_count = max(counts, default=0)
     for label, count in zip(labels, counts, strict=True):
-        bar = Text(_bar(count, most).ljust(_BAR_CELLS), style="cyan")
+        bar = Text(_bar(count, max_count).ljust(_BAR_CELLS), style="cyan")
         table.add_row(label, bar, f"{count:>8,}", f"{_percent(count, total):>6}")
     return table
 
 
-def _bar(count: int, most: int) -> str:
-    """Blocks in eighths of a character; whatever is not zero can be seen."""
+def _bar(count: int, max_count: int) -> str:
+    """Draw a bar in eighths of a character; a count above zero is always visible."""
     if not count:
         return ""
-    eighths = max(1, round(8 * _BAR_CELLS * count / most))
-    whole, rest = divmod(eighths, 8)
-    return "█" * whole + ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")[rest]
+    eighths = max(1, round(8 * _BAR_CELLS * count / max_count))
+    full_cells, rest = divmod(eighths, 8)
+    return "█" * full_cells + ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")[rest]
 
 
 def _ranges(edges: Sequence[float], digits: int) -> list[str]:
     return [f"{low:.{digits}f} – {high:.{digits}f}" for low, high in pairwise(edges)]
 
 
-def _share(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
+def _share(part: int, total: int) -> float | None:
+    return part / total if total else None
 
 
-def _percent(part: int, whole: int) -> str:
-    return f"{part / whole:.1%}" if whole else "–"
+def _percent(part: int, total: int) -> str:
+    return f"{part / total:.1%}" if total else "–"

@@ -1,4 +1,4 @@
-"""`nightshift catalog import | list | show | failures`: what there is to search."""
+"""`nightshift catalog import | list | show | failures`."""
 
 import sys
 from dataclasses import asdict
@@ -16,7 +16,7 @@ __all__ = ["catalog"]
 
 @click.group()
 def catalog() -> None:
-    """Import catalogues of images and texts, and look at them."""
+    """Import catalogues of images and texts, and list them."""
 
 
 @catalog.command(name="import")
@@ -27,28 +27,28 @@ def catalog() -> None:
     "pairs",
     metavar="FIELD=COLUMN",
     multiple=True,
-    help="Where the source calls id, text, image or parts something else; several times if need "
-    "be. A column that is named here must be there in every row.  [default: the same names]",
+    help="The source's name for id, text, image or parts; may be repeated. Every row must have the "
+    "column.  [default: the same names]",
 )
 @click.option(
     "--verify/--no-verify",
     default=True,
     show_default=True,
-    help="Decode local images now, so that a broken one fails here and not when it is embedded.",
+    help="Decode local images now, so that a broken image fails here and not during embedding.",
 )
 @click.option(
     "--prune",
     is_flag=True,
-    help="Mark items as gone that SOURCE brought and no longer names, if it could be read to its "
-    "end. Items of other sources stay.",
+    help="Mark items as gone that came from SOURCE and that it no longer lists, if it could be read "
+    "completely. Items of other sources stay.",
 )
 @click.option(
     "--max-gone",
     metavar="N|P%",
     default="10%",
     show_default=True,
-    help="With --prune: refuse the import where more items of SOURCE would go. One of a few may "
-    "go, whatever its share.",
+    help="With --prune: refuse the import if more items of SOURCE would be marked as gone. Of few "
+    "items, one may go whatever its share.",
 )
 @click.option(
     "--accept-unreadable",
@@ -56,19 +56,19 @@ def catalog() -> None:
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="With --prune: rows without a readable id that do not stop it.",
+    help="With --prune: accept this number of rows without a readable id.",
 )
 @click.option(
     "--max-failures",
     metavar="N|P%",
-    help="Refuse the import where more rows fail, and exit with 0 where some fail and no more than "
-    "that.  [default: refuse none, exit with 7 where one fails]",
+    help="Refuse the import if more rows fail; exit with 0 if some fail, but not more.  [default: "
+    "never refuse, exit with 7 if a row fails]",
 )
 @click.option(
     "--yes",
     is_flag=True,
-    help="Let more than 10% of the items change between text, image and both; else such an import "
-    "is refused, for a column may have been renamed.",
+    help="Accept an import that changes more than 10% of the items between text, image and both. "
+    "Otherwise it is refused, because a column may have been renamed.",
 )
 @data_dir_option
 @json_option
@@ -85,14 +85,14 @@ def import_(
     data_dir: Path | None,
     as_json: bool,
 ) -> None:
-    """Read SOURCE into the catalogue NAME; what is in it already is left alone.
+    """Read SOURCE into the catalogue NAME; its other items stay.
 
     SOURCE is a folder of images (captions in a .txt of the same name), a .jsonl, .csv, .tsv or
     .parquet file, a WebDataset .tar, a folder of such files, or a quoted pattern; a path or any
-    fsspec URL. Fields are id, text and image (a path, beside the file, or a URL); the rest is kept
-    as metadata. A bad row is recorded with its reason, and the others go through. The catalogue
-    changes in one step at the end; where a limit is passed, the import is refused and nothing
-    changes.
+    fsspec URL. Fields are id, text and image (a path relative to the file, or a URL); other fields
+    are kept as metadata. A bad row is recorded with its reason, and the others are imported. The
+    catalogue changes in one step at the end; if a limit is exceeded, the import is refused and
+    nothing changes.
 
     \b
     Examples:
@@ -101,8 +101,8 @@ def import_(
       nightshift catalog import shop 's3://bucket/shards/*.tar' --json
       nightshift catalog import shop feed.csv --prune --max-gone 5% --max-failures 1%
 
-    Exits with 0 when every row was taken, with 7 when some failed (more than --max-failures, where
-    that is given), the import was refused, a file could not be read to its end, or --prune was not
+    Exits with 0 if every row was accepted. Exits with 7 if rows failed (more than --max-failures,
+    if given), the import was refused, a file could not be read completely, or --prune was not
     carried out.
     """
     from nightshift.api.services import open_database
@@ -162,9 +162,9 @@ def list_(data_dir: Path | None, as_json: bool) -> None:
         open_database(read_settings(data_dir)) as database,
         database.begin() as connection,
     ):
-        found = list_catalogs(connection)
+        catalogs = list_catalogs(connection)
     if as_json:
-        echo_json(found)
+        echo_json(catalogs)
         return
     table = make_table(
         "catalogue",
@@ -176,9 +176,9 @@ def list_(data_dir: Path | None, as_json: bool) -> None:
         "indexes",
         right="items gone text image both",
     )
-    for one in found:
-        kinds = (one.live, one.gone, one.text_only, one.image_only, one.text_and_image)
-        table.add_row(one.name, *(f"{count:,}" for count in kinds), ", ".join(one.indexes) or "–")
+    for row in catalogs:
+        counts = (row.live, row.gone, row.text_only, row.image_only, row.text_and_image)
+        table.add_row(row.name, *(f"{count:,}" for count in counts), ", ".join(row.indexes) or "–")
     make_console().print(table)
 
 
@@ -187,7 +187,7 @@ def list_(data_dir: Path | None, as_json: bool) -> None:
 @data_dir_option
 @json_option
 def show(name: str, data_dir: Path | None, as_json: bool) -> None:
-    """Show what the catalogue NAME holds, and its last imports.
+    """Show the item counts of the catalogue NAME, and its last imports.
 
     \b
     Example:
@@ -214,27 +214,27 @@ def show(name: str, data_dir: Path | None, as_json: bool) -> None:
     )
     counts = ("read", "accepted", "failed", "unchanged", "not_applied")
     table = make_table("import", "begun", "ended", *counts, "source", right=" ".join(counts))
-    for one in imports:
+    for row in imports:
         table.add_row(
-            str(one.id),
-            f"{one.started_at.astimezone():%Y-%m-%d %H:%M:%S}",
-            f"{one.finished_at.astimezone():%H:%M:%S}" if one.finished_at else "–",
-            *(f"{getattr(one, count):,}" for count in counts),
-            one.source,
+            str(row.id),
+            f"{row.started_at.astimezone():%Y-%m-%d %H:%M:%S}",
+            f"{row.finished_at.astimezone():%H:%M:%S}" if row.finished_at else "–",
+            *(f"{getattr(row, count):,}" for count in counts),
+            row.source,
         )
     console.print(table)
 
 
 @catalog.command()
 @click.argument("name")
-@click.option("--import", "import_id", type=int, help="Number of an import.  [default: the last]")
+@click.option("--import", "import_id", type=int, help="Number of the import.  [default: the last]")
 @click.option("--reason", help="Only this reason, such as image_unreadable.")
 @click.option(
     "--limit",
     type=click.IntRange(min=0),
     default=100,
     show_default=True,
-    help="Rows at most; 0 for all.",
+    help="Maximum number of rows; 0 for all.",
 )
 @data_dir_option
 @json_option
@@ -246,7 +246,7 @@ def failures(
     data_dir: Path | None,
     as_json: bool,
 ) -> None:
-    """List what an import into the catalogue NAME could not take, and why.
+    """List the rows that an import into the catalogue NAME refused, with reasons.
 
     \b
     Examples:
@@ -263,12 +263,12 @@ def failures(
         database.begin() as connection,
     ):
         import_id = import_of(connection, name, import_id).id
-        found = failures_of_import(connection, import_id, reason=reason)
-        listed = list(islice(found, min(limit, sys.maxsize) or None))
+        failures_read = failures_of_import(connection, import_id, reason=reason)
+        rows = list(islice(failures_read, min(limit, sys.maxsize) or None))
     if as_json:
-        echo_json(listed)
+        echo_json(rows)
         return
     table = make_table("kind", "subject", "reason", "message")
-    for failure in listed:
+    for failure in rows:
         table.add_row(failure.kind.value, failure.subject, failure.reason, failure.message)
     make_console().print(table)

@@ -12,13 +12,13 @@ __all__ = ["db"]
 
 @click.group()
 def db() -> None:
-    """Bring the database to the schema that this program needs."""
+    """Migrate the database to the schema of this program."""
 
 
 @db.command()
 @data_dir_option
 def upgrade(data_dir: Path | None) -> None:
-    """Run the migrations that the database lacks; harmless where there is none.
+    """Run the missing migrations; does nothing if none is missing.
 
     \b
     Example:
@@ -32,7 +32,7 @@ def upgrade(data_dir: Path | None) -> None:
     migrations.upgrade(url)
     after = _revision(url)
     if before == after:
-        echo(f"the database is at revision {after} already")
+        echo(f"the database is already at revision {after}")
     else:
         echo(f"the database went from revision {before or 'none'} to {after}")
 
@@ -41,7 +41,7 @@ def upgrade(data_dir: Path | None) -> None:
 @data_dir_option
 @json_option
 def status(data_dir: Path | None, as_json: bool) -> None:
-    """Print the revision of the database and the one needed; exits with 5 when it is behind.
+    """Print the current and the needed revision; exits with 5 if the database is behind.
 
     \b
     Example:

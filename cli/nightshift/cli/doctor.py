@@ -1,4 +1,4 @@
-"""`nightshift doctor`: is everything well?"""
+"""`nightshift doctor`: checks of services, data and models, and repairs."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -25,28 +25,31 @@ _MARKS = {"ok": "✓", "warning": "!", "error": "✗"}
 @click.command()
 @click.option(
     "--repair",
-    "mend",
+    "repair_first",
     is_flag=True,
-    help="Mend indexes and runs first: torn, lost, doubled and orphaned vectors, missing results.",
+    help="First repair indexes and runs: damaged collections; lost, duplicate and orphaned "
+    "vectors; missing results.",
 )
 @click.option(
     "--drop-load",
-    "dropped",
+    "dropped_loads",
     type=int,
     multiple=True,
     metavar="N",
-    help="Delete what was computed with load N of a model, whose files changed under it, first.",
+    help="First delete the results of load N of a model, whose files changed while it was in use.",
 )
 @data_dir_option
 @json_option
-def doctor(mend: bool, dropped: tuple[int, ...], data_dir: Path | None, as_json: bool) -> None:
+def doctor(
+    repair_first: bool, dropped_loads: tuple[int, ...], data_dir: Path | None, as_json: bool
+) -> None:
     """Check services, migrations, disk, ledger, indexes, runs, GPUs and models.
 
-    Models are those of unfinished runs and of indexes that searches use: whether a worker on this
-    machine could load them as they were planned, and what works with them. No weights are loaded
-    and nothing is downloaded.
+    The models are those of unfinished runs and of indexes in use. The check finds out if a worker
+    on this machine could load them as planned, and which features work. It loads no weights and
+    downloads nothing.
 
-    Changes nothing without --repair or --drop-load. Exits with 1 where something is wrong.
+    Changes nothing without --repair or --drop-load. Exits with 1 if a check finds an error.
 
     \b
     Examples:
@@ -62,52 +65,52 @@ def doctor(mend: bool, dropped: tuple[int, ...], data_dir: Path | None, as_json:
 
     settings = read_settings(data_dir)
     urls = resolve_urls(settings, running=False)
-    found = []
+    findings = []
     with (
         Database(urls.database_url) as database,
         VectorStore(urls.milvus_uri, urls.milvus_token, patience_s=5.0) as vectors,
     ):
-        findings = chain(
-            _drop(database, dropped),
-            _repair(database, vectors) if mend else (),
+        checks = chain(
+            _drop(database, dropped_loads),
+            _repair(database, vectors) if repair_first else (),
             _parts(settings),
             examine(database, vectors, urls.redis_url, settings.data_dir),
             _models(database),
         )
-        for finding in findings:
-            found.append(finding)
+        for finding in checks:
+            findings.append(finding)
             if not as_json:
                 echo(f"{_MARKS[finding.level]} {finding.check:<9} {finding.message}")
     if as_json:
-        echo_json([asdict(finding) for finding in found], indent=None)
-    if any(finding.level == "error" for finding in found):
+        echo_json([asdict(finding) for finding in findings], indent=None)
+    if any(finding.level == "error" for finding in findings):
         raise SystemExit(1)
 
 
 def _drop(database: "Database", load_ids: tuple[int, ...]) -> "Iterator[Finding]":
-    """What was deleted of loads in doubt."""
+    """Delete the results of doubtful model loads."""
     from nightshift.producers.repair import drop_loads
     from nightshift.schema.findings import Finding
 
-    for done in drop_loads(database, load_ids):
-        yield Finding(check="loads", level="ok", message=done)
+    for message in drop_loads(database, load_ids):
+        yield Finding(check="loads", level="ok", message=message)
 
 
 def _repair(database: "Database", vectors: "VectorStore") -> "Iterator[Finding]":
-    """What was mended; what could not be is an error, and everything is looked at all the same."""
+    """Repair indexes and runs; a failed repair is an error, and the checks go on."""
     from nightshift.producers.repair import repair
     from nightshift.schema.errors import NightshiftError
     from nightshift.schema.findings import Finding
 
     try:
-        for done in repair(database, vectors):
-            yield Finding(check="repair", level="ok", message=done)
+        for message in repair(database, vectors):
+            yield Finding(check="repair", level="ok", message=message)
     except NightshiftError as error:
         yield Finding(check="repair", level="error", message=str(error))
 
 
 def _parts(settings: "Settings") -> "Iterator[Finding]":
-    """Parts of the embedded stack that died or fell silent, where it is in use."""
+    """Find parts of the embedded stack that died or do not answer, if it is in use."""
     from nightshift.cli.embedded_stack import open_stack
     from nightshift.schema.findings import Finding
 
@@ -131,10 +134,10 @@ def _models(database: "Database") -> "Iterator[Finding]":
     yield from examine_devices()
     try:
         with database.begin() as connection:
-            wanted = models_in_use(connection)
+            models = models_in_use(connection)
     except ServiceUnavailableError:
         yield skipped("model", "postgres")
     except NightshiftError as error:
         yield Finding(check="model", level="error", message=str(error))
     else:
-        yield from examine_models(wanted)
+        yield from examine_models(models)

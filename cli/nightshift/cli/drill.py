@@ -1,4 +1,4 @@
-"""`nightshift drill`: break one thing in a live run, and see that nothing is lost."""
+"""`nightshift drill`: inject a fault into a live run and check that nothing is lost."""
 
 from pathlib import Path
 
@@ -26,15 +26,18 @@ _KINDS = (
 @click.command()
 @click.argument("fault", type=click.Choice(_KINDS))
 @click.option(
-    "--run", "run_id", type=int, help="The run to disturb.  [default: the most urgent that runs]"
+    "--run",
+    "run_id",
+    type=int,
+    help="The run to disturb.  [default: the running run of the highest priority]",
 )
 @data_dir_option
 @json_option
 def drill(fault: str, run_id: int | None, data_dir: Path | None, as_json: bool) -> None:
-    """Inject FAULT into a live run of the embedded stack, and say what was lost.
+    """Inject FAULT into a live run of the embedded stack, and count lost results.
 
-    Waits until the run has jobs in hand, strikes, starts again what was killed, and waits until
-    those jobs are done. Exits with 1 where one of them stays open or a result is missing.
+    Waits until workers hold jobs of the run, injects the fault, restarts the killed processes, and
+    waits until those jobs are done. Exits with 1 if a job stays open or a result is missing.
 
     \b
     Examples:
@@ -62,7 +65,7 @@ def drill(fault: str, run_id: int | None, data_dir: Path | None, as_json: bool) 
             with database.begin() as connection:
                 active = runs.active_runs(connection)
             if not active:
-                raise ConflictError("no run is running: start one, then drill")
+                raise ConflictError("no run is running: start a run first")
             run_id = active[0].id
         target = faults.FaultTarget(
             stack=stack, database=database, run_id=run_id, lease_s=settings.lease_s
@@ -73,8 +76,8 @@ def drill(fault: str, run_id: int | None, data_dir: Path | None, as_json: bool) 
     else:
         echo(f"run {report.run_id}: {report.struck}")
         echo(
-            f"{report.in_hand - report.open} of {report.in_hand} jobs in hand were done "
-            f"{format_duration(report.recovered_s)} later"
+            f"{report.in_hand - report.open} of {report.in_hand} jobs in hand were done after "
+            f"{format_duration(report.recovered_s)}"
         )
         echo(f"lost: {'nothing' if not report.lost else f'{report.lost} results'}")
     if not report.nothing_lost:

@@ -1,4 +1,4 @@
-"""The one way out of a command: text and JSON, without what a terminal would obey or hide."""
+"""Printing of text and JSON with control and invisible characters escaped."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
@@ -14,7 +14,7 @@ __all__ = ["echo", "echo_json"]
 
 
 def echo(message: str, *, err: bool = False) -> None:
-    """Print one line of text; a line feed in it is written out too, so that none can be forged."""
+    """Print one line of text; a line feed in it is escaped too, so that no line can be forged."""
     click.echo(visible(message), err=err)
 
 
@@ -23,7 +23,7 @@ def echo_json(value: object, *, indent: int | None = 2) -> None:
     click.echo(to_json(value, default=_to_json, indent=indent))
 
 
-def _to_json(value: object) -> Any:  # noqa: ANN401 - whatever json takes
+def _to_json(value: object) -> Any:  # noqa: ANN401 - anything that json takes
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
     if isinstance(value, datetime):

@@ -1,4 +1,4 @@
-"""The last catch of every command: each error becomes a message, a reference and an exit code."""
+"""Error handling of every command: an error becomes a message, a reference and an exit code."""
 
 import logging
 import os
@@ -14,54 +14,54 @@ from secrets import token_hex
 from nightshift.schema.display import visible
 from nightshift.schema.errors import ConfigurationError, NightshiftError
 
-__all__ = ["INTERRUPTED", "PIPE_CLOSED", "report"]
+__all__ = ["INTERRUPTED", "PIPE_CLOSED", "report_error"]
 
-#: As shells count: 128 and the number of the signal, SIGINT and SIGPIPE.
+#: Exit codes as in a shell: 128 plus the number of SIGINT or SIGPIPE.
 INTERRUPTED, PIPE_CLOSED = 130, 141
 
 _LOG = "errors.log"
 
 
-def report(error: BaseException, command: str, words: Sequence[str]) -> int:
-    """Say on stderr what ended a command, without a traceback, SQL or a secret.
+def report_error(error: BaseException, command: str, words: Sequence[str]) -> int:
+    """Print an error to stderr without a traceback, SQL or a secret.
 
-    An error that is not ours is written, with its traceback, to `logs/errors.log` in the data
-    directory, under a reference that the message names.
+    An unexpected error is appended, with its traceback, to `logs/errors.log` in the data directory,
+    under a reference that the message names.
 
     Args:
-        error: What was raised.
-        command: Such as `nightshift run list`.
-        words: The command line behind `nightshift`; `--data-dir` says where the log is.
+        error: The exception.
+        command: The command, such as `nightshift run list`.
+        words: The command line after `nightshift`; `--data-dir` says where the log is.
 
     Returns:
         The exit code.
     """
     if isinstance(error, KeyboardInterrupt):
-        _say("interrupted")
+        _print_line("interrupted")
         return INTERRUPTED
     if isinstance(error, BrokenPipeError) and _reader_is_gone():
-        _silence()
+        _discard_output()
         return PIPE_CLOSED
     if isinstance(error, NightshiftError):
-        _say(f"Error: {error}")
+        _print_line(f"Error: {error}")
         return error.exit_code
     from nightshift.stores.foreign_errors import translated_foreign
 
     reference = token_hex(4)
-    written = _keep(error, command, words, reference)
-    known = translated_foreign(error) or _of_words(error, words)
+    place = _log_traceback(error, command, words, reference)
+    known = translated_foreign(error) or _bad_argument(error, words)
     if known is None:
-        _say(
+        _print_line(
             f"Error: `{command}` ended with an unexpected {type(error).__name__}. This is a fault "
-            f"of Nightshift; please report it with its traceback: {written}"
+            f"of Nightshift; please report it with its traceback: {place}"
         )
         return NightshiftError.exit_code
-    _say(f"Error: {known} (details: {written})")
+    _print_line(f"Error: {known} (details: {place})")
     return known.exit_code
 
 
-def _of_words(error: BaseException, words: Sequence[str]) -> NightshiftError | None:
-    """An error of ours where an argument is not UTF-8, which no catalogue and no id can be."""
+def _bad_argument(error: BaseException, words: Sequence[str]) -> NightshiftError | None:
+    """The error of an argument that is not UTF-8, which no catalogue and no id can be."""
     for word in words if isinstance(error, UnicodeEncodeError) else ():
         try:
             word.encode()
@@ -70,8 +70,8 @@ def _of_words(error: BaseException, words: Sequence[str]) -> NightshiftError | N
     return None
 
 
-def _say(message: str) -> None:
-    """One line: what comes from elsewhere can neither forge a second one nor move the cursor."""
+def _print_line(message: str) -> None:
+    """Print one line; text from outside can neither add a line nor move the cursor."""
     from nightshift.stores.files.addresses import without_password
 
     with suppress(OSError, ValueError):
@@ -81,11 +81,11 @@ def _say(message: str) -> None:
         sys.stderr.write(f"{line}\n")
         sys.stderr.flush()
     except (OSError, ValueError, RuntimeError):
-        _silence()
+        _discard_output()
 
 
-def _keep(error: BaseException, command: str, words: Sequence[str], reference: str) -> str:
-    """Append the traceback to the log; where it went, or why it could not be kept."""
+def _log_traceback(error: BaseException, command: str, words: Sequence[str], reference: str) -> str:
+    """Append the traceback to the log; returns its place, or a note that it was not kept."""
     from nightshift.stores.files.addresses import without_password
 
     try:
@@ -103,9 +103,9 @@ def _keep(error: BaseException, command: str, words: Sequence[str], reference: s
 
 
 def _data_dir(words: Sequence[str]) -> Path:
-    for place, word in enumerate(words):
-        if word == "--data-dir" and place + 1 < len(words):
-            return Path(words[place + 1])
+    for position, word in enumerate(words):
+        if word == "--data-dir" and position + 1 < len(words):
+            return Path(words[position + 1])
         if word.startswith("--data-dir="):
             return Path(word.partition("=")[2])
     from nightshift.cli.options import read_settings
@@ -114,24 +114,24 @@ def _data_dir(words: Sequence[str]) -> Path:
 
 
 def _reader_is_gone() -> bool:
-    """Whether standard output or standard error is a pipe that nobody reads any more."""
+    """Tell if standard output or standard error is a pipe whose reader is gone."""
     poll = select.poll()
     for stream in (sys.stdout, sys.stderr):
         try:
             poll.register(stream.fileno(), 0)
         except (OSError, ValueError, AttributeError):
-            return True  # a stream of the caller's own: nothing else is known of it
+            return True  # a stream that the caller replaced: its reader cannot be checked
     return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
-def _silence() -> None:
-    """Send what is still buffered to nowhere, else Python complains about it when it exits."""
+def _discard_output() -> None:
+    """Discard buffered output; otherwise Python prints an error about it when it exits."""
     with suppress(OSError, ValueError, AttributeError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
+        devnull = os.open(os.devnull, os.O_WRONLY)
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError, AttributeError):
                 stream.flush()
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError, AttributeError):
-                os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
+                os.dup2(devnull, stream.fileno())
+        os.close(devnull)

@@ -1,4 +1,4 @@
-"""`nightshift evaluate`: a run against the judgements of its queries."""
+"""`nightshift evaluate`: retrieval measures of a run, from the judgements of its queries."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -12,23 +12,23 @@ __all__ = ["evaluate"]
 _MEASURES = ("recall@1", "recall@5", "recall@10", "recall@20", "mrr", "ndcg@10", "map")
 
 
-@click.command(short_help="Measure a run against its judgements.")
+@click.command(short_help="Measure a run with its judgements.")
 @click.argument("run_id", metavar="RUN", type=int)
 @data_dir_option
 @json_option
 def evaluate(run_id: int, data_dir: Path | None, as_json: bool) -> None:
     """Compare the coarse and the fine order of RUN with the judgements of its queries.
 
-    Recall, mean reciprocal rank, nDCG and mean average precision as trec_eval defines them, over
-    the candidates that were re-ranked. A judged query that failed counts as zero; one that the run
-    has not reached is not measured, and where none is, there is no figure.
+    Prints recall, mean reciprocal rank, nDCG and mean average precision as trec_eval defines them,
+    over the re-ranked candidates. A judged query that failed counts as zero. A query that the run
+    has not reached is not measured; if no query is measured, the command fails.
 
     \b
     Examples:
       nightshift evaluate 7
       nightshift evaluate 7 --json
 
-    Exits as `nightshift results`: 4 without any ranking, 1 or 7 where an ended run lacks some.
+    Exits like `nightshift results`: 4 without any ranking, 1 or 7 if an ended run lacks rankings.
     """
     from nightshift.api.services import open_database
     from nightshift.cli.console import make_console, make_table

@@ -1,4 +1,4 @@
-"""What an import shows on stderr while it runs and when it has ended."""
+"""The progress and the summary of a catalogue import, as text."""
 
 import shlex
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ __all__ = ["explain_import", "import_facts", "import_progress"]
 
 @contextmanager
 def import_progress(name: str, *, quiet: bool) -> Iterator[Callable[[ImportSummary], None]]:
-    """A line on stderr that counts rows; what it yields takes each new count."""
+    """Show a row counter on stderr; yields the function that updates it."""
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}  {task.completed:,} rows"),
@@ -35,11 +35,11 @@ def import_progress(name: str, *, quiet: bool) -> Iterator[Callable[[ImportSumma
 
 
 def import_facts(summary: ImportSummary, limits: ImportLimits) -> dict[str, object]:
-    """The counts of an import, and what else became of it where there is something to say.
+    """The keys of `catalog import --json`; those of pruning and refusal only where they apply.
 
     Args:
-        summary: Of the import.
-        limits: Those that it was given.
+        summary: The result of the import.
+        limits: The limits of the import.
     """
     facts: dict[str, object] = {
         "read": summary.read,
@@ -59,7 +59,7 @@ def import_facts(summary: ImportSummary, limits: ImportLimits) -> dict[str, obje
 
 
 def explain_import(database: Database, name: str, summary: ImportSummary) -> None:
-    """Say on stderr what failed, why, and how to list it."""
+    """Print to stderr how many rows failed, the reasons, and the command that lists them."""
     with database.begin() as connection:
         reasons = reasons_of_import(connection, summary.import_id)
         notices = notices_of_import(connection, summary.import_id)

@@ -7,13 +7,13 @@ from typing import Any
 
 import click
 
-from nightshift.cli.error_report import report
+from nightshift.cli.error_report import report_error
 from nightshift.schema.distribution import DISTRIBUTION
 
 __all__ = ["LazyGroup", "main"]
 
-#: Command name → "module:attribute", in the order of the help page. A command's summary there is
-#: the first line of its docstring, so the help page alone imports them all.
+#: Command name → "module:attribute", in the order of the help page. Only the help page imports
+#: them all, because it shows the first line of each docstring.
 COMMANDS = {
     "demo": "nightshift.cli.demo:demo",
     "up": "nightshift.cli.stack:up",
@@ -44,7 +44,7 @@ _WORDS = "nightshift.words"
 
 
 class LazyGroup(click.Group):
-    """A group that imports the module of a command when it is asked for.
+    """A group that imports the module of a command when the command is used.
 
     Args:
         lazy: Command name → "module:attribute" of a click command.
@@ -69,7 +69,7 @@ class LazyGroup(click.Group):
 
 
 class _Program(LazyGroup):
-    """The root: whatever a command raises ends as one message and an exit code."""
+    """The root group: turns each exception of a command into one message and an exit code."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Keep the command line for the message about an error."""
@@ -77,26 +77,26 @@ class _Program(LazyGroup):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's
-        """Run the command that was asked for."""
+        """Run the command."""
         words = ctx.meta[_WORDS]
         try:
             result = super().invoke(ctx)
-            # Else a full disk or a closed pipe would be noticed by the interpreter alone.
+            # A full disk or a closed pipe must raise here, not when the interpreter exits.
             sys.stdout.flush()
         except (click.ClickException, click.exceptions.Exit, click.Abort, SystemExit):
             raise
         except BaseException as error:
-            raise SystemExit(report(error, self._named(ctx, words), words)) from error
+            raise SystemExit(report_error(error, self._command_path(ctx, words), words)) from error
         return result
 
-    def _named(self, ctx: click.Context, words: Sequence[str]) -> str:
+    def _command_path(self, ctx: click.Context, words: Sequence[str]) -> str:
         """The command without its arguments, such as `nightshift run list`."""
         names, command = ["nightshift"], None
         group: click.Group = self
         for word in words:
             try:
                 command = group.get_command(ctx, word)
-            except Exception:  # noqa: BLE001 - its import may be what failed
+            except Exception:  # noqa: BLE001 - the import itself may fail
                 command = None
             if command is None:
                 break
@@ -116,8 +116,8 @@ def main() -> None:
 
     \b
     Exit codes: 0 done, 1 other error, 2 wrong setting or option, 3 not found,
-    4 conflict, 5 database behind, 6 service unavailable, 7 bad input, all or some of it, 8 model,
-    130 interrupted, 141 the reader of the output went away.
+    4 conflict, 5 database behind, 6 service unavailable, 7 some or all input is bad, 8 model error,
+    130 interrupted, 141 output pipe closed.
     """
 
 

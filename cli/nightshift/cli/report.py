@@ -1,4 +1,4 @@
-"""`nightshift report`: a contact sheet of a run."""
+"""`nightshift report`: an HTML page or a PNG image about a run."""
 
 from pathlib import Path
 
@@ -9,13 +9,13 @@ from nightshift.cli.options import data_dir_option, read_settings
 __all__ = ["report"]
 
 
-@click.command(short_help="Draw a contact sheet of a run.")
+@click.command(short_help="Write a report on a run, with images.")
 @click.argument("run_id", metavar="RUN", type=int)
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
     required=True,
-    help="A .html page or a .png picture; either is one file that needs no other.",
+    help="The .html or .png file to write; it needs no other file.",
 )
 @click.option(
     "--queries",
@@ -23,7 +23,7 @@ __all__ = ["report"]
     type=click.IntRange(min=1, max=100),
     default=6,
     show_default=True,
-    help="Queries to show: one of each thing that fine scoring did, the rest in proportion.",
+    help="Number of queries: one of each effect of fine scoring, the rest in proportion.",
 )
 @data_dir_option
 def report(run_id: int, output: Path, n_queries: int, data_dir: Path | None) -> None:
@@ -34,7 +34,7 @@ def report(run_id: int, output: Path, n_queries: int, data_dir: Path | None) -> 
       nightshift report 7 --output run7.html
       nightshift report 7 --output run7.png --queries 4
 
-    Exits as `nightshift results`: 4 without any ranking, 1 or 7 where an ended run lacks some.
+    Exits like `nightshift results`: 4 without any ranking, 1 or 7 if an ended run lacks rankings.
     """
     from nightshift.api.services import open_database
     from nightshift.cli.coverage import exit_unless_covered, warn_unless_covered

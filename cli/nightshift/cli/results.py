@@ -1,4 +1,4 @@
-"""`nightshift results`: the rankings of a run, each row with what put it there."""
+"""`nightshift results`: the rankings of a run as a table or a file."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -29,24 +29,24 @@ _TABLE_ROWS = 40
 
 @click.command(short_help="Print or export the rankings of a run.")
 @click.argument("run_id", metavar="RUN", type=int)
-@click.option("--query", help="Of this query only, by its id in the file of queries.")
+@click.option("--query", help="Only this query, by its id in the file of queries.")
 @click.option(
     "--format",
     "file_format",
     type=click.Choice(["table", "jsonl", "csv", "parquet", "trec"]),
     default="table",
     show_default=True,
-    help="A table is for people, the others for programs.",
+    help="table is for reading, the others are for programs.",
 )
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
-    help="Rows at most.  [default: 40 in a table of all queries, else all]",
+    help="Maximum number of rows.  [default: 40 in a table of all queries, else all]",
 )
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="File to write, whole or not at all.  [default: standard output]",
+    help="File to write; it appears only when it is complete.  [default: standard output]",
 )
 @data_dir_option
 def results(
@@ -59,10 +59,10 @@ def results(
 ) -> None:
     """Print or export the rankings of RUN, in the order of its queries, best item first.
 
-    Every row says where the coarse search had the item, what the scorer made of it (margin,
-    probability, entropy, enhancement), with how many others it tied, and what decided its place.
+    Every row has the rank of the coarse search, the scores (margin, probability, entropy,
+    enhancement), the number of tied items, and the rule that decided the rank.
 
-    TREC lines carry 1/rank as their score, so that tools which sort by score keep this order.
+    TREC lines have 1/rank as their score, so that tools which sort by score keep this order.
 
     \b
     Examples:
@@ -71,9 +71,9 @@ def results(
       nightshift results 7 --format parquet --output run7.parquet
       nightshift results 7 --format trec | trec_eval qrels.txt -
 
-    Says on standard error what is covered: "12 of 40 queries have a ranking; the run was
-    cancelled". Exits with 1 where the run failed or was cancelled before all queries were ranked,
-    with 7 where it is done and some of them failed, with 4 where there is nothing to export.
+    Prints the coverage to standard error, such as "12 of 40 queries have a ranking; the run was
+    cancelled". Exits with 1 if the run failed or was cancelled before all queries were ranked, with
+    7 if it is done and some queries failed, with 4 if there is nothing to export.
     """
     from nightshift.api.services import open_database
     from nightshift.cli.coverage import exit_unless_covered, warn_unless_covered
@@ -106,7 +106,9 @@ def _export(
 
     run_id = covered.run_id
     if file_format == "parquet" and stream.isatty():
-        raise click.UsageError("Parquet is not for terminals: add --output FILE, or pipe it on")
+        raise click.UsageError(
+            "Parquet is binary and not for a terminal: add --output FILE, or pipe it to a program"
+        )
     with open_rankings(database, run_id, query=query, limit=limit) as (_, rows):
         written = export(rows, file_format, stream)
     if not written:
@@ -125,11 +127,11 @@ def _print_tables(
     if query is None:
         with open_rankings(database, run_id, limit=limit or _TABLE_ROWS) as (run, streamed):
             rows = tuple(streamed)
-            table, notes = _all_table(rows, run, limit or _TABLE_ROWS)
+            table, notes = _run_table(rows, run, limit or _TABLE_ROWS)
     else:
-        run, found = ranked_list(database, run_id, query, limit=limit)
-        rows = found.rows
-        table, notes = _one_table(found, run)
+        run, ranking = ranked_list(database, run_id, query, limit=limit)
+        rows = ranking.rows
+        table, notes = _query_table(ranking, run)
     console = make_console(terminal=stream.isatty())
     with console.capture() as captured:
         console.print(table)
@@ -139,7 +141,7 @@ def _print_tables(
     return len(rows)
 
 
-def _all_table(
+def _run_table(
     rows: "Sequence[RankedItem]", run: "RerankRun", limit: int
 ) -> "tuple[Table, list[str]]":
     from nightshift.cli.console import make_table
@@ -151,23 +153,29 @@ def _all_table(
         table.add_row(query, row.item, *_cells(row), end_section=ends)
     notes = [_LEGEND]
     if len(rows) == limit:
-        notes.append("More: --limit N, one list with its texts: --query ID, files: --format.")
+        notes.append("More rows: --limit N; one query with its texts: --query ID; files: --format.")
     return table, notes
 
 
-def _one_table(found: "RankedList", run: "RerankRun") -> "tuple[Table, list[str]]":
+def _query_table(ranking: "RankedList", run: "RerankRun") -> "tuple[Table, list[str]]":
     from nightshift.cli.console import make_table
     from nightshift.results.captions import caption, shorten
 
-    query_id = shorten(found.query.external_id, 100)
-    title = f"Query {query_id}: {caption(found.query.parts, 300)}"
+    query_id = shorten(ranking.query.external_id, 100)
+    title = f"Query {query_id}: {caption(ranking.query.parts, 300)}"
     table = make_table("item", "content", *_COLUMNS, right=_RIGHT, title=title)
-    for row in found.rows:
-        content = caption(found.items[row.item_id].parts, 60) if row.item_id in found.items else ""
+    for row in ranking.rows:
+        content = (
+            caption(ranking.items[row.item_id].parts, 60) if row.item_id in ranking.items else ""
+        )
         table.add_row(row.item, content, *_cells(row))
-    if not found.rows:
-        return table, [f"Run {run.id} has no ranking of it: `nightshift run failures {run.id}`."]
-    scorer = f"{_title(run)}; scorer {run.scorer}, fingerprint {found.rows[0].scorer_fingerprint}."
+    if not ranking.rows:
+        return table, [
+            f"Run {run.id} has no ranking of this query: `nightshift run failures {run.id}`."
+        ]
+    scorer = (
+        f"{_title(run)}; scorer {run.scorer}, fingerprint {ranking.rows[0].scorer_fingerprint}."
+    )
     return table, [scorer, _LEGEND]
 
 
@@ -176,8 +184,8 @@ _COLUMNS = (
 )  # fmt: skip
 _RIGHT = "rank coarse cosine margin p entropy fired relevant"
 _LEGEND = (
-    "rank: final, coarse: before; margin: log-odds, p: its logistic, entropy: nats; fired: layer "
-    "of the visual enhancement; tie: group (size); decided: by what."
+    "rank: final rank; coarse: rank before; margin: log-odds; p: logistic of the margin; entropy: "
+    "in nats; fired: layer of the visual enhancement; tie: group (size); decided: by which rule."
 )
 
 
@@ -205,7 +213,7 @@ def _title(run: "RerankRun") -> str:
 
 @contextmanager
 def _destination(output: Path | None) -> Iterator[IO[bytes]]:
-    """Standard output, or a file that appears under its name only when it is whole."""
+    """Standard output, or a file that gets its name only when it is complete."""
     if output is None:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()

@@ -1,4 +1,4 @@
-"""Runs as text for people."""
+"""Tables and text about runs."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,13 +21,13 @@ from nightshift.stores.models import ModelRow
 __all__ = ["failures_table", "print_details", "runs_table", "stages_table"]
 
 
-def runs_table(found: Iterable[RunProgress]) -> Table:
-    """One row a run."""
+def runs_table(runs: Iterable[RunProgress]) -> Table:
+    """A table with one row per run."""
     table = make_table(
         "run", "state", "what", "stage", "progress", "rate", "left", "failed", "begun",
         right="run progress rate left failed",
     )  # fmt: skip
-    for progress in found:
+    for progress in runs:
         run = progress.run
         # A stage without jobs, such as `embed` of a re-ranking run, has no line of its own.
         stage = next((stage for stage in progress.stages if stage.stage is run.stage), None)
@@ -36,7 +36,7 @@ def runs_table(found: Iterable[RunProgress]) -> Table:
             str(run.id),
             run.state,
             _what(run),
-            # Where a failed or cancelled run stopped is worth as much as how far another is.
+            # For a failed or cancelled run, the stage at which it stopped.
             "" if run.state is RunState.DONE else run.stage,
             *_pace(None if run.state is RunState.DONE else stage, ended=progress.ended),
             f"{failed:,}" if failed else "",
@@ -46,7 +46,7 @@ def runs_table(found: Iterable[RunProgress]) -> Table:
 
 
 def print_details(console: Console, details: RunDetails) -> None:
-    """All that `nightshift run show` shows."""
+    """Print the output of `nightshift run show`."""
     run = details.progress.run
     ended = f", ended {_moment(run.finished_at)}" if run.finished_at else ""
     console.print(f"Run {run.id} is {run.state}: {visible(_what(run))}", style="bold")
@@ -60,21 +60,21 @@ def print_details(console: Console, details: RunDetails) -> None:
     console.print(_facts_table("Plan", _plan(details)))
     if details.failures:
         console.print(_counts_table(details.failures))
-        console.print(f"Each of them: `nightshift run failures {run.id}`\n", style="dim")
+        console.print(f"List them all: `nightshift run failures {run.id}`\n", style="dim")
     console.print(_facts_table("Lineage", _lineage(details)))
 
 
-def failures_table(found: Sequence[FailureRow]) -> Table:
-    """One row a failure."""
+def failures_table(failures: Sequence[FailureRow]) -> Table:
+    """A table with one row per failure."""
     table = make_table("stage", "what", "id", "reason", "message")
-    for row in found:
+    for row in failures:
         reason = row.reason if row.fatal else f"{row.reason} (notice)"
         table.add_row(row.stage, row.subject_kind, row.subject_id, reason, row.message)
     return table
 
 
 def stages_table(stages: Sequence[StageProgress]) -> Table:
-    """One row a stage."""
+    """A table with one row per stage."""
     table = make_table(
         "stage", "state", "units", "failed", "jobs", "rate", "left", "took",
         right="units failed jobs rate left took",
@@ -99,7 +99,7 @@ def stages_table(stages: Sequence[StageProgress]) -> Table:
 
 
 def _pace(stage: StageProgress | None, *, ended: bool) -> tuple[str, str, str]:
-    """Progress, rate and time left."""
+    """Texts for progress, rate and time left."""
     if stage is None:
         return "", "", ""
     done = f"{stage.units_done:,} / {stage.units:,}"
@@ -123,14 +123,14 @@ def _counts_table(failures: Sequence[FailureCount]) -> Table:
 def _plan(details: RunDetails) -> dict[str, str]:
     facts = {
         name.replace("_", " "): f"{value:,}" if isinstance(value, int) else str(value)
-        for name, value in sorted(plan_json(details.progress.run).items(), key=_in_plan)
+        for name, value in sorted(plan_json(details.progress.run).items(), key=_plan_order)
     }
     planned, got = details.pairs_per_group, details.pairs_per_prefix
     if planned is not None or got is not None:
         numbers = f"got {format_number(got, 2)} (planned {format_number(planned, 2)})"
         facts["reuse factor"] = f"pairs per prefix forward: {numbers}"
     if details.pictures_seen is not None:
-        facts["pictures seen"] = f"{details.pictures_seen:,} by the vision tower"
+        facts["images encoded"] = f"{details.pictures_seen:,} by the vision tower"
     if details.top_share is not None:
         facts["top-5 dimensions"] = f"{details.top_share:.0%} of a vector's squared length"
     return facts
@@ -142,8 +142,8 @@ _PLAN = (
 )  # fmt: skip
 
 
-def _in_plan(fact: tuple[str, object]) -> tuple[int, str]:
-    """In the order in which things come about; JSON from Postgres has lost it."""
+def _plan_order(fact: tuple[str, object]) -> tuple[int, str]:
+    """Sort key: the order in which a run sets the facts, which jsonb does not keep."""
     name = fact[0]
     return (_PLAN.index(name) if name in _PLAN else len(_PLAN), name)
 

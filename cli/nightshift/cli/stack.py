@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
     type=click.IntRange(min=0),
     default=1,
     show_default=True,
-    help="How many workers are to run at least; 0 starts none.",
+    help="Minimum number of running workers; 0 starts none.",
 )
 @click.option(
     "--dispatcher/--no-dispatcher", default=True, show_default=True, help="Start the dispatcher."
@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 @click.option(
     "--supervise",
     is_flag=True,
-    help="Stay, start again whatever dies, and stop everything on SIGTERM or Ctrl-C.",
+    help="Stay in the foreground, restart parts that die, and stop all on SIGTERM or Ctrl-C.",
 )
 @json_option
 def up(
@@ -45,12 +45,12 @@ def up(
 ) -> None:
     """Start Postgres, Redis, Milvus Lite, the dispatcher and the workers, detached.
 
-    What runs already is left alone, what died is restarted, and the database is brought up to
-    date. Everything listens on the loopback interface only.
+    Running parts stay, parts that died are restarted, and the database is migrated. All services
+    listen on the loopback interface only.
 
-    With --supervise it stays in the foreground, logs to standard error, and starts what dies again:
-    at once, then after pauses that double up to a minute. On SIGTERM or Ctrl-C it stops
-    everything, as `nightshift down` does; after `nightshift down` it ends by itself.
+    With --supervise the command stays in the foreground and logs to standard error. It restarts a
+    part that dies: immediately the first time, then after pauses that double up to a minute. On
+    SIGTERM or Ctrl-C it stops everything, like `nightshift down`; after `nightshift down` it ends.
 
     \b
     Examples:
@@ -68,7 +68,7 @@ def up(
     if supervise:
         _supervise(stack, workers, dispatcher=dispatcher, as_json=as_json)
     else:
-        _show(stack.up(workers, dispatcher=dispatcher), as_json=as_json)
+        _print_status(stack.up(workers, dispatcher=dispatcher), as_json=as_json)
 
 
 @click.command(short_help="Stop the embedded stack.")
@@ -81,10 +81,10 @@ def up(
 )
 @json_option
 def down(data_dir: Path | None, grace_s: float | None, as_json: bool) -> None:
-    """Stop what `nightshift up` started; all data is kept.
+    """Stop all parts that `nightshift up` started; all data is kept.
 
-    A worker that does not finish within the grace period is killed, and its job is done again
-    after the next start.
+    A worker that does not finish within the grace period is killed; its job is repeated after the
+    next start.
 
     \b
     Examples:
@@ -99,14 +99,14 @@ def down(data_dir: Path | None, grace_s: float | None, as_json: bool) -> None:
         echo(f"Stopped {', '.join(stopped)}." if stopped else "Nothing was running.")
 
 
-@click.command(short_help="Show what runs of the embedded stack.")
+@click.command(short_help="Show the parts of the embedded stack.")
 @data_dir_option
 @json_option
 def status(data_dir: Path | None, as_json: bool) -> None:
-    """Show each part's state, process, address and time since its start.
+    """Show the state, process id, uptime and address of each part.
 
-    States: running, silent (runs but does not answer), died (gone without `nightshift down`),
-    stopped. Exits with 6 when a service does not run or another part has died.
+    States: running, silent (runs but does not answer), died (ended without `nightshift down`),
+    stopped. Exits with 6 if a service does not run or another part has died.
 
     \b
     Examples:
@@ -114,7 +114,7 @@ def status(data_dir: Path | None, as_json: bool) -> None:
       nightshift status --json
     """
     current = _stack(data_dir).status()
-    _show(current, as_json=as_json)
+    _print_status(current, as_json=as_json)
     if not current.healthy:
         raise SystemExit(ServiceUnavailableError.exit_code)
 
@@ -126,15 +126,15 @@ def _supervise(stack: "Stack", workers: int, *, dispatcher: bool, as_json: bool)
     settings = read_settings()
     log_to_stderr(settings.log_level)
     stop = Event()
-    # Before anything is started: a signal that comes meanwhile must not leave it running.
+    # Before any start: a signal during the start must not leave parts running.
     for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(name, lambda *_: stop.set())
     with only_supervisor(stack):
         try:
-            _show(stack.up(workers, dispatcher=dispatcher), as_json=as_json)
+            _print_status(stack.up(workers, dispatcher=dispatcher), as_json=as_json)
             left = Supervisor(stack).watch(stop)
         except ConflictError:
-            raise  # another command is busy with what runs here
+            raise  # another command starts or stops this stack
         except BaseException:
             stack.down(settings.grace_s)
             raise
@@ -147,7 +147,7 @@ def _stack(data_dir: Path | None) -> "Stack":
     return open_stack(read_settings(data_dir).data_dir)
 
 
-def _show(status: "StackStatus", *, as_json: bool) -> None:
+def _print_status(status: "StackStatus", *, as_json: bool) -> None:
     if as_json:
         echo_json({**asdict(status), "healthy": status.healthy})
         return

@@ -1,4 +1,4 @@
-"""Visual tokens as text for people: what they would take, and what went."""
+"""Text about visual tokens: the estimated size of each codec, and deleted shards."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ __all__ = ["print_pruned", "prune_progress", "show_plan"]
 
 
 def show_plan(projections: Sequence[Projection], *, as_json: bool) -> None:
-    """What each codec would take."""
+    """Print the estimated size of the tokens for each codec."""
     if as_json:
         echo_json(list(projections))
         return
@@ -27,21 +27,21 @@ def show_plan(projections: Sequence[Projection], *, as_json: bool) -> None:
         "smaller",
         right="an image catalogue smaller to add",
     )
-    for one in projections:
+    for projection in projections:
         table.add_row(
-            one.codec,
-            f"{one.bytes_per_image:,.0f}",
-            f"{one.bytes:,}",
-            f"{one.bytes_to_add:,}",
-            f"{one.times_smaller:.1f} ×",
+            projection.codec,
+            f"{projection.bytes_per_image:,.0f}",
+            f"{projection.bytes:,}",
+            f"{projection.bytes_to_add:,}",
+            f"{projection.times_smaller:.1f} ×",
         )
     make_console().print(table)
-    echo("bytes, judged by a sample of the images")
+    echo("sizes in bytes, estimated from a sample of the images")
 
 
 @contextmanager
 def prune_progress(*, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr that counts deleted files; what it yields takes how many, and of how many."""
+    """Show a bar on stderr that counts deleted files; yields a function of (done, total)."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     hidden = quiet or not console.is_terminal
@@ -51,25 +51,26 @@ def prune_progress(*, quiet: bool) -> Iterator[Callable[[int, int], None]]:
 
 
 def print_pruned(report: PruneReport, *, dry_run: bool) -> None:
-    """What went, and what was left alone and why."""
+    """Print the deleted shards, and the sets that were skipped with the reason."""
     table = make_table(
         "set", "catalogue", "codec", "shards", "images", "bytes", "left over", "store",
         right="set shards images bytes",
     )  # fmt: skip
-    for one in report.sets:
+    for token_set in report.sets:
+        leftovers = f"{token_set.leftovers:,} files, {token_set.leftover_bytes:,} bytes"
         table.add_row(
-            str(one.id),
-            one.catalog,
-            one.codec,
-            f"{one.shards:,}",
-            f"{one.images:,}",
-            f"{one.bytes:,}",
-            f"{one.leftovers:,} files, {one.leftover_bytes:,} bytes" if one.leftovers else "",
-            one.address,
+            str(token_set.id),
+            token_set.catalog,
+            token_set.codec,
+            f"{token_set.shards:,}",
+            f"{token_set.images:,}",
+            f"{token_set.bytes:,}",
+            leftovers if token_set.leftovers else "",
+            token_set.address,
         )
     if report.sets:
         make_console().print(table)
     for line in report.skipped:
-        echo(f"left alone: {line}", err=True)
+        echo(f"skipped: {line}", err=True)
     would = "would be" if dry_run else "were"
     echo(f"tokens of {report.images:,} images, {report.bytes:,} bytes, {would} deleted")

@@ -14,14 +14,14 @@ __all__ = ["verify"]
 @data_dir_option
 @json_option
 def verify(run_id: int, data_dir: Path | None, as_json: bool) -> None:
-    """Prove that RUN lost nothing: expected = done + failed with a reason + skipped.
+    """Prove that no result of RUN is missing: expected = done + failed with a reason + skipped.
 
-    Skipped is what a cancelled run had not done yet. Exits with 0 only where the run is done and
-    its books balance.
+    Skipped units are those that a cancelled run did not reach. Exits with 0 only if the run is done
+    and its counts add up.
 
-    Two runs with the same digest have the same item at the same place for each query, and the same
-    pairs without a score. The scores themselves are not in it: their last digits depend on how the
-    work was cut into jobs. Compare the mean margin for them, which differs by less than 0.0001.
+    Two runs with the same digest have the same item at each rank of each query, and the same pairs
+    without a score. The digest does not include scores, because their last digits depend on how the
+    work was divided into jobs. Compare the mean margins instead; they differ by less than 0.0001.
 
     \b
     Examples:
@@ -69,7 +69,7 @@ def verify(run_id: int, data_dir: Path | None, as_json: bool) -> None:
             echo(f"covered  {receipt.coverage}")
         echo(f"digest   {receipt.digest}")
         if receipt.mean_margin is not None:
-            echo(f"margins  {receipt.mean_margin:.4f} in the mean")
+            echo(f"margins  {receipt.mean_margin:.4f} on average")
         echo(f"run {receipt.run_id} is {'complete' if receipt.complete else 'NOT complete'}")
     if not receipt.complete:
         raise SystemExit(1)

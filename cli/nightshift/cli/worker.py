@@ -22,7 +22,7 @@ _STAGES = "embed,search,score,rank,answer,codebook,tokens"
     "--queues",
     default=_STAGES,
     show_default=True,
-    help="Stages to serve: any of embed, search, score, rank, answer, codebook, tokens.",
+    help="Stages whose jobs it takes: any of embed, search, score, rank, answer, codebook, tokens.",
 )
 @click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda, or cuda:N for one GPU."
@@ -30,10 +30,10 @@ _STAGES = "embed,search,score,rank,answer,codebook,tokens"
 @data_dir_option
 @click.pass_context
 def worker(ctx: click.Context, queues: str, device: str, data_dir: Path | None) -> None:
-    """Run a worker in the foreground until stopped, or `list` those that run.
+    """Run a worker in the foreground until stopped; `list` lists the running workers.
 
-    SIGTERM lets it finish the job in hand within the grace period, or hand it back; a second one
-    hands it back at once.
+    On SIGTERM the worker finishes its job within the grace period or gives it back; on a second
+    SIGTERM it gives the job back immediately.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""`nightshift worker list`: who works, on what, how fast."""
+"""`nightshift worker list`: each worker's state, device, model, job and rate."""
 
 from pathlib import Path
 
@@ -10,17 +10,17 @@ from nightshift.cli.options import data_dir_option, json_option, read_settings
 __all__ = ["list_workers"]
 
 
-@click.command(name="list", short_help="Show who works, on what, how fast.")
+@click.command(name="list", short_help="List the workers.")
 @click.option(
     "--all", "include_stopped", is_flag=True, help="Those that stopped within a week too."
 )
 @data_dir_option
 @json_option
 def list_workers(include_stopped: bool, data_dir: Path | None, as_json: bool) -> None:
-    """Show each worker's device, model, job in hand, rate, and when it was last heard of.
+    """List the workers with device, model, current job, rate and the time of their last report.
 
-    A worker is silent when it has not reported for 15 s: killed, frozen, or cut off. Its job goes
-    to another one when its lease runs out.
+    A worker is silent if it has not reported for 15 s: killed, frozen, or cut off. Another worker
+    takes its job when the lease expires.
 
     \b
     Examples:
@@ -33,18 +33,18 @@ def list_workers(include_stopped: bool, data_dir: Path | None, as_json: bool) ->
     from nightshift.results.workers import list_workers as list_all
 
     with open_database(read_settings(data_dir)) as database:
-        found = list_all(database, include_stopped=include_stopped)
+        workers = list_all(database, include_stopped=include_stopped)
     if as_json:
-        echo_json(found)
+        echo_json(workers)
         return
-    if not found:
-        echo("no worker: `nightshift up` or `nightshift worker` starts one")
+    if not workers:
+        echo("no worker is running; start it with `nightshift up` or `nightshift worker`")
         return
     table = make_table(
         "worker", "state", "device", "stages", "model", "job", "rate", "up", "seen",
         right="rate up seen",
     )  # fmt: skip
-    for worker in found:
+    for worker in workers:
         table.add_row(
             f"{worker.host}:{worker.pid}",
             worker.state,

@@ -138,7 +138,7 @@ def _choose(ranked: Sequence[Winners], n_queries: int) -> list[Winners]:
 
 
 def _seats(sizes: Sequence[int], n: int) -> list[int]:
-    """How many of each group to show, shared out by the largest quotient (Sainte-Laguë)."""
+    """Share `n` places among groups by the largest quotient (Sainte-Laguë)."""
     seats = [0] * len(sizes)
     for _ in range(min(n, sum(sizes))):
         next_group = max(

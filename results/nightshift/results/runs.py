@@ -71,7 +71,7 @@ class RunProgress:
 
     @property
     def ended(self) -> bool:
-        """Whether the run is done, failed or cancelled."""
+        """True if the run is done, failed or cancelled."""
         return self.run.state not in (RunState.RUNNING, RunState.PAUSED)
 
     def to_json(self) -> dict[str, Any]:

@@ -30,7 +30,7 @@ class Receipt:
 
     @property
     def complete(self) -> bool:
-        """Whether the run is done and every unit has a result or a reason for its failure."""
+        """True if the run is done and every unit has a result or a reason for its failure."""
         return self.state is RunState.DONE and not any(balance.missing for balance in self.balances)
 
 
