@@ -141,7 +141,7 @@ def test_winners_that_the_enhancement_changed_are_told_of_the_sample_they_were_c
 
     assert "by the tie-break: 1 of all 4 queries" in unknown
     assert "by the enhancement: unknown, no query was also scored without it" in unknown
-    reported = "by the enhancement: 2 of the 4 queries scored without it too, a sample of all 4 "
+    reported = "by the enhancement: 2 of the 4 queries also scored without it, a sample of all 4 "
     assert reported in sampled
     assert (facts["n_compared"], facts["winners_changed_by_enhancement"]) == (4, 2)
     assert "by the enhancement: none, it fired on no pair" in never

@@ -39,8 +39,8 @@ def catalog() -> None:
 @click.option(
     "--prune",
     is_flag=True,
-    help="Mark items as gone that came from SOURCE and that it no longer lists, if it could be read "
-    "completely. Items of other sources stay.",
+    help="Mark items as gone that came from SOURCE and that it no longer lists, if it could be "
+    "read completely. Items of other sources stay.",
 )
 @click.option(
     "--max-gone",
