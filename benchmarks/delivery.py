@@ -162,10 +162,10 @@ def _workers(stack: Stack, count: int, *, job_s: float) -> Iterator[None]:
     try:
         yield
     finally:
-        for one in started:
-            one.terminate()
-        for one in started:
-            one.wait()
+        for entry in started:
+            entry.terminate()
+        for entry in started:
+            entry.wait()
 
 
 def _work() -> int:

@@ -28,7 +28,7 @@ def main(as_json: bool) -> None:
         data = Path(folder) / "data"
         try:
             start = perf_counter()
-            told = _demo(Path(folder), data)
+            reported = _demo(Path(folder), data)
             seconds = perf_counter() - start
         finally:
             Stack(data).down()
@@ -37,7 +37,7 @@ def main(as_json: bool) -> None:
         "load_before": round(busy, 2),
         "seconds": round(seconds, 1),
         "promised_seconds": _PROMISED_S,
-        "demo": told,
+        "demo": reported,
     }
     print(
         json.dumps(facts, indent=1) if as_json else f"{seconds:.1f} s of {_PROMISED_S} s promised"

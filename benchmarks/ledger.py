@@ -64,13 +64,13 @@ def _measure(stack: Stack, size: int, n_jobs: int) -> dict[str, float]:
         )
         ledger = Ledger(database, worker_id="benchmark", lease_s=60, max_attempts=3)
         before = int(server.info("memory")["used_memory"])
-        most = 0
+        peak = 0
         cpu_before = _cpu_s()
         ticks: list[float] = []
         dones: list[float] = []
         while len(dones) < n_jobs:
             ticks.append(_timed(dispatcher.tick))
-            most = max(most, int(server.info("memory")["used_memory"]) - before)
+            peak = max(peak, int(server.info("memory")["used_memory"]) - before)
             while message := server.rpop(EMBED_QUEUE):
                 dones.append(_timed(lambda m=message: _work(ledger, m)))
         cpu_s = (_cpu_s() - cpu_before) / len(dones)
@@ -94,15 +94,15 @@ def _measure(stack: Stack, size: int, n_jobs: int) -> dict[str, float]:
         "run_show_ms": median(shows) * 1e3,
         "run_show_max_ms": max(shows) * 1e3,
         "run_show_cpu_ms": show_cpu_s * 1e3,
-        "redis_kib": most / 1024,
+        "redis_kib": peak / 1024,
     }
 
 
 def _cpu_s() -> float:
     """CPU time of this process and of the services, which other programs cannot stretch."""
     own = psutil.Process()
-    times = [one.cpu_times() for one in (own, *own.children(recursive=True))]
-    return sum(one.user + one.system for one in times)
+    times = [entry.cpu_times() for entry in (own, *own.children(recursive=True))]
+    return sum(entry.user + entry.system for entry in times)
 
 
 def _timed(action: Callable[[], object]) -> float:

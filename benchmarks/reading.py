@@ -63,7 +63,7 @@ def main(pictures: int, width: int, rounds: int, as_json: bool) -> None:
 
 
 class _Photographs(Dataset[Tensor]):
-    """What a careful user writes: each picture decoded and transformed in a process of its own."""
+    """What a careful user writes: each image decoded and transformed in a process of its own."""
 
     def __init__(self, paths: Sequence[Path], transform: Callable[[Image.Image], Tensor]) -> None:
         self._paths = paths
@@ -99,7 +99,7 @@ def _by_worker(paths: Sequence[Path], embedder: Embedder) -> Iterator[object]:
 
     def prepare(batch: Sequence[StoredRecord], readers: Readers) -> object:
         contents = read_contents(batch, _IMAGE, readers, embedder.prepare_image)
-        return embedder.prepare([_good(one) for one in contents], "candidate")
+        return embedder.prepare([_good(content) for content in contents], "candidate")
 
     return ahead(chunks(records, _MICRO_BATCH), prepare)
 

@@ -74,14 +74,14 @@ def measure(
 
     Args:
         model: Scores in all columns.
-        case: Its pairs; their pictures stored ones where `source` is to be `tokens`.
-        enhance: Whether pictures are looked at again.
+        case: Its pairs; their images stored ones where `source` is to be `tokens`.
+        enhance: Whether images are looked at again.
         rounds: Of which each figure is a median.
         cross_encoder: The margins of the same pairs, (n,), as a fourth column.
     """
     columns = Columns(model, case, ENHANCEMENTS["default" if enhance else "off"])
     prepared = columns.whole()
-    from_pixels = all(picture.stored is None for picture in prepared.images)
+    from_pixels = all(image.stored is None for image in prepared.images)
     # The first round warms up, and is counted and compared instead of timed.
     (slow, careful, packed), flops = zip(
         *map(_counted, (columns.loop, columns.batched, columns.ours)), strict=True
@@ -126,11 +126,11 @@ def _alternated(
     work: Sequence[Callable[[], object]], rounds: int, device: torch.device
 ) -> list[list[float]]:
     """Seconds of each piece of work in each round."""
-    found: list[list[float]] = [[] for _ in work]
+    results: list[list[float]] = [[] for _ in work]
     for _ in range(rounds):
-        for spent, one in zip(found, work, strict=True):
-            spent.append(_timed(one, device))
-    return found
+        for spent, entry in zip(results, work, strict=True):
+            spent.append(_timed(entry, device))
+    return results
 
 
 def _timed(work: Callable[[], object], device: torch.device) -> float:
@@ -144,8 +144,8 @@ def _timed(work: Callable[[], object], device: torch.device) -> float:
 
 def _clock(device: torch.device) -> Clock:
     """One CPU thread is timed by the turns it gets: on a shared machine others get some too."""
-    alone = device.type == "cpu" and torch.get_num_threads() == 1
-    return "process" if alone else "wall"
+    separate = device.type == "cpu" and torch.get_num_threads() == 1
+    return "process" if separate else "wall"
 
 
 def _wait(device: torch.device) -> None:
@@ -174,7 +174,7 @@ def _check_flops(
     """What torch counts must be what the formulas say, or the bound means nothing."""
     first = prepared.groups[0]
     assert len({len(prompt.ids) for prompt in prepared.prompts}) == 1
-    assert {picture.n_tokens for picture in prepared.images} == {TOKENS_PER_SIDE**2}
+    assert {image.n_tokens for image in prepared.images} == {TOKENS_PER_SIDE**2}
     lengths = Lengths(
         n_groups=len(prepared.groups),
         n_pairs=prepared.n_suffixes,

@@ -42,7 +42,7 @@ class Columns:
     Args:
         model: The same weights for all.
         case: What to score.
-        enhancement: When and how the picture is looked at again.
+        enhancement: When and how the image is looked at again.
     """
 
     def __init__(self, model: Model, case: Case, enhancement: EnhancementParams) -> None:
@@ -62,9 +62,9 @@ class Columns:
 
         def work(asked: Sequence[Asked]) -> _Work:
             if case.end_to_end:
-                return lambda: self._prepare([one.group() for one in asked])
-            found = self._prepare([one.group() for one in asked])
-            return lambda: found
+                return lambda: self._prepare([entry.group() for entry in asked])
+            results = self._prepare([entry.group() for entry in asked])
+            return lambda: results
 
         self.whole = work(case.asked)
         self._few = [work([pairs[i]]) for i in self.few]
@@ -74,32 +74,32 @@ class Columns:
 
     def loop(self) -> NDArray[np.float32]:
         """One forward a pair: full-vocabulary logits everywhere, the vision tower each time."""
-        found = []
+        results = []
         for work in self._few:
             prepared = work()
             (prompt,) = prepared.prompts
             shown = [prepared.images[i] for i in prompt.images]
-            from_pixels = all(picture.stored is None for picture in shown)
+            from_pixels = all(image_file.stored is None for image_file in shown)
             if from_pixels and self._enhancement.trigger == "never":
-                pixels = torch.cat([picture.pixels for picture in shown]).to(self._device)
+                pixels = torch.cat([image_file.pixels for image_file in shown]).to(self._device)
                 logits = self._model.library(
                     **self._inputs(prepared, [prompt]), pixel_values=pixels
                 )
             else:
                 # The enhancement needs the visual tokens: the same call as the model's own.
                 self._model.stock.vision_cache.clear()
-                tokens = [[one.tokens for one in encode_images(self._model.stock, shown)]]
+                tokens = [[image.tokens for image in encode_images(self._model.stock, shown)]]
                 logits = self._forward(prepared, [prompt], tokens, keep=0)
-            found.append(self._read(logits))
-        return np.concatenate(found)
+            results.append(self._read(logits))
+        return np.concatenate(results)
 
     def batched(self) -> NDArray[np.float32]:
-        """Batches of 16, logits at the end only, the vision tower once a distinct picture."""
+        """Batches of 16, logits at the end only, the vision tower once a distinct image."""
         self._model.stock.vision_cache.clear()
         prepared = self.whole()
-        seen = encode_images(self._model.stock, prepared.images)
+        visual_tokens = encode_images(self._model.stock, prepared.images)
         prompts = prepared.prompts
-        found = np.empty((len(prompts), 2), np.float32)
+        results = np.empty((len(prompts), 2), np.float32)
 
         def length(i: int) -> int:
             return len(prompts[i].ids)
@@ -108,15 +108,15 @@ class Columns:
         for _, alike in groupby(sorted(range(len(prompts)), key=length), key=length):
             for places in chunks(list(alike), BATCH):
                 some = [prompts[i] for i in places]
-                tokens = [[seen[i].tokens for i in prompt.images] for prompt in some]
-                found[list(places)] = self._read(self._forward(prepared, some, tokens, keep=1))
-        return found
+                tokens = [[visual_tokens[i].tokens for i in prompt.images] for prompt in some]
+                results[list(places)] = self._read(self._forward(prepared, some, tokens, keep=1))
+        return results
 
     def ours(self) -> NDArray[np.float32]:
         """The engine that the main job runs."""
         # What an earlier round saw would spare this one the vision tower.
         self._model.ours.vision_cache.clear()
-        found = [
+        results = [
             reading.label_logits
             for work in self._parts
             for group in self._engine.score(
@@ -124,7 +124,7 @@ class Columns:
             )
             for reading in group
         ]
-        return np.stack(found)
+        return np.stack(results)
 
     def _prepare(self, groups: list[PairGroup]) -> Prepared:
         prepared: Prepared = self._method.prepare(groups).groups  # type: ignore[attr-defined]
@@ -138,7 +138,7 @@ class Columns:
         *,
         keep: int,
     ) -> CausalLMOutputWithPast:
-        features = tuple(one for of_prompt in tokens for one in of_prompt)
+        features = tuple(entry for of_prompt in tokens for entry in of_prompt)
         memories = [torch.cat(of_prompt) for of_prompt in tokens]
         lengths = [len(prompt.ids) for prompt in batch]
         with enhanced(self._model.stock.decoder, self._enhancement, memories, lengths):
@@ -162,13 +162,13 @@ class Columns:
 
     def _read(self, output: CausalLMOutputWithPast) -> NDArray[np.float32]:
         assert output.logits is not None
-        found: NDArray[np.float32] = output.logits[:, -1, self._label_ids].float().cpu().numpy()
-        return found
+        results: NDArray[np.float32] = output.logits[:, -1, self._label_ids].float().cpu().numpy()
+        return results
 
 
 @torch.inference_mode()
 def stored(model: Model, asked: Sequence[Asked]) -> tuple[Asked, ...]:
-    """The same pairs, their pictures as records that an earlier night kept, under codec `none`."""
+    """The same pairs, their images as records that an earlier night kept, under codec `none`."""
     family = model.ours
     weight = family.decoder.head_weight
     precision = str(weight.dtype).removeprefix("torch.")
@@ -183,26 +183,26 @@ def stored(model: Model, asked: Sequence[Asked]) -> tuple[Asked, ...]:
     def _recorded(content: ItemContent, read: Read) -> Read:
         if not content.images:
             return read
-        pictures = [prepare_image(family, image, model.limits) for image in content.images]
-        seen = [
-            to_stored(*one) for one in zip(pictures, encode_images(family, pictures), strict=True)
+        images = [prepare_image(family, image, model.limits) for image in content.images]
+        recorded = [
+            to_stored(*entry) for entry in zip(images, encode_images(family, images), strict=True)
         ]
-        record = encode_record(seen, codec)
+        record = encode_record(recorded, codec)
         return lambda: ItemContent(texts=content.texts, seen=decode_record(record, codec))
 
     return tuple(
         Asked(
-            shared_side=one.shared_side,
-            shared=of(one.shared),
-            others=tuple(of(other) for other in one.others),
+            shared_side=entry.shared_side,
+            shared=of(entry.shared),
+            others=tuple(of(other) for other in entry.others),
         )
-        for one in asked
+        for entry in asked
     )
 
 
 def _as_a_worker(asked: Sequence[Asked]) -> Iterator[list[Asked]]:
     """As many pairs at a time as a worker reads and scores."""
-    groups = [(i, tuple(range(len(one.others)))) for i, one in enumerate(asked)]
+    groups = [(i, tuple(range(len(entry.others)))) for i, entry in enumerate(asked)]
     for batch in micro_batches(groups):
         yield [
             replace(asked[i], others=tuple(asked[i].others[j] for j in places))

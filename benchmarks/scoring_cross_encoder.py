@@ -29,7 +29,7 @@ class CrossEncoderColumn:
 
     Args:
         model: Saved there, with its processor.
-        folder: Made anew.
+        folder: Made again.
     """
 
     def __init__(self, model: Model, folder: Path) -> None:
@@ -43,7 +43,7 @@ class CrossEncoderColumn:
         )
 
     def of(self, case: Case) -> Column:
-        """Margins of a case's pairs, (n,); texts and pictures in, as `predict` takes them."""
+        """Margins of a case's pairs, (n,); texts and images in, as `predict` takes them."""
         text = self._model.stock.text
         labels = case.rule.labels
         scorer = CrossEncoder(
@@ -64,16 +64,16 @@ class CrossEncoderColumn:
             sides = [_sides(pairs[place]) for place in places]
             return [(_shown(query), _shown(item)) for query, item in sides]
 
-        ready = {} if case.end_to_end else {one: read(of) for one, of in alike.items()}
+        ready = {} if case.end_to_end else {entry: read(of) for entry, of in alike.items()}
 
         def column() -> NDArray[np.float32]:
-            found = np.empty(len(pairs), np.float32)
+            results = np.empty(len(pairs), np.float32)
             for template, places in alike.items():
                 # All cases share one copy of the weights, hence one processor.
                 self._transformer.processor.chat_template = template
                 some = ready.get(template) or read(places)
-                found[places] = scorer.predict(some, batch_size=BATCH, show_progress_bar=False)
-            return found
+                results[places] = scorer.predict(some, batch_size=BATCH, show_progress_bar=False)
+            return results
 
         return column
 
@@ -103,7 +103,9 @@ def _template(rule: Framing, query: ItemContent, candidate: ItemContent) -> str:
     ]
     prompt = rule.render(*marked)
     segments = (*prompt.prefix, *prompt.suffix)
-    body = "".join(one if isinstance(one, str) else _mark(one.side) for one in segments)
+    body = "".join(
+        segment if isinstance(segment, str) else _mark(segment.side) for segment in segments
+    )
     pieces = re.split(f"({'|'.join(map(_mark, shown))})", _HEAD + body + _TAIL)
     filled = {_mark(side): _part(side) for side in shown}
     return "{{ " + " ~ ".join(filled.get(piece) or json.dumps(piece) for piece in pieces) + " }}"
@@ -114,7 +116,7 @@ def _mark(side: str) -> str:
 
 
 def _part(side: str) -> str:
-    """What stands for one side: its text, or a place for its picture."""
+    """What stands for one side: its text, or a place for its image."""
     role = "document" if side == "candidate" else side
-    found = f'(messages | selectattr("role", "equalto", "{role}") | first).content[0]'
-    return f"({found}.text | default({json.dumps(_PICTURE)}))"
+    results = f'(messages | selectattr("role", "equalto", "{role}") | first).content[0]'
+    return f"({results}.text | default({json.dumps(_PICTURE)}))"

@@ -24,47 +24,47 @@ _EMBEDDED_AT_A_TIME = 64
 
 
 def demo_case(folder: Path, device: torch.device) -> Case:
-    """Both directions of the demo's main job: 200 texts over pictures, 200 pictures over captions.
+    """Both directions of the demo's main job: 200 texts over images, 200 images over captions.
 
-    Pictures are files, as they are on the night. What a text looks for is grouped by picture, so
-    groups are as uneven as the coarse search makes them; a picture's captions are one group.
+    Images are files, as they are on the night. What a text looks for is grouped by image, so
+    groups are as uneven as the coarse search makes them; an image's captions are one group.
 
     Args:
-        folder: Where to draw the pictures.
+        folder: Where to draw the images.
         device: Of the coarse model.
     """
     folder.mkdir(parents=True)
     catalogue = build_catalogue()
-    pictures: dict[str, Read] = {}
+    images: dict[str, Read] = {}
     for item in catalogue.items:
         path = folder / f"{item.id}.png"
         draw_item(item).save(path)
-        pictures[item.id] = partial(_picture, str(path))
+        images[item.id] = partial(_picture, str(path))
     embedder = load_embedder(f"open_clip:{coarse_dir()}", device=str(device))
-    items = [pictures[item.id] for item in catalogue.items]
+    items = [images[item.id] for item in catalogue.items]
     captions = [partial(_text, item.caption) for item in catalogue.items]
     texts = [partial(_text, question) for question in catalogue.questions]
-    queried = [pictures[item.id] for item in catalogue.queried]
+    queried = [images[item.id] for item in catalogue.queried]
 
     asking: dict[int, list[Read]] = {}
     best = _best(_embedded(embedder, texts, "query"), _embedded(embedder, items, "candidate"))
-    for text, found in zip(texts, best, strict=True):
-        for picture in found:
-            asking.setdefault(picture, []).append(text)
+    for text, results in zip(texts, best, strict=True):
+        for image in results:
+            asking.setdefault(image, []).append(text)
     by_text = [
         Asked(shared_side="candidate", shared=items[i], others=tuple(asking[i]))
         for i in sorted(asking)
     ]
     best = _best(_embedded(embedder, queried, "query"), _embedded(embedder, captions, "candidate"))
     by_picture = [
-        Asked(shared_side="query", shared=picture, others=tuple(captions[i] for i in found))
-        for picture, found in zip(queried, best, strict=True)
+        Asked(shared_side="query", shared=image, others=tuple(captions[i] for i in results))
+        for image, results in zip(queried, best, strict=True)
     ]
-    asked = (*by_text, *by_picture)
+    requested = (*by_text, *by_picture)
     return Case(
         name="demo",
-        queries_per_image=round(sum(len(one.others) for one in asked) / len(asked), 1),
-        asked=asked,
+        queries_per_image=round(sum(len(entry.others) for entry in requested) / len(requested), 1),
+        asked=requested,
         end_to_end=True,
         n_loop=256,
     )
@@ -85,8 +85,8 @@ def _embedded(embedder: Embedder, reads: Sequence[Read], side: Side) -> NDArray[
 def _best(queries: NDArray[np.float32], items: NDArray[np.float32]) -> list[list[int]]:
     """Places of the items nearest to each query, best first."""
     order = np.argsort(-(queries @ items.T), axis=1, kind="stable")
-    found: list[list[int]] = order[:, :TOP_K].tolist()
-    return found
+    results: list[list[int]] = order[:, :TOP_K].tolist()
+    return results
 
 
 def _picture(path: str) -> ItemContent:

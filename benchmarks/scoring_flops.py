@@ -21,7 +21,7 @@ class Lengths:
     suffix: int
     #: That the vision tower looks at.
     n_pictures: int
-    #: Visual tokens of a picture's side.
+    #: Visual tokens of an image's side.
     side: int
 
 
@@ -62,11 +62,11 @@ def packed_flops(config: Qwen2_5_VLConfig, of: Lengths) -> int:
     """The prefix once a group; in the last layer only what the ends of suffixes read."""
     text = config.text_config
     width, before_last = text.hidden_size, text.num_hidden_layers - 1
-    seen = of.prefix + of.suffix
+    recorded = of.prefix + of.suffix
     prefix = before_last * (_linear(text) * of.prefix + 4 * width * of.prefix**2)
-    suffix = before_last * (_linear(text) * of.suffix + 4 * width * of.suffix * seen)
+    suffix = before_last * (_linear(text) * of.suffix + 4 * width * of.suffix * recorded)
     keys_values = _keys_values(text)
-    end = _linear(text) - keys_values + 4 * width * seen + 2 * width * text.vocab_size
+    end = _linear(text) - keys_values + 4 * width * recorded + 2 * width * text.vocab_size
     return (
         _vision(config, of)
         + of.n_groups * (prefix + keys_values * of.prefix)

@@ -1,4 +1,4 @@
-"""For `benchmarks.scoring`: the pairs of each case, drawn anew the same way."""
+"""For `benchmarks.scoring`: the pairs of each case, drawn again the same way."""
 
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -56,7 +56,7 @@ class Case:
     """Pairs to score."""
 
     name: str
-    #: A mean in the demo; 1 between pictures.
+    #: A mean in the demo; 1 between images.
     queries_per_image: float
     asked: tuple[Asked, ...]
     rule: Framing = _RETLLM
@@ -68,24 +68,24 @@ class Case:
 
 def singles(asked: Sequence[Asked]) -> Iterator[Asked]:
     """Each pair by itself, group after group."""
-    for one in asked:
-        for other in one.others:
-            yield replace(one, others=(other,))
+    for entry in asked:
+        for other in entry.others:
+            yield replace(entry, others=(other,))
 
 
 def cases(side: int, count: Callable[[str], int]) -> list[Case]:
     """Every case but the demo's.
 
     Args:
-        side: Pixels of a picture's side.
+        side: Pixels of an image's side.
         count: Tokens of a text.
     """
     rng = random.Random(0)
     shapes = [("text_to_image", n, m) for n, m in ((1, 16), (4, 4), (16, 2), (64, 1))]
-    found = []
+    results = []
     for name, n, m in (*shapes, ("image_to_text", 16, 2)):
         shared_side: Side = "query" if name == "image_to_text" else "candidate"
-        asked = tuple(
+        requested = tuple(
             Asked(
                 shared_side=shared_side,
                 shared=_picture(rng, side),
@@ -93,12 +93,12 @@ def cases(side: int, count: Callable[[str], int]) -> list[Case]:
             )
             for _ in range(m)
         )
-        found.append(Case(name=name, queries_per_image=n, asked=asked))
-    pictures = tuple(_picture(rng, side) for _ in range(8))
-    pairs = Asked(shared_side="query", shared=_picture(rng, side), others=pictures)
-    choice = Asked(shared_side="query", shared=_caption(rng, count), others=pictures)
+        results.append(Case(name=name, queries_per_image=n, asked=requested))
+    images = tuple(_picture(rng, side) for _ in range(8))
+    pairs = Asked(shared_side="query", shared=_picture(rng, side), others=images)
+    choice = Asked(shared_side="query", shared=_caption(rng, count), others=images)
     return [
-        *found,
+        *results,
         Case(name="image_to_image", queries_per_image=1, asked=(pairs,)),
         Case(name="freeret", queries_per_image=1, asked=(choice,), rule=framing("freeret")),
     ]

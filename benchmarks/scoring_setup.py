@@ -19,7 +19,7 @@ from nightshift.models.families.qwen2_5_vl import Qwen25VL, patch_conv_as_linear
 
 __all__ = ["PRESETS", "TOKENS_PER_SIDE", "Model", "build", "demo_scorer"]
 
-#: A picture is 16 × 16 visual tokens.
+#: An image is 16 × 16 visual tokens.
 TOKENS_PER_SIDE = 16
 _PUBLISHED_PATCH = 14
 
@@ -45,7 +45,7 @@ class Model:
     #: Our own copy with the same weights.
     ours: Qwen25VL
     limits: PixelLimits
-    #: Pixels of a drawn picture's side.
+    #: Pixels of a drawn image's side.
     side: int
 
 

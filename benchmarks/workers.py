@@ -56,8 +56,8 @@ def _measure(stack: Stack, folder: Path, repeats: int) -> dict[str, object]:
             stack.up(n_workers)
             _wait_for_workers(database, n_workers)
             seconds[n_workers].append(_rerank(database, folder, repeat))
-    one, three = median(seconds[1]), median(seconds[3])
-    return {"one_worker_s": one, "three_workers_s": three, "ratio": one / three}
+    entry, three = median(seconds[1]), median(seconds[3])
+    return {"one_worker_s": entry, "three_workers_s": three, "ratio": entry / three}
 
 
 def _rerank(database: Database, folder: Path, repeat: int) -> float:

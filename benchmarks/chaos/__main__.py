@@ -22,7 +22,7 @@ _CALM_LEASE_S = 60.0
 #: Short, so that a frozen worker outsleeps it soon, but not too short for this machine: see `_run`.
 _LEAST_LEASE_S = 5.0
 
-#: Of all faults, those that strike while the index is built, and while its pictures are seen.
+#: Of all faults, those that strike while the index is built, and while its images are seen.
 _INDEX_SHARE = 0.2
 _TOKENS_SHARE = 0.1
 #: It needs a run that writes visual tokens.
@@ -75,17 +75,17 @@ def _run(kills: int, seed: int) -> dict[str, object]:
             schedule.pending.clear()
 
     stormy = spend_night(size, seed, workers=_WORKERS, lease_s=lease_s, disturb=disturb)
-    found = compare(calm.results, stormy.results)
-    for difference in found.differences[:20]:
+    results = compare(calm.results, stormy.results)
+    for difference in results.differences[:20]:
         _log.error("%s", difference)
-    kinds = sum((one.landed for one in schedules), Counter[str]())
+    kinds = sum((entry.landed for entry in schedules), Counter[str]())
     return {
         "faults": kinds.total(),
         "kinds": {kind: kinds[kind] for kind in FAULTS},
-        "lost": found.lost,
-        "duplicated": found.duplicated,
-        "max_abs_diff": found.max_abs_diff,
-        "equal": found.equal,
+        "lost": results.lost,
+        "duplicated": results.duplicated,
+        "max_abs_diff": results.max_abs_diff,
+        "equal": results.equal,
         "seconds": round(monotonic() - start, 1),
     }
 

@@ -84,16 +84,16 @@ def read_results(database: Database, run_id: int) -> Results:
 
 def compare(calm: Results, disturbed: Results) -> Comparison:
     """Hold a disturbed night against a calm one of the same seed."""
-    found = Comparison()
+    results = Comparison()
     for table, expected in calm.tables.items():
-        _compare_table(found, table, expected, disturbed.tables[table])
+        _compare_table(results, table, expected, disturbed.tables[table])
     if disturbed.failures != calm.failures:
-        found.differences.append(f"{disturbed.failures} failures instead of {calm.failures}")
+        results.differences.append(f"{disturbed.failures} failures instead of {calm.failures}")
     if calm.calibration.keys() != disturbed.calibration.keys():
-        found.differences.append("calibration: other fields")
+        results.differences.append("calibration: other fields")
     for path, value in calm.calibration.items():
-        _compare_value(found, f"calibration {path}", value, disturbed.calibration.get(path))
-    return found
+        _compare_value(results, f"calibration {path}", value, disturbed.calibration.get(path))
+    return results
 
 
 def _compare_table(
@@ -108,9 +108,9 @@ def _compare_table(
     if [_name(row) for row in expected] != [_name(row) for row in rows]:
         found.differences.append(f"{table}: other rows or another order")
         return
-    for one, other in zip(expected, rows, strict=True):
-        for value, seen in zip(one[2:], other[2:], strict=True):
-            _compare_value(found, f"{table} {_name(one)}", value, seen)
+    for entry, other in zip(expected, rows, strict=True):
+        for value, recorded in zip(entry[2:], other[2:], strict=True):
+            _compare_value(found, f"{table} {_name(entry)}", value, recorded)
 
 
 def _compare_value(found: Comparison, what: str, expected: object, seen: object) -> None:

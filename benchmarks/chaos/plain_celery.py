@@ -5,7 +5,7 @@ Redis. A task sleeps a little and inserts its number into Postgres. A producer t
 of messages in the queue sends each number once. Milvus takes no part, so its kills are left out.
 
 Workers may go deaf: Redis is away as one acknowledges, and it never takes a message again. When
-nothing has moved for a while an operator starts them anew, and that is counted.
+nothing has moved for a while an operator starts them again, and that is counted.
 """
 
 import json
@@ -166,14 +166,14 @@ class _Plain:
     broker: str
     log: Path
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
-    #: Times that the operator started all workers anew.
+    #: Times that the operator started all workers again.
     rescues: int = 0
     _done: int = -1
     _moved: float = field(default_factory=monotonic)
 
     def start_workers(self) -> None:
         """Start those that do not run."""
-        self.workers = [one for one in self.workers if one.poll() is None]
+        self.workers = [worker for worker in self.workers if worker.poll() is None]
         while len(self.workers) < _WORKERS:
             name = f"w{monotonic()}@plain"
             command = f"-m celery -A {_MODULE} worker -P solo -n {name} --without-gossip".split()
@@ -189,7 +189,7 @@ class _Plain:
                 )
 
     def look_after(self) -> None:
-        """Start all workers anew where none has done anything for a while."""
+        """Start all workers again where none has done anything for a while."""
         done = int(str(self.sql("SELECT count(*) FROM result")[0][0]))
         if done != self._done:
             self._done, self._moved = done, monotonic()
@@ -202,9 +202,9 @@ class _Plain:
 
     def stop_workers(self) -> None:
         """End all."""
-        for one in self.workers:
-            one.kill()
-            one.wait()
+        for worker in self.workers:
+            worker.kill()
+            worker.wait()
 
     def sql(self, statement: str) -> list[tuple[object, ...]]:
         """Run one statement in a transaction of its own."""
@@ -224,14 +224,14 @@ class _Plain:
             "SELECT pid, number FROM started EXCEPT SELECT s.pid, s.number FROM started s "
             "JOIN result r ON r.number = s.number"
         )
-        alive = {one.pid for one in self.workers if one.poll() is None}
+        alive = {worker.pid for worker in self.workers if worker.poll() is None}
         return [(int(str(pid)), int(str(number))) for pid, number in rows if pid in alive]
 
 
 def _kill_worker(plain: _Plain) -> bool:
     for pid, _ in plain.busy():
         os.kill(pid, signal.SIGKILL)
-        next(one for one in plain.workers if one.pid == pid).wait()
+        next(worker for worker in plain.workers if worker.pid == pid).wait()
         plain.start_workers()
         return True
     return False

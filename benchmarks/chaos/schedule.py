@@ -72,7 +72,7 @@ class Schedule:
     def _due(self, stage: str, done: float) -> float:
         """How many faults should have struck by now."""
         stages = list(self.shares)
-        before = sum(self.shares[one] for one in stages[: stages.index(stage)])
+        before = sum(self.shares[entry] for entry in stages[: stages.index(stage)])
         share = self.shares[stage] * min(1.0, done / _ALL_DUE_AT)
         # The first of a stage falls due when it begins.
         return (self.landed.total() + len(self.pending)) * (before + share) + 0.5

@@ -97,7 +97,7 @@ def test_another_seed_draws_other_scenes() -> None:
     assert {item.scene for item in entry.items} != {item.scene for item in two.items}
 
 
-def test_every_picture_exists_and_has_the_demo_size(written: Path) -> None:
+def test_every_image_exists_and_has_the_demo_size(written: Path) -> None:
     for name in ("items", "renderings", "queries-image", "queries-instance"):
         for record in records(written / f"{name}.jsonl"):
             with Image.open(written / record["image"]) as image:
@@ -105,7 +105,7 @@ def test_every_picture_exists_and_has_the_demo_size(written: Path) -> None:
                 assert image.mode == "RGB"
 
 
-def test_text_queries_are_worded_anew_for_most_items(written: Path) -> None:
+def test_text_queries_are_worded_again_for_most_items(written: Path) -> None:
     captions = {record["text"] for record in records(written / "items.jsonl")}
     questions = [record["text"] for record in records(written / "queries-text.jsonl")]
     assert len(set(questions)) == len(questions)

@@ -93,7 +93,7 @@ def test_stages_that_had_ended_are_not_taken_again(tmp_path: Path) -> None:
     assert len(after.drawn) == 1
 
 
-def test_another_training_or_one_that_was_forgotten_begins_anew(tmp_path: Path) -> None:
+def test_another_training_or_one_that_was_forgotten_begins_again(tmp_path: Path) -> None:
     Toy(tmp_path, seed=0).stage("one", minutes=INSTANT)
     other = Toy(tmp_path, seed=1)
     assert len(other.stage("one", minutes=INSTANT).curve) == 1
@@ -106,7 +106,7 @@ def test_another_training_or_one_that_was_forgotten_begins_anew(tmp_path: Path) 
 
 @pytest.fixture(scope="module")
 def stock() -> Iterator[Stock]:
-    """A few pictures, and batches that are as small."""
+    """A few images, and batches that are as small."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(coarse, "_BATCH", 8)
         patch.setattr(scorer, "_CHECK_BATCHES", 1)

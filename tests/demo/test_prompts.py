@@ -38,6 +38,6 @@ def test_a_trained_prompt_is_the_one_that_its_method_asks(
     assert asked(chosen.framing_for(chosen.score).name, query, candidate) == "".join(trained)
 
 
-def test_freeret_is_trained_with_the_picture_first_too() -> None:
+def test_freeret_is_trained_with_the_image_first_too() -> None:
     trained = prompts.freeret_candidate_first(IMAGE, SAID)
     assert asked("freeret_candidate_first", TEXT, PICTURE) == "".join(trained)

@@ -45,7 +45,7 @@ def captions(maker: RowMaker) -> list[Row]:
     return [
         maker.row(
             retllm(text),
-            pictures=(0,),
+            images=(0,),
             answer=str(text == SAID),
             caption=Caption(text=text, truth=SAID),
         )
@@ -54,17 +54,17 @@ def captions(maker: RowMaker) -> list[Row]:
 
 
 def candidates(maker: RowMaker) -> list[Row]:
-    return [maker.row(freeret(SAID, IMAGE), pictures=(at,), answer="A") for at in range(3)]
+    return [maker.row(freeret(SAID, IMAGE), images=(at,), answer="A") for at in range(3)]
 
 
 def pairs(maker: RowMaker) -> list[Row]:
     return [
-        maker.row(indexmllm(), pictures=(2, at), answer="1", likeness=[1] * 25) for at in range(2)
+        maker.row(indexmllm(), images=(2, at), answer="1", likeness=[1] * 25) for at in range(2)
     ]
 
 
 def glances(maker: RowMaker) -> list[Row]:
-    return [maker.glance(indexmllm(), pictures=(2, at), likeness=[at] * 25) for at in range(2)]
+    return [maker.glance(indexmllm(), images=(2, at), likeness=[at] * 25) for at in range(2)]
 
 
 @pytest.mark.parametrize("rows_of", [captions, candidates, pairs, glances])
@@ -93,22 +93,22 @@ def test_a_packed_row_gives_the_states_of_its_prompts_alone(
         )
 
 
-def test_a_glance_ends_with_its_last_picture_and_asks_nothing(maker: RowMaker) -> None:
-    row = maker.glance(freeret(SAID, IMAGE), pictures=(0,), likeness=[1] * 25)
+def test_a_glance_ends_with_its_last_image_and_asks_nothing(maker: RowMaker) -> None:
+    row = maker.glance(freeret(SAID, IMAGE), images=(0,), likeness=[1] * 25)
 
     assert row.ids[-25:] == [maker.image_token] * 25
     assert row.fits[-25:] == [1] * 25
     assert {*row.answers, *row.words, *row.fits[:-25]} == {IGNORED}
 
 
-def test_most_things_of_a_picture_are_shown_by_some_visual_token(pool: Pool) -> None:
+def test_most_things_of_an_image_are_shown_by_some_visual_token(pool: Pool) -> None:
     for group, (scene, near) in enumerate(pool.scenes):
         for member, shown in enumerate((scene, scene, near)):
             owners = set(pool.owners[group, member].tolist()) - {NOTHING}
             assert owners == set(range(len(shown.things)))
 
 
-def test_each_thing_of_a_picture_is_told_what_it_shares_with_a_wanted_scene() -> None:
+def test_each_thing_of_an_image_is_told_what_it_shares_with_a_wanted_scene() -> None:
     shown = Shown(place=0, scene=SCENE, owners=OWNERS)
     other = Scene(
         direction=Direction.ROW, things=(CIRCLE, Thing(size="large", colour="red", shape="square"))

@@ -1,4 +1,4 @@
-"""An empty database becomes what the tables say, and a database behind is told apart."""
+"""An empty database becomes what the tables say, and a database behind is distinguished."""
 
 import subprocess
 import sys

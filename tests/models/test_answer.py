@@ -161,7 +161,7 @@ def test_embedding_scoring_and_answering_share_weights_and_leave_them_alone(
     assert cache._family is family
 
 
-def test_stored_tokens_give_the_answer_of_the_pixels_and_no_picture_is_looked_at(
+def test_stored_tokens_give_the_answer_of_the_pixels_and_no_image_is_looked_at(
     qwen: Qwen25VL, qwen_folder: Path
 ) -> None:
     tower = describe_vision(f"hf:{qwen_folder}@float32")

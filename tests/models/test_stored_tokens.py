@@ -80,9 +80,7 @@ def test_tokens_under_codec_none_score_as_pixels_do_bit_for_bit(
     assert exact(mixed) == exact(from_pixels)
 
 
-def test_a_picture_seen_alone_has_the_tokens_that_it_has_among_others(
-    qwen: Qwen25VL, facts
-) -> None:
+def test_an_image_seen_alone_has_the_tokens_that_it_has_among_others(qwen: Qwen25VL, facts) -> None:
     together = seen(qwen, facts, *CANDIDATES, TWO)
     for content, images in zip((*CANDIDATES, TWO), together, strict=True):
         (separate,) = seen(qwen, facts, content)
@@ -139,7 +137,7 @@ def test_a_codebook_that_holds_every_token_changes_no_score(qwen: Qwen25VL, fact
     assert coded[0].margin == pytest.approx(plain.margin, abs=1e-4)
 
 
-def test_a_picture_seen_lately_is_shown_by_the_codebook_of_this_run(qwen: Qwen25VL, facts) -> None:
+def test_an_image_seen_lately_is_shown_by_the_codebook_of_this_run(qwen: Qwen25VL, facts) -> None:
     own, others = (
         train(
             Quantise(kind="pq", parts=1, bits=2), seen(qwen, facts, candidate)[0][0].values
@@ -197,7 +195,7 @@ def test_packed_prompts_read_what_whole_ones_read(qwen: Qwen25VL, name: str) -> 
 # Positions.
 
 
-def test_sampled_tokens_keep_the_positions_of_the_whole_picture(qwen: Qwen25VL) -> None:
+def test_sampled_tokens_keep_the_positions_of_the_whole_image(qwen: Qwen25VL) -> None:
     codec = codec_of("sample2")
     image = CANDIDATES[3].images[0]  # 3 × 4 tokens
 

@@ -50,7 +50,7 @@ CHAT_TEMPLATE = (
 
 
 def picture(seed: int, size: tuple[int, int] = (56, 56)) -> Image.Image:
-    """A random picture of (width, height)."""
+    """A random image of (width, height)."""
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.randint(0, 256, (size[1], size[0], 3), generator=generator, dtype=torch.uint8)
     return Image.fromarray(pixels.numpy())

@@ -64,7 +64,7 @@ def busy_night(
 
 @pytest.fixture(scope="module")
 def indexed_night(busy_night: Night, scenes: Path, embedder: str) -> Night:
-    """A night whose catalogue `scenes` is indexed by its pictures."""
+    """A night whose catalogue `scenes` is indexed by its images."""
     busy_night.cli("catalog", "import", "scenes", str(scenes / "items.jsonl"), "--json")
     done: subprocess.CompletedProcess[str] = busy_night.cli(
         "index", "build", "scenes", "--embedder", embedder, "--wait", "--json"
@@ -75,7 +75,7 @@ def indexed_night(busy_night: Night, scenes: Path, embedder: str) -> Night:
 
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small drawn catalogue: 96 pictures with captions, 12 queries a direction."""
+    """A small drawn catalogue: 96 images with captions, 12 queries a direction."""
     folder = tmp_path_factory.mktemp("scenes")
     write_catalogue(folder, items=96, queries=12)
     return folder

@@ -28,7 +28,7 @@ def _write(path: Path, rows: list[dict[str, str]]) -> str:
     return str(path)
 
 
-def test_odd_ids_steering_texts_and_pictures_that_went_away(
+def test_odd_ids_steering_texts_and_images_that_went_away(
     busy_night: Night, scenes: Path, embedder: str, scorer: str, tmp_path: Path
 ):
     night = busy_night
@@ -102,7 +102,7 @@ def test_items_that_lost_their_image_are_no_candidates(
 def test_what_the_embedder_cannot_read_or_reads_in_part_is_told(
     busy_night: Night, scenes: Path, embedder: str, scorer: str, tmp_path: Path
 ):
-    """Its context is 32 tokens; a caption beside a picture is read here because it is asked for."""
+    """Its context is 32 tokens; a caption beside an image is read here because it is asked for."""
     night = busy_night
     drawn = sorted((scenes / "images").rglob("*.*"))[:2]
     (tmp_path / "broken.png").write_bytes(drawn[0].read_bytes()[:200])

@@ -208,7 +208,7 @@ def test_ties_of_written_numbers_are_asked_about_once_for_equal_pairs(nights):
     assert verify(nights.database, first).complete
 
 
-def test_where_one_of_two_equal_pictures_cannot_be_read_the_other_has_its_score(nights, tmp_path):
+def test_where_one_of_two_equal_images_cannot_be_read_the_other_has_its_score(nights, tmp_path):
     image = Image.new("RGB", (40, 40), "red")
     for name in ("a", "b", "c"):
         (Image.new("RGB", (40, 40), "blue") if name == "c" else image).save(

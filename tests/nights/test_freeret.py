@@ -12,7 +12,7 @@ pytestmark = pytest.mark.night
 
 @pytest.fixture(scope="module")
 def freeret_night(busy_night: Night, scenes: Path, scorer: str) -> Night:
-    """A night whose catalogue of a few pictures is indexed by the scorer's own model."""
+    """A night whose catalogue of a few images is indexed by the scorer's own model."""
     night = busy_night
     rows = map(json.loads, (scenes / "items.jsonl").read_text().splitlines()[:24])
     items = [{**row, "image": str(scenes / row["image"])} for row in rows]
@@ -27,7 +27,7 @@ def freeret_night(busy_night: Night, scenes: Path, scorer: str) -> Night:
 
 @pytest.fixture(scope="module")
 def run_id(freeret_night: Night, scenes: Path, scorer: str) -> int:
-    """Texts re-ranked over pictures by the neutral choice, asked both ways round."""
+    """Texts re-ranked over images by the neutral choice, asked both ways round."""
     done = freeret_night.cli(
         "rerank", "few", "--queries", str(scenes / "queries-text.jsonl"), "--scorer",
         f"{scorer}@float32", "--method", "freeret", "--debias", "swap", "--top-k", "6", "--wait",

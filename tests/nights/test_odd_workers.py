@@ -74,7 +74,7 @@ def _index(night: Night, embedder: str, folder: Path) -> int:
 
 @contextmanager
 def _kept_alive(start: Callable[[], object]) -> Iterator[list[object]]:
-    """Two workers, each started anew when it dies, as a supervisor would; all that were started."""
+    """Start two workers, and each again when it dies; yields all that were started."""
     ended = Event()
     started: list[object] = []
 

@@ -64,7 +64,7 @@ def test_a_catalogue_is_imported_indexed_and_reranked(indexed_night, scenes, sco
     ((images,),) = night.rows(
         "SELECT count(DISTINCT item_id) FROM candidate WHERE run_id = :r", r=run_id
     )
-    # A picture of several jobs, or whose pairs were compared, is seen and read more than once.
+    # An image of several jobs, or whose pairs were compared, is seen and read more than once.
     assert details["pictures_seen"] >= images
     assert 0.5 < details["pairs_per_prefix"] <= details["pairs_per_group"]
     loaded = (details["scorer"]["spec"], details["scorer"]["fingerprint"])
@@ -99,7 +99,7 @@ def test_each_missing_result_of_a_done_run_is_a_loss(indexed_night, scenes, scor
     assert results == [0, 1, 2, 3]
 
 
-def test_models_never_see_a_caption_that_came_with_a_picture(
+def test_models_never_see_a_caption_that_came_with_an_image(
     indexed_night, scenes, embedder, scorer, tmp_path
 ):
     night = indexed_night
@@ -129,7 +129,7 @@ def test_the_second_night_scores_only_what_changed(indexed_night, scenes, scorer
     second = _run_id(night.cli("rerank", "scenes", *arguments, "--wait"))
 
     assert (estimate["pairs"], estimate["reused"]) == (60, 60)
-    # Of its pairs each may have a picture of its own, and pictures are what is shared.
+    # Of its pairs each may have an image of its own, and images are what is shared.
     assert (estimate["items"], estimate["queries"], estimate["groups"]) == (96, 12, 60)
     assert estimate["seconds"] > 0, "nothing is scored; the searches were measured"
     scored = night.rows("SELECT count(*) FROM job WHERE run_id = :r AND stage = 'score'", r=second)

@@ -94,7 +94,7 @@ def failures(night: Night, run_id: int) -> list[tuple[object, ...]]:
 
 
 @pytest.mark.parametrize("method", ["retllm", "freeret"])
-def test_a_later_night_reads_tokens_and_scores_the_same_bits_without_any_picture(
+def test_a_later_night_reads_tokens_and_scores_the_same_bits_without_any_image(
     token_night: Night, scenes: Path, pictures: Path, scorer: str, method: str
 ) -> None:
     night = token_night
@@ -124,7 +124,7 @@ def test_a_later_night_reads_tokens_and_scores_the_same_bits_without_any_picture
     assert night.cli("tokens", "verify").returncode == 0
 
 
-def test_only_new_pictures_are_seen_and_the_size_of_an_image_is_measured(
+def test_only_new_images_are_seen_and_the_size_of_an_image_is_measured(
     token_night: Night, scorer: str
 ) -> None:
     first = build(token_night, scorer, "--codec", "int8")
@@ -148,7 +148,7 @@ def test_only_new_pictures_are_seen_and_the_size_of_an_image_is_measured(
         assert "int8 tokens of few" in token_night.cli("run", "show", str(run_id)).stdout
 
 
-def test_indexmllm_ranks_pictures_from_a_trained_codec_by_the_fused_score(
+def test_indexmllm_ranks_images_from_a_trained_codec_by_the_fused_score(
     token_night: Night, scenes: Path, pictures: Path, scorer: str
 ) -> None:
     night = token_night
@@ -183,7 +183,7 @@ def test_indexmllm_ranks_pictures_from_a_trained_codec_by_the_fused_score(
     assert failures(night, coded) == []
 
 
-def test_an_index_of_the_scorer_s_own_model_is_built_from_tokens_without_any_picture(
+def test_an_index_of_the_scorer_s_own_model_is_built_from_tokens_without_any_image(
     token_night: Night, scenes: Path, pictures: Path, scorer: str
 ) -> None:
     night = token_night
@@ -276,7 +276,7 @@ def test_a_plan_promises_the_bytes_that_are_then_measured(token_night: Night, sc
     assert requested["bytes_to_add"] == requested["bytes"]
 
 
-def test_a_picture_that_cannot_be_read_is_one_failure(
+def test_an_image_that_cannot_be_read_is_one_failure(
     token_night: Night, pictures: Path, scorer: str
 ) -> None:
     lost = min(pictures.iterdir())

@@ -88,7 +88,7 @@ def test_importing_twice_changes_nothing(database, tmp_path):
     assert stored_counts(database, second.import_id) == (0, 0, 1)
 
 
-def test_a_change_of_text_picture_or_metadata_is_taken(database, tmp_path):
+def test_a_change_of_text_image_or_metadata_is_taken(database, tmp_path):
     write_image(tmp_path / "p.png", "red")
     rows = [
         {"id": "text", "text": "old"},
@@ -110,7 +110,7 @@ def test_a_change_of_text_picture_or_metadata_is_taken(database, tmp_path):
     assert items(database)["metadata"][1] == {"price": 2}
 
 
-def test_a_picture_that_moved_is_the_same_content_at_a_new_address(database, tmp_path):
+def test_an_image_that_moved_is_the_same_content_at_a_new_address(database, tmp_path):
     write_image(tmp_path / "old" / "a.png")
     import_catalog(database, "shop", str(tmp_path / "old"))
     (before,) = select(database, "SELECT content_hash FROM item")
@@ -215,7 +215,7 @@ def test_each_bad_row_is_recorded_and_the_rest_goes_through(database, tmp_path):
     }
 
 
-def test_without_verification_a_broken_picture_is_left_to_the_embed_job(database, tmp_path):
+def test_without_verification_a_broken_image_is_left_to_the_embed_job(database, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"nothing")
     source = write_jsonl(
         tmp_path / "t.jsonl",
@@ -228,7 +228,7 @@ def test_without_verification_a_broken_picture_is_left_to_the_embed_job(database
     assert len(items(database)["broken"][0][0]["sha256"]) == 64
 
 
-def test_a_picture_far_away_is_not_fetched(database):
+def test_an_image_far_away_is_not_fetched(database):
     far = RawRow(
         position="1", fields={"id": "a", "image": "https://example.invalid/a.png"}, folder="/"
     )
@@ -278,7 +278,7 @@ def test_reasons_can_be_stored_whatever_the_source_held(database):
     assert counts(summary) == (0, 2, 0)
 
 
-# --- where pictures may lie ----------------------------------------------------------------------
+# --- where images may lie ----------------------------------------------------------------------
 
 
 def test_a_row_cannot_name_what_lies_elsewhere(database, tmp_path):
@@ -370,10 +370,10 @@ def test_texts_that_are_none_are_refused_each_by_its_reason(database, tmp_path):
     }
 
 
-# --- where pictures come from --------------------------------------------------------------------
+# --- where images come from --------------------------------------------------------------------
 
 
-def test_pictures_in_a_tar_stay_there_and_can_be_read_again(database, tmp_path):
+def test_images_in_a_tar_stay_there_and_can_be_read_again(database, tmp_path):
     complete = image_bytes("blue", size=(64, 64))
     members = [("1.png", complete), ("1.txt", b"x"), ("2.png", complete[:99])]
     source = write_tar(tmp_path / "s.tar", members)
@@ -385,7 +385,7 @@ def test_pictures_in_a_tar_stay_there_and_can_be_read_again(database, tmp_path):
     assert failures(database, summary.import_id) == {("item", "2"): "image_unreadable"}
 
 
-def test_pictures_in_parquet_cells_are_kept_once_by_digest(database, tmp_path):
+def test_images_in_parquet_cells_are_kept_once_by_digest(database, tmp_path):
     cells = [image_bytes("red"), image_bytes("red"), image_bytes("blue"), b"nothing"]
     pq.write_table(pa.table({"id": list("abcd"), "image": cells}), tmp_path / "t.parquet")
     blobs = BlobStore(tmp_path / "blobs")
@@ -399,7 +399,7 @@ def test_pictures_in_parquet_cells_are_kept_once_by_digest(database, tmp_path):
     assert sum(path.is_file() for path in (tmp_path / "blobs").rglob("*")) == 2
 
 
-def test_pictures_in_cells_need_a_place_to_be_kept(database, tmp_path):
+def test_images_in_cells_need_a_place_to_be_kept(database, tmp_path):
     pq.write_table(pa.table({"id": ["a"], "image": [image_bytes()]}), tmp_path / "t.parquet")
 
     summary = import_catalog(database, "shop", str(tmp_path / "t.parquet"))
@@ -437,7 +437,7 @@ def test_long_texts_make_small_batches(database):
     assert sizes == [9, 18, 20]
 
 
-def test_pictures_that_came_inside_the_source_are_let_go_again(database):
+def test_images_that_came_inside_the_source_are_let_go_again(database):
     def rows():
         for number in range(300):
             image = EmbeddedImage(data=os.urandom(2**20), address=f"tar://{number}")
@@ -634,7 +634,7 @@ def test_the_command_exits_with_seven_and_says_how_to_list_what_failed(nightshif
     assert "empty_text" not in table
 
 
-def test_fields_are_mapped_and_pictures_in_cells_kept_by_the_command(nightshift, tmp_path):
+def test_fields_are_mapped_and_images_in_cells_kept_by_the_command(nightshift, tmp_path):
     table = pa.table({"sku": [1], "photo": [image_bytes()], "text": ["for search engines"]})
     pq.write_table(table, tmp_path / "t.parquet")
     options = ("--map", "id=sku", "--map", "image=photo", "--map", "text=text")
@@ -661,7 +661,7 @@ def test_what_a_source_no_longer_names_is_gone_where_the_command_says_so(nightsh
     assert live("--prune") == 1
 
 
-def test_pictures_are_left_for_the_worker_to_decode_where_the_command_says_so(nightshift, tmp_path):
+def test_images_are_left_for_the_worker_to_decode_where_the_command_says_so(nightshift, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no picture")
     source = write_jsonl(tmp_path / "t.jsonl", [{"id": "a", "image": "broken.png"}])
 

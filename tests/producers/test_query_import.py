@@ -140,7 +140,7 @@ def test_a_duplicate_query_is_found_however_far_away(database, tmp_path):
     assert judgements(database) == []
 
 
-def test_queries_may_be_pictures_in_any_format_under_any_name(database, tmp_path):
+def test_queries_may_be_images_in_any_format_under_any_name(database, tmp_path):
     write_image(tmp_path / "a.png")
     (tmp_path / "q.csv").write_text("number,photo\n1,a.png\n")
 
@@ -165,7 +165,7 @@ def test_a_file_without_a_good_query_is_refused_and_its_reasons_are_kept(databas
 
 
 def test_a_reading_that_is_stopped_leaves_nothing(database, tmp_path):
-    """The place for pictures is a file here, as a full disk would be: none can be kept."""
+    """The place for images is a file here, as a full disk would be: none can be kept."""
     pq.write_table(
         pa.table({"id": ["a", "b"], "text": ["x", None], "image": [None, b"png"]}),
         tmp_path / "q.parquet",

@@ -69,7 +69,7 @@ def _items(database, run_id, job_id):
     return _queued(database, run_id)[job_id]
 
 
-def test_only_the_failed_items_are_queued_anew_and_the_receipt_balances(database, ledger):
+def test_only_the_failed_items_are_queued_again_and_the_receipt_balances(database, ledger):
     run_id = add_index_run(database, n_jobs=2, per_job=3)
     first = _items(database, run_id, 1)
     _embed(database, ledger, run_id, 1, bad=first[:2])
@@ -163,7 +163,7 @@ def test_a_run_that_has_not_ended_or_was_cancelled_is_refused(database, state):
         retry_failed(database, run_id)
 
 
-def test_a_query_that_failed_is_searched_anew_and_scoring_is_planned_from_there(database):
+def test_a_query_that_failed_is_searched_again_and_scoring_is_planned_from_there(database):
     run_id = add_reference_run(database)
     with database.begin() as connection:
         ids = connection.execute(text("SELECT array_agg(id ORDER BY id) FROM query")).scalar_one()

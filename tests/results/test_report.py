@@ -64,7 +64,7 @@ def test_the_page_loads_nothing_from_elsewhere(database, run_id, tmp_path):
 
 
 def test_markup_in_a_catalogue_is_shown_and_not_obeyed(database, run_id, tmp_path):
-    """Neither the page nor the picture breaks on hostile, empty or foreign texts."""
+    """Neither the page nor the image breaks on hostile, empty or foreign texts."""
     with database.begin() as connection:
         connection.execute(
             text(
@@ -88,7 +88,7 @@ def test_markup_in_a_catalogue_is_shown_and_not_obeyed(database, run_id, tmp_pat
     assert not any(sign in page for sign in "\x1b\x9b\u202e")
 
 
-def test_the_picture_is_drawn_without_a_browser(database, run_id, tmp_path):
+def test_the_image_is_drawn_without_a_browser(database, run_id, tmp_path):
     path = tmp_path / "run.png"
 
     write_report(database, run_id, path, n_queries=1)
@@ -102,17 +102,17 @@ def test_the_picture_is_drawn_without_a_browser(database, run_id, tmp_path):
     assert large[1] > small[1]
 
 
-def test_the_thumbnail_is_in_the_picture(database, run_id, tmp_path):
+def test_the_thumbnail_is_in_the_image(database, run_id, tmp_path):
     path = tmp_path / "run.png"
 
     write_report(database, run_id, path)
 
     with Image.open(path) as image:
         colours = {colour for _, colour in image.getcolors(1_000_000)}
-    assert (0, 128, 128) in colours  # the teal of the catalogue's pictures
+    assert (0, 128, 128) in colours  # the teal of the catalogue's images
 
 
-def test_a_picture_that_is_gone_leaves_a_gap(database, run_id, tmp_path):
+def test_an_image_that_is_gone_leaves_a_gap(database, run_id, tmp_path):
     for image in (tmp_path / "pictures").iterdir():
         image.unlink()
 

@@ -68,7 +68,7 @@ VALUES (2, NULL, NULL, 'score', 'pair', 'a', 'r', 'm'), (2, NULL, NULL, 'score',
     'r', 'm');
 """
 
-#: Constraint → what it refuses; several ways are told apart by a suffix.
+#: Constraint → what it refuses; several ways are distinguished by a suffix.
 _WRONG = {
     "uq_catalog_name": "UPDATE catalog SET name = 'things'",
     "ck_catalog_import_adds_up": "UPDATE catalog_import SET read = 2, finished_at = now()",

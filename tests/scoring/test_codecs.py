@@ -92,5 +92,5 @@ def test_only_the_plain_tokens_are_lossless() -> None:
         ("group(4)+int8", 64 * 3588 + 256),
     ],
 )
-def test_the_bytes_of_a_picture_are_those_of_the_published_sizes(name: str, n_bytes: int) -> None:
+def test_the_bytes_of_an_image_are_those_of_the_published_sizes(name: str, n_bytes: int) -> None:
     assert parse_codec(name).n_bytes((1, 16, 16), 3584, "bfloat16") == n_bytes

@@ -1,4 +1,4 @@
-"""One embedding for text and picture together."""
+"""One embedding for text and image together."""
 
 import numpy as np
 import pytest

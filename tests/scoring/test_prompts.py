@@ -41,7 +41,7 @@ def contents(kinds: frozenset[PartKind]) -> st.SearchStrategy[Content]:
 
 
 def shown(prompt: Rendered) -> str:
-    """The whole prompt on one line, pictures as [side number]."""
+    """The whole prompt on one line, images as [side number]."""
     return "".join(
         part if isinstance(part, str) else f"[{part.side} {part.index}]"
         for part in prompt.prefix + prompt.suffix
@@ -154,7 +154,7 @@ def test_a_prefix_ends_where_tokens_end_whatever_the_text(rule: Framing) -> None
         assert at_a_picture or before_a_space
 
 
-def test_the_picture_is_shared_between_text_and_image() -> None:
+def test_the_image_is_shared_between_text_and_image() -> None:
     text, image, _ = KINDS
 
     assert RETLLM.shared_side(text, image) == "candidate"
@@ -196,7 +196,7 @@ def test_candidates_that_tie_are_asked_about_in_the_paper_s_words(
     assert shown(prompt) == f"{wording}. Does the candidate match the query, True or False."
 
 
-def test_all_pictures_and_texts_of_a_side_are_shown_in_order() -> None:
+def test_all_images_and_texts_of_a_side_are_shown_in_order() -> None:
     prompt = RETLLM.render(Content(texts=("one", "two")), Content(n_images=2))
 
     assert prompt.prefix[:2] == (

@@ -66,7 +66,7 @@ def pids(stack: Stack) -> dict[str, int | None]:
     return {part.name: part.pid for part in stack.status().parts}
 
 
-def test_up_twice_starts_nothing_anew(healthy: Stack):
+def test_up_twice_starts_nothing_again(healthy: Stack):
     before = pids(healthy)
 
     healthy.up(0, dispatcher=False)

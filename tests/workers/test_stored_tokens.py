@@ -1,4 +1,4 @@
-"""Stored visual tokens are found by content: whoever shows the picture, and wherever it lies."""
+"""Stored visual tokens are found by content: whoever shows the image, and wherever it lies."""
 
 import json
 from dataclasses import replace
@@ -27,9 +27,9 @@ DIGEST = "ab" * 32
 
 @pytest.fixture
 def opened(database, tmp_path):
-    """Opens the tokens of a run in whose catalogue i1 shows the picture `DIGEST`.
+    """Opens the tokens of a run in whose catalogue i1 shows the image `DIGEST`.
 
-    Query q1 shows the same bytes from another address, where nothing is; q2 another picture.
+    Query q1 shows the same bytes from another address, where nothing is; q2 another image.
     """
     run_id = add_reference_run(database)
     with database.begin() as connection:
@@ -74,7 +74,7 @@ def _ids(connection, table):
 
 
 def _store(database, run_id, name, address):
-    """Keep the tokens of the picture `DIGEST` in a set of the run."""
+    """Keep the tokens of the image `DIGEST` in a set of the run."""
     codec = Codec(parse_codec(name), width=WIDTH, precision="float32", codebook=None)
     image = StoredVisualTokens(
         values=np.arange(4 * WIDTH, dtype=np.float32).reshape(4, WIDTH),
@@ -104,7 +104,7 @@ def _store(database, run_id, name, address):
         )
 
 
-def test_a_query_that_is_a_picture_of_the_catalogue_is_read_from_the_store(opened):
+def test_a_query_that_is_an_image_of_the_catalogue_is_read_from_the_store(opened):
     stored, records = opened("none")
 
     (of_item,) = stored.read("candidate", records["i1"])

@@ -1,4 +1,4 @@
-"""The held-out evaluation: pictures, captions, queries and relevance judgements, from a seed."""
+"""The held-out evaluation: images, captions, queries and relevance judgements, from a seed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MARK = "drawn.sha256"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """One picture of the catalogue and its caption."""
+    """One image of the catalogue and its caption."""
 
     id: str
     scene: Scene
@@ -42,7 +42,7 @@ class Catalogue:
     Attributes:
         items: no two show the same scene or bear the same caption.
         queried: the items that the queries look for, one by one.
-        questions: the text queries, worded anew, in the order of `queried`.
+        questions: the text queries, worded again, in the order of `queried`.
     """
 
     items: tuple[Item, ...]
@@ -80,7 +80,7 @@ def write_catalogue(
 ) -> Catalogue:
     """Write the evaluation as files; the same arguments write the same bytes.
 
-    - `items.jsonl` (`id`, `image`, `text`): the catalogue, its captions beside the pictures;
+    - `items.jsonl` (`id`, `image`, `text`): the catalogue, its captions beside the images;
     - `captions.jsonl` (`id`, `text`): the captions as a catalogue of their own;
     - `renderings.jsonl` (`id`, `image`): the queried scenes drawn again, once in each manner, and
       scenes one edit away from them that nobody looks for;
@@ -120,7 +120,7 @@ def is_current(
 
 
 def draw_item(item: Item, seed: int = SEED, rendering: Rendering | None = None) -> Image.Image:
-    """Draw the picture of an item, a candid one, or one of its other renderings."""
+    """Draw the image of an item, a candid one, or one of its other renderings."""
     manner = rendering or Rendering.CANDID
     return render(item.scene, Random(f"{seed}:{item.id}:{rendering}"), manner)
 
@@ -135,10 +135,10 @@ def _digest(seed: int, items: int, queries: int) -> str:
 
 def _family(scene: Scene, rng: Random) -> list[Scene]:
     near = neighbours(scene)
-    further = sorted({far for one in near for far in neighbours(one)} - {scene, *near})
+    further = sorted({far for entry in near for far in neighbours(entry)} - {scene, *near})
     rng.shuffle(near)
     rng.shuffle(further)
-    both = [both for one in (scene, *near, *further) for both in (one, one.turned)]
+    both = [both for entry in (scene, *near, *further) for both in (entry, entry.turned)]
     return list(dict.fromkeys(both))[:_FAMILY]
 
 

@@ -60,7 +60,7 @@ IMAGE_TO_IMAGE = Direction(
     relevant=len(TRAINED),
 )
 
-#: What each method is shown on, RetLLM beside it; IndexMLLM asks about two pictures only.
+#: What each method is shown on, RetLLM beside it; IndexMLLM asks about two images only.
 _SHOWN_ON: Mapping[MethodName, tuple[Direction, ...]] = {
     "retllm": (),
     "freeret": (TEXT_TO_IMAGE, IMAGE_TO_TEXT),
@@ -139,23 +139,23 @@ def run_night(
         write_catalogue(folder)
     directions = dict.fromkeys((TEXT_TO_IMAGE, IMAGE_TO_TEXT, *_SHOWN_ON[method]))
     imports = {
-        one.catalog: import_catalog(database, one.catalog, str(folder / _FILES[one.catalog]))
-        for one in directions
+        entry.catalog: import_catalog(database, entry.catalog, str(folder / _FILES[entry.catalog]))
+        for entry in directions
     }
     imported = monotonic()
     for catalog, counts in imports.items():
         say(f"imported {counts.read} items into {catalog}")
     embedder = describe_embedder(f"open_clip:{coarse_dir()}")
-    for one in directions:
-        planned = plan_index(database, vectors, one.catalog, embedder=embedder, parts=one.items)
-        say(f"run {planned.run_id}: embedding {planned.n_units} items of {one.catalog}")
+    for entry in directions:
+        planned = plan_index(database, vectors, entry.catalog, embedder=embedder, parts=entry.items)
+        say(f"run {planned.run_id}: embedding {planned.n_units} items of {entry.catalog}")
         wait(database, planned.run_id)
     indexed = monotonic()
 
     def rerank(direction: Direction, by: MethodName) -> Ranked:
         return _rerank(database, folder, direction, by, wait=wait, say=say)
 
-    by_retllm = {one: rerank(one, "retllm") for one in directions}
+    by_retllm = {entry: rerank(entry, "retllm") for entry in directions}
     enhanced = _enhanced(database, folder, by_retllm[TEXT_TO_IMAGE], wait=wait, say=say)
     return Night(
         items=imports[TEXT_TO_IMAGE.catalog].read,
@@ -163,7 +163,7 @@ def run_night(
         text_to_image=by_retllm.pop(TEXT_TO_IMAGE),
         image_to_text=by_retllm.pop(IMAGE_TO_TEXT),
         enhanced=enhanced,
-        others=(*by_retllm.values(), *(rerank(one, method) for one in _SHOWN_ON[method])),
+        others=(*by_retllm.values(), *(rerank(entry, method) for entry in _SHOWN_ON[method])),
         import_s=imported - began,
         index_s=indexed - imported,
         rerank_s=monotonic() - indexed,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 IMAGE: Final = "<image>"
-"""Marks the place of a picture in a prompt."""
+"""Marks the place of an image in a prompt."""
 
 Prompt = tuple[str, ...]
 
@@ -35,7 +35,7 @@ Do not output anything else.
 
 
 def retllm(caption: str) -> Prompt:
-    """RetLLM's True/False question about one picture and one caption."""
+    """RetLLM's True/False question about one image and one caption."""
     return (
         IMAGE,
         "Does the image match the caption: <",
@@ -45,7 +45,7 @@ def retllm(caption: str) -> Prompt:
 
 
 def retllm_pair() -> Prompt:
-    """RetLLM's True/False question about two pictures and no query text."""
+    """RetLLM's True/False question about two images and no query text."""
     return (
         "Query image",
         IMAGE,
@@ -66,7 +66,7 @@ def freeret_candidate_first(candidate: str, query: str) -> Prompt:
 
 
 def indexmllm() -> Prompt:
-    """IndexMLLM's 0/1 question about two pictures, the `object` prompt."""
+    """IndexMLLM's 0/1 question about two images, the `object` prompt."""
     return (IMAGE, IMAGE, _OBJECT)
 
 

@@ -1,4 +1,4 @@
-"""Drawing scenes: a scene and a seed give one small RGB picture, always the same bytes."""
+"""Drawing scenes: a scene and a seed give one small RGB image, always the same bytes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image, ImageChops, ImageDraw
 from nightshift.demo.scenes import Direction, Scene, Thing
 
 IMAGE_SIZE = 80
-"""Side of a picture, in pixels."""
+"""Side of an image, in pixels."""
 
 _SCALE = 3  # drawn this much larger, then averaged down: smooth edges
 _RADII = {"small": (6.0, 7.0), "large": (10.5, 12.5)}
@@ -37,7 +37,7 @@ _Colour = tuple[int, int, int]
 
 
 class Rendering(StrEnum):
-    """How a picture of a scene differs from the plain one: same things, same relations."""
+    """How an image of a scene differs from the plain one: same things, same relations."""
 
     PLAIN = "plain"
     RESCALED = "rescaled"
@@ -50,8 +50,8 @@ class Rendering(StrEnum):
     """Candid, and worse: smaller still, twice the clutter, a stronger light."""
 
 
-TRAINED = tuple(one for one in Rendering if one not in (Rendering.CANDID, Rendering.HARSH))
-"""What the models learn from; a candid picture combines what they met one by one."""
+TRAINED = tuple(entry for entry in Rendering if entry not in (Rendering.CANDID, Rendering.HARSH))
+"""What the models learn from; a candid image combines what they met one by one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,8 +69,8 @@ def render(scene: Scene, rng: Random, rendering: Rendering = Rendering.PLAIN) ->
     Returns:
         An RGB image of `IMAGE_SIZE` × `IMAGE_SIZE` pixels.
     """
-    picture, _ = render_placed(scene, rng, rendering)
-    return picture
+    image, _ = render_placed(scene, rng, rendering)
+    return image
 
 
 def render_placed(
@@ -92,25 +92,25 @@ def render_placed(
         _scatter(draw, rng)
         _scatter(draw, rng)
     placed = _place(scene, rng, zoom)
-    for one in placed:
-        _draw_thing(draw, one, rng)
+    for place in placed:
+        _draw_thing(draw, place, rng)
     n_hidden = {Rendering.HIDDEN: 1, Rendering.CANDID: 2, Rendering.HARSH: 2}.get(rendering, 0)
-    for one in rng.sample(placed, n_hidden):
-        _hide_a_part(draw, one, rng)
-    picture = canvas.reduce(_SCALE)
+    for place in rng.sample(placed, n_hidden):
+        _hide_a_part(draw, place, rng)
+    image = canvas.reduce(_SCALE)
     if rendering in (Rendering.RELIT, Rendering.CANDID):
-        picture = _relight(picture, rng)
+        image = _relight(image, rng)
     elif rendering is Rendering.HARSH:
-        picture = _relight(picture, rng, warmth=(0.1, 0.18), level=(0.6, 0.78))
-    return picture, placed
+        image = _relight(image, rng, warmth=(0.1, 0.18), level=(0.6, 0.78))
+    return image, placed
 
 
 def _place(scene: Scene, rng: Random, zoom: float) -> list[Placed]:
     """The things side by side, the whole group moved to a random place on the canvas."""
     radii = [rng.uniform(*_RADII[thing.size]) * zoom for thing in scene.things]
     along = [0.0]
-    for one, two in pairwise(radii):
-        along.append(along[-1] + (one + two) * 1.05 + rng.uniform(*_GAP) * zoom)
+    for entry, two in pairwise(radii):
+        along.append(along[-1] + (entry + two) * 1.05 + rng.uniform(*_GAP) * zoom)
     room = IMAGE_SIZE - 2 * _MARGIN
     fit = min(1.0, room / (radii[0] + along[-1] + radii[-1]))
     radii = [radius * fit for radius in radii]
@@ -120,8 +120,8 @@ def _place(scene: Scene, rng: Random, zoom: float) -> list[Placed]:
     shift = []
     for axis in (0, 1):
         least = min(spot[axis] - radius for spot, radius in zip(spots, radii, strict=True))
-        most = max(spot[axis] + radius for spot, radius in zip(spots, radii, strict=True))
-        shift.append(rng.uniform(_MARGIN - least, IMAGE_SIZE - _MARGIN - most))
+        peak = max(spot[axis] + radius for spot, radius in zip(spots, radii, strict=True))
+        shift.append(rng.uniform(_MARGIN - least, IMAGE_SIZE - _MARGIN - peak))
     return [
         Placed(thing=thing, centre=(x + shift[0], y + shift[1]), radius=radius)
         for thing, (x, y), radius in zip(scene.things, spots, radii, strict=True)
@@ -163,11 +163,11 @@ _OUTLINES: dict[str, list[_Point]] = {
 
 def _background(rng: Random) -> Image.Image:
     side = IMAGE_SIZE * _SCALE
-    one, two = _muted(rng), _muted(rng)
+    entry, two = _muted(rng), _muted(rng)
     painter: Callable[[int, _Colour, _Colour, Random], Image.Image] = rng.choice(
         (_flat, _gradient, _stripes, _checks)
     )
-    return painter(side, one, two, rng)
+    return painter(side, entry, two, rng)
 
 
 def _flat(side: int, one: _Colour, _two: _Colour, _rng: Random) -> Image.Image:
@@ -183,26 +183,26 @@ def _gradient(side: int, one: _Colour, two: _Colour, rng: Random) -> Image.Image
 
 
 def _stripes(side: int, one: _Colour, two: _Colour, rng: Random) -> Image.Image:
-    picture = Image.new("RGB", (side, side), one)
-    draw = ImageDraw.Draw(picture)
+    image = Image.new("RGB", (side, side), one)
+    draw = ImageDraw.Draw(image)
     step = rng.randint(8, 20) * _SCALE
     upright = rng.random() < 0.5
     faint = _blend(one, two, 0.35)
     for start in range(0, side, step):
         stop = start + step // 2
         draw.rectangle((start, 0, stop, side) if upright else (0, start, side, stop), fill=faint)
-    return picture
+    return image
 
 
 def _checks(side: int, one: _Colour, two: _Colour, rng: Random) -> Image.Image:
-    picture = Image.new("RGB", (side, side), one)
-    draw = ImageDraw.Draw(picture)
+    image = Image.new("RGB", (side, side), one)
+    draw = ImageDraw.Draw(image)
     step = rng.randint(8, 16) * _SCALE
     faint = _blend(one, two, 0.35)
     for row, top in enumerate(range(0, side, step)):
         for left in range(step * (row % 2), side, 2 * step):
             draw.rectangle((left, top, left + step - 1, top + step - 1), fill=faint)
-    return picture
+    return image
 
 
 def _scatter(draw: ImageDraw.ImageDraw, rng: Random) -> None:
@@ -237,7 +237,7 @@ def _hide_a_part(draw: ImageDraw.ImageDraw, placed: Placed, rng: Random) -> None
 
 
 def _relight(
-    picture: Image.Image,
+    image: Image.Image,
     rng: Random,
     warmth: tuple[float, float] = (0.05, 0.12),
     level: tuple[float, float] = (0.72, 0.9),
@@ -246,7 +246,7 @@ def _relight(
     tint = rng.choice((-1, 1)) * rng.uniform(*warmth)
     grey = rng.uniform(*level)
     light = tuple(round(255 * min(1.0, grey * (1 + k * tint))) for k in (1, 0, -1))
-    return ImageChops.multiply(picture, Image.new("RGB", picture.size, light))
+    return ImageChops.multiply(image, Image.new("RGB", image.size, light))
 
 
 def _muted(rng: Random) -> _Colour:

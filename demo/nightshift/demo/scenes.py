@@ -172,18 +172,18 @@ def recounted(scene: Scene) -> list[Scene]:
             for index in range(len(things) + 1)
             for size, colour, shape in product(SIZES, COLOURS, SHAPES)
         ]
-    others = [replace(scene, things=one) for one in edited if len(set(one)) == len(one)]
+    others = [replace(scene, things=entry) for entry in edited if len(set(entry)) == len(entry)]
     return [other for other in others if other.split is scene.split]
 
 
 def _swapped(scene: Scene) -> Iterator[Scene]:
     for i, j in combinations(range(len(scene.things)), 2):
-        one, two = scene.things[i], scene.things[j]
+        entry, two = scene.things[i], scene.things[j]
         for first, second in (
-            (replace(one, colour=two.colour), replace(two, colour=one.colour)),
-            (replace(one, shape=two.shape), replace(two, shape=one.shape)),
-            (replace(one, size=two.size), replace(two, size=one.size)),
-            (two, one),
+            (replace(entry, colour=two.colour), replace(two, colour=entry.colour)),
+            (replace(entry, shape=two.shape), replace(two, shape=entry.shape)),
+            (replace(entry, size=two.size), replace(two, size=entry.size)),
+            (two, entry),
         ):
             edited = _with(scene, {i: first, j: second})
             if len(set(edited.things)) == len(edited.things):

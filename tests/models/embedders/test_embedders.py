@@ -81,7 +81,7 @@ def test_text_and_image_are_mixed_by_role(embedder: Embedder) -> None:
     assert float(np.ravel(plane[1]).sum()) < 1e-8
 
 
-def test_several_pictures_become_their_mean_direction(embedder: Embedder) -> None:
+def test_several_images_become_their_mean_direction(embedder: Embedder) -> None:
     entry, two = picture(1), picture(2)
     singles = embed(embedder, ItemContent(images=(entry,)), ItemContent(images=(two,)))
 
@@ -130,7 +130,7 @@ def test_an_empty_content_is_refused_by_position(embedder: Embedder) -> None:
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
-def test_pictures_of_any_mode_and_size_are_embedded(embedder: Embedder, mode: str) -> None:
+def test_images_of_any_mode_and_size_are_embedded(embedder: Embedder, mode: str) -> None:
     tiny = Image.new(mode, (1, 1))
     wide = picture(3, (300, 2)).convert(mode)
 

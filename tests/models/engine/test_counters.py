@@ -1,4 +1,4 @@
-"""What a model counts of its work: prefixes as the engine ran them, pictures as they were seen."""
+"""What a model counts of its work: prefixes as the engine ran them, images as they were seen."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +25,7 @@ WORDS = ("grass", "a red square", "a blue circle", "large")
 
 
 def asked(*shown: object) -> list[Group]:
-    """Four questions about each picture."""
+    """Four questions about each image."""
     suffixes = tuple((word,) for word in WORDS)
     return [Group(prefix=(item,), suffixes=suffixes) for item in shown]  # type: ignore[arg-type]
 
@@ -54,7 +54,7 @@ def test_a_packed_prefix_counts_once_and_a_whole_prompt_has_one_of_its_own(
     assert work_of(qwen, plain, groups) == WorkCounters(prefixes=12, images=2)
 
 
-def test_a_picture_seen_lately_is_not_sent_through_the_tower_again(
+def test_an_image_seen_lately_is_not_sent_through_the_tower_again(
     qwen: Qwen25VL, packed: PackedEngine
 ) -> None:
     assert work_of(qwen, packed, asked(picture(1), picture(2))).images == 2
@@ -86,7 +86,7 @@ def test_a_group_that_does_not_fit_one_batch_reads_its_prefix_again(
     assert work_of(qwen, packed, asked(picture(1))) == WorkCounters(prefixes=2, images=1)
 
 
-def test_stored_tokens_send_no_picture_through_the_tower(
+def test_stored_tokens_send_no_image_through_the_tower(
     qwen: Qwen25VL, qwen_folder: Path, packed: PackedEngine
 ) -> None:
     facts = describe_vision(f"hf:{qwen_folder}@float32")

@@ -312,7 +312,7 @@ def test_a_batch_reads_what_single_prompts_read(qwen: Qwen25VL, params: Enhancem
     assert [r.trace.layer for r in together] == [r.trace.layer for r in separate]
 
 
-def test_a_prompt_without_a_picture_has_nothing_to_look_at_again(qwen: Qwen25VL) -> None:
+def test_a_prompt_without_an_image_has_nothing_to_look_at_again(qwen: Qwen25VL) -> None:
     (enhanced_one,), (plain,) = read(qwen, ON, [TEXT_ONLY]), read(qwen, OFF, [TEXT_ONLY])
 
     assert np.array_equal(numbers([enhanced_one]), numbers([plain]))

@@ -312,7 +312,7 @@ def test_a_prefix_goes_through_the_decoder_once(packed: PackedEngine, qwen: Qwen
     assert len(group.prefix.ids) + suffixes <= sum(tokens) < len(group.prefix.ids) + 1.3 * suffixes
 
 
-def test_a_prefix_is_read_once_up_to_the_layer_where_prompts_look_at_their_own_pictures(
+def test_a_prefix_is_read_once_up_to_the_layer_where_prompts_look_at_their_own_images(
     packed: PackedEngine, qwen: Qwen25VL
 ) -> None:
     prepared = packed.prepare([PAIRS])
@@ -332,7 +332,7 @@ def test_a_prefix_is_read_once_up_to_the_layer_where_prompts_look_at_their_own_p
         for hook in hooks:
             hook.remove()
 
-    # Two suffixes show the same picture: they share what it made of the prefix.
+    # Two suffixes show the same image: they share what it made of the prefix.
     variants = len(group.suffixes) // 2
     assert tokens[10] - tokens[3] == (variants - 1) * len(group.prefix.ids)
 
@@ -387,7 +387,7 @@ def test_a_pair_that_does_not_fit_alone_is_refused_with_its_tokens_and_the_limit
         "CUDA error: out of memory",
     ],
 )
-def test_a_vision_tower_out_of_memory_sees_fewer_pictures_at_once(
+def test_a_vision_tower_out_of_memory_sees_fewer_images_at_once(
     said: str, packed: PackedEngine, qwen: Qwen25VL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     large = [
@@ -410,7 +410,7 @@ def test_a_vision_tower_out_of_memory_sees_fewer_pictures_at_once(
     assert sizes.count(1) == 3, "each picture is still seen once"
 
 
-def test_a_picture_that_does_not_fit_alone_is_refused_with_its_tokens(
+def test_an_image_that_does_not_fit_alone_is_refused_with_its_tokens(
     packed: PackedEngine, qwen: Qwen25VL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(_pictures: list) -> list:

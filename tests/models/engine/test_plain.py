@@ -123,13 +123,13 @@ def test_more_prompts_than_one_batch_holds_come_back_in_order(engine: PlainEngin
     )
 
 
-def test_each_distinct_picture_is_seen_once(engine: PlainEngine, qwen: Qwen25VL) -> None:
+def test_each_distinct_image_is_seen_once(engine: PlainEngine, qwen: Qwen25VL) -> None:
     recorded: list[int] = []
     qwen.vision_cache.clear()
     hook = qwen._model.model.visual.register_forward_hook(
         lambda _module, _inputs, output: recorded.append(len(output.pooler_output))
     )
-    # The same pixels in another object are the same picture.
+    # The same pixels in another object are the same image.
     repeated = Group(prefix=(picture(1), ASK), suffixes=((" <again>?",),))
     try:
         score(engine, [GROUPS[0], repeated, GROUPS[0]])
@@ -199,7 +199,7 @@ def test_a_prompt_longer_than_the_model_reads_is_refused_by_place(engine: PlainE
     assert (refused.value.reason, refused.value.subject_id) == ("prompt_too_long", "1/1")
 
 
-def test_a_picture_that_cannot_be_resized_is_refused(engine: PlainEngine) -> None:
+def test_an_image_that_cannot_be_resized_is_refused(engine: PlainEngine) -> None:
     with pytest.raises(InputError, match="1 × 400") as refused:
         engine.prepare([Group(prefix=(picture(1, (1, 400)),), suffixes=(("a",),))])
 

@@ -103,7 +103,7 @@ def pieces_of(group: Group) -> list[Piece]:
 def comparable(folder: Path) -> Iterator[Group]:
     """Groups that upstream writes in the order in which they are read."""
     yield from (*PICTURES, TEXT_ONLY)
-    # LLaVA-OneVision's template moves pictures to the front.
+    # LLaVA-OneVision's template moves images to the front.
     if folder.name != "llava_onevision":
         yield COMPOSED
 
@@ -191,10 +191,10 @@ def test_a_control_token_in_a_caption_is_text(engine: Engine, family: Any) -> No
         assert control_ids(f"a {content}{content} b") == control_ids("a b")
 
 
-# Pictures.
+# Images.
 
 
-def test_a_picture_looks_the_same_alone_and_among_others(family: Family) -> None:
+def test_an_image_looks_the_same_alone_and_among_others(family: Family) -> None:
     images = [
         family.prepare_image(image, PixelLimits())
         for image in (picture(1), picture(2, (90, 40)), picture(3, (20, 60)))
@@ -212,7 +212,7 @@ def test_a_picture_looks_the_same_alone_and_among_others(family: Family) -> None
             assert torch.allclose(ours, theirs, atol=1e-5)
 
 
-def test_a_picture_prepared_beforehand_reads_the_same_bits(engine: Engine) -> None:
+def test_an_image_prepared_beforehand_reads_the_same_bits(engine: Engine) -> None:
     def prepared(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
         return tuple(
             engine.prepare_image(piece) if isinstance(piece, Image.Image) else piece
@@ -229,13 +229,13 @@ def test_a_picture_prepared_beforehand_reads_the_same_bits(engine: Engine) -> No
     )
 
 
-def test_pixel_limits_bound_what_a_picture_takes(family: Family, folder: Path) -> None:
+def test_pixel_limits_bound_what_an_image_takes(family: Family, folder: Path) -> None:
     large, tile = picture(7, (200, 100)), 32 * 32 if folder.name.startswith("qwen3") else 28 * 28
     limits = [PixelLimits(max_pixels=peak * tile) for peak in (1, 3, 8)]
 
     shown = [family.prepare_image(large, limit) for limit in limits]
 
-    # Qwen's patches hold each picture twice, as frames of a film.
+    # Qwen's patches hold each image twice, as frames of a film.
     frames = 2 if folder.name.startswith("qwen") else 1
     pixels = [item.pixels.numel() // (3 * frames) for item in shown]
     if folder.name == "gemma3":
@@ -352,7 +352,7 @@ def test_alpha_zero_or_gamma_one_is_the_plain_forward_bit_for_bit(
     assert not any(reading.trace.fired for reading in readings)
 
 
-def test_a_forced_layer_looks_at_the_picture_again(plain: PlainEngine, family: Family) -> None:
+def test_a_forced_layer_looks_at_the_image_again(plain: PlainEngine, family: Family) -> None:
     layers = trigger_layers(ON, len(family.decoder.layers))
     before = score(plain, PICTURES, OFF)
 
@@ -477,7 +477,7 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return loaded("llava_onevision", folder)
 
 
-def test_llava_shows_a_picture_without_tiles_as_one_of_several(llava: Any) -> None:
+def test_llava_shows_an_image_without_tiles_as_one_of_several(llava: Any) -> None:
     both = [picture(1, (90, 40)), picture(2, (20, 60))]
     ours = [llava.prepare_image(image, PixelLimits(max_pixels=2 * 28 * 28)) for image in both]
     results = llava._images([both], return_tensors="pt")
@@ -506,7 +506,7 @@ def test_llava_chooses_no_grid_beyond_the_limit(
         assert torch.equal(shown.pixels, free.pixels)
 
 
-def test_smolvlms_own_processor_writes_pictures_the_same(tmp_path: Path) -> None:
+def test_smolvlms_own_processor_writes_images_the_same(tmp_path: Path) -> None:
     from transformers.models.smolvlm.processing_smolvlm import get_image_prompt_string
 
     smol = loaded("smolvlm", save_family("smolvlm", tmp_path))

@@ -257,7 +257,7 @@ def test_a_codec_of_candidates_leaves_the_query_as_it_is(family: Family) -> None
     assert len(coded[1].unique(dim=0)) == 2 < len(plain[1].unique(dim=0))
 
 
-def test_sampled_tokens_keep_the_places_of_the_whole_picture_and_replicated_ones_the_length(
+def test_sampled_tokens_keep_the_places_of_the_whole_image_and_replicated_ones_the_length(
     family: Family,
 ) -> None:
     if "sample2" in family.report.no_codecs:

@@ -30,10 +30,10 @@ BOTH = tuple(
     ItemContent(texts=text.texts, images=image.images)
     for text, image in zip(TEXTS, IMAGES, strict=True)
 )
-#: Queries and candidates of two kinds of sides, and what methods for pictures are asked.
+#: Queries and candidates of two kinds of sides, and what methods for images are asked.
 SIDES = ((TEXTS, IMAGES), (BOTH[:1], BOTH))
 PICTURES = ((IMAGES[:1], IMAGES),)
-#: Prompts are short: pictures in many tiles are compared in `test_families`.
+#: Prompts are short: images in many tiles are compared in `test_families`.
 LIMITS = PixelLimits(max_pixels=2 * 28 * 28)
 
 
@@ -135,7 +135,7 @@ def by_labels() -> Iterator[tuple[Labels | Numbers, list[Group]]]:
 
 def test_every_framing_of_every_method_is_asked() -> None:
     assert {name for name, _, _ in ASKED} == {*FRAMINGS, "retllm_tie"}
-    # FreeRet's own order: a text that is shared, and pictures behind it.
+    # FreeRet's own order: a text that is shared, and images behind it.
     assert any(
         all(isinstance(piece, str) for piece in group.prefix)
         and not all(isinstance(piece, str) for suffix in group.suffixes for piece in suffix)

@@ -51,7 +51,7 @@ def reduce(name: str) -> Reduce:
     st.sampled_from(["none", "int8"]),
     st.sampled_from(["float32", "float16", "bfloat16"]),
 )
-def test_a_picture_takes_the_bytes_that_its_codec_promises(
+def test_an_image_takes_the_bytes_that_its_codec_promises(
     grid: Grid, name: str, quantise: str, precision: str
 ) -> None:
     spec = name if name == "none" else f"{name}+{quantise}"
@@ -244,7 +244,7 @@ def test_numbers_that_are_not_finite_are_refused() -> None:
 
 
 @pytest.mark.parametrize("name", ["sample2", "pool2(replicate)"])
-def test_a_picture_without_rows_and_columns_has_no_blocks(name: str) -> None:
+def test_an_image_without_rows_and_columns_has_no_blocks(name: str) -> None:
     with pytest.raises(ModelError, match="tiles"):
         codec(name).encode(some_tokens((6, 1, 1)), (6, 1, 1))
     with pytest.raises(ModelError, match="tiles"):

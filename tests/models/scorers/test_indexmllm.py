@@ -1,4 +1,4 @@
-"""IndexMLLM on a real model class: digits, pictures in pairs, and both ways round (§4.5)."""
+"""IndexMLLM on a real model class: digits, images in pairs, and both ways round (§4.5)."""
 
 from pathlib import Path
 
@@ -90,7 +90,7 @@ def test_candidates_are_told_apart_and_do_not_depend_on_their_neighbours(
     assert np.ptp(together) > 1e-4
 
 
-def test_items_of_several_pictures_are_scored(scorer: PairScorer) -> None:
+def test_items_of_several_images_are_scored(scorer: PairScorer) -> None:
     both = ItemContent(images=CANDIDATES[0].images + CANDIDATES[1].images)
     (reading,) = read(scorer, QUERY, both)
     assert np.isfinite(reading.margin)

@@ -140,7 +140,7 @@ def test_permuting_candidates_permutes_the_ranking(scorer: PairScorer) -> None:
     ]
 
 
-def test_all_pictures_of_a_side_are_read(scorer: PairScorer) -> None:
+def test_all_images_of_a_side_are_read(scorer: PairScorer) -> None:
     entry, two = picture(1), picture(4)
     ((single, double, turned),) = read(
         scorer,

@@ -127,7 +127,7 @@ def test_a_preset_scores_every_kind_of_pair(qwen: Qwen25VL, name: str) -> None:
         group = PairGroup(shared_side="query", shared=query, others=(candidate,))
         ((reading,),) = read(scorer, group)
         assert np.isfinite(reading.margin)
-        # The released code looks at all of the prompt again, pictures or not.
+        # The released code looks at all of the prompt again, images or not.
         assert reading.trace.fired == bool(query.images or candidate.images or name == "code")
 
 
@@ -189,7 +189,7 @@ def test_equal_captions_of_a_list_keep_their_own_places(qwen: Qwen25VL) -> None:
     assert probability([r.margin for r in readings]).sum() == pytest.approx(1, abs=1e-5)
 
 
-def test_a_list_of_pictures_or_of_ten_is_refused_by_place(qwen: Qwen25VL) -> None:
+def test_a_list_of_images_or_of_ten_is_refused_by_place(qwen: Qwen25VL) -> None:
     scorer = bound(qwen, "listwise")
     for others, reason in (((PHOTO,), "no_prompt"), (CAPTIONS * 3, "list_too_long")):
         with pytest.raises(InputError) as refused:

@@ -1,4 +1,4 @@
-"""One door for files and one decoder for images: good pictures come out upright, bad ones named."""
+"""One door for files and one decoder for images: good images come out upright, bad ones named."""
 
 import contextlib
 import hashlib
@@ -78,7 +78,7 @@ def reason(data: bytes, **options: int) -> str:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM"])
-def test_a_lossless_picture_comes_out_as_it_is(kind: str):
+def test_a_lossless_image_comes_out_as_it_is(kind: str):
     image = noise()
     assert decode_image(encoded(image, kind), "x").tobytes() == image.tobytes()
 
@@ -113,7 +113,7 @@ def test_the_camera_orientation_is_applied(orientation: int):
     assert result.tobytes() == upright.tobytes()
 
 
-def test_damaged_camera_notes_do_not_cost_the_picture():
+def test_damaged_camera_notes_do_not_cost_the_image():
     data = encoded(
         Image.new("RGB", (8, 8), RED), "JPEG", exif=b"Exif\x00\x00garbage that is no tiff"
     )
@@ -153,7 +153,7 @@ def test_a_palette_whose_entries_are_half_transparent_is_laid_on_white():
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF"])
-def test_one_pixel_is_a_picture(kind: str):
+def test_one_pixel_is_an_image(kind: str):
     assert decode_image(encoded(Image.new("RGB", (1, 1), WHITE), kind), "x").size == (1, 1)
 
 
@@ -208,24 +208,24 @@ def test_of_an_animation_the_first_frame_is_taken(kind: str):
         ),
     ],
 )
-def test_what_is_no_picture_is_refused(data: bytes, code: str):
+def test_what_is_no_image_is_refused(data: bytes, code: str):
     assert reason(data) == code
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "JPEG2000"])
-def test_a_truncated_picture_is_refused(kind: str):
+def test_a_truncated_image_is_refused(kind: str):
     data = encoded(noise(), kind)
     assert reason(data[: len(data) // 2]) == "image_unreadable"
 
 
-def test_a_picture_beyond_the_limit_is_refused_before_it_is_decoded():
+def test_an_image_beyond_the_limit_is_refused_before_it_is_decoded():
     data = encoded(Image.new("1", (20_000, 20_000)))  # 50 kB of file, 1.2 GB as RGB
     assert reason(data) == "image_too_large"
     assert reason(encoded(noise()), max_pixels=64 * 48 - 1) == "image_too_large"
     assert decode_image(encoded(noise()), "x", max_pixels=64 * 48).size == (64, 48)
 
 
-def test_a_picture_with_a_bomb_in_its_notes_is_refused():
+def test_an_image_with_a_bomb_in_its_notes_is_refused():
     tracemalloc.start()
     try:
         assert reason(_COMMENT_BOMB) == "image_unreadable"
@@ -250,7 +250,7 @@ def test_damage_of_any_kind_never_raises_anything_but_our_error():
 # Files, wherever they are
 
 
-def test_a_local_file_and_its_url_give_the_same_picture_and_digest(tmp_path: Path):
+def test_a_local_file_and_its_url_give_the_same_image_and_digest(tmp_path: Path):
     path = tmp_path / "a picture.png"
     path.write_bytes(encoded(noise()))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -400,7 +400,7 @@ def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     web_rules.cache_clear()
 
 
-def test_a_picture_comes_from_the_web(web: str):
+def test_an_image_comes_from_the_web(web: str):
     assert read_image(f"{web}/x.png").tobytes() == noise().tobytes()
 
 

@@ -195,7 +195,7 @@ def test_a_name_that_resolves_otherwise_a_moment_later_gains_nothing(
         *("file:///etc/passwd", "ftp://127.0.0.1/", "http://elsewhere.test/"),
     ],
 )
-def test_every_redirect_is_judged_anew(port: int, names: dict[str, list[str]], target: str):
+def test_every_redirect_is_judged_again(port: int, names: dict[str, list[str]], target: str):
     names["images.test"] = names["elsewhere.test"] = ["127.0.0.1"]
     rules = WebRules(hosts=("images.test", "10.0.0.1", "169.254.169.254"), networks=HERE.networks)
 
@@ -241,7 +241,7 @@ def test_what_follows_the_question_mark_is_not_repeated(port: int):
     assert "hunter2" not in caught.value.message
 
 
-def test_an_answer_that_breaks_off_is_no_picture(port: int):
+def test_an_answer_that_breaks_off_is_no_image(port: int):
     assert refused(f"http://127.0.0.1:{port}/short") == "image_unreachable"
 
 

@@ -12,7 +12,7 @@ from nightshift.stores.files.roots import ImageRoots
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Path:
-    """A folder with a picture, beside another with a secret, and links between them."""
+    """A folder with an image, beside another with a secret, and links between them."""
     for name in ("shop/in.png", "shop2/secret.png"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_bytes(b"x")

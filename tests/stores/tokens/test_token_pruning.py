@@ -33,7 +33,7 @@ A, B, C = b"a" * 32, b"b" * 32, b"c" * 32
 
 @dataclass
 class Kept:
-    """A token set of a catalogue of three items, whose pictures are A, B and C."""
+    """A token set of a catalogue of three items, whose images are A, B and C."""
 
     database: Database
     token_set: TokenSetRow
@@ -130,7 +130,7 @@ def kept(request: pytest.FixtureRequest, database: Database, tmp_path: Path) -> 
     return kept_in(database, f"{tmp_path}/t" if on_disk else f"memory://{tmp_path.name}/t")
 
 
-def test_a_shard_goes_when_no_live_item_has_any_of_its_pictures(kept: Kept):
+def test_a_shard_goes_when_no_live_item_has_any_of_its_images(kept: Kept):
     dead, mixed, live = kept.store(A, images=3), kept.store(B), kept.store(C, b"x" * 32)
     kept.drop_item(A)
     kept.value("UPDATE item SET image_hash = :new WHERE image_hash = :b RETURNING 1", new=b"n", b=B)

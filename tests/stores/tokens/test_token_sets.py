@@ -26,7 +26,7 @@ from tests.stores.ledger_helpers import FINGERPRINT, add_catalog, expire, make_d
 
 @pytest.fixture
 def token_set(database: Database, tmp_path: Path) -> TokenSetRow:
-    """Of a catalogue of four items with pictures, two of which are the same, and one without."""
+    """Of a catalogue of four items with images, two of which are the same, and one without."""
     catalog_id = add_catalog(database, n_items=5)
     with database.begin() as connection:
         for number, image in enumerate([b"a", b"b", b"b", b"c"]):
@@ -217,7 +217,7 @@ def test_a_zombie_that_wakes_late_makes_nothing_readable(database, token_set):
         assert len(list(token_sets.shards(connection, token_set))) == 1
 
 
-def test_the_books_of_a_token_run_count_pictures(database, token_set):
+def test_the_books_of_a_token_run_count_images(database, token_set):
     ledger = Ledger(database, worker_id="w", lease_s=60, max_attempts=3)
     run_id = token_run(database, token_set)
     with ledger.finish(claimed(ledger, run_id)) as connection:

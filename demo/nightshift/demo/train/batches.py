@@ -1,4 +1,4 @@
-"""Training batches of the scorer: which questions about which pictures."""
+"""Training batches of the scorer: which questions about which images."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _CAPTION_WEIGHTS = {"matching": 4, "choosing": 1}
 _PICTURE_WEIGHTS = {"matching": 2, "choosing": 1, "looking": 3, "comparing": 3, "glancing": 3}
 _REHEARSAL_WEIGHTS = {"matching": 5, "choosing": 1, "looking": 2, "comparing": 2, "glancing": 1}
 _GLANCED_GROUPS = 10
-_GLANCED_AT = 5  # pictures of other scenes, beside a scene's own and its neighbour's
+_GLANCED_AT = 5  # images of other scenes, beside a scene's own and its neighbour's
 _NEAR_SHARE = 0.6
 
 _Key = tuple[int, int]
 
 
 class BatchMaker:
-    """Draws batches from a pool of pictures; each is a pure function of the random state."""
+    """Draws batches from a pool of images; each is a pure function of the random state."""
 
     def __init__(self, maker: RowMaker, pool: Pool) -> None:
         self._maker = maker
@@ -47,7 +47,7 @@ class BatchMaker:
         }
 
     def matching(self, rng: Random) -> Batch:
-        """RetLLM's question about a true and a false caption of each picture."""
+        """RetLLM's question about a true and a false caption of each image."""
         keys = [self._any_picture(rng) for _ in range(_PICTURES)]
         rows = [
             matching_row(self._maker, self._pool.scene(*key), place, rng)
@@ -56,7 +56,7 @@ class BatchMaker:
         return self._collated(rows, keys)
 
     def choosing(self, rng: Random) -> Batch:
-        """FreeRet's question about a picture and two captions, and a few plain captions."""
+        """FreeRet's question about an image and two captions, and a few plain captions."""
         keys = [self._any_picture(rng) for _ in range(_PICTURES)]
         rows = [
             choice_row(self._maker, self._pool.scene(*key), place, rng)
@@ -69,7 +69,7 @@ class BatchMaker:
         return self._collated(rows, keys)
 
     def looking(self, rng: Random, *, near_share: float = 1.0) -> Batch:
-        """FreeRet's question about a caption and two pictures, its own and another."""
+        """FreeRet's question about a caption and two images, its own and another."""
         rows, keys = [], []
         for place in range(0, 2 * _GROUPS, 2):
             group = rng.randrange(len(self._pool.scenes))
@@ -81,7 +81,7 @@ class BatchMaker:
         return self._collated(rows, keys)
 
     def comparing(self, rng: Random, *, near_share: float = 1.0) -> Batch:
-        """Questions about a picture and two others: its scene drawn anew, and another scene."""
+        """Questions about an image and two others: its scene drawn again, and another scene."""
         rows, keys = [], []
         for place in range(0, 3 * _GROUPS, 3):
             group = rng.randrange(len(self._pool.scenes))
@@ -93,7 +93,7 @@ class BatchMaker:
         return self._collated(rows, keys)
 
     def glancing(self, rng: Random, *, texts: bool = True) -> Batch:
-        """No question: what things of many pictures have in common with one scene.
+        """No question: what things of many images have in common with one scene.
 
         A label is one bit a prompt. From labels alone, questions that show the query first stayed
         at chance for hours; judged thing by thing they are learnt in minutes.
@@ -106,15 +106,15 @@ class BatchMaker:
         keys = [(group, member) for group in groups for member in range(3)]
         shown = [self._shown(key, place) for place, key in enumerate(keys)]
         rows = []
-        for place, one in enumerate(shown):
+        for place, item in enumerate(shown):
             own = range(place - place % 3, place - place % 3 + 3)
             others = [other for at, other in enumerate(shown) if at not in own]
             among = [shown[at] for at in own if at != place] + rng.sample(others, _GLANCED_AT)
             rng.shuffle(among)
             if texts and place % 2:
-                rows.append(text_glance_row(self._maker, one.scene, among, rng))
+                rows.append(text_glance_row(self._maker, item.scene, among, rng))
             else:
-                rows.append(picture_glance_row(self._maker, one, among, rng))
+                rows.append(picture_glance_row(self._maker, item, among, rng))
         return self._collated(rows, keys)
 
     def everything(self, rng: Random) -> Batch:
@@ -122,15 +122,15 @@ class BatchMaker:
         return self._any_kind(_WEIGHTS, rng)
 
     def captions(self, rng: Random) -> Batch:
-        """One of the kinds that ask about a picture and captions."""
+        """One of the kinds that ask about an image and captions."""
         return self._any_kind(_CAPTION_WEIGHTS, rng)
 
-    def pictures(self, rng: Random) -> Batch:
+    def image_questions(self, rng: Random) -> Batch:
         """One of all kinds, most often those that show the query first; fewer near neighbours."""
         return self._any_kind(_PICTURE_WEIGHTS, rng, near_share=_NEAR_SHARE)
 
     def rehearsal(self, rng: Random) -> Batch:
-        """As `pictures`, but most often what was learnt first, lest it be forgotten."""
+        """As `image_questions`, but most often what was learnt first, lest it be forgotten."""
         return self._any_kind(_REHEARSAL_WEIGHTS, rng, near_share=_NEAR_SHARE)
 
     def _any_kind(
@@ -148,7 +148,7 @@ class BatchMaker:
                 return self.kinds[kind](rng)
 
     def _another(self, group: int, near_share: float, rng: Random) -> _Key:
-        """A picture of the scene's near neighbour, or of any other scene."""
+        """An image of the scene's near neighbour, or of any other scene."""
         if rng.random() < near_share:
             return group, 2
         other = rng.randrange(len(self._pool.scenes) - 1)

@@ -20,7 +20,7 @@ def coarse_card(
         "A tiny open_clip dual encoder for drawn shapes scenes. It serves the bundled demo and",
         "nothing else: real photographs and free text mean nothing to it.\n",
         f"- data: scenes drawn from seed {seed}, split `train`; no caption of a real data set",
-        "- training: symmetric contrastive loss over 256 pictures and captions a step; in every",
+        "- training: symmetric contrastive loss over 256 images and captions a step; in every",
         "  round the rate stays, then falls to almost nothing; each begins at half the rate of the",
         "  one before",
         *_spans(rounds),
@@ -51,7 +51,7 @@ def scorer_card(
         f"- data: scenes drawn from seed {seed}, split `train`",
         "- training: cross-entropy of the label and of the caption's words, 24 to 128 prompts a",
         "  step; beside it a probe judges at every word whether the caption fits so far, and at",
-        "  every thing of a picture what it has in common with the scene asked about; in the",
+        "  every thing of an image what it has in common with the scene asked about; in the",
         "  beginning the mean visual token is pulled towards the coarse model's embedding of the",
         "  caption (neither is part of the weights)",
         *_spans(stages),
@@ -63,8 +63,8 @@ def scorer_card(
         "|---|---|",
         *(f"| {name} | {value:.3f} |" for name, value in accuracies.items()),
         "\n## Curves (accuracy on split `validation`)\n",
-        "`matching`: True/False; `choosing`: A/B about a picture and captions; `looking`: A/B",
-        "about a caption and pictures; `comparing`: questions about two pictures.",
+        "`matching`: True/False; `choosing`: A/B about an image and captions; `looking`: A/B",
+        "about a caption and images; `comparing`: questions about two images.",
         *_curves(stages),
     ]
     return "\n".join(lines) + "\n"

@@ -85,14 +85,14 @@ def train(
     Args:
         course: keeps what was reached.
         tokenizer: by `coarse_tokenizer`.
-        pool: pictures of split `train`.
-        validation: pictures of split `validation`.
+        pool: images of split `train`.
+        validation: images of split `validation`.
         minutes: of all rounds together.
         seed: of the batches.
 
     Returns:
         The model, and a stage a round. The curves hold `loss`, and recall@1 and recall@5 among the
-        validation pictures, both directions averaged.
+        validation images, both directions averaged.
     """
     model = build_model(tokenizer)
     rounds = []
@@ -118,7 +118,7 @@ def train(
 
 
 def embed_images(model: CLIP, images: NDArray[np.uint8]) -> Tensor:
-    """Unit vectors `[n, dim]` of pictures `[n, 80, 80, 3]`, float32."""
+    """Unit vectors `[n, dim]` of images `[n, 80, 80, 3]`, float32."""
     model.eval()
     with torch.no_grad():
         parts = [

@@ -60,7 +60,7 @@ class Course:
         if file.exists():
             kept = torch.load(file, weights_only=True)
             if kept["asked"] == asked:
-                self._stages = {name: _Progress(**one) for name, one in kept["stages"].items()}
+                self._stages = {name: _Progress(**item) for name, item in kept["stages"].items()}
                 self._held = kept["held"]
                 _log.info("going on from %s", file)
             else:
@@ -101,7 +101,7 @@ class Course:
             now.steps += 1
             now.passed = (time.process_time() - began) / (60 * minutes)
             if now.passed * checks >= len(now.curve) + 1 or now.passed >= 1:
-                means = {kind: fmean(one[kind] for one in losses) for kind in losses[0]}
+                means = {kind: fmean(loss[kind] for loss in losses) for kind in losses[0]}
                 now.curve.append({"step": now.steps, **means, **check()})
                 _log.info("%s %s", name, {k: round(value, 4) for k, value in now.curve[-1].items()})
                 losses.clear()
@@ -117,10 +117,10 @@ class Course:
     ) -> None:
         kept = {
             "asked": self._asked,
-            "stages": {name: asdict(one) for name, one in self._stages.items()},
+            "stages": {name: asdict(stage) for name, stage in self._stages.items()},
             "held": {
-                "modules": [one.state_dict() for one in modules],
-                "optimizers": [one.state_dict() for one in optimizers],
+                "modules": [stage.state_dict() for stage in modules],
+                "optimizers": [stage.state_dict() for stage in optimizers],
                 "rng": rng.getstate(),
             },
         }

@@ -29,7 +29,7 @@ _DEPTHS = (1, 5, 10, 20)
 _ROWS_AT_ONCE = 128
 
 Question = tuple[Prompt, tuple[int, ...]]
-"""A prompt, and the places of its pictures among those seen."""
+"""A prompt, and the places of its images among those seen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,7 @@ class Direction:
 
 
 class Scorer:
-    """The demo scorer on pictures of the demo's size: margins of a batch of prompts."""
+    """The demo scorer on images of the demo's size: margins of a batch of prompts."""
 
     def __init__(self, directory: Path) -> None:
         self._tokenizer = AutoTokenizer.from_pretrained(directory)
@@ -52,7 +52,7 @@ class Scorer:
 
     @torch.no_grad()
     def see(self, images: NDArray[np.uint8]) -> Tensor:
-        """Visual tokens `[n, 25, width]` of pictures `[n, 80, 80, 3]`."""
+        """Visual tokens `[n, 25, width]` of images `[n, 80, 80, 3]`."""
         parts = [
             see(self._model, patches_of(images[i : i + 64])) for i in range(0, len(images), 64)
         ]
@@ -63,19 +63,19 @@ class Scorer:
         """Log-odds `[prompts]` of the first label against the second.
 
         Args:
-            asked: prompts and the places of their pictures in `seen`.
+            asked: prompts and the places of their images in `seen`.
             seen: visual tokens by `see`.
             labels: of one token each.
         """
-        one, other = (token_id(self._tokenizer, label) for label in labels)
-        rows = [self._maker.row(prompt, pictures=at, answer=labels[0]) for prompt, at in asked]
+        entry, other = (token_id(self._tokenizer, label) for label in labels)
+        rows = [self._maker.row(prompt, images=at, answer=labels[0]) for prompt, at in asked]
         nothing = np.empty((0, 80, 80, 3), dtype=np.uint8)
         parts = []
         for start in range(0, len(rows), _ROWS_AT_ONCE):
             batch = collate(rows[start : start + _ROWS_AT_ONCE], nothing, self._maker)
             states = hidden_states(self._model, batch, seen)
             logits = self._model.lm_head(states[batch.answers >= 0])
-            parts.append(logits[:, one] - logits[:, other])
+            parts.append(logits[:, entry] - logits[:, other])
         return torch.cat(parts)
 
 
@@ -87,7 +87,7 @@ def evaluate(
     captions = [item.caption for item in catalogue.items]
     wanted = _wanted(catalogue).tolist()
     judge = Scorer(scorer)
-    seen = judge.see(images)
+    recorded = judge.see(images)
 
     def to_images(query: int, item: int) -> Question:
         return prompts.retllm(catalogue.questions[query]), (item,)
@@ -100,8 +100,10 @@ def evaluate(
     for name, ask in (("text_to_image", to_images), ("image_to_text", to_captions)):
         order = orders[name]
         head = order[:, :depth]
-        asked = [ask(query, item) for query in range(len(head)) for item in head[query].tolist()]
-        margins = judge.margins(asked, seen, ("True", "False")).view(head.shape)
+        requested = [
+            ask(query, item) for query in range(len(head)) for item in head[query].tolist()
+        ]
+        margins = judge.margins(requested, recorded, ("True", "False")).view(head.shape)
         fine = head.gather(1, margins.argsort(dim=1, descending=True, stable=True))
         directions[name] = Direction(
             coarse=recalls(order, catalogue), fine=recalls(fine, catalogue)
@@ -117,7 +119,7 @@ def coarse_orders(
     Args:
         catalogue: the evaluation.
         coarse: directory of the open_clip model.
-        images: the items' pictures, by `draw_items`.
+        images: the items' images, by `draw_items`.
     """
     clip = open_clip.create_model(f"local-dir:{coarse}")
     words = AutoTokenizer.from_pretrained(coarse)
@@ -144,7 +146,7 @@ def accuracies(
     """Share of right answers to each method's question; half of the pairs are hard negatives.
 
     A negative is one permuting edit, or for captions one changed attribute, from the truth. Of
-    a pair of pictures the second is the scene drawn anew in any manner, or a near neighbour.
+    a pair of images the second is the scene drawn again in any manner, or a near neighbour.
     The others are the catalogue's own, or drawn in the manner of `rendering`.
     """
     judge = Scorer(scorer)
@@ -155,8 +157,8 @@ def accuracies(
         for item in items
     )
     shown = np.stack([np.asarray(draw_item(item, rendering=rendering)) for item in items])
-    pictures = [shown, draw_items(items, rng), draw_items(near, rng)]
-    seen = judge.see(np.concatenate(pictures))
+    images = [shown, draw_items(items, rng), draw_items(near, rng)]
+    recorded = judge.see(np.concatenate(images))
     places = range(len(items))
     true = [describe(item.scene, rng) for item in items]
     false = [false_caption(item.scene, rng) for item in items]
@@ -164,7 +166,7 @@ def accuracies(
     def share_right(
         labels: tuple[str, str], fits: Sequence[Question], differs: Sequence[Question]
     ) -> float:
-        margins = judge.margins([*fits, *differs], seen, labels)
+        margins = judge.margins([*fits, *differs], recorded, labels)
         return float(
             torch.cat([margins[: len(fits)] > 0, margins[len(fits) :] <= 0]).float().mean()
         )
@@ -173,27 +175,27 @@ def accuracies(
         fits, differs = ([(ask(texts[at]), (at,)) for at in places] for texts in (true, false))
         return share_right((labels[0], labels[1]), fits, differs)
 
-    def about_pictures(prompt: Prompt, *labels: str) -> float:
+    def about_image_pairs(prompt: Prompt, *labels: str) -> float:
         anew, other = len(items), 2 * len(items)
         fits = [(prompt, (at, anew + at)) for at in places]
         differs = [(prompt, (at, other + at)) for at in places]
         return share_right((labels[0], labels[1]), fits, differs)
 
     return {
-        "RetLLM, text and picture": about_texts(prompts.retllm, "True", "False"),
-        "FreeRet, text and picture": about_texts(lambda t: prompts.freeret(t, IMAGE), "A", "B"),
-        "FreeRet, picture and text": about_texts(lambda t: prompts.freeret(IMAGE, t), "A", "B"),
-        "FreeRet, the picture shown first though the text is the query": about_texts(
+        "RetLLM, text and image": about_texts(prompts.retllm, "True", "False"),
+        "FreeRet, text and image": about_texts(lambda t: prompts.freeret(t, IMAGE), "A", "B"),
+        "FreeRet, image and text": about_texts(lambda t: prompts.freeret(IMAGE, t), "A", "B"),
+        "FreeRet, the image shown first though the text is the query": about_texts(
             lambda t: prompts.freeret_candidate_first(IMAGE, t), "A", "B"
         ),
-        "IndexMLLM, two pictures": about_pictures(prompts.indexmllm(), "1", "0"),
-        "FreeRet, two pictures": about_pictures(prompts.freeret(IMAGE, IMAGE), "A", "B"),
-        "RetLLM, two pictures": about_pictures(prompts.retllm_pair(), "True", "False"),
+        "IndexMLLM, two images": about_image_pairs(prompts.indexmllm(), "1", "0"),
+        "FreeRet, two images": about_image_pairs(prompts.freeret(IMAGE, IMAGE), "A", "B"),
+        "RetLLM, two images": about_image_pairs(prompts.retllm_pair(), "True", "False"),
     }
 
 
 def draw_items(items: tuple[Item, ...], rng: Random | None = None) -> NDArray[np.uint8]:
-    """The items' pictures `[n, 80, 80, 3]`; with `rng`, drawn anew in manners of its choice."""
+    """The items' images `[n, 80, 80, 3]`; with `rng`, drawn again in manners of its choice."""
     if rng is None:
         return np.stack([np.asarray(draw_item(item)) for item in items])
     manners = [rng.choice(TRAINED) for _ in items]

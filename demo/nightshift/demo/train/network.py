@@ -1,4 +1,4 @@
-"""The scorer's architecture, and a forward pass for training on pictures of one size."""
+"""The scorer's architecture, and a forward pass for training on images of one size."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ _STD = (0.26862954, 0.26130258, 0.27577711)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Rows padded on the right to one length, and the pictures they share.
+    """Rows padded on the right to one length, and the images they share.
 
     Shapes: `ids`, `answers`, `words`, `fits`, `suffixes`
-    `[rows, length]`, `places` `[3, rows, length]`, `pictures`
-    `[rows' pictures in reading order]` (indices), `patches` `[distinct pictures, 100, 384]`.
+    `[rows, length]`, `places` `[3, rows, length]`, `images`
+    `[rows' images in reading order]` (indices), `patches` `[distinct images, 100, 384]`.
     """
 
     ids: Tensor
@@ -53,7 +53,7 @@ class Batch:
     fits: Tensor
     suffixes: Tensor
     places: Tensor
-    pictures: Tensor
+    images: Tensor
     patches: Tensor
 
 
@@ -100,7 +100,7 @@ def build_model(tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLForConditionalG
 
 
 def build_processor(tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLProcessor:
-    """The processor that goes with the model: 25 visual tokens for a demo picture, at most 100."""
+    """The processor that goes with the model: 25 visual tokens for a demo image, at most 100."""
     sizes = {"shortest_edge": IMAGE_SIZE**2, "longest_edge": _MAX_PIXELS}
     return Qwen2_5_VLProcessor(
         image_processor=Qwen2VLImageProcessor(patch_size=_PATCH, size=sizes),
@@ -111,7 +111,7 @@ def build_processor(tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLProcessor:
 
 
 def patches_of(images: NDArray[np.uint8]) -> Tensor:
-    """Cut pictures `[n, 80, 80, 3]` into normalised patches `[n, 100, 384]`, as the processor."""
+    """Cut images `[n, 80, 80, 3]` into normalised patches `[n, 100, 384]`, as the processor."""
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
     pixels = (pixels - torch.tensor(_MEAN).view(3, 1, 1)) / torch.tensor(_STD).view(3, 1, 1)
     cut = pixels.view(-1, 3, SIDE, 2, _PATCH, SIDE, 2, _PATCH).permute(0, 2, 5, 3, 6, 1, 4, 7)
@@ -120,7 +120,7 @@ def patches_of(images: NDArray[np.uint8]) -> Tensor:
 
 
 def collate(rows: Sequence[Row], images: NDArray[np.uint8], maker: RowMaker) -> Batch:
-    """Stack rows over the pictures `[n, 80, 80, 3]` that they point to."""
+    """Stack rows over the images `[n, 80, 80, 3]` that they point to."""
     length = max(len(row.ids) for row in rows)
 
     def stacked(name: str, filler: int) -> Tensor:
@@ -135,7 +135,7 @@ def collate(rows: Sequence[Row], images: NDArray[np.uint8], maker: RowMaker) -> 
         fits=stacked("fits", IGNORED),
         suffixes=stacked("suffixes", 0),
         places=torch.from_numpy(places),
-        pictures=torch.tensor([picture for row in rows for picture in row.pictures]),
+        images=torch.tensor([image for row in rows for image in row.images]),
         patches=patches_of(images),
     )
 
@@ -145,12 +145,12 @@ def hidden_states(
 ) -> Tensor:
     """The last hidden states `[rows, length, width]`.
 
-    Each distinct picture is seen once; `seen` brings visual tokens made by `see` before.
+    Each distinct image is seen once; `seen` brings visual tokens made by `see` before.
     """
     seen = see(model, batch.patches) if seen is None else seen
     embedded = model.get_input_embeddings()(batch.ids)
     at = (batch.ids == model.config.image_token_id).unsqueeze(-1)
-    tokens = seen[batch.pictures].flatten(0, 1).to(embedded.dtype)
+    tokens = seen[batch.images].flatten(0, 1).to(embedded.dtype)
     output = model.model.language_model(
         inputs_embeds=embedded.masked_scatter(at, tokens),
         attention_mask=_mask(batch.suffixes),
@@ -169,9 +169,9 @@ def losses(
 
 
 def see(model: Qwen2_5_VLForConditionalGeneration, patches: Tensor) -> Tensor:
-    """Visual tokens `[n, 25, width]` of `[n, 100, 384]` patches, all pictures in one pass.
+    """Visual tokens `[n, 25, width]` of `[n, 100, 384]` patches, all images in one pass.
 
-    The library's own tower walks over the pictures one by one; a test holds both equal.
+    The library's own tower walks over the images one by one; a test holds both equal.
     """
     tower = model.model.visual
     count, length, _ = patches.shape
@@ -189,9 +189,9 @@ def _mask(suffixes: Tensor) -> dict[str, Tensor] | None:
     """Who may look at whom `[rows, 1, length, length]`: a suffix at the beginning and at itself."""
     if not suffixes.any():
         return None
-    seen, looking = suffixes[:, None, None, :], suffixes[:, None, :, None]
+    recorded, looking = suffixes[:, None, None, :], suffixes[:, None, :, None]
     causal = torch.ones(suffixes.shape[1], suffixes.shape[1], dtype=torch.bool).tril()
-    return {"full_attention": causal & ((seen == 0) | (seen == looking))}
+    return {"full_attention": causal & ((recorded == 0) | (recorded == looking))}
 
 
 def _through(block: Qwen2_5_VLVisionBlock, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -208,7 +208,7 @@ def _through(block: Qwen2_5_VLVisionBlock, x: Tensor, cos: Tensor, sin: Tensor) 
 
 
 def _loss(model: Qwen2_5_VLForConditionalGeneration, states: Tensor, targets: Tensor) -> Tensor:
-    asked = targets != IGNORED
-    logits = model.lm_head(states[asked])
-    total = functional.cross_entropy(logits, targets[asked], reduction="sum")
-    return total / max(1, int(asked.sum()))
+    requested = targets != IGNORED
+    logits = model.lm_head(states[requested])
+    total = functional.cross_entropy(logits, targets[requested], reduction="sum")
+    return total / max(1, int(requested.sum()))

@@ -1,4 +1,4 @@
-"""Training pictures, drawn once: each scene twice, beside one of its near neighbours."""
+"""Training images, drawn once: each scene twice, beside one of its near neighbours."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nightshift.demo.render import IMAGE_SIZE, TRAINED, Placed, Rendering, rende
 from nightshift.demo.scenes import Scene, Split, neighbours, random_scene
 
 SIDE = 5
-"""Visual tokens along one side of a picture."""
+"""Visual tokens along one side of an image."""
 
 NOTHING = -1
 """Stands in `Pool.owners` where a visual token shows background."""
@@ -23,7 +23,7 @@ _CELL = IMAGE_SIZE / SIDE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pool:
-    """Groups of three pictures: a scene, the same scene drawn anew, a near neighbour.
+    """Groups of three images: a scene, the same scene drawn again, a near neighbour.
 
     `images` is `[groups, 3, height, width, 3]`, uint8; `owners` `[groups, 3, 25]`, int8, says
     which of its scene's things a visual token shows.
@@ -34,12 +34,12 @@ class Pool:
     owners: NDArray[np.int8]
 
     def scene(self, group: int, member: int) -> Scene:
-        """The scene that a picture shows."""
+        """The scene that an image shows."""
         return self.scenes[group][member == 2]
 
 
 def draw_pool(seed: int, split: Split, groups: int) -> Pool:
-    """Draw the pictures of one split; a pure function of its arguments."""
+    """Draw the images of one split; a pure function of its arguments."""
     rng = Random(f"{seed}:{split}:pool")
     scenes = []
     images = np.empty((groups, 3, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
@@ -49,8 +49,8 @@ def draw_pool(seed: int, split: Split, groups: int) -> Pool:
         near = rng.choice(neighbours(scene))
         scenes.append((scene, near))
         for member, shown in enumerate((scene, scene, near)):
-            picture, placed = render_placed(shown, rng, _any_rendering(rng))
-            images[group, member] = np.asarray(picture)
+            image, placed = render_placed(shown, rng, _any_rendering(rng))
+            images[group, member] = np.asarray(image)
             owners[group, member] = _owners(placed)
     return Pool(scenes=scenes, images=images, owners=owners)
 
@@ -65,12 +65,12 @@ def _owners(placed: list[Placed]) -> NDArray[np.int8]:
     """The thing `[25]` that reaches furthest into each visual token's cell, if by half of it."""
     low = np.indices((SIDE, SIDE)).reshape(2, -1) * _CELL
     depths = []
-    for one in placed:
-        x, y = one.centre
+    for place in placed:
+        x, y = place.centre
         outside = [
             np.maximum(np.maximum(edge - at, at - edge - _CELL), 0)
             for at, edge in ((y, low[0]), (x, low[1]))
         ]
-        depths.append(one.radius / 2 - np.hypot(*outside))
+        depths.append(place.radius / 2 - np.hypot(*outside))
     deepest = np.stack(depths)
     return np.where(deepest.max(0) > 0, deepest.argmax(0), NOTHING).astype(np.int8)

@@ -38,7 +38,7 @@ _PAIR_WEIGHTS = (3, 1, 1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """A picture among those of a batch: its place, its scene, and `Pool.owners` of it `[25]`."""
+    """An image among those of a batch: its place, its scene, and `Pool.owners` of it `[25]`."""
 
     place: int
     scene: Scene
@@ -48,9 +48,9 @@ class Shown:
         """At each visual token, what the thing there has in common with a wanted scene."""
         same_axis = self.scene.direction is wanted.direction
         of_thing = [
-            _likeness(one, wanted.things, in_place=same_axis and one == other)
-            for one, other in zip_longest(self.scene.things, wanted.things)
-            if one
+            _likeness(entry, wanted.things, in_place=same_axis and entry == other)
+            for entry, other in zip_longest(self.scene.things, wanted.things)
+            if entry
         ]
         return [IGNORED if owner == NOTHING else of_thing[owner] for owner in self.owners.tolist()]
 
@@ -60,99 +60,99 @@ def false_caption(scene: Scene, rng: Random) -> str:
     return _caption(scene, rng, fits=False).text
 
 
-def matching_row(maker: RowMaker, scene: Scene, picture: int, rng: Random) -> Row:
+def matching_row(maker: RowMaker, scene: Scene, image: int, rng: Random) -> Row:
     """RetLLM's question about true captions, learnt as words too, and about false ones."""
     rows = []
     for fits in (True, False) * _CAPTIONS_OF_A_KIND:
         caption = _caption(scene, rng, fits=fits)
         prompt = prompts.retllm(caption.text)
-        rows.append(maker.row(prompt, pictures=(picture,), answer=str(fits), caption=caption))
+        rows.append(maker.row(prompt, images=(image,), answer=str(fits), caption=caption))
     return packed(rows, maker.image_token)
 
 
-def choice_row(maker: RowMaker, scene: Scene, picture: int, rng: Random) -> Row:
-    """FreeRet's choice about a picture, as the query or as the candidate, and two captions."""
+def choice_row(maker: RowMaker, scene: Scene, image: int, rng: Random) -> Row:
+    """FreeRet's choice about an image, as the query or as the candidate, and two captions."""
     ask = rng.choice((prompts.freeret, prompts.freeret_candidate_first))
     rows = []
     for fits in (True, False):
         caption = _caption(scene, rng, fits=fits)
         prompt = ask(IMAGE, caption.text)
         answer = "A" if fits else "B"
-        rows.append(maker.row(prompt, pictures=(picture,), answer=answer, caption=caption))
+        rows.append(maker.row(prompt, images=(image,), answer=answer, caption=caption))
     return packed(rows, maker.image_token)
 
 
 def query_first_row(maker: RowMaker, wanted: Scene, shown: list[Shown], rng: Random) -> Row:
-    """FreeRet's choice about a text query and several pictures."""
+    """FreeRet's choice about a text query and several images."""
     prompt = prompts.freeret(describe(wanted, rng), IMAGE)
     rows = [
         maker.row(
             prompt,
-            pictures=(one.place,),
-            answer="A" if one.scene == wanted else "B",
-            likeness=one.likeness(wanted),
+            images=(item.place,),
+            answer="A" if item.scene == wanted else "B",
+            likeness=item.likeness(wanted),
         )
-        for one in shown
+        for item in shown
     ]
     return packed(rows, maker.image_token)
 
 
-def caption_row(maker: RowMaker, scene: Scene, picture: int, rng: Random) -> Row:
+def caption_row(maker: RowMaker, scene: Scene, image: int, rng: Random) -> Row:
     """A row that answers with a whole caption."""
-    return maker.row(prompts.describe_image(), pictures=(picture,), answer=describe(scene, rng))
+    return maker.row(prompts.describe_image(), images=(image,), answer=describe(scene, rng))
 
 
 def pair_row(maker: RowMaker, query: Shown, shown: list[Shown], rng: Random) -> Row:
-    """A picture and several others: IndexMLLM's digits, FreeRet's letters or RetLLM's words."""
+    """An image and several others: IndexMLLM's digits, FreeRet's letters or RetLLM's words."""
     prompt, same, differs = rng.choices(_PAIR_QUESTIONS, weights=_PAIR_WEIGHTS)[0]
     rows = [
         maker.row(
             prompt,
-            pictures=(query.place, one.place),
-            answer=same if one.scene == query.scene else differs,
-            likeness=one.likeness(query.scene),
+            images=(query.place, item.place),
+            answer=same if item.scene == query.scene else differs,
+            likeness=item.likeness(query.scene),
         )
-        for one in shown
+        for item in shown
     ]
     return packed(rows, maker.image_token)
 
 
 def picture_glance_row(maker: RowMaker, query: Shown, shown: list[Shown], rng: Random) -> Row:
-    """A picture and several others, up to where the question would come."""
+    """An image and several others, up to where the question would come."""
     prompt, *_ = rng.choices(_PAIR_QUESTIONS, weights=_PAIR_WEIGHTS)[0]
     return packed(
         [
             maker.glance(
-                prompt, pictures=(query.place, one.place), likeness=one.likeness(query.scene)
+                prompt, images=(query.place, item.place), likeness=item.likeness(query.scene)
             )
-            for one in shown
+            for item in shown
         ],
         maker.image_token,
     )
 
 
 def text_glance_row(maker: RowMaker, wanted: Scene, shown: list[Shown], rng: Random) -> Row:
-    """A caption and several pictures, up to where the question would come."""
+    """A caption and several images, up to where the question would come."""
     prompt = prompts.freeret(describe(wanted, rng), IMAGE)
     return packed(
         [
-            maker.glance(prompt, pictures=(one.place,), likeness=one.likeness(wanted))
-            for one in shown
+            maker.glance(prompt, images=(item.place,), likeness=item.likeness(wanted))
+            for item in shown
         ],
         maker.image_token,
     )
 
 
 def _likeness(thing: Thing, wanted: tuple[Thing, ...], *, in_place: bool) -> int:
-    kinds = {(one.colour, one.shape) for one in wanted}
-    found = {
-        Likeness.COLOUR: any(one.colour == thing.colour for one in wanted),
-        Likeness.SHAPE: any(one.shape == thing.shape for one in wanted),
+    kinds = {(entry.colour, entry.shape) for entry in wanted}
+    results = {
+        Likeness.COLOUR: any(entry.colour == thing.colour for entry in wanted),
+        Likeness.SHAPE: any(entry.shape == thing.shape for entry in wanted),
         Likeness.COLOURED_SHAPE: (thing.colour, thing.shape) in kinds,
         Likeness.THING: thing in wanted,
         Likeness.PLACE: in_place,
     }
-    return sum(flag for flag, has in found.items() if has)
+    return sum(flag for flag, has in results.items() if has)
 
 
 def _caption(scene: Scene, rng: Random, *, fits: bool) -> Caption:

@@ -21,12 +21,12 @@ IGNORED = -100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One prompt with its pictures (places in the batch's list of pictures) and its targets.
+    """One prompt with its images (places in the batch's list of images) and its targets.
 
     `answers` and `words` hold, for every position, the id that should come next: `answers` for
     the label alone, `words` for the caption. `fits` says at every token of a caption whether it
-    is true of the picture so far (1) or not (0), and at a visual token what the thing it shows has
-    in common with the caption or the picture before, as `Likeness`. In a packed row, `suffixes`
+    is true of the image so far (1) or not (0), and at a visual token what the thing it shows has
+    in common with the caption or the image before, as `Likeness`. In a packed row, `suffixes`
     counts the prompts that share a beginning: 0 there, then 1, 2, …
     """
 
@@ -35,11 +35,11 @@ class Row:
     words: list[int]
     fits: list[int]
     suffixes: list[int]
-    pictures: tuple[int, ...]
+    images: tuple[int, ...]
 
 
 class Likeness(IntFlag):
-    """What a thing in a picture has in common with a wanted scene."""
+    """What a thing in an image has in common with a wanted scene."""
 
     COLOUR = auto()
     SHAPE = auto()
@@ -60,7 +60,7 @@ class Caption:
 
     @property
     def is_true(self) -> bool:
-        """Whether it fits its picture."""
+        """Whether it fits its image."""
         return self.text == self.truth
 
 
@@ -77,7 +77,7 @@ class RowMaker:
         self,
         prompt: Prompt,
         *,
-        pictures: tuple[int, ...],
+        images: tuple[int, ...],
         answer: str,
         caption: Caption | None = None,
         likeness: list[int] | None = None,
@@ -86,16 +86,16 @@ class RowMaker:
 
         Args:
             prompt: what is asked.
-            pictures: places in the batch's list of pictures.
+            images: places in the batch's list of images.
             answer: a label, or a whole caption.
-            caption: a piece of the prompt that comes behind its picture. A true one is learnt
+            caption: a piece of the prompt that comes behind its image. A true one is learnt
                 word by word; a false one is only judged.
-            likeness: `fits` at the visual tokens of the last picture `[25]`.
+            likeness: `fits` at the visual tokens of the last image `[25]`.
         """
         ids: list[int] = []
         words: list[int] = []
         fits: list[int] = []
-        still_to_come = len(pictures)
+        still_to_come = len(images)
         for text, span in _turn(prompt, caption.text if caption else None):
             piece = self._picture() if text == IMAGE else self._ids(text)
             kept, parted = range(0), 0
@@ -112,7 +112,7 @@ class RowMaker:
                     judged[1:-1] = likeness
             fits += judged
             ids += piece
-        asked = len(ids)
+        requested = len(ids)
         reply = self._ids(answer)
         if len(reply) > 1:
             reply = [*reply, *self._ids("<|im_end|>")]
@@ -123,7 +123,7 @@ class RowMaker:
         words = [*words[1:], IGNORED][: len(ids)]
         answers = [IGNORED] * len(ids)
         if len(reply) == 1:
-            answers[asked - 1] = reply[0]
+            answers[requested - 1] = reply[0]
         suffixes = [0] * len(ids)
         return Row(
             ids=ids,
@@ -131,12 +131,12 @@ class RowMaker:
             words=words,
             fits=fits,
             suffixes=suffixes,
-            pictures=pictures,
+            images=images,
         )
 
-    def glance(self, prompt: Prompt, *, pictures: tuple[int, ...], likeness: list[int]) -> Row:
-        """A row that ends with its last picture: its things are judged, and nothing is asked."""
-        row = self.row(prompt, pictures=pictures, answer=LABELS[0], likeness=likeness)
+    def glance(self, prompt: Prompt, *, images: tuple[int, ...], likeness: list[int]) -> Row:
+        """A row that ends with its last image: its things are judged, and nothing is asked."""
+        row = self.row(prompt, images=images, answer=LABELS[0], likeness=likeness)
         end = _last_picture(row, self.image_token) + SIDE**2
         silent = [IGNORED] * end
         return replace(
@@ -168,13 +168,13 @@ class RowMaker:
 
 
 def packed(rows: list[Row], image_token: int) -> Row:
-    """Rows as one, their common beginning said once: the same pictures, or all but the last."""
+    """Rows as one, their common beginning said once: the same images, or all but the last."""
     shared = min(_first_asked(row) for row in rows)
-    pictures = rows[0].pictures
-    if any(row.pictures != pictures for row in rows):
+    images = rows[0].images
+    if any(row.images != images for row in rows):
         # Its visual tokens look alike by their ids.
         shared = min(shared, _last_picture(rows[0], image_token))
-        pictures = (*pictures[:-1], *(row.pictures[-1] for row in rows))
+        images = (*images[:-1], *(row.images[-1] for row in rows))
 
     def joined(name: str) -> list[int]:
         lists: list[list[int]] = [getattr(row, name) for row in rows]
@@ -188,7 +188,7 @@ def packed(rows: list[Row], image_token: int) -> Row:
         words=joined("words"),
         fits=joined("fits"),
         suffixes=[*[0] * shared, *suffixes],
-        pictures=pictures,
+        images=images,
     )
 
 
@@ -199,8 +199,8 @@ def positions(row: Row, image_token: int, length: int) -> NDArray[np.int64]:
     at = shared
     for number in range(1, max(row.suffixes) + 1):
         stop = at + row.suffixes.count(number)
-        whole = _whole_positions(row.ids[:shared] + row.ids[at:stop], image_token)
-        parts.append(whole[:, shared:])
+        complete = _whole_positions(row.ids[:shared] + row.ids[at:stop], image_token)
+        parts.append(complete[:, shared:])
         at = stop
     placed = np.concatenate(parts, axis=1)
     return np.pad(placed, ((0, 0), (0, length - placed.shape[1])), mode="edge")
@@ -224,7 +224,7 @@ def _common(one: list[int], two: list[int]) -> int:
 
 
 def _turn(prompt: Prompt, read: str | None) -> list[tuple[str, range | None]]:
-    """The user's turn as runs of text and pictures, with the characters to learn in each run."""
+    """The user's turn as runs of text and images, with the characters to learn in each run."""
     runs: list[tuple[str, range | None]] = [("<|im_start|>user\n", None)]
     for piece in prompt:
         text, learnt = runs[-1]

@@ -1,4 +1,4 @@
-"""Trains the tiny Qwen2.5-VL in stages: first to match captions, last to compare pictures."""
+"""Trains the tiny Qwen2.5-VL in stages: first to match captions, last to compare images."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Alignment(nn.Module):
         self.scale = nn.Parameter(torch.tensor(2.5))
 
     def loss(self, seen: Tensor, batch: Batch) -> Tensor:
-        """Contrastive loss of a `matching` batch's visual tokens `[pictures, 25, width]`."""
+        """Contrastive loss of a `matching` batch's visual tokens `[images, 25, width]`."""
         captions = [
             str(self._tokenizer.decode([word for word in row if word >= 0]))
             for row in batch.words.tolist()
@@ -129,8 +129,8 @@ def train(
     Args:
         course: keeps what was reached.
         tokenizer: by `scorer_tokenizer`.
-        pool: pictures of split `train`.
-        validation: pictures of split `validation`.
+        pool: images of split `train`.
+        validation: images of split `validation`.
         coarse: directory of the trained coarse model.
         minutes: of all stages together.
         seed: of the batches.
@@ -146,7 +146,7 @@ def train(
         "everything": batches.everything,
         "captions": batches.captions,
         "glancing": lambda rng: batches.glancing(rng, texts=False),
-        "pictures": batches.pictures,
+        "pictures": batches.image_questions,
         "rehearsal": batches.rehearsal,
     }
     stages = []
@@ -183,8 +183,8 @@ def checker(
     }
     opposite = torch.full((len(tokenizer),), IGNORED)
     for pair in _OPPOSITES:
-        one, other = (token_id(tokenizer, label) for label in pair)
-        opposite[one], opposite[other] = other, one
+        entry, other = (token_id(tokenizer, label) for label in pair)
+        opposite[entry], opposite[other] = other, entry
     return lambda: {name: _accuracy(model, batches, opposite) for name, batches in held.items()}
 
 
@@ -205,9 +205,9 @@ def _accuracy(
     model.eval()
     right = []
     for batch in batches:
-        asked = batch.answers >= 0
-        logits = model.lm_head(hidden_states(model, batch)[asked])
-        wanted = batch.answers[asked][:, None]
+        requested = batch.answers >= 0
+        logits = model.lm_head(hidden_states(model, batch)[requested])
+        wanted = batch.answers[requested][:, None]
         right.append(logits.gather(1, wanted) > logits.gather(1, opposite[wanted]))
     return float(torch.cat(right).float().mean())
 
@@ -236,12 +236,12 @@ def _step(
     batch = draw(rng)
     # The fused CPU attention is slow backwards: plain matrix products take a third off a step.
     with sdpa_kernel(SDPBackend.MATH), half_precision():
-        seen = see(model, batch.patches)
-        states = hidden_states(model, batch, seen)
+        recorded = see(model, batch.patches)
+        states = hidden_states(model, batch, recorded)
         label_loss, word_loss = losses(model, states, batch)
         total = label_loss + word_loss + probe.loss(states, batch)
         if alignment and passed < _ALIGNED_SHARE:
-            total = total + _ALIGNMENT_WEIGHT * alignment.loss(seen, batch)
+            total = total + _ALIGNMENT_WEIGHT * alignment.loss(recorded, batch)
     torch.autograd.backward(total)
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     for optimizer in optimizers:
