@@ -185,7 +185,7 @@ def prune(named: tuple[int, ...], dry_run: bool, data_dir: Path | None, as_json:
     from nightshift.stores.tokens.token_pruning import prune_tokens
 
     with open_database(read_settings(data_dir)) as database, prune_progress(quiet=as_json) as told:
-        report = prune_tokens(database, named=named, dry_run=dry_run, told=told)
+        report = prune_tokens(database, named=named, dry_run=dry_run, report_progress=told)
     if as_json:
         totals = {"dry_run": dry_run, "images": report.images, "bytes": report.bytes}
         echo_json({**totals, **asdict(report)}, indent=None)

@@ -176,7 +176,7 @@ def test_what_a_crash_leaves_behind_goes_with_the_next_pruning(kept: Kept):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        kept.prune(told=crash)
+        kept.prune(report_progress=crash)
     assert kept.shards() == 0
     assert len(kept.files() & names) == 1
 
@@ -227,7 +227,7 @@ def test_a_named_set_goes_as_a_whole_and_its_runs_have_lost_nothing(database, tm
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        kept.prune(named=[kept.token_set.id], told=crash)
+        kept.prune(named=[kept.token_set.id], report_progress=crash)
     assert kept.value("SELECT count(*) FROM token_set WHERE id = :set") == 1
     report = kept.prune(named=[kept.token_set.id])
 

@@ -1,4 +1,4 @@
-"""The files of a token set as they lie in its folder: how they are named, found and deleted."""
+"""Shard files in the folder of a token set: names, listing and deletion."""
 
 import os
 import re
@@ -22,7 +22,7 @@ _NAME = re.compile(r"run-(\d+)/(?:\d+-[0-9a-f]{32}\.tokens|\.\d+\.[0-9a-f]{12}\.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardFile:
-    """A file that bears a name of ours."""
+    """A file named as `shard_name` names them."""
 
     #: Below the folder of its set.
     name: str
@@ -45,11 +45,11 @@ def list_shards(folder: str) -> list[ShardFile]:
     Raises:
         ServiceUnavailableError: The store does not answer.
     """
-    found = []
+    files = []
     for name, n_bytes in _remote(folder) if is_url(folder) else _local(Path(folder)):
         if match := _NAME.fullmatch(name):
-            found.append(ShardFile(name=name, run_id=int(match[1]), n_bytes=n_bytes))
-    return found
+            files.append(ShardFile(name=name, run_id=int(match[1]), n_bytes=n_bytes))
+    return files
 
 
 def delete_shards(folder: str, names: Sequence[str]) -> Iterator[str]:
@@ -60,7 +60,7 @@ def delete_shards(folder: str, names: Sequence[str]) -> Iterator[str]:
         names: Below it.
 
     Yields:
-        Each name when it is done with.
+        Each name once its file is gone.
 
     Raises:
         ServiceUnavailableError: A file cannot be deleted.
@@ -81,11 +81,11 @@ def delete_shards(folder: str, names: Sequence[str]) -> Iterator[str]:
 
 def _local(folder: Path) -> Iterator[tuple[str, int]]:
     try:
-        runs = [one for one in os.scandir(folder) if one.is_dir(follow_symlinks=False)]
+        runs = [run for run in os.scandir(folder) if run.is_dir(follow_symlinks=False)]
         for run in runs:
-            for one in os.scandir(run):
-                if one.is_file(follow_symlinks=False):
-                    yield f"{run.name}/{one.name}", one.stat(follow_symlinks=False).st_size
+            for file in os.scandir(run):
+                if file.is_file(follow_symlinks=False):
+                    yield f"{run.name}/{file.name}", file.stat(follow_symlinks=False).st_size
     except FileNotFoundError:
         return
     except OSError as error:
@@ -96,12 +96,12 @@ def _remote(folder: str) -> Iterator[tuple[str, int]]:
     try:
         system, root = fsspec.core.url_to_fs(folder)
         system.invalidate_cache()
-        found = system.find(root, detail=True)
+        sizes = system.find(root, detail=True)
     except FileNotFoundError:
         return
     except Exception as error:  # as above
         raise _away(error, folder) from error
-    for path, info in found.items():
+    for path, info in sizes.items():
         yield path.removeprefix(f"{root.rstrip('/')}/"), int(info.get("size") or 0)
 
 

@@ -1,7 +1,7 @@
 """Shards: immutable files of many records each, on a disk or in an object store.
 
-Where a record lies and what its digest is stands in Postgres; a shard that no row names belongs to
-a job that did not finish and is never read.
+Postgres holds the place and digest of each record. A shard that no row names belongs to a job that
+did not finish; it is never read.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ _CHUNK_BYTES = 2**20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a record lies in its shard."""
+    """The place of a record in its shard."""
 
     offset: int
     n_bytes: int
@@ -36,7 +36,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:
-    """A whole shard."""
+    """A shard with its size and digest."""
 
     #: A path or an fsspec URL.
     address: str
@@ -62,7 +62,7 @@ class ShardWriter:
         return place
 
     def shard(self, address: str) -> Shard:
-        """What was written so far, as a shard of that address."""
+        """The shard as written so far, under its address."""
         return Shard(address=address, n_bytes=self.n_bytes, sha256=self._sha256.digest())
 
 
@@ -105,14 +105,14 @@ def read_records(address: str, places: Sequence[Place]) -> list[bytes | InputErr
     Raises:
         ServiceUnavailableError: The store that holds it does not answer.
     """
-    found: dict[int, bytes | InputError] = {}
+    records: dict[int, bytes | InputError] = {}
     try:
         with open_file(address) as stream:
             # In the order of the file: a remote one reads ahead.
             for number in sorted(range(len(places)), key=lambda i: places[i].offset):
                 stream.seek(places[number].offset)
                 data = stream.read(places[number].n_bytes)
-                found[number] = (
+                records[number] = (
                     data
                     if _digest(data) == places[number].digest
                     else _torn(address, places[number])
@@ -121,8 +121,8 @@ def read_records(address: str, places: Sequence[Place]) -> list[bytes | InputErr
         broken = InputError(
             f"shard {address}: {error}; `nightshift tokens verify` names what is lost", error.reason
         )
-        return [found.get(number, broken) for number in range(len(places))]
-    return [found[number] for number in range(len(places))]
+        return [records.get(number, broken) for number in range(len(places))]
+    return [records[number] for number in range(len(places))]
 
 
 def verify_shard(shard: Shard) -> None:

@@ -1,10 +1,11 @@
-"""What is stored of visual tokens, as an operator asks: how much, and whether it is whole."""
+"""Reports on stored visual tokens: how much is stored, and whether all of it is intact."""
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, select, text
 
 from nightshift.schema.errors import InputError
+from nightshift.schema.token_tables import TokenSet
 from nightshift.stores.postgres.database import Database
 from nightshift.stores.tokens.shards import verify_shard
 from nightshift.stores.tokens.token_sets import forget_shard, get_set, shards
@@ -20,12 +21,12 @@ class TokenSetSummary:
     catalog: str
     scorer: str
     codec: str
-    #: Live items with pictures, and how many of them have tokens.
+    #: Live items with images, and how many of them have tokens.
     items: int
     stored: int
     images: int
     bytes: int
-    #: Measured: all bytes over all images; None where nothing is stored.
+    #: Measured: all bytes over all images; None if nothing is stored.
     bytes_per_image: float | None
     shards: int
     address: str
@@ -34,41 +35,18 @@ class TokenSetSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardReport:
-    """What reading every shard found."""
+    """The result of reading every shard."""
 
     shards: int
-    #: One line for each that is damaged or gone, which names it.
+    #: One line for each damaged or missing shard, which names it.
     damaged: list[str]
-    #: Contents whose tokens were dropped from the books.
+    #: Contents whose tokens were deleted from Postgres.
     forgotten: int
 
 
 def list_sets(connection: Connection) -> list[TokenSetSummary]:
     """All sets, the newest first."""
-    rows = connection.execute(
-        text(
-            """
-            SELECT t.id, catalog.name AS catalog, model.spec AS scorer, t.codec,
-                held.items, held.stored, sizes.images, sizes.bytes,
-                sizes.bytes::double precision / nullif(sizes.images, 0) AS bytes_per_image,
-                (SELECT count(*) FROM token_shard s WHERE s.token_set_id = t.id) AS shards,
-                t.address, t.vision_fingerprint
-            FROM token_set t JOIN catalog ON catalog.id = t.catalog_id
-                JOIN model ON model.fingerprint = t.vision_fingerprint
-            CROSS JOIN LATERAL (
-                SELECT coalesce(sum(n_images), 0)::bigint AS images,
-                    coalesce(sum(n_bytes), 0)::bigint AS bytes
-                FROM token_record r WHERE r.token_set_id = t.id) AS sizes
-            CROSS JOIN LATERAL (
-                SELECT count(*) AS items, count(r.content) AS stored
-                FROM item LEFT JOIN token_record r
-                    ON r.token_set_id = t.id AND r.content = item.image_hash
-                WHERE item.catalog_id = t.catalog_id AND item.state = 'live'
-                    AND item.image_hash IS NOT NULL) AS held
-            ORDER BY t.id DESC
-            """
-        )
-    )
+    rows = connection.execute(_LIST_SETS)
     return [TokenSetSummary(**row) for row in rows.mappings()]
 
 
@@ -77,17 +55,21 @@ def verify_shards(database: Database, *, forget: bool) -> ShardReport:
 
     Args:
         database: Postgres.
-        forget: Drop what is damaged from the books.
+        forget: Delete the rows of damaged shards.
 
     Raises:
         ServiceUnavailableError: A store does not answer; nothing of it counts as damaged.
     """
     with database.begin() as connection:
-        ids = [row.id for row in connection.execute(text("SELECT id FROM token_set ORDER BY id"))]
-        every = [one for set_id in ids for one in shards(connection, get_set(connection, set_id))]
+        set_ids = connection.scalars(select(TokenSet.id).order_by(TokenSet.id)).all()
+        stored = [
+            numbered
+            for set_id in set_ids
+            for numbered in shards(connection, get_set(connection, set_id))
+        ]
     damaged: list[str] = []
     forgotten = 0
-    for shard_id, shard in every:
+    for shard_id, shard in stored:
         try:
             verify_shard(shard)
         except InputError as error:
@@ -95,4 +77,27 @@ def verify_shards(database: Database, *, forget: bool) -> ShardReport:
             if forget:
                 with database.begin() as connection:
                     forgotten += forget_shard(connection, shard_id)
-    return ShardReport(shards=len(every), damaged=damaged, forgotten=forgotten)
+    return ShardReport(shards=len(stored), damaged=damaged, forgotten=forgotten)
+
+
+# Lists the token sets with the sizes of their records and the share of items that have tokens.
+_LIST_SETS = text("""
+    SELECT t.id, catalog.name AS catalog, model.spec AS scorer, t.codec,
+        held.items, held.stored, sizes.images, sizes.bytes,
+        sizes.bytes::double precision / nullif(sizes.images, 0) AS bytes_per_image,
+        (SELECT count(*) FROM token_shard s WHERE s.token_set_id = t.id) AS shards,
+        t.address, t.vision_fingerprint
+    FROM token_set t JOIN catalog ON catalog.id = t.catalog_id
+        JOIN model ON model.fingerprint = t.vision_fingerprint
+    CROSS JOIN LATERAL (
+        SELECT coalesce(sum(n_images), 0)::bigint AS images,
+            coalesce(sum(n_bytes), 0)::bigint AS bytes
+        FROM token_record r WHERE r.token_set_id = t.id) AS sizes
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS items, count(r.content) AS stored
+        FROM item LEFT JOIN token_record r
+            ON r.token_set_id = t.id AND r.content = item.image_hash
+        WHERE item.catalog_id = t.catalog_id AND item.state = 'live'
+            AND item.image_hash IS NOT NULL) AS held
+    ORDER BY t.id DESC
+""")

@@ -2,10 +2,16 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Select, delete, func, select, text, update
+from sqlalchemy.dialects.postgresql import insert
 
 from nightshift.schema.errors import ConflictError
+from nightshift.schema.row_columns import columns_of
+from nightshift.schema.states import ItemState
+from nightshift.schema.tables import Item
+from nightshift.schema.token_tables import TokenRecord, TokenSet, TokenShard
 from nightshift.stores.files.addresses import resolve_beside
 from nightshift.stores.tokens.shards import Place, Shard
 
@@ -29,7 +35,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenSetRow:
-    """See table `token_set`; the codebook itself is read by `codebook`."""
+    """A row of table `token_set`, without the codebook, which `codebook` reads."""
 
     id: int
     catalog_id: int
@@ -43,29 +49,23 @@ class TokenSetRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewTokenRecord:
-    """The tokens of one content's pictures, on their way into Postgres."""
+    """The tokens of one content's images, ready to be written."""
 
     #: 32 bytes, `ContentHashes.image`.
     content: bytes
     place: Place
     n_images: int
-    #: Of all its pictures, before they are reduced.
+    #: Of all its images, before they are reduced.
     n_tokens: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenPlace:
-    """Where the tokens of one content's pictures lie."""
+    """The place of the tokens of one content's images."""
 
-    #: Of the shard.
+    #: The address of the shard.
     address: str
     place: Place
-
-
-_SET = (
-    "SELECT id, catalog_id, vision_fingerprint, codec, width, precision, address, codebook_digest "
-    "FROM token_set"
-)
 
 
 def ensure_set(
@@ -78,38 +78,33 @@ def ensure_set(
     precision: str,
     address: str,
 ) -> TokenSetRow:
-    """The set of that catalogue, vision tower and codec, made where there is none.
+    """The set of that catalogue, vision tower and codec, which is created if there is none.
 
     Raises:
-        ConflictError: It lies elsewhere already.
+        ConflictError: When the set exists at another address.
     """
     connection.execute(
-        text(
-            """
-            INSERT INTO token_set (catalog_id, vision_fingerprint, codec, width, precision, address)
-            VALUES (:catalog, :vision, :codec, :width, :precision, :address)
-            ON CONFLICT DO NOTHING
-            """
-        ),
-        {
-            "catalog": catalog_id,
-            "vision": vision_fingerprint,
-            "codec": codec,
-            "width": width,
-            "precision": precision,
-            "address": address,
-        },
+        insert(TokenSet)
+        .values(
+            catalog_id=catalog_id,
+            vision_fingerprint=vision_fingerprint,
+            codec=codec,
+            width=width,
+            precision=precision,
+            address=address,
+        )
+        .on_conflict_do_nothing()
     )
-    found = find_set(
+    token_set = find_set(
         connection, catalog_id=catalog_id, vision_fingerprint=vision_fingerprint, codec=codec
     )
-    assert found is not None
-    if found.address != address:
+    assert token_set is not None
+    if token_set.address != address:
         raise ConflictError(
-            f"the {codec} tokens of this catalogue and model lie in {found.address}: leave --store "
-            "out to add to them"
+            f"the {codec} tokens of this catalogue and model lie in {token_set.address}: leave "
+            "--store out to add to them"
         )
-    return found
+    return token_set
 
 
 def find_set(
@@ -118,11 +113,11 @@ def find_set(
     """The set of that catalogue, vision tower and codec."""
     row = (
         connection.execute(
-            text(
-                f"{_SET} WHERE catalog_id = :catalog AND vision_fingerprint = :vision "
-                "AND codec = :codec"
-            ),
-            {"catalog": catalog_id, "vision": vision_fingerprint, "codec": codec},
+            _sets().where(
+                TokenSet.catalog_id == catalog_id,
+                TokenSet.vision_fingerprint == vision_fingerprint,
+                TokenSet.codec == codec,
+            )
         )
         .mappings()
         .one_or_none()
@@ -131,58 +126,39 @@ def find_set(
 
 
 def get_set(connection: Connection, set_id: int) -> TokenSetRow:
-    """One set, by its id."""
-    row = connection.execute(text(f"{_SET} WHERE id = :set"), {"set": set_id}).mappings().one()
+    """The set with an id."""
+    row = connection.execute(_sets().where(TokenSet.id == set_id)).mappings().one()
     return TokenSetRow(**row)
 
 
 def codebook(connection: Connection, set_id: int) -> bytes | None:
-    """The trained codebook of a set; None where its codec has none, or none yet."""
-    found = connection.execute(
-        text("SELECT codebook FROM token_set WHERE id = :set"), {"set": set_id}
+    """The trained codebook of a set; None if its codec has none, or it is not trained yet."""
+    data: bytes | None = connection.execute(
+        select(TokenSet.codebook).where(TokenSet.id == set_id)
     ).scalar_one()
-    return None if found is None else bytes(found)
+    return data
 
 
 def keep_codebook(connection: Connection, set_id: int, data: bytes, digest: str) -> None:
-    """Give a set its codebook; the first one stays, for tokens may be coded by it."""
+    """Write the codebook of a set; the first one stays, for tokens may be coded by it."""
     connection.execute(
-        text(
-            "UPDATE token_set SET codebook = :data, codebook_digest = :digest "
-            "WHERE id = :set AND codebook IS NULL"
-        ),
-        {"set": set_id, "data": data, "digest": digest},
+        update(TokenSet)
+        .where(TokenSet.id == set_id, TokenSet.codebook.is_(None))
+        .values(codebook=data, codebook_digest=digest)
     )
 
 
 def items_to_see(connection: Connection, token_set: TokenSetRow) -> list[int]:
-    """Live items whose pictures have no tokens in the set, one for each content, in id order."""
-    rows = connection.execute(
-        text(
-            """
-            SELECT min(item.id) AS id FROM item
-            WHERE item.catalog_id = :catalog AND item.state = 'live'
-                AND item.image_hash IS NOT NULL AND NOT EXISTS (
-                    SELECT FROM token_record r
-                    WHERE r.token_set_id = :set AND r.content = item.image_hash)
-            GROUP BY item.image_hash ORDER BY 1
-            """
-        ),
-        {"catalog": token_set.catalog_id, "set": token_set.id},
+    """Live items whose images have no tokens in the set, one for each content, in id order."""
+    stored = select(TokenRecord.content).where(
+        TokenRecord.token_set_id == token_set.id, TokenRecord.content == Item.image_hash
     )
-    return [int(row.id) for row in rows]
+    return list(connection.scalars(_distinct_items(token_set.catalog_id).where(~stored.exists())))
 
 
 def distinct_items(connection: Connection, catalog_id: int) -> list[int]:
-    """Live items that have pictures, one for each content, in id order."""
-    rows = connection.execute(
-        text(
-            "SELECT min(id) AS id FROM item WHERE catalog_id = :catalog AND state = 'live' "
-            "AND image_hash IS NOT NULL GROUP BY image_hash ORDER BY 1"
-        ),
-        {"catalog": catalog_id},
-    )
-    return [int(row.id) for row in rows]
+    """Live items that have images, one for each content, in id order."""
+    return list(connection.scalars(_distinct_items(catalog_id)))
 
 
 def write_shard_rows(
@@ -197,43 +173,31 @@ def write_shard_rows(
 ) -> None:
     """Make records readable: from this commit on workers find them.
 
-    Another job may have stored the same content meanwhile; the first stays.
+    Another job may have stored the same content meanwhile; the first record stays.
 
     Args:
         connection: The job's last transaction.
         set_id: The token set.
         run_id: The run that made them.
-        name: Of the shard, below the set's address.
+        name: The shard's name, below the set's address.
         shard: The file.
         records: What is in it.
         load_id: The load of the vision tower.
     """
     shard_id = connection.execute(
-        text(
-            "INSERT INTO token_shard (token_set_id, name, n_bytes, sha256, run_id, load_id) "
-            "VALUES (:set, :name, :bytes, :sha256, :run, :load) RETURNING id"
-        ),
-        {
-            "set": set_id,
-            "name": name,
-            "bytes": shard.n_bytes,
-            "sha256": shard.sha256,
-            "run": run_id,
-            "load": load_id,
-        },
+        insert(TokenShard)
+        .values(
+            token_set_id=set_id,
+            name=name,
+            n_bytes=shard.n_bytes,
+            sha256=shard.sha256,
+            run_id=run_id,
+            load_id=load_id,
+        )
+        .returning(TokenShard.id)
     ).scalar_one()
     connection.execute(
-        text(
-            """
-            INSERT INTO token_record (token_set_id, shard_id, content, start, n_bytes, digest,
-                n_images, n_tokens)
-            SELECT :set, :shard, *
-            FROM unnest(CAST(:contents AS bytea[]), CAST(:starts AS bigint[]),
-                CAST(:bytes AS bigint[]), CAST(:digests AS bytea[]), CAST(:images AS bigint[]),
-                CAST(:tokens AS bigint[]))
-            ON CONFLICT DO NOTHING
-            """
-        ),
+        _WRITE_RECORDS,
         {
             "set": set_id,
             "shard": shard_id,
@@ -250,17 +214,8 @@ def write_shard_rows(
 def find_records(
     connection: Connection, token_set: TokenSetRow, contents: Sequence[bytes]
 ) -> Mapping[bytes, TokenPlace]:
-    """Where the tokens of contents lie; those that have none are left out."""
-    rows = connection.execute(
-        text(
-            """
-            SELECT r.content, s.name, r.start, r.n_bytes, r.digest
-            FROM token_record r JOIN token_shard s ON s.id = r.shard_id
-            WHERE r.token_set_id = :set AND r.content = ANY(:contents)
-            """
-        ),
-        {"set": token_set.id, "contents": list(contents)},
-    )
+    """The places of the tokens of contents; contents without tokens are left out."""
+    rows = connection.execute(_FIND_RECORDS, {"set": token_set.id, "contents": list(contents)})
     return {
         bytes(row.content): TokenPlace(
             address=resolve_beside(token_set.address, row.name),
@@ -273,25 +228,62 @@ def find_records(
 def shards(connection: Connection, token_set: TokenSetRow) -> Iterator[tuple[int, Shard]]:
     """The shards of a set with their ids, oldest first."""
     rows = connection.execute(
-        text(
-            "SELECT id, name, n_bytes, sha256 FROM token_shard WHERE token_set_id = :set "
-            "ORDER BY id"
-        ),
-        {"set": token_set.id},
+        select(TokenShard.id, TokenShard.name, TokenShard.n_bytes, TokenShard.sha256)
+        .where(TokenShard.token_set_id == token_set.id)
+        .order_by(TokenShard.id)
     ).all()
     for row in rows:
         address = resolve_beside(token_set.address, row.name)
-        yield row.id, Shard(address=address, n_bytes=row.n_bytes, sha256=bytes(row.sha256))
+        yield row.id, Shard(address=address, n_bytes=row.n_bytes, sha256=row.sha256)
 
 
 def forget_shard(connection: Connection, shard_id: int) -> int:
-    """Forget a shard that is lost; the next build makes its tokens again.
+    """Delete the rows of a shard that is lost; the next build makes its tokens again.
 
     Returns:
-        How many contents it held.
+        The number of contents that it held.
     """
-    lost = connection.execute(
-        text("SELECT count(*) FROM token_record WHERE shard_id = :shard"), {"shard": shard_id}
+    contents = connection.execute(
+        select(func.count()).select_from(TokenRecord).where(TokenRecord.shard_id == shard_id)
     ).scalar_one()
-    connection.execute(text("DELETE FROM token_shard WHERE id = :shard"), {"shard": shard_id})
-    return int(lost)
+    connection.execute(delete(TokenShard).where(TokenShard.id == shard_id))
+    return int(contents)
+
+
+def _sets() -> Select[Any]:
+    """Select token sets as `TokenSetRow` holds them."""
+    return select(*columns_of(TokenSetRow, TokenSet))
+
+
+def _distinct_items(catalog_id: int) -> Select[Any]:
+    """Select the first live item of each image content of a catalogue."""
+    first = func.min(Item.id)
+    return (
+        select(first)
+        .where(
+            Item.catalog_id == catalog_id,
+            Item.state == ItemState.LIVE,
+            Item.image_hash.is_not(None),
+        )
+        .group_by(Item.image_hash)
+        .order_by(first)
+    )
+
+
+# Writes the records of a shard, except for contents that are stored already.
+_WRITE_RECORDS = text("""
+    INSERT INTO token_record (token_set_id, shard_id, content, start, n_bytes, digest,
+        n_images, n_tokens)
+    SELECT :set, :shard, *
+    FROM unnest(CAST(:contents AS bytea[]), CAST(:starts AS bigint[]),
+        CAST(:bytes AS bigint[]), CAST(:digests AS bytea[]), CAST(:images AS bigint[]),
+        CAST(:tokens AS bigint[]))
+    ON CONFLICT DO NOTHING
+""")
+
+# Finds the shard and the place in it of each content.
+_FIND_RECORDS = text("""
+    SELECT r.content, s.name, r.start, r.n_bytes, r.digest
+    FROM token_record r JOIN token_shard s ON s.id = r.shard_id
+    WHERE r.token_set_id = :set AND r.content = ANY(:contents)
+""")
