@@ -1,3 +1,4 @@
+from dataclasses import replace
 from threading import Event, Thread
 from time import sleep
 
@@ -229,13 +230,12 @@ def test_a_run_that_cannot_be_advanced_fails_with_the_reason_instead_of_hanging(
     def refuses(*_):
         raise NightshiftError("Milvus refuses: a manifest is damaged")
 
-    monkeypatch.setattr("nightshift.producers.advance.lost_around_search", refuses)
+    monkeypatch.setattr("nightshift.producers.advance.find_lost_vectors", refuses)
     dispatcher.tick()
     with database.begin() as connection:
         assert runs.get_run(connection, run_id).state is RunState.RUNNING, "it may pass"
 
-    monkeypatch.setattr("nightshift.producers.dispatcher._REFUSED_S", 0.0)
-    dispatcher.tick()
+    replace(dispatcher, stuck_s=0.0).tick()
 
     with database.begin() as connection:
         assert runs.get_run(connection, run_id).state is RunState.FAILED
@@ -250,10 +250,10 @@ def test_an_outage_fails_no_run_however_long_it_lasts(database, dispatcher, monk
     def away(*_):
         raise ServiceUnavailableError("Milvus is away", "milvus")
 
-    monkeypatch.setattr("nightshift.producers.advance.lost_around_search", away)
-    monkeypatch.setattr("nightshift.producers.dispatcher._REFUSED_S", 0.0)
+    monkeypatch.setattr("nightshift.producers.advance.find_lost_vectors", away)
+    impatient = replace(dispatcher, stuck_s=0.0)
     for _ in range(3):
-        dispatcher.tick()
+        impatient.tick()
 
     with database.begin() as connection:
         assert runs.get_run(connection, run_id).state is RunState.RUNNING

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 from sqlalchemy import Connection
 
-from nightshift.producers.around_search import is_around_search, lost_around_search
 from nightshift.producers.job_sizes import block_jobs, job_size
+from nightshift.producers.lost_vectors import WRITER, depends_on_vectors, find_lost_vectors
 from nightshift.producers.plan_tokens import token_jobs
 from nightshift.producers.score_stage import begin_scoring, continue_scoring
 from nightshift.schema.messages import queue_name
@@ -27,7 +27,6 @@ Fence = Callable[[Connection], None]
 
 _log = logging.getLogger(__name__)
 
-_WRITER = "dispatcher"
 #: Times that lost vectors are embedded again before a run gives up.
 _MAX_EMBED_ROUNDS = 3
 
@@ -45,12 +44,12 @@ def advance(database: Database, vectors: VectorStore, run_id: int, fence: Fence)
         The stage that began; None where there was nothing to decide or the run ended.
     """
     # Before the run is locked: this takes as long as the collection is large.
-    lost_keys = lost_around_search(database, vectors, run_id)
+    lost_keys = find_lost_vectors(database, vectors, run_id)
     with database.begin() as connection:
         run = runs.lock_run(connection, run_id)
         if run is None or has_unfinished_jobs(connection, run.id, run.stage):
             return None
-        if is_around_search(run):
+        if depends_on_vectors(run):
             if lost_keys is None:
                 return None
             begun: Stage | None = _after_embed_or_search(connection, run, lost_keys)
@@ -88,7 +87,7 @@ def _move_alias(database: Database, vectors: VectorStore, run: IndexRun, fence: 
 
     The alias is for other programs: runs name their collection.
     """
-    with hold_writer(database, vectors, _WRITER):
+    with hold_writer(database, vectors, WRITER):
         with database.begin() as connection:
             fence(connection)
             index = indexes.get_index(connection, run.index_id)

@@ -1,7 +1,7 @@
 """The dispatcher: takes back lost jobs, advances runs, and keeps a few doorbells in Redis.
 
-Any number may run; a lease elects the one that acts. All it knows is in Postgres, so a successor
-goes on where it stopped, and an emptied Redis is refilled.
+Any number may run; a lease elects the one that acts. Its whole state is in Postgres, so another
+one continues where it stopped, and an emptied Redis is filled again.
 """
 
 import logging
@@ -43,8 +43,6 @@ _LEASE = "dispatcher"
 _LEASE_TTL_S = 8.0
 _TICK_S = 0.25
 _OUTAGE_PAUSE_S = 1.0
-#: A run that cannot be advanced for so long would hang for ever.
-_REFUSED_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,21 +54,24 @@ class Dispatcher:
         vectors: Milvus, for the alias of a finished index.
         broker: Redis.
         settings: Window and attempts.
+        stuck_s: Seconds after which a run that cannot be advanced fails, so that it does not hang
+            for ever.
     """
 
     database: Database
     vectors: VectorStore
     broker: Broker
     settings: Settings
-    #: Runs that could not be advanced → since when, by `monotonic`.
-    _refused: dict[int, float] = field(default_factory=dict)
+    stuck_s: float = 60.0
+    #: Run id → since when it cannot be advanced, by `monotonic`.
+    _stuck_since: dict[int, float] = field(default_factory=dict)
 
     def run(self, stop: Event) -> None:
         """Tick until `stop` is set; outages of a service are waited out."""
         holder = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         with Election(self.database, _LEASE, holder, _LEASE_TTL_S) as election:
             while not stop.is_set():
-                done = _survive(partial(self._tick_if_elected, election.token))
+                done = _try_step(partial(self._tick_if_elected, election.token))
                 stop.wait(_OUTAGE_PAUSE_S if done is None else _TICK_S)
 
     def tick(self, token: int | None = None) -> int:
@@ -101,11 +102,11 @@ class Dispatcher:
         for run_id in failed:
             _log.error("run %d failed: its model ended one worker after another", run_id)
         for run in active:
-            _survive(partial(self._advance, run.id, fence), f"run {run.id}: ")
+            _try_step(partial(self._advance, run.id, fence), f"run {run.id}: ")
         return self._ring(fence)
 
     def _advance(self, run_id: int, fence: Fence) -> None:
-        """Advance a run; what keeps it from that for a minute, and is no outage, fails it."""
+        """Advance a run; one that cannot be advanced for `stuck_s`, without an outage, fails."""
         try:
             begun = advance(self.database, self.vectors, run_id, fence)
         except (ServiceUnavailableError, LeaseLostError):
@@ -113,10 +114,10 @@ class Dispatcher:
         except ConflictError as error:
             self._fail(run_id, fence, "collection_conflict", str(error))
         except Exception as error:
-            since = self._refused.setdefault(run_id, monotonic())
-            if monotonic() - since < _REFUSED_S:
+            since = self._stuck_since.setdefault(run_id, monotonic())
+            if monotonic() - since < self.stuck_s:
                 raise
-            self._refused.pop(run_id)
+            self._stuck_since.pop(run_id)
             known = error if isinstance(error, NightshiftError) else translated_foreign(error)
             message = str(known or f"unexpected {type(error).__name__}: see the dispatcher's log")
             self._fail(run_id, fence, "cannot_advance", message)
@@ -124,7 +125,7 @@ class Dispatcher:
         else:
             if begun is not None:
                 _log.info("run %d begins to %s", run_id, begun.value)
-        self._refused.pop(run_id, None)
+        self._stuck_since.pop(run_id, None)
 
     def _fail(self, run_id: int, fence: Fence, reason: str, message: str) -> None:
         with self.database.begin() as connection:
@@ -177,8 +178,8 @@ def _no_fence(_: Connection) -> None:
     """For a dispatcher that nobody competes with."""
 
 
-def _survive(step: Callable[[], object], whose: str = "") -> object | None:
-    """Do one step; a service that is away is logged, and the next tick tries again."""
+def _try_step(step: Callable[[], object], whose: str = "") -> object | None:
+    """Do one step; an error is logged, and the next tick tries again."""
     try:
         return step() or 0
     except ServiceUnavailableError as error:

@@ -16,20 +16,21 @@ from nightshift.stores.ledger.jobs import has_unfinished_jobs
 from nightshift.stores.ledger.run_types import AnyRun, RerankRun
 from nightshift.stores.postgres.database import Database
 
-__all__ = ["is_around_search", "lost_around_search"]
+__all__ = ["WRITER", "depends_on_vectors", "find_lost_vectors"]
 
 _log = logging.getLogger(__name__)
 
-_WRITER = "dispatcher"
+#: Name of the dispatcher where it waits for the right to write to Milvus.
+WRITER = "dispatcher"
 
 
-def is_around_search(run: AnyRun) -> TypeGuard[RerankRun]:
+def depends_on_vectors(run: AnyRun) -> TypeGuard[RerankRun]:
     """Return whether the next stage of a run depends on the vectors that Milvus holds."""
     return isinstance(run, RerankRun) and run.stage in (Stage.EMBED, Stage.SEARCH)
 
 
-def lost_around_search(database: Database, vectors: VectorStore, run_id: int) -> list[str] | None:
-    """Keys of live vectors that Milvus has lost; its index is mended and duplicates are merged.
+def find_lost_vectors(database: Database, vectors: VectorStore, run_id: int) -> list[str] | None:
+    """Find the keys of live vectors that Milvus has lost; repair its index and merge duplicates.
 
     A collection that is gone is made again, and all its vectors count as lost.
 
@@ -42,19 +43,19 @@ def lost_around_search(database: Database, vectors: VectorStore, run_id: int) ->
     """
     with database.begin() as connection:
         run = runs.get_run(connection, run_id)
-        if not is_around_search(run) or has_unfinished_jobs(connection, run.id, run.stage):
+        if not depends_on_vectors(run) or has_unfinished_jobs(connection, run.id, run.stage):
             return None
         if reconcile.is_being_mended(connection, run):
             return None
         index = indexes.get_index(connection, run.index_id)
-    with hold_writer(database, vectors, _WRITER):
+    with hold_writer(database, vectors, WRITER):
         if restore_collection(vectors, index):
             _log.warning("%s was gone from Milvus and is made again", run.collection)
         vectors.load(run.collection)
         vectors.flush(run.collection)
-    lost = _missing(database, vectors, run)
-    # What another run's job committed while the keys were read is there at the second look.
-    return sorted(lost & _missing(database, vectors, run)) if lost else []
+    missing_keys = _missing(database, vectors, run)
+    # Vectors that another run's job committed while the keys were read are in the second list.
+    return sorted(missing_keys & _missing(database, vectors, run)) if missing_keys else []
 
 
 def _missing(database: Database, vectors: VectorStore, run: RerankRun) -> set[str]:
