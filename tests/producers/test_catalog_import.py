@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from nightshift.cli.main import main
 from nightshift.producers.catalog_import import import_catalog, import_rows
-from nightshift.producers.intake import Intake
+from nightshift.producers.row_checks import RowChecker
 from nightshift.producers.sources import BadRow, EmbeddedImage, FieldNames, RawRow
 from nightshift.schema.errors import ConflictError
 from nightshift.schema.states import SubjectKind
@@ -67,8 +67,8 @@ def row(identity, content="x"):
 
 
 def run_rows(database, rows, name="shop", **options):
-    intake = Intake(names=FieldNames(), kind=SubjectKind.ITEM)
-    return import_rows(database, name, "rows", rows, intake=intake, **options)
+    checker = RowChecker(names=FieldNames(), kind=SubjectKind.ITEM)
+    return import_rows(database, name, "rows", rows, checker=checker, **options)
 
 
 # --- what is new, changed, unchanged, gone -------------------------------------------------------
@@ -444,10 +444,10 @@ def test_images_that_came_inside_the_source_are_let_go_again(database):
             fields = {"id": number, "image": image}
             yield RawRow(position=str(number), fields=fields, folder="/")
 
-    intake = Intake(names=FieldNames(), kind=SubjectKind.ITEM, verify=False)
+    checker = RowChecker(names=FieldNames(), kind=SubjectKind.ITEM, verify=False)
     tracemalloc.start()
     try:
-        summary = import_rows(database, "shop", "rows", rows(), intake=intake)
+        summary = import_rows(database, "shop", "rows", rows(), checker=checker)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

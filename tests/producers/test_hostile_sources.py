@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nightshift.producers.intake import Intake, Rejected
-from nightshift.producers.sources import FieldNames, LeftOut, open_source
+from nightshift.producers.row_checks import RejectedRow, RowChecker
+from nightshift.producers.sources import FieldNames, SkippedFiles, open_source
 from nightshift.schema.states import SubjectKind
 from nightshift.stores.catalog.catalogs import CheckedRecord
 from nightshift.stores.files.blobs import BlobStore
@@ -97,16 +97,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("hostile")
 
 
-def every_row_has_an_outcome(source: Path) -> list[CheckedRecord | Rejected]:
-    intake = Intake(
+def every_row_has_an_outcome(source: Path) -> list[CheckedRecord | RejectedRow]:
+    checker = RowChecker(
         names=FieldNames(),
         kind=SubjectKind.ITEM,
         blobs=BlobStore(source.parent / "blobs"),
         roots=ImageRoots([str(source.parent)]),
     )
-    outcomes = list(intake.records(open_source(str(source), LeftOut())))
+    outcomes = list(checker.records(open_source(str(source), SkippedFiles())))
     for outcome in outcomes:
-        if isinstance(outcome, Rejected):
+        if isinstance(outcome, RejectedRow):
             assert outcome.failure.reason != "row_malformed", outcome.failure.message
             assert outcome.failure.message
         else:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nightshift.producers.intake import Intake
+from nightshift.producers.row_checks import RowChecker
 from nightshift.producers.sources import BadRow, FieldNames, RawRow, draft_of, open_source
 from nightshift.producers.sources.rows import EmbeddedImage
 from nightshift.schema.errors import ConfigurationError, InputError
@@ -174,10 +174,10 @@ BASE64 = base64.b64encode(PNG).decode()
     ],
 )
 def test_an_image_that_stands_in_the_row_is_taken(value: object, tmp_path: Path):
-    intake = Intake(names=FieldNames(), kind=SubjectKind.ITEM, blobs=BlobStore(tmp_path))
+    checker = RowChecker(names=FieldNames(), kind=SubjectKind.ITEM, blobs=BlobStore(tmp_path))
     row = RawRow(position="f:1", fields={"id": "a", "image": value}, folder="/data")
 
-    (record,) = intake.records([row])
+    (record,) = checker.records([row])
 
     assert isinstance(record, CheckedRecord)
     assert Path(record.parts[0].uri).read_bytes() in {PNG, image_bytes(form="JPEG")}
@@ -210,13 +210,15 @@ def test_an_image_that_is_none_has_a_reason(value: object, expected: str):
 def test_a_place_that_no_tar_has_costs_one_row(tmp_path: Path, offset: int, size: int):
     archive = write_tar(tmp_path / "x.tar", [("1.png", PNG)])
     address = MemberAddress(archive=str(archive), name="1.png", offset=offset, size=size)
-    intake = Intake(names=FieldNames(), kind=SubjectKind.ITEM, roots=ImageRoots([str(tmp_path)]))
+    checker = RowChecker(
+        names=FieldNames(), kind=SubjectKind.ITEM, roots=ImageRoots([str(tmp_path)])
+    )
     rows = [
         RawRow(position="f:1", fields={"id": "a", "image": str(address)}, folder=str(tmp_path)),
         RawRow(position="f:2", fields={"id": "b", "text": "x"}, folder=str(tmp_path)),
     ]
 
-    first, second = intake.records(rows)
+    first, second = checker.records(rows)
 
     assert first.failure.reason in {"image_missing", "image_too_large", "image_unreadable"}
     assert second.external_id == "b"
@@ -357,9 +359,11 @@ def test_marks_of_utf_8_are_no_part_of_any_text(tmp_path: Path):
 )
 def test_an_image_that_cannot_be_decoded_says_what_it_is(tmp_path: Path, data: bytes, word: str):
     (tmp_path / "a.png").write_bytes(data)
-    intake = Intake(names=FieldNames(), kind=SubjectKind.ITEM, roots=ImageRoots([str(tmp_path)]))
+    checker = RowChecker(
+        names=FieldNames(), kind=SubjectKind.ITEM, roots=ImageRoots([str(tmp_path)])
+    )
 
-    (rejected,) = intake.records(open_source(str(tmp_path)))
+    (rejected,) = checker.records(open_source(str(tmp_path)))
 
     assert rejected.failure.reason == "image_unreadable"
     assert word in rejected.failure.message

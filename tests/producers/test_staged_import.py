@@ -15,7 +15,7 @@ from sqlalchemy import text
 
 from nightshift.cli.main import main
 from nightshift.producers.catalog_import import ImportLimits, Limit, import_catalog, import_rows
-from nightshift.producers.intake import Intake
+from nightshift.producers.row_checks import RowChecker
 from nightshift.producers.sources import BadRow, FieldNames, RawRow
 from nightshift.schema.errors import ConfigurationError, ServiceUnavailableError
 from nightshift.schema.states import SubjectKind
@@ -56,12 +56,14 @@ def numbered(*numbers):
 
 
 def run_rows(database, rows, source="rows", **limits):
-    intake = Intake(names=FieldNames(), kind=SubjectKind.ITEM)
+    checker = RowChecker(names=FieldNames(), kind=SubjectKind.ITEM)
     limits = {
         name: Limit.parse(value) if isinstance(value, str) else value
         for name, value in limits.items()
     }
-    return import_rows(database, "shop", source, rows, intake=intake, limits=ImportLimits(**limits))
+    return import_rows(
+        database, "shop", source, rows, checker=checker, limits=ImportLimits(**limits)
+    )
 
 
 # --- one step ------------------------------------------------------------------------------------
@@ -123,7 +125,7 @@ def test_what_an_import_holds_does_not_grow_with_its_rows(database):
 _CHILD = """
 import sys, time
 from nightshift.producers.catalog_import import import_rows
-from nightshift.producers.intake import Intake
+from nightshift.producers.row_checks import RowChecker
 from nightshift.producers.sources import FieldNames, RawRow
 from nightshift.schema.states import SubjectKind
 from nightshift.stores.postgres.database import Database
@@ -133,9 +135,9 @@ def rows():
         yield RawRow(position="", fields={"id": number, "text": "new"}, folder="/")
     time.sleep(float(sys.argv[2]))
 
-intake = Intake(names=FieldNames(), kind=SubjectKind.ITEM)
+checker = RowChecker(names=FieldNames(), kind=SubjectKind.ITEM)
 with Database(sys.argv[1]) as database:
-    import_rows(database, "shop", "rows", rows(), intake=intake)
+    import_rows(database, "shop", "rows", rows(), checker=checker)
 """
 
 

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nightshift.scoring.answering import cited, question
+from nightshift.scoring.answering import answer_prompt, cited_results
 
 
 def test_results_are_numbered_before_the_query_in_their_order() -> None:
-    prompt = "".join(question(["what is red?"], [["<picture>", "a square"], ["a circle"]]))
+    prompt = "".join(answer_prompt(["what is red?"], [["<picture>", "a square"], ["a circle"]]))
 
     assert prompt.startswith(
         "Results of a search, the best first.\n[1] <picture>a square\n[2] a circle\n"
@@ -29,12 +29,12 @@ def test_results_are_numbered_before_the_query_in_their_order() -> None:
 def test_citations_are_results_that_exist_each_once_in_order_of_mention(
     answer: str, places: tuple[int, ...]
 ) -> None:
-    assert cited(answer, 3) == places
+    assert cited_results(answer, 3) == places
 
 
 @given(st.text(), st.integers(0, 9))
 def test_whatever_a_model_says_only_results_are_cited(answer: str, n_results: int) -> None:
-    citations = cited(answer, n_results)
+    citations = cited_results(answer, n_results)
 
     assert len(set(citations)) == len(citations)
     assert all(0 <= place < n_results for place in citations)

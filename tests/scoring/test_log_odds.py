@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nightshift.scoring.fusion import probability
-from nightshift.scoring.log_odds import MOST, listed, of_number, over_vocabulary, parse_number
+from nightshift.scoring.log_odds import (
+    MAX_LOG_ODDS,
+    of_probability,
+    over_list,
+    over_vocabulary,
+    parse_number,
+)
 
 logits = st.lists(st.floats(-30, 30, width=32), min_size=2, max_size=9)
 
@@ -46,7 +52,7 @@ def test_a_number_of_four_decimals_survives_as_log_odds(units: int) -> None:
     number = parse_number(f"Answer: {units / 10_000:.4f}")
 
     assert number == units / 10_000
-    assert probability(of_number(number)) == pytest.approx(number, abs=1e-7)
+    assert probability(of_probability(number)) == pytest.approx(number, abs=1e-7)
 
 
 @given(logits)
@@ -58,20 +64,22 @@ def test_one_word_against_all_others_is_the_full_softmax(values: list[float]) ->
     odds = over_vocabulary(scores, logsumexp)
 
     assert probability(odds) == pytest.approx(p, abs=1e-6)
-    assert (odds <= MOST + 1e-6).all()
+    assert (odds <= MAX_LOG_ODDS + 1e-6).all()
 
 
 @given(logits)
 def test_of_two_a_list_is_the_margin_and_its_chances_sum_to_one(values: list[float]) -> None:
-    assert probability(listed(values)).sum() == pytest.approx(1, abs=1e-6)
-    entry, other = listed(values[:2])
-    margin = np.clip(values[0] - values[1], -math.inf, MOST)
+    assert probability(over_list(values)).sum() == pytest.approx(1, abs=1e-6)
+    entry, other = over_list(values[:2])
+    margin = np.clip(values[0] - values[1], -math.inf, MAX_LOG_ODDS)
     assert entry == pytest.approx(margin, abs=1e-3)
     assert min(entry, other) <= 1e-9
 
 
 def test_a_sure_answer_stays_finite() -> None:
     """Float32 rounds a sure answer's logit and log-sum-exp to one number, or past it."""
-    assert over_vocabulary([12.0, 12.0], [12.0, 11.9999]) == pytest.approx([MOST, MOST])
-    assert listed([-3.0]) == pytest.approx([MOST])
-    assert [of_number(1), of_number(0)] == [MOST, -MOST]
+    assert over_vocabulary([12.0, 12.0], [12.0, 11.9999]) == pytest.approx(
+        [MAX_LOG_ODDS, MAX_LOG_ODDS]
+    )
+    assert over_list([-3.0]) == pytest.approx([MAX_LOG_ODDS])
+    assert [of_probability(1), of_probability(0)] == [MAX_LOG_ODDS, -MAX_LOG_ODDS]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from nightshift.schema.errors import ConfigurationError, InputError
 from nightshift.schema.records import PartKind
 from nightshift.scoring.methods.registry import FRAMINGS, framing
-from nightshift.scoring.methods.retllm_prompts import LISTED, NUMBERED, TIED
+from nightshift.scoring.methods.retllm_prompts import LISTWISE_FRAMING, NUMBER_FRAMING, TIE_FRAMING
 from nightshift.scoring.prompts import (
     Content,
     Framing,
@@ -27,7 +27,7 @@ KINDS: list[frozenset[PartKind]] = [
     frozenset({"text", "image"}),
 ]
 RETLLM = framing("retllm")
-RULES = [*FRAMINGS.values(), TIED]
+RULES = [*FRAMINGS.values(), TIE_FRAMING]
 
 texts = st.lists(st.text(min_size=1), min_size=1, max_size=3).map(tuple)
 
@@ -162,7 +162,7 @@ def test_the_image_is_shared_between_text_and_image() -> None:
 
 
 def test_a_number_is_asked_for_in_the_published_words() -> None:
-    wording = shown(NUMBERED.render(a("text", "query"), a("image", "candidate")))
+    wording = shown(NUMBER_FRAMING.render(a("text", "query"), a("image", "candidate")))
 
     assert wording == (
         "[candidate 0]Does the image match the caption: <the query>? Please directly output the "
@@ -171,7 +171,9 @@ def test_a_number_is_asked_for_in_the_published_words() -> None:
 
 
 def test_a_list_is_asked_about_in_the_published_words() -> None:
-    wording = shown(LISTED.render(a("image", "query"), Content(texts=("a cat", "two\ndogs"))))
+    wording = shown(
+        LISTWISE_FRAMING.render(a("image", "query"), Content(texts=("a cat", "two\ndogs")))
+    )
 
     assert wording == (
         "[query 0]What is in this picture?\nChoose the most relevant sentence of the image from "
@@ -191,7 +193,7 @@ def test_a_list_is_asked_about_in_the_published_words() -> None:
 def test_candidates_that_tie_are_asked_about_in_the_paper_s_words(
     query: str, candidate: str, wording: str
 ) -> None:
-    prompt = TIED.render(a(query, "query"), a(candidate, "candidate"))
+    prompt = TIE_FRAMING.render(a(query, "query"), a(candidate, "candidate"))
 
     assert shown(prompt) == f"{wording}. Does the candidate match the query, True or False."
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from nightshift.schema.states import DecidedBy
 from nightshift.scoring.fusion import fuse, probability
-from nightshift.scoring.log_odds import of_number
+from nightshift.scoring.log_odds import of_probability
 from nightshift.scoring.tie_break import break_ties
 
 margins = st.floats(-40, 40, width=32)
@@ -78,7 +78,7 @@ def test_the_quantum_counts_hundredths_without_the_float_quirk(hundredths: int) 
 def test_written_numbers_tie_by_their_hundredths_even_as_stored_log_odds(
     one: int, other: int
 ) -> None:
-    margins = [np.float32(of_number(units / 10_000)) for units in (one, other)]
+    margins = [np.float32(of_probability(units / 10_000)) for units in (one, other)]
 
     results = break_ties(margins, [0.1, 0.2], [1, 2])
 

@@ -15,7 +15,7 @@ from nightshift.models.engine.runtime.token_budget import TokenBudget
 from nightshift.models.engine.visual import encode_images, prepare_image
 from nightshift.models.inputs.content import ItemContent, images_for_prompt
 from nightshift.schema.errors import InputError
-from nightshift.scoring.answering import MAX_TOKENS, cited, question
+from nightshift.scoring.answering import MAX_ANSWER_TOKENS, answer_prompt, cited_results
 
 __all__ = ["Answerer", "GeneratedAnswer", "Question"]
 
@@ -54,7 +54,7 @@ class Answerer:
     """
 
     def __init__(
-        self, family: Family, limits: PixelLimits, *, max_tokens: int = MAX_TOKENS
+        self, family: Family, limits: PixelLimits, *, max_tokens: int = MAX_ANSWER_TOKENS
     ) -> None:
         self._family = family
         self._limits = limits
@@ -106,7 +106,7 @@ class Answerer:
         groups = []
         for one in questions:
             results = [_pieces(result) for result in one.results]
-            pieces = tuple(question(_pieces(one.query), results))
+            pieces = tuple(answer_prompt(_pieces(one.query), results))
             groups.append(Group(prefix=(), suffixes=(pieces,)))
         prepared = prepare(self._family, self._limits, groups)
         longest = self._family.max_length - self._max_tokens
@@ -124,7 +124,7 @@ class Answerer:
         text = self._family.text.read(ids).strip()
         return GeneratedAnswer(
             text=text,
-            cited=cited(text, n_results),
+            cited=cited_results(text, n_results),
             n_tokens=len(ids),
             ended=len(ids) < self._max_tokens,
         )

@@ -9,12 +9,12 @@ from sqlalchemy import Connection
 from nightshift.producers.import_limits import (
     ImportLimits,
     Limit,
-    Read,
-    why_not_prune,
-    why_refuse,
+    ReadCounts,
+    prune_refusal_reason,
+    refusal_reason,
 )
-from nightshift.producers.intake import Intake, Rejected, batches
-from nightshift.producers.sources import FieldNames, LeftOut, Row, open_source
+from nightshift.producers.row_checks import RejectedRow, RowChecker, batches
+from nightshift.producers.sources import FieldNames, Row, SkippedFiles, open_source
 from nightshift.schema.errors import ServiceUnavailableError
 from nightshift.schema.names import check_name
 from nightshift.schema.states import SubjectKind
@@ -102,22 +102,22 @@ def import_catalog(
         ConflictError: Where a newer import of this catalogue has begun.
         ServiceUnavailableError: Where Postgres went away; the catalogue is as it was.
     """
-    left_out = LeftOut()
-    rows = open_source(source, left_out)
-    intake = Intake(
+    skipped = SkippedFiles()
+    rows = open_source(source, skipped)
+    checker = RowChecker(
         names=mapping or FieldNames(),
         kind=SubjectKind.ITEM,
         verify=verify,
         blobs=blobs,
         roots=ImageRoots([root_of(source), *image_roots]),
-        left_out=left_out,
+        skipped=skipped,
     )
     return import_rows(
         database,
         name,
         source,
         rows,
-        intake=intake,
+        checker=checker,
         prune=prune,
         limits=limits,
         progress=progress,
@@ -130,7 +130,7 @@ def import_rows(
     source: str,
     rows: Iterable[Row],
     *,
-    intake: Intake,
+    checker: RowChecker,
     prune: bool = False,
     limits: ImportLimits | None = None,
     progress: Callable[[ImportSummary], None] | None = None,
@@ -147,13 +147,13 @@ def import_rows(
         with database.session() as connection:
             with connection.begin():
                 staging = Staging(connection, catalog_id, import_id)
-            for batch in batches(intake.records(rows)):
+            for batch in batches(checker.records(rows)):
                 with connection.begin():
                     summary = _stage(connection, staging, summary, batch)
                 if progress:
                     progress(summary)
             with connection.begin():
-                return _decide(connection, staging, summary, intake, limits)
+                return _decide(connection, staging, summary, checker, limits)
     except BaseException as error:
         with suppress(ServiceUnavailableError), database.begin() as connection:
             if catalogs.interrupt_import(connection, import_id):
@@ -166,9 +166,9 @@ def _stage(
     connection: Connection,
     staging: Staging,
     summary: ImportSummary,
-    batch: Sequence[CheckedRecord | Rejected],
+    batch: Sequence[CheckedRecord | RejectedRow],
 ) -> ImportSummary:
-    rejected = [row for row in batch if isinstance(row, Rejected)]
+    rejected = [row for row in batch if isinstance(row, RejectedRow)]
     failed_ids = [row.external_id for row in rejected if row.external_id is not None]
     staging.add([row for row in batch if isinstance(row, CheckedRecord)], failed_ids)
     record_failures(connection, [row.failure for row in rejected], import_id=summary.import_id)
@@ -187,7 +187,7 @@ def _decide(
     connection: Connection,
     staging: Staging,
     summary: ImportSummary,
-    intake: Intake,
+    checker: RowChecker,
     limits: ImportLimits,
 ) -> ImportSummary:
     """Apply what was staged, or say why not, and close the import."""
@@ -195,16 +195,16 @@ def _decide(
     n_duplicates = 0
     for page in staging.duplicates():
         n_duplicates += len(page)
-        failures = [intake.duplicate(row.position, row.external_id) for row in page]
+        failures = [checker.duplicate(row.position, row.external_id) for row in page]
         record_failures(connection, failures, import_id=summary.import_id)
     summary = replace(summary, failed=summary.failed + n_duplicates)
-    read = Read(
+    read = ReadCounts(
         read=summary.read,
         failed=summary.failed,
         unreadable=summary.unreadable,
         broken_files=summary.broken_files,
     )
-    refusal = why_refuse(limits, read, comparison, intake.columns)
+    refusal = refusal_reason(limits, read, comparison, checker.columns)
     if refusal is None:
         summary = _apply(connection, staging, summary, comparison, limits, read)
     else:
@@ -220,10 +220,10 @@ def _decide(
         not_applied=summary.not_applied,
     )
     catalogs.count_rows(connection, summary.import_id, counts)
-    record_failures(connection, intake.notices(), import_id=summary.import_id)
+    record_failures(connection, checker.notices(), import_id=summary.import_id)
     catalogs.finish_import(connection, summary.import_id)
-    left_out = intake.left_out
-    return replace(summary, left_out=left_out.count, left_out_names=tuple(left_out.names))
+    skipped = checker.skipped
+    return replace(summary, left_out=skipped.count, left_out_names=tuple(skipped.names))
 
 
 def _apply(
@@ -232,10 +232,10 @@ def _apply(
     summary: ImportSummary,
     comparison: Comparison,
     limits: ImportLimits,
-    read: Read,
+    read: ReadCounts,
 ) -> ImportSummary:
     # A share that is not mounted must not empty the catalogue.
-    why_not = why_not_prune(limits, read, comparison) if limits.prune else None
+    why_not = prune_refusal_reason(limits, read, comparison) if limits.prune else None
     prune = limits.prune and why_not is None
     staging.apply(prune=prune)
     summary = replace(

@@ -7,11 +7,11 @@ from fractions import Fraction
 from math import floor
 from typing import Self
 
-from nightshift.producers.columns import SeenColumns
+from nightshift.producers.column_summary import ColumnSummary
 from nightshift.schema.errors import ConfigurationError
 from nightshift.stores.catalog.staging import Comparison, KindCounts
 
-__all__ = ["ImportLimits", "Limit", "Read", "why_not_prune", "why_refuse"]
+__all__ = ["ImportLimits", "Limit", "ReadCounts", "prune_refusal_reason", "refusal_reason"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +75,7 @@ class ImportLimits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Read:
+class ReadCounts:
     """What was read of a source."""
 
     read: int = 0
@@ -86,8 +86,8 @@ class Read:
     broken_files: int = 0
 
 
-def why_refuse(
-    limits: ImportLimits, read: Read, diff: Comparison, columns: SeenColumns
+def refusal_reason(
+    limits: ImportLimits, read: ReadCounts, diff: Comparison, columns: ColumnSummary
 ) -> tuple[str, str] | None:
     """Why nothing may be applied: (stable code, message); None where all may be."""
     most = None if limits.max_failures is None else limits.max_failures.of(read.read)
@@ -98,7 +98,7 @@ def why_refuse(
         )
     if diff.kinds_changed > _KINDS.of(diff.known) and not limits.change_kinds:
         return "kinds_changed", " ".join(_kinds_message(diff, columns))
-    if limits.prune and why_not_prune(limits, read, diff) is None:
+    if limits.prune and prune_refusal_reason(limits, read, diff) is None:
         most = max(limits.max_gone.of(diff.owned), 0 if limits.max_gone.is_zero else 1)
         if diff.leaving > most:
             return "too_many_gone", (
@@ -109,7 +109,7 @@ def why_refuse(
     return None
 
 
-def why_not_prune(limits: ImportLimits, read: Read, diff: Comparison) -> str | None:
+def prune_refusal_reason(limits: ImportLimits, read: ReadCounts, diff: Comparison) -> str | None:
     """Why it is unknown which items left the source; None where it is known."""
     if read.broken_files:
         return (
@@ -134,7 +134,7 @@ def why_not_prune(limits: ImportLimits, read: Read, diff: Comparison) -> str | N
     return None
 
 
-def _kinds_message(diff: Comparison, columns: SeenColumns) -> Iterator[str]:
+def _kinds_message(diff: Comparison, columns: ColumnSummary) -> Iterator[str]:
     yield (
         f"{diff.kinds_changed:,} of {diff.known:,} items would change what they consist of "
         f"({_kinds(diff.kinds_before)} before, {_kinds(diff.kinds_after)} after)."

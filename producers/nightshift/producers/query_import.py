@@ -9,9 +9,9 @@ from pathlib import PurePosixPath
 
 from sqlalchemy import Connection
 
-from nightshift.producers.intake import Intake, Rejected, batches, rejected_line
 from nightshift.producers.judgements import open_judgements, split_judgements
-from nightshift.producers.sources import BadRow, FieldNames, LeftOut, open_source
+from nightshift.producers.row_checks import RejectedRow, RowChecker, batches, rejected_line
+from nightshift.producers.sources import BadRow, FieldNames, SkippedFiles, open_source
 from nightshift.schema.errors import InputError
 from nightshift.schema.states import SubjectKind
 from nightshift.stores.catalog import query_sets
@@ -114,22 +114,22 @@ def read_queries(
         NotFoundError: Where there is no such file.
         ConfigurationError: Where it has no known format.
     """
-    left_out = LeftOut()
-    rows = open_source(file, left_out)
+    skipped = SkippedFiles()
+    rows = open_source(file, skipped)
     judgements = open_judgements(qrels) if qrels else iter(())
-    intake = Intake(
+    checker = RowChecker(
         names=mapping or FieldNames(),
         kind=SubjectKind.QUERY,
         verify=verify,
         blobs=blobs,
         roots=ImageRoots([root_of(file), *image_roots]),
-        left_out=left_out,
+        skipped=skipped,
     )
     # What follows the path of a URL may be a signature.
     path = file.partition("?")[0] if is_url(file) else file
     name = name or PurePosixPath(path.rstrip("/")).name.partition(".")[0] or "queries"
-    making = _SetInMaking(connection, query_sets.begin_set(connection, name), intake)
-    for batch in batches(intake.records(rows)):
+    making = _SetInMaking(connection, query_sets.begin_set(connection, name), checker)
+    for batch in batches(checker.records(rows)):
         making.add(batch)
     for chunk in _chunks(judgements):
         making.judge(chunk)
@@ -138,7 +138,7 @@ def read_queries(
         n_queries=making.n_queries,
         reasons=making.reasons,
         first_message=making.first_message,
-        left_out=left_out.message(),
+        left_out=skipped.message(),
     )
 
 
@@ -148,16 +148,16 @@ class _SetInMaking:
 
     connection: Connection
     set_id: int
-    intake: Intake
+    checker: RowChecker
     n_queries: int = 0
     n_foreign: int = 0
     first_message: str = ""
     reasons: Counter[str] = field(default_factory=Counter)
     digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
 
-    def add(self, batch: list[CheckedRecord | Rejected]) -> None:
-        rows = [_split(row, self.intake) for row in batch]
-        self._fail([row.failure for row, _ in rows if isinstance(row, Rejected)])
+    def add(self, batch: list[CheckedRecord | RejectedRow]) -> None:
+        rows = [_split(row, self.checker) for row in batch]
+        self._fail([row.failure for row, _ in rows if isinstance(row, RejectedRow)])
         queries = [(row, own) for row, own in rows if isinstance(row, CheckedRecord)]
         taken = query_sets.add_queries(self.connection, self.set_id, [row for row, _ in queries])
         judgements: list[Judgement | BadRow] = []
@@ -167,7 +167,7 @@ class _SetInMaking:
                 self._digest(record.external_id, record.hashes.both.hex(), record.metadata)
                 judgements += own
             else:
-                self._fail([self.intake.duplicate(record.position, record.external_id)])
+                self._fail([self.checker.duplicate(record.position, record.external_id)])
         self.judge(judgements)
 
     def judge(self, rows: list[Judgement | BadRow]) -> None:
@@ -185,7 +185,7 @@ class _SetInMaking:
         if known is not None:
             query_sets.drop_set(self.connection, self.set_id)
             return known
-        record_failures(self.connection, self.intake.notices(), query_set_id=self.set_id)
+        record_failures(self.connection, self.checker.notices(), query_set_id=self.set_id)
         if self.n_foreign:
             record_failures(self.connection, [_foreign(self.n_foreign)], query_set_id=self.set_id)
         query_sets.seal_set(
@@ -207,15 +207,15 @@ class _SetInMaking:
 
 
 def _split(
-    row: CheckedRecord | Rejected, intake: Intake
-) -> tuple[CheckedRecord | Rejected, list[Judgement]]:
-    if isinstance(row, Rejected):
+    row: CheckedRecord | RejectedRow, checker: RowChecker
+) -> tuple[CheckedRecord | RejectedRow, list[Judgement]]:
+    if isinstance(row, RejectedRow):
         return row, []
     try:
         return split_judgements(row)
     except InputError as error:
         named = InputError(error.message, error.reason, row.external_id)
-        return intake.rejected(named, row.position), []
+        return checker.rejected(named, row.position), []
 
 
 def _foreign(count: int) -> ImportFailure:

@@ -23,7 +23,7 @@ from nightshift.schema.params import (
 from nightshift.scoring.codecs import parse_codec
 from nightshift.scoring.methods.method import Method
 from nightshift.scoring.methods.registry import METHODS, tie_framing
-from nightshift.scoring.prompts import MOST_LISTED
+from nightshift.scoring.prompts import MAX_LISTED
 
 __all__ = ["resolve_index", "resolve_rerank", "resolve_scorer", "resolve_tokens"]
 
@@ -169,10 +169,10 @@ def _refuse_scaled_ties(params: RerankParams) -> None:
 
 
 def _refuse_long_lists(params: RerankParams) -> None:
-    if params.scorer.score == "listwise" and params.top_k > MOST_LISTED:
+    if params.scorer.score == "listwise" and params.top_k > MAX_LISTED:
         raise ConfigurationError(
             f"a list of {params.top_k} candidates has numbers of two digits, which are no single "
-            f"tokens: --top-k {MOST_LISTED} at the most"
+            f"tokens: --top-k {MAX_LISTED} at the most"
         )
 
 

@@ -4,14 +4,14 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
-__all__ = ["MAX_TOKENS", "TOP", "VERSION", "cited", "question"]
+__all__ = ["MAX_ANSWER_TOKENS", "MAX_RESULTS", "PROMPT_VERSION", "answer_prompt", "cited_results"]
 
 #: Results that are shown with a query, the best first.
-TOP = 5
+MAX_RESULTS = 5
 #: Tokens of an answer at the most.
-MAX_TOKENS = 128
+MAX_ANSWER_TOKENS = 128
 #: Raised when the wording below changes.
-VERSION = 1
+PROMPT_VERSION = 1
 
 _P = TypeVar("_P")
 
@@ -22,7 +22,7 @@ _TASK = (
 _NUMBERS = re.compile(r"\[(\d+(?:\s*,\s*\d+)*)\]")
 
 
-def question(query: Sequence[_P], results: Sequence[Sequence[_P]]) -> Iterator[_P | str]:
+def answer_prompt(query: Sequence[_P], results: Sequence[Sequence[_P]]) -> Iterator[_P | str]:
     """The prompt, in reading order.
 
     Args:
@@ -38,7 +38,7 @@ def question(query: Sequence[_P], results: Sequence[Sequence[_P]]) -> Iterator[_
     yield _TASK
 
 
-def cited(answer: str, n_results: int) -> tuple[int, ...]:
+def cited_results(answer: str, n_results: int) -> tuple[int, ...]:
     """Places from 0 of the results that an answer cites, in order of first mention.
 
     Numbers that no result has are left out.

@@ -16,8 +16,8 @@ from nightshift.schema.params import Kinds
 from nightshift.schema.records import PartKind
 
 __all__ = [
-    "MOST_LISTED",
-    "Asked",
+    "MAX_LISTED",
+    "AnswerKind",
     "Content",
     "Framing",
     "ImageRef",
@@ -31,11 +31,11 @@ __all__ = [
 ]
 
 #: Candidates of a list at the most: further numbers have two digits, and no single token.
-MOST_LISTED = 9
+MAX_LISTED = 9
 
 Side = Literal["query", "candidate"]
 #: One of two labels, a number to be generated, or the number of one of the candidates.
-Asked = Literal["label", "number", "index"]
+AnswerKind = Literal["label", "number", "index"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +144,7 @@ class Framing:
     name: str
     version: str
     #: What the model is asked to answer with.
-    asks_for: Asked = "label"
+    asks_for: AnswerKind = "label"
     #: Its two labels; of an index the first two.
     labels: Labels
     #: By kinds of the query and of the candidate.

@@ -32,7 +32,7 @@ from nightshift.models.scorers.rendering import content_of, pieces
 from nightshift.schema.identity import fingerprint
 from nightshift.schema.params import EmbedderParams, EnhancementParams, ScorerParams
 from nightshift.schema.records import PartKind
-from nightshift.scoring.answering import question
+from nightshift.scoring.answering import answer_prompt
 from nightshift.scoring.methods.freeret_embedding import TASKS, instruction
 from nightshift.scoring.methods.registry import METHODS, framings_of, tie_framing
 from nightshift.scoring.prompts import Framing
@@ -189,7 +189,7 @@ def test_embedders_and_answers_ask_what_the_processor_would(family: Any, folder:
         ]
         made = answerer._prepare([Question(query=query, results=tuple(items))])
         parts = [[*entry.images, *entry.texts] for entry in (query, *items)]
-        shown = [entry for entry in question(parts[0], parts[1:]) if entry != ""]
+        shown = [entry for entry in answer_prompt(parts[0], parts[1:]) if entry != ""]
         assert_same(family, folder, made.prompts[0], shown)
 
 

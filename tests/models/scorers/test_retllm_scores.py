@@ -27,7 +27,7 @@ from nightshift.models.scorers.protocol import PairGroup, PairReading, Scorer
 from nightshift.schema.errors import InputError, ModelError
 from nightshift.schema.params import EnhancementParams, ScoreName, ScorerParams
 from nightshift.scoring.fusion import probability
-from nightshift.scoring.log_odds import MOST
+from nightshift.scoring.log_odds import MAX_LOG_ODDS
 from nightshift.scoring.methods.retllm import ENHANCEMENTS, RETLLM
 from nightshift.scoring.tie_break import break_ties
 from tests.models.tiny import picture
@@ -163,7 +163,7 @@ def test_lists_of_several_lengths_are_read_together_as_alone(qwen: Qwen25VL) -> 
         (separate,) = read(scorer, group)
         assert [r.margin for r in results] == pytest.approx([r.margin for r in separate], abs=1e-5)
         assert all(reading.trace.fired for reading in results)
-    assert together[2][0].margin == pytest.approx(MOST), "a list of one is sure"
+    assert together[2][0].margin == pytest.approx(MAX_LOG_ODDS), "a list of one is sure"
 
 
 def test_all_orders_of_a_list_forget_where_a_candidate_stood(qwen: Qwen25VL) -> None:
@@ -347,7 +347,7 @@ def test_one_number_of_eight_pairs_is_no_fault_but_one_sum_of_logits_is(
             read(bound(qwen, "number"), group)
     else:
         margins = [reading.margin for reading in read(bound(qwen, "number"), group)[0]]
-        assert margins == pytest.approx([-MOST] * 8)
+        assert margins == pytest.approx([-MAX_LOG_ODDS] * 8)
 
 
 def test_logits_that_are_not_finite_write_nothing(

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from nightshift.producers.sources.folder import image_rows
-from nightshift.producers.sources.left_out import LeftOut
 from nightshift.producers.sources.rows import RawRow
+from nightshift.producers.sources.skipped_files import SkippedFiles
 from nightshift.schema.errors import InputError
 from nightshift.stores.files.addresses import MemberAddress
 from nightshift.stores.files.files import open_file, sha256
@@ -112,7 +112,7 @@ def test_no_caption_is_read_through_a_link_that_is_exchanged(shop: Path):
     files = [ListedFile(address=str(shop / name), name=name) for name in ("link.png", "link.txt")]
 
     def read() -> object:
-        (row,) = image_rows(files[:1], files, root=str(shop), left_out=LeftOut())
+        (row,) = image_rows(files[:1], files, root=str(shop), skipped=SkippedFiles())
         return row.fields["text"] if isinstance(row, RawRow) else row.reason
 
     targets = [shop / "a.txt", shop.parent / "away" / "a.txt"]

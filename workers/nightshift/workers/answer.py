@@ -9,7 +9,7 @@ from nightshift.schema.errors import InputError
 from nightshift.schema.messages import BlockPayload
 from nightshift.schema.params import RerankParams, kinds_from_text
 from nightshift.schema.states import SubjectKind
-from nightshift.scoring.answering import MAX_TOKENS, TOP, VERSION
+from nightshift.scoring.answering import MAX_ANSWER_TOKENS, MAX_RESULTS, PROMPT_VERSION
 from nightshift.stores.catalog.contents import StoredRecord, load_records
 from nightshift.stores.ledger.claims import Claim
 from nightshift.stores.ledger.run_types import RerankRun
@@ -45,7 +45,7 @@ def do_answer(
     params = run.params
     stored = StoredTokens.of_answers(session.database, run)
     with session.database.begin() as connection:
-        best = best_items(connection, run.id, ids, TOP)
+        best = best_items(connection, run.id, ids, MAX_RESULTS)
         queries = load_records(connection, "query", ids)
         items = load_records(connection, "item", sorted({i for of in best.values() for i in of}))
     stored.locate({"query": queries.values(), "candidate": items.values()})
@@ -134,8 +134,8 @@ def _answers(
             answerer={
                 "scorer": run.scorer,
                 "scorer_fingerprint": run.scorer_fingerprint,
-                "wording": VERSION,
-                "top": TOP,
-                "max_tokens": MAX_TOKENS,
+                "wording": PROMPT_VERSION,
+                "top": MAX_RESULTS,
+                "max_tokens": MAX_ANSWER_TOKENS,
             },
         )

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from nightshift.schema.errors import ModelError
-from nightshift.scoring.log_odds import MOST
+from nightshift.scoring.log_odds import MAX_LOG_ODDS
 from nightshift.stores.results.writes import PairScoreRow
 
 __all__ = ["refuse_equal_scores"]
@@ -37,5 +37,5 @@ def refuse_equal_scores(rows: Sequence[PairScoreRow]) -> None:
 
 def _told(row: PairScoreRow) -> tuple[float, float | None]:
     """What tells a score from another: itself, and at its bound what it was read from."""
-    at_bound = row.margin > MOST - _ROUNDING
+    at_bound = row.margin > MAX_LOG_ODDS - _ROUNDING
     return row.margin, row.logsumexp if at_bound else None

@@ -14,7 +14,7 @@ from nightshift.models.scorers.pairs import PairScorer
 from nightshift.models.scorers.protocol import Scorer
 from nightshift.schema.params import ScorerParams
 from nightshift.scoring.methods.registry import framings_of, tie_framing
-from nightshift.scoring.prompts import MOST_LISTED, Numbers, Side
+from nightshift.scoring.prompts import MAX_LISTED, Numbers, Side
 
 __all__ = ["bind", "engine_for", "unbatched_reason"]
 
@@ -34,7 +34,7 @@ def bind(
         ModelError: A label is not one token of the model.
     """
     rules = framings_of(params)
-    words = Numbers(k=MOST_LISTED).words if params.score == "listwise" else rules[0].labels.words
+    words = Numbers(k=MAX_LISTED).words if params.score == "listwise" else rules[0].labels.words
     asked = family.with_labels(words)
     limits = PixelLimits(
         min_pixels=params.min_pixels, max_pixels=params.max_pixels, long_side=params.long_side

@@ -19,7 +19,7 @@ from nightshift.models.scorers.pairs import PairScorer, PreparedPairs
 from nightshift.models.scorers.protocol import PairGroup, PairReading
 from nightshift.schema.errors import ModelError
 from nightshift.schema.params import EnhancementParams
-from nightshift.scoring.log_odds import MOST, of_number, parse_number
+from nightshift.scoring.log_odds import MAX_LOG_ODDS, of_probability, parse_number
 
 __all__ = ["NumberScorer"]
 
@@ -123,7 +123,7 @@ class NumberScorer:
 def _reading(written: str, trace: Trace) -> PairReading:
     number = parse_number(written)
     return PairReading(
-        margin=float(np.float32(-MOST if number is None else of_number(number))),
+        margin=float(np.float32(-MAX_LOG_ODDS if number is None else of_probability(number))),
         logit_positive=None,
         logit_negative=None,
         logsumexp=None,

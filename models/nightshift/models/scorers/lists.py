@@ -15,8 +15,8 @@ from nightshift.models.scorers.protocol import PairGroup, PairReading
 from nightshift.models.scorers.rendering import content_of, pieces, remembered
 from nightshift.schema.errors import InputError
 from nightshift.schema.params import EnhancementParams, ScorerParams
-from nightshift.scoring.log_odds import listed
-from nightshift.scoring.prompts import MOST_LISTED, Content, Framing, Numbers, Side
+from nightshift.scoring.log_odds import over_list
+from nightshift.scoring.prompts import MAX_LISTED, Content, Framing, Numbers, Side
 
 __all__ = ["ListScorer"]
 
@@ -99,10 +99,10 @@ class ListScorer:
         if group.shared_side != "query":
             msg = "a list is of one query: its pairs are grouped by it"
             raise ValueError(msg)
-        if len(group.others) > MOST_LISTED:
+        if len(group.others) > MAX_LISTED:
             raise InputError(
                 f"a list of {len(group.others)} candidates has numbers of two digits, which are "
-                f"no single tokens: at most {MOST_LISTED}",
+                f"no single tokens: at most {MAX_LISTED}",
                 "list_too_long",
                 place,
             )
@@ -143,7 +143,7 @@ def _readings(
     for i, (reading, order) in enumerate(zip(of_list, orders, strict=True)):
         of_order: NDArray[np.float32] = reading.label_logits[:length]
         logits[i, list(order)] = of_order
-        odds[i, list(order)] = listed(of_order)
+        odds[i, list(order)] = over_list(of_order)
     margins = odds.mean(axis=0).astype(np.float32)
     for margin, logit in zip(margins.tolist(), logits.mean(axis=0).tolist(), strict=True):
         yield PairReading(

@@ -2,17 +2,17 @@
 
 from nightshift.producers.sources.detect import open_source
 from nightshift.producers.sources.fields import Draft, FieldNames, draft_of
-from nightshift.producers.sources.left_out import LeftOut
 from nightshift.producers.sources.rows import BadRow, EmbeddedImage, RawRow, Row
+from nightshift.producers.sources.skipped_files import SkippedFiles
 
 __all__ = [
     "BadRow",
     "Draft",
     "EmbeddedImage",
     "FieldNames",
-    "LeftOut",
     "RawRow",
     "Row",
+    "SkippedFiles",
     "draft_of",
     "open_source",
 ]

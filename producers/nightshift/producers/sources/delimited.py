@@ -8,7 +8,7 @@ from typing import BinaryIO, Self
 
 from nightshift.producers.sources.lines import MAX_LINE_BYTES, numbered_lines, opened
 from nightshift.producers.sources.rows import BadRow, RawRow, Row
-from nightshift.producers.sources.start import check_header
+from nightshift.producers.sources.text_checks import check_header
 from nightshift.schema.errors import InputError
 from nightshift.stores.files.globs import ListedFile
 

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from itertools import groupby, islice
 
 from nightshift.producers.sources.folder import described_rows, image_rows, read_folder
-from nightshift.producers.sources.left_out import LeftOut
 from nightshift.producers.sources.readers import is_data, read_data
 from nightshift.producers.sources.rows import Row, contained
+from nightshift.producers.sources.skipped_files import SkippedFiles
 from nightshift.schema.errors import ConfigurationError, NightshiftError
 from nightshift.stores.files.addresses import stem_of, without_password
 from nightshift.stores.files.globs import (
@@ -33,7 +33,7 @@ _REMEDIES = {
 _FOLDERS = 1000
 
 
-def open_source(source: str, left_out: LeftOut | None = None) -> Iterator[Row]:
+def open_source(source: str, skipped: SkippedFiles | None = None) -> Iterator[Row]:
     """Find out what a source is and read it, one file after another.
 
     A folder with data files at its top is read as these, in the order of their names; any other
@@ -41,18 +41,18 @@ def open_source(source: str, left_out: LeftOut | None = None) -> Iterator[Row]:
 
     Args:
         source: A file, a folder or a glob pattern, as a path or any fsspec URL.
-        left_out: Counts the files in it that nobody reads; complete once the rows are read.
+        skipped: Counts the files in it that nobody reads; complete once the rows are read.
 
     Raises:
         NotFoundError: Where there is nothing.
         ConfigurationError: Where nothing of it has a known format.
     """
-    left_out = LeftOut() if left_out is None else left_out
+    skipped = SkippedFiles() if skipped is None else skipped
     files = glob_files(source)
     if files is None:
         file = find_file(source)
         if file is None:
-            return _open_folder(source, left_out)
+            return _open_folder(source, skipped)
         files = [file]
     known = [file for file in files if is_data(file.name) or is_image_name(file.name)]
     if not known:
@@ -63,8 +63,8 @@ def open_source(source: str, left_out: LeftOut | None = None) -> Iterator[Row]:
             + (f": {remedy}" if remedy else "")
             + f"; these are read: {_FORMATS}"
         )
-    _leave_out(files, known, left_out)
-    return _read_all(known, left_out)
+    _count_skipped(files, known, skipped)
+    return _read_all(known, skipped)
 
 
 def _remedy(name: str) -> str:
@@ -74,46 +74,46 @@ def _remedy(name: str) -> str:
     return packed.remedy if packed is not None else _REMEDIES.get(suffix, "")
 
 
-def _open_folder(source: str, left_out: LeftOut) -> Iterator[Row]:
+def _open_folder(source: str, skipped: SkippedFiles) -> Iterator[Row]:
     files = list_folder(source)
     data = [file for file in files if is_data(file.name)]
-    if all(described_rows(file, LeftOut()) is not None for file in data):
-        return contained(source, read_folder(source, left_out))
-    return _read_data_folder(source, files, data, left_out)
+    if all(described_rows(file, SkippedFiles()) is not None for file in data):
+        return contained(source, read_folder(source, skipped))
+    return _read_data_folder(source, files, data, skipped)
 
 
 def _read_data_folder(
-    source: str, files: list[ListedFile], data: list[ListedFile], left_out: LeftOut
+    source: str, files: list[ListedFile], data: list[ListedFile], skipped: SkippedFiles
 ) -> Iterator[Row]:
-    yield from _read_all(data, left_out)
+    yield from _read_all(data, skipped)
     # Images lie beside the rows that name them.
-    _leave_out([file for file in files if not is_image_name(file.name)], data, left_out)
+    _count_skipped([file for file in files if not is_image_name(file.name)], data, skipped)
     try:
         for below in islice(walk_files(source), 1, _FOLDERS):
             for file in below:
                 if is_data(file.name):
-                    left_out.add(file.name, "in a folder below that of the data files")
+                    skipped.add(file.name, "in a folder below that of the data files")
     except NightshiftError:
         return  # a folder that may not be listed holds nothing that was promised
 
 
-def _read_all(files: list[ListedFile], left_out: LeftOut) -> Iterator[Row]:
+def _read_all(files: list[ListedFile], skipped: SkippedFiles) -> Iterator[Row]:
     for (folder, images), together in groupby(files, lambda f: (f.folder, is_image_name(f.name))):
         if images:
-            yield from contained(folder, _read_images(folder, list(together), left_out))
+            yield from contained(folder, _read_images(folder, list(together), skipped))
         else:
             for file in together:
-                yield from contained(file.name, read_data(file, left_out))
+                yield from contained(file.name, read_data(file, skipped))
 
 
-def _read_images(folder: str, files: list[ListedFile], left_out: LeftOut) -> Iterator[Row]:
-    yield from image_rows(files, list_folder(folder), root=folder, left_out=left_out)
+def _read_images(folder: str, files: list[ListedFile], skipped: SkippedFiles) -> Iterator[Row]:
+    yield from image_rows(files, list_folder(folder), root=folder, skipped=skipped)
 
 
-def _leave_out(files: list[ListedFile], known: list[ListedFile], left_out: LeftOut) -> None:
+def _count_skipped(files: list[ListedFile], known: list[ListedFile], skipped: SkippedFiles) -> None:
     read = {file.address for file in known}
     captioned = {stem_of(file.address) for file in known if is_image_name(file.name)}
     for file in files:
         is_caption = file.name.lower().endswith(".txt") and stem_of(file.address) in captioned
         if file.address not in read and not is_caption:
-            left_out.add(file.name)
+            skipped.add(file.name)

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from itertools import chain
 
-from nightshift.producers.sources.left_out import LeftOut
 from nightshift.producers.sources.readers import describes_images, read_data
 from nightshift.producers.sources.rows import BadRow, RawRow, Row, contained
-from nightshift.producers.sources.start import decoded_text
+from nightshift.producers.sources.skipped_files import SkippedFiles
+from nightshift.producers.sources.text_checks import decoded_text
 from nightshift.schema.errors import InputError
 from nightshift.stores.files.addresses import resolve_beside, stem_of
 from nightshift.stores.files.files import open_file
@@ -25,7 +25,7 @@ __all__ = ["described_rows", "image_rows", "read_folder"]
 _CAPTION_BYTES = 2 * 2**20
 
 
-def read_folder(address: str, left_out: LeftOut) -> Iterator[Row]:
+def read_folder(address: str, skipped: SkippedFiles) -> Iterator[Row]:
     """Images of a folder and of the folders in it; the id is the path without its extension.
 
     Raises:
@@ -39,20 +39,20 @@ def read_folder(address: str, left_out: LeftOut) -> Iterator[Row]:
         while described and not described[-1].covers(files[0]):
             described.pop()
         for file in files:
-            rows = described_rows(file, left_out)
+            rows = described_rows(file, skipped)
             if rows is not None:
                 described.append(_Described(file))
                 empty = False
                 yield from described[-1].rows(rows)
                 break
         if described:
-            described[-1].leave_out(files, left_out)
+            described[-1].leave_out(files, skipped)
             continue
-        for row in image_rows(files, files, root=address, left_out=left_out):
+        for row in image_rows(files, files, root=address, skipped=skipped):
             empty = False
             yield row
     if empty:
-        why = left_out.message()
+        why = skipped.message()
         raise InputError(
             f"{address} holds no image and no data file; name the folder or file itself"
             + (f". {why}" if why else ""),
@@ -60,11 +60,11 @@ def read_folder(address: str, left_out: LeftOut) -> Iterator[Row]:
         )
 
 
-def described_rows(file: ListedFile, left_out: LeftOut) -> Iterator[Row] | None:
+def described_rows(file: ListedFile, skipped: SkippedFiles) -> Iterator[Row] | None:
     """The rows of a file that names the images of its folder; None of any other file."""
     if not describes_images(file.name):
         return None
-    rows = contained(file.name, read_data(file, left_out))
+    rows = contained(file.name, read_data(file, skipped))
     first = next(rows, None)
     if first is None or (isinstance(first, RawRow) and "image" not in first.fields):
         return None
@@ -76,7 +76,7 @@ def image_rows(
     beside: Iterable[ListedFile],
     *,
     root: str,
-    left_out: LeftOut,
+    skipped: SkippedFiles,
 ) -> Iterator[Row]:
     """Rows of the images among `files`, with captions from `beside` that lie below `root`."""
     roots = ImageRoots([root])
@@ -106,7 +106,7 @@ def image_rows(
             )
     for file in others:
         if file.address not in used:
-            left_out.add(file.name)
+            skipped.add(file.name)
 
 
 @dataclass(slots=True)
@@ -133,14 +133,14 @@ class _Described:
                     continue
             yield row
 
-    def leave_out(self, files: Iterable[ListedFile], left_out: LeftOut) -> None:
+    def leave_out(self, files: Iterable[ListedFile], skipped: SkippedFiles) -> None:
         """Count the files that no row names."""
         for file in files:
             if file.address == self.file.address:
                 continue
             if _digest(file.folder, file.address.rpartition("/")[2]) not in self._named:
                 image = is_image_name(file.name)
-                left_out.add(file.name, "that no row of the metadata names" if image else "")
+                skipped.add(file.name, "that no row of the metadata names" if image else "")
 
 
 def _digest(folder: str, path: str) -> bytes:

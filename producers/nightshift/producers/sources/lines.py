@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, cast
 
-from nightshift.producers.sources.start import check_start
+from nightshift.producers.sources.text_checks import check_start
 from nightshift.stores.files.files import open_file
 from nightshift.stores.files.packed_formats import is_gzip
 

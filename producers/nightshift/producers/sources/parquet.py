@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from nightshift.producers.sources.arrow_values import row_of, unpacked_bytes
 from nightshift.producers.sources.rows import BadRow, RawRow, Row
-from nightshift.producers.sources.start import check_columns
+from nightshift.producers.sources.text_checks import check_columns
 from nightshift.schema.errors import InputError
 from nightshift.stores.files.files import open_file
 from nightshift.stores.files.globs import ListedFile

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 from nightshift.producers.sources.delimited import read_delimited
 from nightshift.producers.sources.jsonl import read_jsonl
-from nightshift.producers.sources.left_out import LeftOut
 from nightshift.producers.sources.parquet import read_parquet
 from nightshift.producers.sources.rows import RawRow, Row
+from nightshift.producers.sources.skipped_files import SkippedFiles
 from nightshift.producers.sources.webdataset import read_webdataset
 from nightshift.stores.files.addresses import stem_of
 from nightshift.stores.files.globs import ListedFile
@@ -30,12 +30,12 @@ def is_data(name: str) -> bool:
     return plain.endswith((".jsonl", ".ndjson", ".csv", ".tsv"))
 
 
-def read_data(file: ListedFile, left_out: LeftOut) -> Iterator[Row]:
+def read_data(file: ListedFile, skipped: SkippedFiles) -> Iterator[Row]:
     """The rows of a data file.
 
     In a file that describes images, `file_name` stands for `image`, and its stem for `id`.
     """
-    rows = _read(file, left_out)
+    rows = _read(file, skipped)
     return _name_images(rows) if describes_images(file.name) else rows
 
 
@@ -52,14 +52,14 @@ def _name_images(rows: Iterable[Row]) -> Iterator[Row]:
         yield replace(row, fields=fields, default_id=default_id)
 
 
-def _read(file: ListedFile, left_out: LeftOut) -> Iterator[Row]:
+def _read(file: ListedFile, skipped: SkippedFiles) -> Iterator[Row]:
     plain = file.name.lower().removesuffix(".gz")
     if plain.endswith(".csv"):
         return read_delimited(file, ",")
     if plain.endswith(".tsv"):
         return read_delimited(file, "\t")
     if plain.endswith(".tar"):
-        return read_webdataset(file, left_out)
+        return read_webdataset(file, skipped)
     if plain.endswith((".parquet", ".pq")):
         return read_parquet(file)
     return read_jsonl(file)

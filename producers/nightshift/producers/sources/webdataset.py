@@ -7,9 +7,9 @@ from itertools import groupby
 from typing import Any, Self
 
 from nightshift.producers.sources.jsonl import parse_object
-from nightshift.producers.sources.left_out import LeftOut
 from nightshift.producers.sources.rows import BadRow, EmbeddedImage, RawRow, Row
-from nightshift.producers.sources.start import check_packed, decoded_text
+from nightshift.producers.sources.skipped_files import SkippedFiles
+from nightshift.producers.sources.text_checks import check_packed, decoded_text
 from nightshift.schema.errors import InputError
 from nightshift.stores.files.addresses import MemberAddress
 from nightshift.stores.files.files import MAX_MEMBER_BYTES, open_file
@@ -30,7 +30,7 @@ _HEAD_BYTES = 32
 _MAX_HEADER_BYTES = 2**20
 
 
-def read_webdataset(file: ListedFile, left_out: LeftOut) -> Iterator[Row]:
+def read_webdataset(file: ListedFile, skipped: SkippedFiles) -> Iterator[Row]:
     """Samples of a tar, in one pass over its bytes.
 
     Images become `image`, whatever their names say; `.txt` becomes `text`, the fields of `.json`
@@ -40,7 +40,7 @@ def read_webdataset(file: ListedFile, left_out: LeftOut) -> Iterator[Row]:
         open_file(file.address) as raw,
         tarfile.open(fileobj=raw, mode="r|", bufsize=_BUFFER_BYTES, tarinfo=_Header) as tar,
     ):
-        members = _members(tar, file, left_out)
+        members = _members(tar, file, skipped)
         for key, sample in groupby(members, lambda member: member.key):
             position = f"{file.name}:{key}"
             try:
@@ -105,7 +105,7 @@ class _Member:
     fault: InputError | None = None
 
 
-def _members(tar: tarfile.TarFile, file: ListedFile, left_out: LeftOut) -> Iterator[_Member]:
+def _members(tar: tarfile.TarFile, file: ListedFile, skipped: SkippedFiles) -> Iterator[_Member]:
     last, n_bytes = "", 0
     while (info := tar.next()) is not None:
         tar.members.clear()  # type: ignore[attr-defined] # it would remember every header
@@ -118,7 +118,7 @@ def _members(tar: tarfile.TarFile, file: ListedFile, left_out: LeftOut) -> Itera
         member = _read(tar, info, key, file.address, _MAX_SAMPLE_BYTES - n_bytes)
         if member is None:
             kind = "" if info.isreg() else "that is a link or a device"
-            left_out.add(f"{file.name}:{info.name}", kind)
+            skipped.add(f"{file.name}:{info.name}", kind)
         else:
             n_bytes += len(member.data)
             yield member

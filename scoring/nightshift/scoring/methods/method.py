@@ -6,12 +6,12 @@ from types import MappingProxyType
 
 from nightshift.schema.errors import ConfigurationError
 from nightshift.schema.params import EnhancementParams, MethodName, ScoreName
-from nightshift.scoring.prompts import Asked, Framing
+from nightshift.scoring.prompts import AnswerKind, Framing
 
-__all__ = ["ASKED_FOR", "Method"]
+__all__ = ["EXPECTED_ANSWER", "Method"]
 
 #: What the model is asked to answer with, by what the score is read from.
-ASKED_FOR: Mapping[ScoreName, Asked] = MappingProxyType(
+EXPECTED_ANSWER: Mapping[ScoreName, AnswerKind] = MappingProxyType(
     {
         "margin_2way": "label",
         "p_true_full": "label",
@@ -74,6 +74,6 @@ class Method:
             ConfigurationError: There is none.
         """
         for rule in self.framings:
-            if rule.asks_for == ASKED_FOR[score]:
+            if rule.asks_for == EXPECTED_ANSWER[score]:
                 return rule
         raise ConfigurationError(f"{self.name} has no framing for score {score!r}")

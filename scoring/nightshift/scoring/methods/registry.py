@@ -7,10 +7,10 @@ from nightshift.schema.errors import ConfigurationError
 from nightshift.schema.params import MethodName, ScorerParams
 from nightshift.scoring.methods.freeret import FREERET
 from nightshift.scoring.methods.indexmllm import INDEXMLLM
-from nightshift.scoring.methods.method import ASKED_FOR, Method
+from nightshift.scoring.methods.method import EXPECTED_ANSWER, Method
 from nightshift.scoring.methods.retllm import RETLLM
-from nightshift.scoring.methods.retllm_prompts import TIED
-from nightshift.scoring.prompts import Asked, Framing
+from nightshift.scoring.methods.retllm_prompts import TIE_FRAMING
+from nightshift.scoring.prompts import AnswerKind, Framing
 
 __all__ = ["FRAMINGS", "METHODS", "framing", "framings_of", "tie_framing"]
 
@@ -25,7 +25,7 @@ FRAMINGS: Mapping[str, Framing] = MappingProxyType(
 )
 
 
-_AN: Mapping[Asked, str] = {"label": "a label", "number": "a number", "index": "an index"}
+_AN: Mapping[AnswerKind, str] = {"label": "a label", "number": "a number", "index": "an index"}
 
 
 def framing(name: str) -> Framing:
@@ -43,7 +43,7 @@ def framing(name: str) -> Framing:
 
 def tie_framing(params: ScorerParams) -> Framing | None:
     """What is asked once more of pairs whose scores tie; None where the score holds an entropy."""
-    return TIED if params.score == "number" else None
+    return TIE_FRAMING if params.score == "number" else None
 
 
 def framings_of(params: ScorerParams) -> tuple[Framing, ...]:
@@ -60,7 +60,7 @@ def framings_of(params: ScorerParams) -> tuple[Framing, ...]:
         known = ", ".join(one.name for one in method.framings)
         msg = f"framing {rule.name!r} is not one of {method.name}; it has: {known}"
         raise ConfigurationError(msg)
-    asked_for = ASKED_FOR[params.score]
+    asked_for = EXPECTED_ANSWER[params.score]
     if rule.asks_for != asked_for:
         msg = (
             f"score {params.score!r} is read from {_AN[asked_for]}, and framing {rule.name!r} asks "

@@ -14,7 +14,11 @@ from types import MappingProxyType
 
 from nightshift.schema.params import EnhancementParams
 from nightshift.scoring.methods.method import Method
-from nightshift.scoring.methods.retllm_prompts import LABELLED, LISTED, NUMBERED
+from nightshift.scoring.methods.retllm_prompts import (
+    LISTWISE_FRAMING,
+    NUMBER_FRAMING,
+    TRUE_FALSE_FRAMING,
+)
 
 __all__ = ["ENHANCEMENTS", "RETLLM"]
 
@@ -33,7 +37,7 @@ ENHANCEMENTS = MappingProxyType(
 
 _DEFAULT = Method(
     name="retllm",
-    framings=(LABELLED, NUMBERED, LISTED),
+    framings=(TRUE_FALSE_FRAMING, NUMBER_FRAMING, LISTWISE_FRAMING),
     score="margin_2way",
     depth=5,
     quantum=0.01,

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from nightshift.schema.params import Kinds
 from nightshift.scoring.prompts import Framing, Labels, Slot, Template
 
-__all__ = ["LABELLED", "LISTED", "NUMBERED", "TIED"]
+__all__ = ["LISTWISE_FRAMING", "NUMBER_FRAMING", "TIE_FRAMING", "TRUE_FALSE_FRAMING"]
 
 _TEXT: Kinds = frozenset({"text"})
 _IMAGE: Kinds = frozenset({"image"})
@@ -166,14 +166,14 @@ def _tied() -> Mapping[tuple[Kinds, Kinds], Template]:
 _LABELS = Labels(positive="True", negative="False")
 
 #: Asks for True or False.
-LABELLED = Framing(
+TRUE_FALSE_FRAMING = Framing(
     name="retllm",
     version="1",
     labels=_LABELS,
     templates=MappingProxyType(_pairwise(_TRUE_OR_FALSE)),
 )
 #: Asks for a number, to be generated and parsed.
-NUMBERED = Framing(
+NUMBER_FRAMING = Framing(
     name="retllm_number",
     version="1",
     asks_for="number",
@@ -181,7 +181,7 @@ NUMBERED = Framing(
     templates=MappingProxyType(_pairwise(_NUMBER)),
 )
 #: Asks for the number of the best of a list.
-LISTED = Framing(
+LISTWISE_FRAMING = Framing(
     name="retllm_listwise",
     version="1",
     asks_for="index",
@@ -189,4 +189,6 @@ LISTED = Framing(
     templates=MappingProxyType(_listed()),
 )
 #: Asks for True or False where generated numbers tie; only its entropy is read.
-TIED = Framing(name="retllm_tie", version="1", labels=_LABELS, templates=MappingProxyType(_tied()))
+TIE_FRAMING = Framing(
+    name="retllm_tie", version="1", labels=_LABELS, templates=MappingProxyType(_tied())
+)

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from nightshift.producers.columns import SeenColumns
+from nightshift.producers.column_summary import ColumnSummary
 from nightshift.producers.sources.fields import Draft, FieldNames, RawPart, draft_of
-from nightshift.producers.sources.left_out import LeftOut
 from nightshift.producers.sources.rows import BadRow, EmbeddedImage, RawRow, Row
+from nightshift.producers.sources.skipped_files import SkippedFiles
 from nightshift.schema.errors import InputError, NightshiftError
 from nightshift.schema.identity import content_hashes
 from nightshift.schema.records import ImagePart, Part, TextPart
@@ -24,7 +24,7 @@ from nightshift.stores.files.files import sha256
 from nightshift.stores.files.images import verify_bytes, verify_image
 from nightshift.stores.files.roots import ImageRoots
 
-__all__ = ["Intake", "Rejected", "batches", "rejected_line"]
+__all__ = ["RejectedRow", "RowChecker", "batches", "rejected_line"]
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ _BATCH_CHARS = 8 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rejected:
+class RejectedRow:
     """A row that goes no further."""
 
     failure: ImportFailure
@@ -49,7 +49,7 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Intake:
+class RowChecker:
     """How rows are taken in.
 
     Args:
@@ -58,7 +58,7 @@ class Intake:
         verify: Whether images that lie here are decoded, so that a broken one fails now.
         blobs: Keeps images that came in the cells of a Parquet file.
         roots: Where images may lie that a row names.
-        left_out: That of the reader.
+        skipped: That of the reader.
     """
 
     names: FieldNames
@@ -67,15 +67,17 @@ class Intake:
     blobs: BlobStore | None = None
     roots: ImageRoots = field(default_factory=ImageRoots)
     #: The columns of the rows that were taken in.
-    columns: SeenColumns = field(default_factory=SeenColumns)
+    columns: ColumnSummary = field(default_factory=ColumnSummary)
     #: What nobody reads of the source, complete once its rows are read.
-    left_out: LeftOut = field(default_factory=LeftOut)
+    skipped: SkippedFiles = field(default_factory=SkippedFiles)
 
-    def records(self, rows: Iterable[Row]) -> Iterator[CheckedRecord | Rejected]:
+    def records(self, rows: Iterable[Row]) -> Iterator[CheckedRecord | RejectedRow]:
         """Records and rejected rows, one for each row, in order; a few rows are read ahead."""
         threads = min(8, os.cpu_count() or 1)
-        with ThreadPoolExecutor(threads, thread_name_prefix="intake") as pool:
-            waiting: deque[CheckedRecord | Rejected | Future[CheckedRecord | Rejected]] = deque()
+        with ThreadPoolExecutor(threads, thread_name_prefix="row-checks") as pool:
+            waiting: deque[CheckedRecord | RejectedRow | Future[CheckedRecord | RejectedRow]] = (
+                deque()
+            )
             sizes: deque[int] = deque()
             try:
                 for row in rows:
@@ -91,7 +93,7 @@ class Intake:
 
     def _begin(
         self, row: Row, pool: ThreadPoolExecutor
-    ) -> CheckedRecord | Rejected | Future[CheckedRecord | Rejected]:
+    ) -> CheckedRecord | RejectedRow | Future[CheckedRecord | RejectedRow]:
         if isinstance(row, BadRow):
             return rejected_line(row)
         self.columns.look_at(row.fields)
@@ -105,7 +107,7 @@ class Intake:
             return self._finish(draft)
         return pool.submit(self._finish, draft)
 
-    def _finish(self, draft: Draft) -> CheckedRecord | Rejected:
+    def _finish(self, draft: Draft) -> CheckedRecord | RejectedRow:
         try:
             parts = tuple(self._look_at(part) for part in draft.parts)
         except InputError as error:
@@ -148,14 +150,14 @@ class Intake:
 
     def notices(self) -> list[ImportFailure]:
         """What to say of the source once it is read, beside the failures."""
-        if not self.left_out.count:
+        if not self.skipped.count:
             return []
         return [
             ImportFailure(
                 kind=SubjectKind.LINE,
                 subject="",
                 reason="left_out",
-                message=self.left_out.message(),
+                message=self.skipped.message(),
                 fatal=False,
             )
         ]
@@ -170,9 +172,9 @@ class Intake:
             f"{external_id!r}, and that one was taken; give each row its own",
         )
 
-    def rejected(self, error: InputError, position: str) -> Rejected:
+    def rejected(self, error: InputError, position: str) -> RejectedRow:
         """A row at fault; about its id where the error names it, else about its position."""
-        return Rejected(
+        return RejectedRow(
             failure=ImportFailure(
                 kind=self.kind if error.subject_id else SubjectKind.LINE,
                 subject=error.subject_id or position,
@@ -183,19 +185,19 @@ class Intake:
         )
 
 
-def rejected_line(row: BadRow) -> Rejected:
+def rejected_line(row: BadRow) -> RejectedRow:
     """A row that could not be read."""
     failure = ImportFailure(
         kind=SubjectKind.LINE, subject=row.position, reason=row.reason, message=row.message
     )
-    return Rejected(failure=failure, external_id=row.default_id, ends_file=row.ends_file)
+    return RejectedRow(failure=failure, external_id=row.default_id, ends_file=row.ends_file)
 
 
 def batches(
-    records: Iterable[CheckedRecord | Rejected],
-) -> Iterator[list[CheckedRecord | Rejected]]:
+    records: Iterable[CheckedRecord | RejectedRow],
+) -> Iterator[list[CheckedRecord | RejectedRow]]:
     """Lists of records that one statement may carry."""
-    batch: list[CheckedRecord | Rejected] = []
+    batch: list[CheckedRecord | RejectedRow] = []
     size = 0
     for record in records:
         batch.append(record)
@@ -207,8 +209,8 @@ def batches(
         yield batch
 
 
-def _size(record: CheckedRecord | Rejected) -> int:
-    if isinstance(record, Rejected):
+def _size(record: CheckedRecord | RejectedRow) -> int:
+    if isinstance(record, RejectedRow):
         return 0
     texts = (part.text for part in record.parts if isinstance(part, TextPart))
     return len(record.metadata) + sum(map(len, texts))
@@ -229,6 +231,6 @@ def _digest(data: bytes) -> str:
 
 
 def _outcome(
-    waiting: CheckedRecord | Rejected | Future[CheckedRecord | Rejected],
-) -> CheckedRecord | Rejected:
+    waiting: CheckedRecord | RejectedRow | Future[CheckedRecord | RejectedRow],
+) -> CheckedRecord | RejectedRow:
     return waiting.result() if isinstance(waiting, Future) else waiting

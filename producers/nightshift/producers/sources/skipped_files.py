@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 
 from nightshift.schema.display import visible
 
-__all__ = ["LeftOut"]
+__all__ = ["SkippedFiles"]
 
 _NAMES = 3
 _KINDS = 12
@@ -20,7 +20,7 @@ _SIDE_SUFFIXES = frozenset({".md5", ".sha1", ".sha256", ".crc", ".idx", ".lock"}
 
 
 @dataclass(slots=True)
-class LeftOut:
+class SkippedFiles:
     """Files, or members of tars, that no reader took; a few of them by name."""
 
     count: int = 0

@@ -6,7 +6,7 @@ from typing import Any
 
 from nightshift.stores.files.image_formats import is_image_name
 
-__all__ = ["SeenColumns"]
+__all__ = ["ColumnSummary"]
 
 _MOST = 100
 _ROWS = 1000
@@ -14,7 +14,7 @@ _WORDS = ("image", "img", "photo", "picture", "thumb")
 
 
 @dataclass(slots=True)
-class SeenColumns:
+class ColumnSummary:
     """The first columns of a source, by its first rows and by their own names."""
 
     #: Name → whether a value of it is an image or names one.

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from nightshift.producers.sources import BadRow, LeftOut, open_source
+from nightshift.producers.sources import BadRow, SkippedFiles, open_source
 from nightshift.stores.files.image_formats import DECODED_FORMATS, is_image_name
 from nightshift.stores.files.images import decode_image
 from tests.producers.source_files import image_bytes, write_image, write_jsonl, write_tar
 
 
-def read(source: Path) -> tuple[list, LeftOut]:
-    left_out = LeftOut()
+def read(source: Path) -> tuple[list, SkippedFiles]:
+    left_out = SkippedFiles()
     return list(open_source(str(source), left_out)), left_out
 
 
@@ -154,7 +154,7 @@ def test_metadata_that_names_no_image_is_data_at_the_top_and_left_out_below(tmp_
 
 
 def test_names_are_fit_for_a_terminal(tmp_path: Path):
-    left_out = LeftOut()
+    left_out = SkippedFiles()
     left_out.add("\x1b[31mred.doc")
     left_out.add(os.fsdecode(b"\xff.doc"))
 
@@ -164,7 +164,7 @@ def test_names_are_fit_for_a_terminal(tmp_path: Path):
 
 
 def test_a_hundred_kinds_take_no_room():
-    left_out = LeftOut()
+    left_out = SkippedFiles()
     for number in range(1000):
         left_out.add(f"{number}.x{number}")
 
