@@ -12,7 +12,6 @@ CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
 MAX_MODULE_LINES, MAX_FUNCTION_LINES = map(int, LIMITS)
 
 LONG_MODULES = {
-    "cli/nightshift/cli/rerank.py",
     "models/nightshift/models/checkpoints/describe.py",
     "models/nightshift/models/engine/enhancement.py",
     "models/nightshift/models/engine/prompts.py",
@@ -25,11 +24,6 @@ LONG_MODULES = {
 }
 LONG_FUNCTIONS = {
     ("cli/nightshift/cli/catalog.py", "import_"),
-    ("cli/nightshift/cli/dry_run.py", "show_estimate"),
-    ("cli/nightshift/cli/rerank.py", "rerank"),
-    ("cli/nightshift/cli/tokens.py", "build"),
-    ("producers/nightshift/producers/plan_index.py", "plan_index"),
-    ("producers/nightshift/producers/plan_tokens.py", "plan_tokens"),
     ("scoring/nightshift/scoring/methods/retllm_prompts.py", "_pairwise"),
     ("stores/nightshift/stores/ledger/outages.py", "hand_back_from_outage"),
     ("stores/nightshift/stores/ledger/retries.py", "retry_or_split"),

@@ -9,6 +9,7 @@ from nightshift.api.connection import HasRunId, ServiceConnection, run_id_of
 if TYPE_CHECKING:
     from nightshift.api.rankings import Rankings
     from nightshift.api.waiting import RunEnd
+    from nightshift.results.calibration import Threshold
     from nightshift.results.evaluate import RunEvaluation
     from nightshift.results.runs import RunDetails, RunProgress
     from nightshift.scoring.calibration import CalibrationStats
@@ -151,6 +152,25 @@ class ReadingMethods(ServiceConnection):
         from nightshift.results.calibration import calibration
 
         return calibration(self.database, run_id_of(run))
+
+    def threshold(self, run: int | HasRunId, share: float) -> "Threshold":
+        """The gamma with which the visual enhancement fires on a share of a run's pairs.
+
+        Args:
+            run: A run in which the enhancement measured the pairs.
+            share: Above 0, up to 1.
+
+        Example:
+            >>> ns.threshold(8, 0.2).gamma
+            0.5817
+
+        Raises:
+            NotFoundError: There is no such run.
+            ConflictError: It measured no pair, or fired on more pairs than this share.
+        """
+        from nightshift.results.calibration import threshold
+
+        return threshold(self.database, run_id_of(run), share)
 
     def report(self, run: int | HasRunId, path: Path | str, *, n_queries: int = 6) -> Path:
         """Write a page or an image that shows a few queries with both rankings side by side.

@@ -9,9 +9,9 @@ from nightshift.cli.echo import echo, echo_json
 from nightshift.cli.options import data_dir_option, json_option, read_settings
 
 if TYPE_CHECKING:
+    from nightshift.api import Nightshift
     from nightshift.demo.night import Night, Ranked
     from nightshift.schema.params import MethodName
-    from nightshift.stores.postgres.database import Database
 
 __all__ = ["demo"]
 
@@ -45,50 +45,37 @@ def demo(method: "MethodName", output: Path, data_dir: Path | None, as_json: boo
       nightshift demo --json
       nightshift demo --method freeret
     """
-    from nightshift.api.services import open_services
+    from nightshift.api import connect
     from nightshift.cli.demo_text import print_night
     from nightshift.cli.embedded_stack import open_stack
+    from nightshift.cli.wait import ProgressView
     from nightshift.demo.night import run_night
     from nightshift.schema.distribution import require_extras
 
     def say(message: str) -> None:
         echo(f"• {message}", err=True)
 
-    def wait(database: "Database", run_id: int) -> None:
-        _wait(database, run_id, quiet=as_json)
-
     require_extras("the demo", "worker", "embedded")
     settings = read_settings(data_dir)
     say("starting Postgres, Redis, Milvus Lite, the dispatcher and a worker")
     stack = open_stack(settings.data_dir)
     stack.up(workers=1)
-    with open_services(settings) as services:
-        night = run_night(
-            services.database,
-            services.vectors,
-            settings.data_dir / "demo",
-            method=method,
-            wait=wait,
-            say=say,
-        )
-        pictures = _draw(services.database, night, output)
+    with connect(settings=settings) as nightshift:
+
+        def wait(run_id: int) -> None:
+            with ProgressView(quiet=as_json) as view:
+                nightshift.wait(run_id, progress=view.show).require_done()
+
+        night = run_night(nightshift, settings.data_dir / "demo", method=method, wait=wait, say=say)
+        pictures = _draw(nightshift, night, output)
         if as_json:
             echo_json(_facts(night), indent=None)
         else:
-            print_night(services.database, night, pictures, data_dir)
+            print_night(nightshift.database, night, pictures, data_dir)
 
 
-def _wait(database: "Database", run_id: int, *, quiet: bool) -> None:
-    from nightshift.api.waiting import wait_for_end
-    from nightshift.cli.wait import ProgressView
-
-    with ProgressView(quiet=quiet) as view:
-        wait_for_end(database, run_id, on_progress=view.show).require_done()
-
-
-def _draw(database: "Database", night: "Night", output: Path) -> list[Path]:
+def _draw(nightshift: "Nightshift", night: "Night", output: Path) -> list[Path]:
     from nightshift.cli.demo_text import PICTURED
-    from nightshift.results.report import write_report
 
     output.mkdir(parents=True, exist_ok=True)
     pictures = []
@@ -98,7 +85,7 @@ def _draw(database: "Database", night: "Night", output: Path) -> list[Path]:
             name += f"-{ranked.method}"
         for suffix in ("html", "png"):
             path = output / f"{name}.{suffix}"
-            write_report(database, ranked.run_id, path, n_queries=PICTURED)
+            nightshift.report(ranked.run_id, path, n_queries=PICTURED)
             pictures.append(path)
     return pictures
 

@@ -58,6 +58,7 @@ def doctor(
       nightshift doctor --repair
       nightshift doctor --drop-load 12 --repair
     """
+    from nightshift.api.model_checks import check_models
     from nightshift.results.doctor import examine
     from nightshift.stack import resolve_urls
     from nightshift.stores.index.milvus import VectorStore
@@ -75,7 +76,7 @@ def doctor(
             _repair(database, vectors) if repair_first else (),
             _parts(settings),
             examine(database, vectors, urls.redis_url, settings.data_dir),
-            _models(database),
+            check_models(database),
         )
         for finding in checks:
             findings.append(finding)
@@ -123,21 +124,3 @@ def _parts(settings: "Settings") -> "Iterator[Finding]":
         elif part.state == "silent":
             message = f"{part.name} runs but does not answer: its log is {part.log}"
             yield Finding(check="stack", level="error", message=message)
-
-
-def _models(database: "Database") -> "Iterator[Finding]":
-    from nightshift.models.preflight.doctor import examine_devices, examine_models
-    from nightshift.schema.errors import NightshiftError, ServiceUnavailableError
-    from nightshift.schema.findings import Finding, skipped
-    from nightshift.stores.models import models_in_use
-
-    yield from examine_devices()
-    try:
-        with database.begin() as connection:
-            models = models_in_use(connection)
-    except ServiceUnavailableError:
-        yield skipped("model", "postgres")
-    except NightshiftError as error:
-        yield Finding(check="model", level="error", message=str(error))
-    else:
-        yield from examine_models(models)

@@ -43,6 +43,7 @@ def worker(ctx: click.Context, queues: str, device: str, data_dir: Path | None) 
     """
     if ctx.invoked_subcommand is not None:
         return
+    from nightshift.api.model_checks import require_device
     from nightshift.api.services import wait_for_database
     from nightshift.cli.logs import log_to_stderr
     from nightshift.schema.distribution import require_extras
@@ -57,10 +58,7 @@ def worker(ctx: click.Context, queues: str, device: str, data_dir: Path | None) 
         raise ConfigurationError(f"--queues: {', '.join(unknown)} is not among {_STAGES}")
     settings = read_settings(data_dir)
     log_to_stderr(settings.log_level)
-    if device not in {"auto", "cpu"}:
-        from nightshift.models.devices import pick_device
-
-        pick_device(device)  # refused now, not at the first job
+    require_device(device)  # refused now, not at the first job
     wait_for_database(resolve_urls(settings).database_url)
     stages = frozenset(Stage(name) for name in names)
 

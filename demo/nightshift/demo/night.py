@@ -5,20 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
+from nightshift.api import IndexRequest, Nightshift, RerankRequest
 from nightshift.demo.catalogue import is_current, write_catalogue
 from nightshift.demo.paths import coarse_dir, scorer_dir
 from nightshift.demo.render import TRAINED
-from nightshift.models.checkpoints.describe import describe_embedder, describe_scorer
-from nightshift.producers.catalog_import import import_catalog
-from nightshift.producers.plan_index import plan_index
-from nightshift.producers.plan_rerank import plan_rerank
-from nightshift.producers.query_import import import_queries
-from nightshift.results.calibration import calibration, threshold
-from nightshift.results.evaluate import RunEvaluation, evaluate
-from nightshift.schema.params import MethodName, RerankParams, ScorerParams
-from nightshift.scoring.methods.registry import METHODS
-from nightshift.stores.index.milvus import VectorStore
-from nightshift.stores.postgres.database import Database
+from nightshift.results.evaluate import RunEvaluation
+from nightshift.schema.params import MethodName
 
 __all__ = ["Direction", "Enhanced", "Night", "Ranked", "run_night"]
 
@@ -114,20 +106,71 @@ class Night:
     rerank_s: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _DemoRuns:
+    """The connection, the folder and the two callbacks that every run of the demo needs."""
+
+    nightshift: Nightshift
+    folder: Path
+    wait: Callable[[int], None]
+    say: Callable[[str], None]
+
+    def index(self, direction: Direction) -> None:
+        """Embed the items of a direction."""
+        request = IndexRequest(
+            catalog=direction.catalog,
+            embedder=f"open_clip:{coarse_dir()}",
+            parts=direction.items,
+        )
+        planned = self.nightshift.build_index(request)
+        self.say(f"run {planned.run_id}: embedding {planned.n_units} items of {direction.catalog}")
+        self.wait(planned.run_id)
+
+    def rerank(
+        self, direction: Direction, method: MethodName, gamma: float | None = None
+    ) -> Ranked:
+        """Re-rank the queries of a direction, at this gamma of the enhancement if one is given."""
+        planned = self.nightshift.rerank(_request(self.folder, direction, method, gamma))
+        self.say(
+            f"run {planned.run_id}: {method}{', enhanced,' if gamma else ''} re-ranks "
+            f"{planned.n_queries} {direction.queries} queries over {direction.catalog}, "
+            f"{planned.max_pairs} pairs"
+        )
+        self.wait(planned.run_id)
+        return Ranked(
+            direction=direction,
+            method=method,
+            run_id=planned.run_id,
+            queries=planned.n_queries,
+            pairs=planned.max_pairs,
+            evaluation=self.nightshift.evaluate(planned.run_id),
+        )
+
+    def enhance(self, before: Ranked) -> Enhanced:
+        """Re-rank with a gamma at which the enhancement fires on a share of the pairs."""
+        chosen = self.nightshift.threshold(before.run_id, FIRING_SHARE)
+        ranked = self.rerank(before.direction, "retllm", chosen.gamma)
+        published, enhanced = map(self.nightshift.calibration, (before.run_id, ranked.run_id))
+        return Enhanced(
+            ranked=ranked,
+            gamma=chosen.gamma,
+            share_before=published.n_fired / published.n_scored,
+            share=enhanced.n_fired / enhanced.n_scored,
+        )
+
+
 def run_night(
-    database: Database,
-    vectors: VectorStore,
+    nightshift: Nightshift,
     folder: Path,
     *,
     method: MethodName,
-    wait: Callable[[Database, int], None],
+    wait: Callable[[int], None],
     say: Callable[[str], None],
 ) -> Night:
     """Do the main job, text→image and image→text; a second call reuses what is there.
 
     Args:
-        database: Postgres.
-        vectors: Milvus.
+        nightshift: The connection.
         folder: Where the drawn catalogue lies, or is to be written.
         method: Run beside RetLLM, if it is another.
         wait: Blocks until a run has ended; raises if it failed.
@@ -139,119 +182,52 @@ def run_night(
         write_catalogue(folder)
     directions = dict.fromkeys((TEXT_TO_IMAGE, IMAGE_TO_TEXT, *_SHOWN_ON[method]))
     imports = {
-        entry.catalog: import_catalog(database, entry.catalog, str(folder / _FILES[entry.catalog]))
-        for entry in directions
+        direction.catalog: nightshift.import_catalog(
+            direction.catalog, str(folder / _FILES[direction.catalog])
+        )
+        for direction in directions
     }
     imported = monotonic()
     for catalog, counts in imports.items():
         say(f"imported {counts.read} items into {catalog}")
-    embedder = describe_embedder(f"open_clip:{coarse_dir()}")
-    for entry in directions:
-        planned = plan_index(database, vectors, entry.catalog, embedder=embedder, parts=entry.items)
-        say(f"run {planned.run_id}: embedding {planned.n_units} items of {entry.catalog}")
-        wait(database, planned.run_id)
+    runs = _DemoRuns(nightshift=nightshift, folder=folder, wait=wait, say=say)
+    for direction in directions:
+        runs.index(direction)
     indexed = monotonic()
-
-    def rerank(direction: Direction, by: MethodName) -> Ranked:
-        return _rerank(database, folder, direction, by, wait=wait, say=say)
-
-    by_retllm = {entry: rerank(entry, "retllm") for entry in directions}
-    enhanced = _enhanced(database, folder, by_retllm[TEXT_TO_IMAGE], wait=wait, say=say)
+    by_retllm = {direction: runs.rerank(direction, "retllm") for direction in directions}
+    enhanced = runs.enhance(by_retllm[TEXT_TO_IMAGE])
     return Night(
         items=imports[TEXT_TO_IMAGE.catalog].read,
         failed=sum(counts.failed for counts in imports.values()),
         text_to_image=by_retllm.pop(TEXT_TO_IMAGE),
         image_to_text=by_retllm.pop(IMAGE_TO_TEXT),
         enhanced=enhanced,
-        others=(*by_retllm.values(), *(rerank(entry, method) for entry in _SHOWN_ON[method])),
+        others=(
+            *by_retllm.values(),
+            *(runs.rerank(direction, method) for direction in _SHOWN_ON[method]),
+        ),
         import_s=imported - began,
         index_s=indexed - imported,
         rerank_s=monotonic() - indexed,
     )
 
 
-def _enhanced(
-    database: Database,
-    folder: Path,
-    before: Ranked,
-    *,
-    wait: Callable[[Database, int], None],
-    say: Callable[[str], None],
-) -> Enhanced:
-    """Re-rank with a gamma at which the enhancement fires on a share of the pairs."""
-    chosen = threshold(database, before.run_id, FIRING_SHARE)
-    ranked = _rerank(
-        database, folder, before.direction, "retllm", gamma=chosen.gamma, wait=wait, say=say
-    )
-    at_first, then = (calibration(database, run.run_id) for run in (before, ranked))
-    return Enhanced(
-        ranked=ranked,
-        gamma=chosen.gamma,
-        share_before=at_first.n_fired / at_first.n_scored,
-        share=then.n_fired / then.n_scored,
-    )
-
-
-def _rerank(
-    database: Database,
-    folder: Path,
-    direction: Direction,
-    method: MethodName,
-    *,
-    gamma: float | None = None,
-    wait: Callable[[Database, int], None],
-    say: Callable[[str], None],
-) -> Ranked:
-    queries = import_queries(
-        database,
-        str(folder / f"queries-{direction.file or direction.queries}.jsonl"),
-        name=f"demo-{direction.name}",
-        qrels=str(folder / f"qrels-{direction.file or direction.queries}-{direction.items}.txt"),
-    )
-    params = _params(direction, method, gamma)
-    scorer = describe_scorer(f"hf:{scorer_dir()}", params.scorer)
-    planned = plan_rerank(
-        database,
-        direction.catalog,
-        index_name=None,
-        query_set_id=queries.query_set_id,
-        scorer=scorer,
-        params=params,
-    )
-    say(
-        f"run {planned.run_id}: {method}{', enhanced,' if gamma else ''} re-ranks "
-        f"{queries.n_queries} {direction.queries} queries over {direction.catalog}, "
-        f"{planned.n_units} pairs"
-    )
-    wait(database, planned.run_id)
-    return Ranked(
-        direction=direction,
+def _request(
+    folder: Path, direction: Direction, method: MethodName, gamma: float | None
+) -> RerankRequest:
+    stem = direction.file or direction.queries
+    return RerankRequest(
+        catalog=direction.catalog,
+        queries=str(folder / f"queries-{stem}.jsonl"),
+        query_set=f"demo-{direction.name}",
+        qrels=str(folder / f"qrels-{stem}-{direction.items}.txt"),
+        scorer=f"hf:{scorer_dir()}",
         method=method,
-        run_id=planned.run_id,
-        queries=queries.n_queries,
-        pairs=planned.n_units,
-        evaluation=evaluate(database, planned.run_id),
-    )
-
-
-def _params(direction: Direction, method: MethodName, gamma: float | None) -> RerankParams:
-    chosen = METHODS[method].preset(None)
-    enhancement = chosen.enhancement
-    if gamma is not None:
-        enhancement = enhancement.model_copy(update={"gamma": gamma})
-    return RerankParams(
         top_k=TOP_K,
         query_parts=direction.queries,
         item_parts=direction.items,
-        quantum=chosen.quantum,
-        fusion=chosen.fusion,
-        # What it changed shows beside the run before.
+        framing=_FRAMINGS.get((direction, method)),
+        enhancement=None if gamma is None else f"gamma={gamma!r}",
+        # The change shows beside the run before.
         compare=0.0 if gamma else COMPARE,
-        scorer=ScorerParams(
-            method=method,
-            preset="default" if "default" in chosen.presets else None,
-            score=chosen.score,
-            framing=_FRAMINGS.get((direction, method), chosen.framing_for(chosen.score).name),
-            enhancement=enhancement,
-        ),
     )

@@ -1,11 +1,11 @@
-"""Plan an index run: which items need a vector, in which version, in what jobs."""
+"""Planning of an index run: the version, the items that need a vector, and the jobs."""
 
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
 from nightshift.producers.job_sizes import block_jobs, job_size
-from nightshift.schema.distribution import installed_version
+from nightshift.producers.record_model import record_model
 from nightshift.schema.errors import ConflictError
 from nightshift.schema.messages import queue_name
 from nightshift.schema.models import ModelFacts
@@ -19,7 +19,6 @@ from nightshift.stores.index.milvus import VectorStore
 from nightshift.stores.index.writer import hold_writer
 from nightshift.stores.ledger.jobs import add_jobs, stage_rate
 from nightshift.stores.ledger.new_runs import create_index_run
-from nightshift.stores.models import upsert_model
 from nightshift.stores.postgres.database import Database
 
 __all__ = ["PlannedRun", "plan_index"]
@@ -27,7 +26,7 @@ __all__ = ["PlannedRun", "plan_index"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedRun:
-    """What planning made; the dispatcher takes it from here."""
+    """A run that has been planned; the dispatcher continues from here."""
 
     run_id: int
     index: str
@@ -49,60 +48,34 @@ def plan_index(
     rebuild: bool = False,
     priority: int = 5,
 ) -> PlannedRun:
-    """Enqueue what is missing from an index of a catalogue.
+    """Queue jobs that embed the items which an index of a catalogue lacks.
 
-    The same embedder over the same parts continues the newest version, so a second night embeds
-    only what changed; anything else begins a new version, which takes over when it is complete.
+    The same embedder over the same parts continues the newest version, so a later run embeds only
+    new and changed items; anything else begins a new version, which takes over when it is complete.
 
     Raises:
-        NotFoundError: Where there is no such catalogue.
-        ConflictError: Where nothing in the catalogue has the parts that the embedder is to see.
-        ConfigurationError: Where the name is blank or too long.
+        NotFoundError: There is no such catalogue.
+        ConflictError: No item of the catalogue has the parts that the embedder is to see.
+        ConfigurationError: The name is blank or too long.
     """
     check_name("index", name)
     with database.begin() as connection:
         catalog_id = catalogs.catalog_id(connection, catalog)
-        upsert_model(
+        record_model(connection, embedder)
+        index = _version_to_fill(
             connection,
-            fingerprint=embedder.fingerprint,
-            kind=embedder.kind,
-            spec=embedder.spec,
-            card=embedder.card,
-            package_version=installed_version(),
+            catalog_id,
+            name=name,
+            embedder=embedder,
+            parts=parts,
+            index_type=index_type,
+            rebuild=rebuild,
         )
-        # Two builds at once would each begin the same version; the second continues it instead.
-        indexes.lock_name(connection, catalog_id, name)
-        index = _continued(connection, catalog_id, name, embedder, parts, index_type)
-        if index is None or rebuild:
-            index = indexes.create_version(
-                connection,
-                catalog_id,
-                name=name,
-                embedder=embedder.spec,
-                embedder_fingerprint=embedder.fingerprint,
-                parts=parts,
-                dim=embedder.dim,
-                index_type=index_type,
-            )
         # Before the first job can run, and harmless if this transaction then fails.
         with hold_writer(database, vectors, f"plan of {index.collection}"):
             vectors.create(index.collection, dim=index.dim, index_type=index.index_type)
         n_gone = embeddings.drop_gone_embeddings(connection, index_id=index.id)
-        ids = list(
-            embeddings.items_to_embed(
-                connection,
-                catalog_id=catalog_id,
-                index_id=index.id,
-                parts=parts,
-                fingerprint=embedder.fingerprint,
-            )
-        )
-        if not ids and index.state is IndexState.BUILDING:
-            raise ConflictError(
-                f"no item of catalogue {catalog!r} has {parts} for the embedder to see; "
-                "choose others with --parts, or import items first"
-            )
-        rate = stage_rate(connection, Stage.EMBED, embedder.fingerprint)
+        ids = _items_to_embed(connection, catalog, index, embedder)
         run_id = create_index_run(
             connection,
             catalog_id=catalog_id,
@@ -111,15 +84,37 @@ def plan_index(
             plan=IndexPlan(items=len(ids), gone=n_gone),
             priority=priority,
         )
-        n_jobs = add_jobs(
-            connection,
-            run_id,
-            Stage.EMBED,
-            queue_name(Stage.EMBED, embedder.fingerprint),
-            block_jobs(ids, job_size(len(ids), rate)),
-        )
+        n_jobs = _add_embed_jobs(connection, run_id, embedder.fingerprint, ids)
     return PlannedRun(
         run_id=run_id, index=index.name, version=index.version, n_units=len(ids), n_jobs=n_jobs
+    )
+
+
+def _version_to_fill(
+    connection: Connection,
+    catalog_id: int,
+    *,
+    name: str,
+    embedder: ModelFacts,
+    parts: str,
+    index_type: str,
+    rebuild: bool,
+) -> indexes.IndexRow:
+    """The newest version of an index if this run continues it, else a new version."""
+    # Without the lock, two builds would begin the same version; the second continues it instead.
+    indexes.lock_name(connection, catalog_id, name)
+    continued = _continued(connection, catalog_id, name, embedder, parts, index_type)
+    if continued is not None and not rebuild:
+        return continued
+    return indexes.create_version(
+        connection,
+        catalog_id,
+        name=name,
+        embedder=embedder.spec,
+        embedder_fingerprint=embedder.fingerprint,
+        parts=parts,
+        dim=embedder.dim,
+        index_type=index_type,
     )
 
 
@@ -141,3 +136,31 @@ def _continued(
         index_type,
     )
     return newest if same else None
+
+
+def _items_to_embed(
+    connection: Connection, catalog: str, index: indexes.IndexRow, embedder: ModelFacts
+) -> list[int]:
+    """Ids of the items that lack a vector; an error where a new version would stay empty."""
+    item_ids = list(
+        embeddings.items_to_embed(
+            connection,
+            catalog_id=index.catalog_id,
+            index_id=index.id,
+            parts=index.parts,
+            fingerprint=embedder.fingerprint,
+        )
+    )
+    if not item_ids and index.state is IndexState.BUILDING:
+        raise ConflictError(
+            f"no item of catalogue {catalog!r} has {index.parts} for the embedder to see; "
+            "choose others with --parts, or import items first"
+        )
+    return item_ids
+
+
+def _add_embed_jobs(connection: Connection, run_id: int, fingerprint: str, ids: list[int]) -> int:
+    """Queue jobs that embed these items; the number of jobs."""
+    rate = stage_rate(connection, Stage.EMBED, fingerprint)
+    jobs = block_jobs(ids, job_size(len(ids), rate))
+    return add_jobs(connection, run_id, Stage.EMBED, queue_name(Stage.EMBED, fingerprint), jobs)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from nightshift.producers.plan_index import PlannedRun
-from nightshift.schema.distribution import installed_version
+from nightshift.producers.record_model import record_model
 from nightshift.schema.models import ModelFacts
 from nightshift.schema.params import RerankParams, kinds_from_text
 from nightshift.schema.plans import RerankPlan
@@ -15,7 +15,6 @@ from nightshift.stores.catalog import query_sets
 from nightshift.stores.index import indexes
 from nightshift.stores.ledger.jobs import stage_rate
 from nightshift.stores.ledger.new_runs import create_rerank_run
-from nightshift.stores.models import upsert_model
 from nightshift.stores.postgres.database import Database
 from nightshift.stores.results.reuse import estimate_reuse
 
@@ -69,14 +68,7 @@ def plan_rerank(
     """
     with database.begin() as connection:
         index = indexes.ready_index(connection, catalog, index_name)
-        upsert_model(
-            connection,
-            fingerprint=scorer.fingerprint,
-            kind=scorer.kind,
-            spec=scorer.spec,
-            card=scorer.card,
-            package_version=installed_version(),
-        )
+        record_model(connection, scorer)
         queries = query_sets.query_ids(connection, query_set_id)
         n_pairs = len(queries) * params.top_k
         run_id = create_rerank_run(

@@ -1,13 +1,12 @@
-"""Plan a run that makes visual tokens, or say how many bytes they would take."""
+"""Planning of a run that computes visual tokens."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
 from nightshift.producers.job_sizes import block_jobs, job_size
-from nightshift.schema.distribution import installed_version
+from nightshift.producers.record_model import record_model
 from nightshift.schema.errors import ConflictError, NotFoundError
 from nightshift.schema.messages import BlockPayload, queue_name
 from nightshift.schema.models import ModelFacts
@@ -19,7 +18,6 @@ from nightshift.stores.catalog import catalogs
 from nightshift.stores.files.addresses import resolve_beside
 from nightshift.stores.ledger.jobs import add_jobs, stage_rate
 from nightshift.stores.ledger.new_runs import create_token_run
-from nightshift.stores.models import upsert_model
 from nightshift.stores.postgres.database import Database
 from nightshift.stores.tokens import token_sets
 from nightshift.stores.tokens.token_sets import TokenSetRow
@@ -31,18 +29,18 @@ __all__ = [
     "token_set_of",
 ]
 
-# Items of which a codebook is learned, if fewer have not enough tokens.
+# Items that a codebook is trained on.
 _CODEBOOK_ITEMS = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedTokens:
-    """What planning made; the dispatcher takes it from here."""
+    """A token run that has been planned; the dispatcher continues from here."""
 
     run_id: int
     codec: str
     address: str
-    #: Distinct contents whose pictures are to be seen.
+    #: Distinct contents whose images are to be encoded.
     items: int
     n_jobs: int
 
@@ -56,45 +54,29 @@ def plan_tokens(
     store: str,
     priority: int = 5,
 ) -> PlannedTokens:
-    """Enqueue what is missing from a token set: only new or changed pictures on a later night.
+    """Queue jobs for what a token set lacks: in a later run, only new and changed images.
 
     Args:
         database: Postgres.
         catalog: Its name.
-        vision: Whose tokens.
+        vision: The vision tower that computes the tokens.
         params: Codec and limits, as `vision` was described with.
-        store: Folder or fsspec URL below which the set lies; kept from the first time on.
+        store: Folder or fsspec URL below which the set lies; fixed by the first run.
         priority: 0 goes first, 9 last.
 
     Raises:
         NotFoundError: There is no such catalogue.
-        ConflictError: It has no pictures, or its tokens lie elsewhere.
+        ConflictError: It has no images, or its tokens lie elsewhere.
     """
     spec = parse_codec(params.codec)
     codec = str(spec)
     with database.begin() as connection:
         catalog_id = catalogs.catalog_id(connection, catalog)
-        upsert_model(
-            connection,
-            fingerprint=vision.fingerprint,
-            kind=vision.kind,
-            spec=vision.spec,
-            card=vision.card,
-            package_version=installed_version(),
-        )
-        token_set = token_sets.ensure_set(
-            connection,
-            catalog_id=catalog_id,
-            vision_fingerprint=vision.fingerprint,
-            codec=codec,
-            width=vision.dim,
-            precision=str(vision.card["precision"]),
-            address=resolve_beside(store, f"{vision.fingerprint}/{_slug(codec)}"),
-        )
+        record_model(connection, vision)
+        token_set = _ensure_set(connection, catalog_id, vision, codec, store)
         ids = token_sets.items_to_see(connection, token_set)
         if not ids and not token_sets.distinct_items(connection, catalog_id):
-            raise ConflictError(f"no item of catalogue {catalog!r} has a picture to see")
-        train = ids[:: max(1, len(ids) // _CODEBOOK_ITEMS)][:_CODEBOOK_ITEMS]
+            raise ConflictError(f"no item of catalogue {catalog!r} has an image to see")
         begin = Stage.CODEBOOK if _untrained(spec, token_set) and ids else Stage.TOKENS
         run_id = create_token_run(
             connection,
@@ -107,10 +89,11 @@ def plan_tokens(
             plan=TokenPlan(items=len(ids)),
             priority=priority,
         )
-        if begin is Stage.CODEBOOK:
-            jobs: Sequence[BlockPayload] = list(block_jobs(train, len(train)))
-        else:
-            jobs = token_jobs(connection, vision.fingerprint, ids)
+        jobs = (
+            _codebook_jobs(ids)
+            if begin is Stage.CODEBOOK
+            else token_jobs(connection, vision.fingerprint, ids)
+        )
         queue = queue_name(begin, vision.fingerprint)
         n_jobs = add_jobs(connection, run_id, begin, queue, jobs)
     return PlannedTokens(
@@ -119,7 +102,7 @@ def plan_tokens(
 
 
 def token_jobs(connection: Connection, fingerprint: str, ids: list[int]) -> list[BlockPayload]:
-    """Jobs that see these items, sized by the measured rate of this vision tower."""
+    """Jobs that encode the images of these items, sized by the tower's measured rate."""
     rate = stage_rate(connection, Stage.TOKENS, fingerprint)
     return list(block_jobs(ids, job_size(len(ids), rate)))
 
@@ -130,7 +113,7 @@ def token_set_of(
     """The token set that a re-ranking run reads; None where there is none and none is needed.
 
     Raises:
-        NotFoundError: Its codec loses something, and no set tells what.
+        NotFoundError: The codec is lossy, and no token set has been built with it.
     """
     with database.begin() as connection:
         found = token_sets.find_set(
@@ -145,6 +128,26 @@ def token_set_of(
         f"catalogue {catalog!r} has no {codec} tokens by this model at these pixel limits: run "
         f"`nightshift tokens build {catalog} --scorer {vision.spec} --codec '{codec}'` first"
     )
+
+
+def _ensure_set(
+    connection: Connection, catalog_id: int, vision: ModelFacts, codec: str, store: str
+) -> TokenSetRow:
+    return token_sets.ensure_set(
+        connection,
+        catalog_id=catalog_id,
+        vision_fingerprint=vision.fingerprint,
+        codec=codec,
+        width=vision.dim,
+        precision=str(vision.card["precision"]),
+        address=resolve_beside(store, f"{vision.fingerprint}/{_slug(codec)}"),
+    )
+
+
+def _codebook_jobs(ids: list[int]) -> list[BlockPayload]:
+    """One job that trains a codebook, from items spread over the catalogue."""
+    sample = ids[:: max(1, len(ids) // _CODEBOOK_ITEMS)][:_CODEBOOK_ITEMS]
+    return list(block_jobs(sample, len(sample)))
 
 
 def _untrained(codec: CodecSpec, token_set: TokenSetRow) -> bool:
