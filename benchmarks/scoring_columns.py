@@ -188,7 +188,7 @@ def stored(model: Model, asked: Sequence[Asked]) -> tuple[Asked, ...]:
             to_stored(*entry) for entry in zip(images, encode_images(family, images), strict=True)
         ]
         record = encode_record(recorded, codec)
-        return lambda: ItemContent(texts=content.texts, seen=decode_record(record, codec))
+        return lambda: ItemContent(texts=content.texts, stored=decode_record(record, codec))
 
     return tuple(
         Asked(

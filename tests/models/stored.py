@@ -21,9 +21,11 @@ def seen(
     family: Family, facts: ModelFacts, *contents: ItemContent
 ) -> list[tuple[StoredVisualTokens, ...]]:
     tower = bind(family, facts)
-    return tower.see(tower.prepare(contents))
+    return tower.encode(tower.prepare(contents))
 
 
 def stored(family: Family, facts: ModelFacts, content: ItemContent, codec: Codec) -> ItemContent:
     (images,) = seen(family, facts, content)
-    return ItemContent(texts=content.texts, seen=decode_record(encode_record(images, codec), codec))
+    return ItemContent(
+        texts=content.texts, stored=decode_record(encode_record(images, codec), codec)
+    )

@@ -26,7 +26,7 @@ _TOKENS_PER_BATCH = 16_384
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """A query and what was found for it, the best first."""
+    """A query and its results, the best first."""
 
     query: ItemContent
     results: tuple[ItemContent, ...]
@@ -34,7 +34,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GeneratedAnswer:
-    """What the model said."""
+    """An answer of the model."""
 
     text: str
     #: Places from 0 of the results that it cites.
@@ -49,7 +49,7 @@ class Answerer:
 
     Args:
         family: The loaded model.
-        limits: Bounds on the pixels of a picture.
+        limits: Bounds on the pixels of an image.
         max_tokens: Of an answer.
     """
 
@@ -70,7 +70,7 @@ class Answerer:
 
         Returns:
             In order; a bad question yields its error, and its neighbours are answered: a prompt
-            longer than the model reads, a picture that cannot be resized, logits that are not
+            longer than the model reads, an image that cannot be resized, logits that are not
             finite.
         """
         try:
@@ -78,44 +78,44 @@ class Answerer:
         except InputError as error:
             if len(questions) == 1:
                 return [error]
-            return [found for one in questions for found in self.answer([one])]
+            return [answer for question in questions for answer in self.answer([question])]
 
     @torch.inference_mode()
     def _answer(self, questions: Sequence[Question]) -> list[GeneratedAnswer]:
         prepared = self._prepare(questions)
-        seen = encode_images(self._family, prepared.images)
-        found: dict[str, list[int]] = {}
+        visual_tokens = encode_images(self._family, prepared.images)
+        ids_of: dict[str, list[int]] = {}
 
         def write(batch: list[Prompt]) -> None:
             written = generate(
                 self._family,
                 batch,
-                seen,
+                visual_tokens,
                 max_tokens=self._max_tokens,
                 stop_ids=self._family.stop_ids,
             )
-            found.update(zip([prompt.place for prompt in batch], written, strict=True))
+            ids_of.update(zip([prompt.place for prompt in batch], written, strict=True))
 
         self._budget.run(prepared.prompts, batches, write, alone)
         return [
-            self._read(found[prompt.place], len(one.results))
-            for one, prompt in zip(questions, prepared.prompts, strict=True)
+            self._read(ids_of[prompt.place], len(question.results))
+            for question, prompt in zip(questions, prepared.prompts, strict=True)
         ]
 
     def _prepare(self, questions: Sequence[Question]) -> Prepared:
         groups = []
-        for one in questions:
-            results = [_pieces(result) for result in one.results]
-            pieces = tuple(answer_prompt(_pieces(one.query), results))
+        for question in questions:
+            results = [_pieces(result) for result in question.results]
+            pieces = tuple(answer_prompt(_pieces(question.query), results))
             groups.append(Group(prefix=(), suffixes=(pieces,)))
         prepared = prepare(self._family, self._limits, groups)
         longest = self._family.max_length - self._max_tokens
-        for one, prompt in zip(questions, prepared.prompts, strict=True):
+        for question, prompt in zip(questions, prepared.prompts, strict=True):
             if len(prompt.ids) > longest:
                 raise InputError(
-                    f"the query and its {len(one.results)} results have {len(prompt.ids)} tokens, "
-                    f"of which the model reads {longest} and an answer: lower max_pixels, or "
-                    "shorten the texts",
+                    f"the query and its {len(question.results)} results have {len(prompt.ids)} "
+                    f"tokens, of which the model reads {longest} and an answer: lower max_pixels, "
+                    "or shorten the texts",
                     "prompt_too_long",
                 )
         return prepared
@@ -131,5 +131,5 @@ class Answerer:
 
 
 def _pieces(content: ItemContent) -> tuple[Piece, ...]:
-    """Pictures, then texts."""
+    """The images of a content, then its texts."""
     return (*images_for_prompt(content), "\n".join(content.texts))

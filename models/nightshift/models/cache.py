@@ -1,4 +1,4 @@
-"""The weights that a worker has in memory: one copy of one model, loaded when a job needs it."""
+"""The weights of one model in a worker's memory, loaded when a job needs them."""
 
 import gc
 from collections.abc import Callable
@@ -46,8 +46,8 @@ _M = TypeVar("_M")
 class ModelCache:
     """Loads weights on first use and keeps them until a job needs others.
 
-    Whatever is made of the same multimodal LLM (FreeRet's embedder, scorers of any method, answers)
-    shares its one copy.
+    FreeRet's embedder, scorers of any method, and answers of the same multimodal LLM share one copy
+    of its weights.
 
     Args:
         device: `auto`, `cpu`, `cuda` or `cuda:N`; not touched before the first load.
@@ -55,12 +55,12 @@ class ModelCache:
     """
 
     def __init__(self, *, device: str = "auto", compiled: bool = False) -> None:
-        #: As asked for, until the first load says which it is.
+        #: As requested, until the first load picks a device.
         self.device = device
         self._compiled = compiled
         #: Fingerprint of the model that was used last.
         self.loaded: str | None = None
-        #: What the weights in memory are called by all who share them.
+        #: Digest of the weights in memory, the same for all uses that share them.
         self._weights: str | None = None
         #: Their files as they were when they were loaded.
         self.files: Snapshot | None = None
@@ -69,14 +69,14 @@ class ModelCache:
 
     @property
     def counters(self) -> WorkCounters:
-        """What the multimodal LLM in memory has done since it was loaded; a copy."""
+        """Counters of the loaded multimodal LLM since it was loaded; a copy."""
         return replace(self._family.counters) if self._family else WorkCounters()
 
     def drop_if_changed(self) -> str | None:
-        """Forget the weights in memory where their files are no longer those that were loaded.
+        """Forget the weights in memory if their files have changed since they were loaded.
 
         A file that is overwritten in place changes weights that are mapped. One that was replaced
-        leaves them as they are, but nobody could say by which files they go.
+        leaves them as they are, but the files no longer say which weights are in use.
 
         Returns:
             The first file that changed; None where none did, or nothing is loaded.
@@ -190,7 +190,7 @@ class ModelCache:
             )
         # Only now: what a load that fails leaves behind is cleared away before the next one.
         if weights != self._weights:
-            # Anew: the hub's library adds files as they are needed.
+            # A new snapshot: the hub's library adds files as they are needed.
             self._weights, self.files = weights, snapshot(parse_spec(spec))
         return bound
 

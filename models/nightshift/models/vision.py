@@ -1,4 +1,4 @@
-"""The vision tower of a scorer's model by itself: pictures in, visual tokens to keep out."""
+"""The vision tower of a multimodal LLM: images in, visual tokens to store out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from nightshift.schema.errors import ModelError
 from nightshift.schema.models import ModelFacts
 from nightshift.scoring.codecs import Grid
 
-__all__ = ["PreparedPictures", "VisionTower", "bind"]
+__all__ = ["PreparedImageBatch", "VisionTower", "bind"]
 
 
 def bind(family: Family, facts: ModelFacts) -> "VisionTower":
@@ -28,11 +28,11 @@ def bind(family: Family, facts: ModelFacts) -> "VisionTower":
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PreparedPictures:
-    """The pictures of some contents, preprocessed, in host memory."""
+class PreparedImageBatch:
+    """The images of some contents, preprocessed, in host memory."""
 
-    pictures: list[PromptImage]
-    #: How many of them each content has.
+    images: list[PromptImage]
+    #: Number of images of each content.
     counts: list[int]
 
 
@@ -41,7 +41,7 @@ class VisionTower:
 
     Args:
         family: The loaded model.
-        limits: Bounds on the pixels of a picture.
+        limits: Bounds on the pixels of an image.
         facts: Fingerprint, and the width of a token with all features for deeper layers.
     """
 
@@ -55,14 +55,14 @@ class VisionTower:
         """See `Engine.prepare_image`."""
         return prepare_image(self._family, image, self._limits)
 
-    def prepare(self, contents: Sequence[ItemContent]) -> PreparedPictures:
+    def prepare(self, contents: Sequence[ItemContent]) -> PreparedImageBatch:
         """Resize and normalise, on the CPU; any thread may call it.
 
         Raises:
-            InputError: A picture cannot be resized within the limits.
+            InputError: An image cannot be resized within the limits.
         """
-        return PreparedPictures(
-            pictures=[
+        return PreparedImageBatch(
+            images=[
                 prepare_image(self._family, image, self._limits)
                 for content in contents
                 for image in content.images
@@ -75,26 +75,23 @@ class VisionTower:
         return [token_grid(self.prepare_image(image)) for image in images]
 
     @torch.inference_mode()
-    def see(self, prepared: PreparedPictures) -> list[tuple[StoredVisualTokens, ...]]:
-        """Visual tokens of the pictures of each content, in order.
+    def encode(self, prepared: PreparedImageBatch) -> list[tuple[StoredVisualTokens, ...]]:
+        """Compute the visual tokens of the images of each content, in order.
 
         Raises:
             ModelError: They are not as wide as the model's configuration says.
         """
-        seen = iter(
-            [
-                to_stored(picture, tokens)
-                for picture, tokens in zip(
-                    prepared.pictures, encode_images(self._family, prepared.pictures), strict=True
-                )
-            ]
-        )
-        found = [tuple(next(seen) for _ in range(count)) for count in prepared.counts]
-        for picture in (one for pictures in found for one in pictures):
-            if picture.values.shape[1] != self._facts.dim:
+        tokens_of_images = encode_images(self._family, prepared.images)
+        stored = [
+            to_stored(image, tokens)
+            for image, tokens in zip(prepared.images, tokens_of_images, strict=True)
+        ]
+        for tokens in stored:
+            if tokens.values.shape[1] != self._facts.dim:
                 raise ModelError(
-                    f"{self._facts.spec} makes visual tokens of {picture.values.shape[1]} numbers, "
+                    f"{self._facts.spec} makes visual tokens of {tokens.values.shape[1]} numbers, "
                     f"its configuration says {self._facts.dim}; this family's cannot be stored",
                     self._facts.spec,
                 )
-        return found
+        remaining = iter(stored)
+        return [tuple(next(remaining) for _ in range(count)) for count in prepared.counts]

@@ -35,7 +35,7 @@ def no_hub(
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.setattr(hub, "_PATIENCE_S", 0.5)
-    monkeypatch.setattr(hub, "_asked", [])
+    monkeypatch.setattr(hub, "_last_answer", [])
     # Once would be too often: each of them waits longer than the one before.
     monkeypatch.setattr("time.sleep", lambda _: pytest.fail("it tries again"))
     return address

@@ -397,7 +397,7 @@ def test_kept_visual_tokens_read_what_pixels_read_bit_for_bit(
     tower = vision.bind(family, facts)
     kept = {
         id(image): image_file
-        for content, recorded in zip(contents, tower.see(tower.prepare(contents)), strict=True)
+        for content, recorded in zip(contents, tower.encode(tower.prepare(contents)), strict=True)
         for image, image_file in zip(
             content.images, decode_record(encode_record(recorded, codec), codec), strict=True
         )

@@ -93,7 +93,7 @@ def read_content(
         )
     texts = tuple(part.text for part in parts if isinstance(part, TextPart))
     if stored is not None and "image" in kinds and (seen := stored(record)):
-        return ItemContent(texts=texts, seen=seen)
+        return ItemContent(texts=texts, stored=seen)
     return ItemContent(
         texts=texts,
         images=tuple(

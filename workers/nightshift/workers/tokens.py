@@ -12,7 +12,7 @@ from nightshift.models.inputs.codecs.records import encode_record
 from nightshift.models.inputs.codecs.reduce import reduce_tokens
 from nightshift.models.inputs.codecs.tokens import StoredVisualTokens
 from nightshift.models.inputs.content import ItemContent
-from nightshift.models.vision import PreparedPictures, VisionTower
+from nightshift.models.vision import PreparedImageBatch, VisionTower
 from nightshift.schema.errors import InputError, ModelError
 from nightshift.schema.messages import BlockPayload
 from nightshift.schema.params import Kinds
@@ -164,7 +164,7 @@ def _see(
 
     def prepare(
         batch: Sequence[StoredRecord], readers: Readers
-    ) -> tuple[list[StoredRecord], PreparedPictures, list[Outcome]]:
+    ) -> tuple[list[StoredRecord], PreparedImageBatch, list[Outcome]]:
         good: list[StoredRecord] = []
         contents: list[ItemContent] = []
         failed: list[Outcome] = []
@@ -180,5 +180,5 @@ def _see(
     for good, prepared, failed in ahead(chunks(records, _MICRO_BATCH), prepare):
         outcomes += failed
         if good:
-            yield list(zip(good, tower.see(prepared), strict=True))
+            yield list(zip(good, tower.encode(prepared), strict=True))
         progress.step()

@@ -1,4 +1,4 @@
-"""What a planner must know of a model, read off its files: no weights are loaded.
+"""Describe models from their files, for planning: no weights are loaded.
 
 The same functions name the model when a worker loads it, so both get one fingerprint or the
 difference is real.
@@ -46,7 +46,7 @@ _EMBEDDER_VERSION = 1
 _SCORER_VERSION = 1
 _VISION_VERSION = 1
 
-# Families whose pictures have features for several layers where a configuration does not say.
+# Families whose images have features for several layers where a configuration does not say.
 _DEEP_BY_DEFAULT = {"qwen3_vl", "qwen3_vl_moe"}
 _TRUNCATION = "each text to the model's context, with a notice"
 
@@ -98,14 +98,14 @@ def describe_scorer(spec: str, params: ScorerParams) -> ModelFacts:
     if parsed.library != "hf":
         raise ModelError(f"{spec!r}: a scorer is loaded by transformers; write hf:MODEL", spec)
     canonical, config, weights = _multimodal(parsed)
-    asked = [rule for rule in (*framings_of(params), tie_framing(params)) if rule is not None]
+    rules = [rule for rule in (*framings_of(params), tie_framing(params)) if rule is not None]
     card = {
         "kind": "scorer",
         "version": _SCORER_VERSION,
         "decoding": DECODING_VERSION,
         **weights,
-        **rewritten(config, asked, params.enhancement),
-        "framings": [rule.digest for rule in asked],
+        **rewritten(config, rules, params.enhancement),
+        "framings": [rule.digest for rule in rules],
         "params": params.model_dump(mode="json"),
     }
     return ModelFacts(kind="scorer", spec=str(canonical), fingerprint=fingerprint(card), card=card)
@@ -122,7 +122,7 @@ def describe_vision(
 
     Args:
         spec: As for `describe_scorer`.
-        min_pixels: Of a resized picture, as the scorer has it.
+        min_pixels: Of a resized image, as the scorer has it.
         max_pixels: The same.
         long_side: What the longer side is first scaled to, as the scorer has it.
 
@@ -161,7 +161,7 @@ def _describe_vision(
 ) -> ModelFacts:
     if min_pixels is not None and max_pixels is not None and min_pixels > max_pixels:
         raise ConfigurationError(
-            f"no picture has at least {min_pixels:,} and at most {max_pixels:,} pixels: lower "
+            f"no image has at least {min_pixels:,} and at most {max_pixels:,} pixels: lower "
             "min_pixels, or raise max_pixels"
         )
     canonical, config, weights = _multimodal(parsed)
@@ -242,7 +242,7 @@ def _width(config: dict[str, Any]) -> int:
 
 
 def _n_deepstack(config: dict[str, Any]) -> int:
-    """How many layers get visual features of their own (DeepStack)."""
+    """Count the layers that get visual features of their own (DeepStack)."""
     name = "deepstack_visual_indexes"
     vision = config.get("vision_config", {})
     if name not in vision and config["model_type"] in _DEEP_BY_DEFAULT:

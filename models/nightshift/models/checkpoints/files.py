@@ -67,7 +67,7 @@ def hf_config(spec: ModelSpec) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def open_clip_config(source: Builtin | Directory | Hub) -> dict[str, Any]:
-    """What open_clip's configuration of a model says.
+    """Read open_clip's configuration of a model.
 
     Raises:
         ModelError: There is none.
@@ -205,9 +205,9 @@ def _tagged(architecture: str, tag: str) -> Path:
         with hub_if_reached() as unreached:
             return Path(pretrained.download_pretrained(config))
     except (OSError, RuntimeError) as error:
-        why = unreached or str(error).partition(". ")[0]
+        reason = unreached or str(error).partition(". ")[0]
         raise ModelError(
-            f"the weights {architecture}/{tag} are not in the cache of this machine, and {why}: "
+            f"the weights {architecture}/{tag} are not in the cache of this machine, and {reason}: "
             f"connect it, or give the path of a .safetensors file, as "
             f"open_clip:{architecture}/PATH",
             f"{architecture}/{tag}",
@@ -215,7 +215,7 @@ def _tagged(architecture: str, tag: str) -> Path:
 
 
 def _present(name: str) -> list[Path]:
-    """What the hub's cache has of a model."""
+    """List the files of a model that lie in the hub's cache."""
     folder = cached_folder(name)
     return [file for file in folder.iterdir() if file.is_file()] if folder else []
 

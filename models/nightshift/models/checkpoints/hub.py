@@ -1,4 +1,4 @@
-"""The hub of models: files from its cache, or from it; without a network one message, at once."""
+"""Read files of the Hugging Face hub, or of its cache where the hub does not answer in seconds."""
 
 import logging
 from collections.abc import Iterator
@@ -53,12 +53,12 @@ def hub_if_reached() -> Iterator[str]:
     if constants.HF_HUB_OFFLINE:
         yield "HF_HUB_OFFLINE is set"
         return
-    why = _why_unreached()
-    if not why:
+    reason = _unreached_reason()
+    if not reason:
         yield ""
         return
     with offline():
-        yield why
+        yield reason
 
 
 @contextmanager
@@ -73,22 +73,22 @@ def offline() -> Iterator[None]:
 
 
 def _not_cached(name: str, file: str, unreached: str) -> str:
-    why = unreached or f"{constants.ENDPOINT} could not be asked for it"
+    reason = unreached or f"{constants.ENDPOINT} could not be asked for it"
     return (
         f"{name}: {file} is not in the cache of this machine ({constants.HF_HUB_CACHE}), and "
-        f"{why}: connect it, copy a cache that has the model, or give the model's directory "
+        f"{reason}: connect it, copy a cache that has the model, or give the model's directory "
         "(HF_HUB_OFFLINE=1 leaves the network out altogether)"
     )
 
 
-#: When it was last asked by the clock `monotonic`, and what came of it.
-_asked: list[tuple[float, str]] = []
+#: When the hub was last asked, by the clock `monotonic`, and the reason that it did not answer.
+_last_answer: list[tuple[float, str]] = []
 
 
-def _why_unreached() -> str:
-    """Why the hub does not answer; empty where it does, whatever it says."""
-    if _asked and monotonic() - _asked[-1][0] < _REMEMBER_S:
-        return _asked[-1][1]
+def _unreached_reason() -> str:
+    """Say why the hub does not answer; empty if it does, with any status."""
+    if _last_answer and monotonic() - _last_answer[-1][0] < _REMEMBER_S:
+        return _last_answer[-1][1]
     failed: list[str] = []
 
     def ask() -> None:
@@ -109,5 +109,5 @@ def _why_unreached() -> str:
     said = (
         failed[0] if failed else f"{constants.ENDPOINT} does not answer within {_PATIENCE_S:.0f} s"
     )
-    _asked[:] = [(monotonic(), said)]
+    _last_answer[:] = [(monotonic(), said)]
     return said

@@ -1,4 +1,4 @@
-"""How a model that cannot be loaded is told."""
+"""Turn loading errors into `ModelError` messages."""
 
 from safetensors import SafetensorError
 

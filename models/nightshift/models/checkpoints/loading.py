@@ -30,7 +30,7 @@ def load_pretrained(
     Args:
         model_class: Its family's class.
         facts: Of its specification.
-        device: Where it goes; on `meta` it gets no weights, and can only prepare pictures.
+        device: Where it goes; on `meta` it gets no weights, and can only prepare images.
         processor_class: Another one than its files name.
         causal: Whether no token of its prompts looks ahead.
 

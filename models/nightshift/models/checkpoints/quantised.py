@@ -1,4 +1,4 @@
-"""Checkpoints whose weights are stored in fewer bits: what transformers must be told of them."""
+"""Checkpoints whose weights are stored in fewer bits: their configurations put right."""
 
 from typing import Any
 

@@ -24,11 +24,11 @@ _CHANGED = {"rendering": 2}
 def rewritten(
     config: Mapping[str, Any], rules: Iterable[Framing], enhancement: EnhancementParams
 ) -> dict[str, int]:
-    """What a scorer's card says of its prompts, where releases before wrote some of them otherwise.
+    """The entry of a scorer's card that marks prompts which earlier releases wrote differently.
 
     Args:
         config: Of the checkpoint.
-        rules: All that is asked.
+        rules: All framings of the scorer.
         enhancement: When it acts.
     """
     family = config["model_type"]
@@ -57,7 +57,7 @@ def _always(config: Mapping[str, Any]) -> bool:
 
 
 def _is_outside(config: Mapping[str, Any], enhancement: EnhancementParams) -> bool:
-    """Whether the window names layers, and the model has none of them with a layer behind it."""
+    """True if the window names layers of which the model has none with a layer behind it."""
     low, high = enhancement.window
     depth = (config.get("text_config") or config).get("num_hidden_layers")
     if enhancement.trigger != "entropy" or high <= 1 or depth is None:
@@ -66,7 +66,7 @@ def _is_outside(config: Mapping[str, Any], enhancement: EnhancementParams) -> bo
 
 
 def _may_be_stripped(template: Template) -> bool:
-    """Whether some text of a prompt can begin or end with a space or line break."""
+    """True if some text of a prompt can begin or end with a space or line break."""
     return any(
         _is_open(first.lstrip() if isinstance(first, str) else first, first)
         or _is_open(last.rstrip() if isinstance(last, str) else last, last)

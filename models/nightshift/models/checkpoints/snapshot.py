@@ -18,7 +18,7 @@ _TEMPLATE = Path("additional_chat_templates") / "default.jinja"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileIdentity:
-    """What changes when a file is written, replaced, or put back."""
+    """Values that change when a file is written, replaced, or put back."""
 
     #: As it is named; what it links to is what the numbers are of.
     path: str
@@ -129,7 +129,7 @@ def _of_index(index: Path) -> Iterator[Path]:
 
 
 def _is_inside(file: Path, folder: Path) -> bool:
-    """Whether a file is what its name says, or a blob of the hub's cache."""
+    """True if a file lies in its folder, or is a blob of the hub's cache."""
     named = Path(os.path.normpath(file))
     home = folder.resolve()
     if not named.is_relative_to(folder):

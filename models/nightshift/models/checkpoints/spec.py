@@ -109,7 +109,7 @@ def parse_spec(text: str) -> ModelSpec:
 
 
 def is_of_hub(text: str) -> bool:
-    """Whether a specification names a model of the hub; raises as `parse_spec`."""
+    """True if a specification names a model of the hub; raises as `parse_spec`."""
     return isinstance(parse_spec(text).source, Hub)
 
 
@@ -149,10 +149,10 @@ def _embedding(options: str, text: str) -> EmbedderParams:
             dict(parse_qsl(written, strict_parsing=bool(written)))
         )
     except ValidationError as error:
-        found = "; ".join(
-            f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
         )
-        raise ModelError(f"{text!r}: {found}", text) from error
+        raise ModelError(f"{text!r}: {problems}", text) from error
     except ValueError as error:
         raise ModelError(f"{text!r}: options are written ?name=value&name=value", text) from error
     if params.norm != "none" and params.site == "mlp_L_postnorm":

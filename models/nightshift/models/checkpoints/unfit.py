@@ -123,7 +123,7 @@ def refuse_damaged(files: list[Path], spec: str) -> None:
 
 
 def quantisation(config: Mapping[str, Any]) -> str | None:
-    """How a model's weights are quantised, as its configuration says; None where they are not."""
+    """The quantisation method that a configuration names; None where weights are not quantised."""
     for part in (config, config.get("text_config") or {}):
         stored = part.get("quantization_config") if isinstance(part, Mapping) else None
         if stored:
@@ -163,7 +163,7 @@ def _is_pointer(file: Path) -> bool:
 
 
 def _without_config(folder: Path, names: set[str], config: str) -> str:
-    """What to say of a directory that lacks a library's configuration."""
+    """Explain what a directory without a library's configuration is, and what to give instead."""
     inside = _first_inside(folder, names, config)
     saved_by = next((said for name, said in _SAVED_BY.items() if name in names), None)
     if config == "config.json" and "open_clip_config.json" in names:
@@ -189,7 +189,7 @@ def _without_config(folder: Path, names: set[str], config: str) -> str:
 
 
 def _instead(folder: Path, names: set[str]) -> str:
-    """What weights there are in place of those that are read."""
+    """Name the weights of other formats that a directory holds instead."""
     suffixes = {Path(name).suffix for name in names}
     if ".gguf" in suffixes:
         return ", only GGUF, which is not read: take the checkpoint that it was converted from"
@@ -214,5 +214,5 @@ def _listed(folder: Path) -> set[str]:
         return set()
 
 
-def _unfit(folder: Path, why: str) -> ModelError:
-    return ModelError(f"{folder} {why}", str(folder))
+def _unfit(folder: Path, reason: str) -> ModelError:
+    return ModelError(f"{folder} {reason}", str(folder))

@@ -1,4 +1,4 @@
-"""How `from_pretrained` of transformers is called, whichever class it is called on."""
+"""Call `from_pretrained` of transformers: safetensors only, and no weight missing."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -25,7 +25,7 @@ _SCALES = (
 
 
 def pinned(source: Builtin | Directory | Hub) -> dict[str, Any]:
-    """Which files, of which revision, and whether code beside them may run.
+    """Arguments that say which files, of which revision, and whether code beside them may run.
 
     It may where `NIGHTSHIFT_TRUSTED_MODELS` names this repository of the hub, or directory.
     """
@@ -37,7 +37,7 @@ def pinned(source: Builtin | Directory | Hub) -> dict[str, Any]:
     }
 
 
-def loaded_whole(model_class: Any, spec: str, **told: Any) -> Any:  # noqa: ANN401 - as transformers
+def loaded_whole(model_class: Any, spec: str, **options: Any) -> Any:  # noqa: ANN401 - as transformers
     """A model of transformers, from safetensors only, every weight of it from its files.
 
     Left to itself transformers fills gaps with random numbers, and warns.
@@ -45,27 +45,27 @@ def loaded_whole(model_class: Any, spec: str, **told: Any) -> Any:  # noqa: ANN4
     Args:
         model_class: Has `from_pretrained`.
         spec: Of the model, for messages.
-        **told: What else that is told; see `pinned`.
+        **options: Further arguments of `from_pretrained`; see `pinned`.
 
     Raises:
         ModelError: Some of its weights are missing, or have other shapes or scales.
     """
-    model, found = model_class.from_pretrained(
-        **told, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True
+    model, loading_info = model_class.from_pretrained(
+        **options, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True
     )
-    _refuse_gaps(spec, found)
+    _refuse_gaps(spec, loading_info)
     return model
 
 
-def _refuse_gaps(spec: str, found: Mapping[str, Collection[Any]]) -> None:
-    gaps = [(name, "missing") for name in found["missing_keys"]]
-    gaps += [(name, "of another shape") for name, *_ in found["mismatched_keys"]]
+def _refuse_gaps(spec: str, loading_info: Mapping[str, Collection[Any]]) -> None:
+    gaps = [(name, "missing") for name in loading_info["missing_keys"]]
+    gaps += [(name, "of another shape") for name, *_ in loading_info["mismatched_keys"]]
     # Weights whose scales nobody took are numbers of another size.
-    scales = (name for name in found["unexpected_keys"] if name.endswith(_SCALES))
+    scales = (name for name in loading_info["unexpected_keys"] if name.endswith(_SCALES))
     gaps += [(name, "of no use to transformers") for name in scales]
     if not gaps:
         return
-    named = ", ".join(f"{name} is {why}" for name, why in sorted(gaps)[:_NAMED])
+    named = ", ".join(f"{name} is {fault}" for name, fault in sorted(gaps)[:_NAMED])
     raise ModelError(
         f"{spec} cannot be loaded: {len(gaps)} of its weights are not in its files as its "
         f"configuration says ({named}{', …' if len(gaps) > _NAMED else ''}): fetch it again, or "

@@ -89,7 +89,7 @@ class _TransformersTowers:
         # The tokenizer keeps the length limit of a call as state.
         with self._lock:
             plain = self._plain([self._cased(text) for text in texts])
-            whole = self._tokenizer(plain, verbose=False)["input_ids"]
+            uncut = self._tokenizer(plain, verbose=False)["input_ids"]
             # SigLIP was trained on texts padded to the full context; to CLIP it is all the same.
             cut = self._tokenizer(
                 plain,
@@ -98,13 +98,13 @@ class _TransformersTowers:
                 max_length=self._context_length,
                 return_tensors="pt",
             )
-        return TokenizedTexts(inputs=dict(cut), lengths=tuple(len(ids) for ids in whole))
+        return TokenizedTexts(inputs=dict(cut), lengths=tuple(len(ids) for ids in uncut))
 
     def prepare_image(self, image: Image.Image) -> Inputs:
         return dict(self._image_processor(images=[image], return_tensors="pt"))
 
     def join_images(self, images: Sequence[Inputs]) -> Inputs:
-        return {name: torch.cat([one[name] for one in images]) for name in images[0]}
+        return {name: torch.cat([image[name] for image in images]) for name in images[0]}
 
     def encode_texts(self, inputs: Inputs) -> Tensor:
         return self._pooled("get_text_features", inputs)
@@ -120,7 +120,7 @@ class _TransformersTowers:
             else value.to(reference.device)
             for name, value in inputs.items()
         }
-        found: Any = getattr(self._model, method)(**moved)
+        output: Any = getattr(self._model, method)(**moved)
         # Code beside the weights may be older than the library's own, and return them bare.
-        features: Tensor = found if isinstance(found, Tensor) else found.pooler_output
+        features: Tensor = output if isinstance(output, Tensor) else output.pooler_output
         return features

@@ -139,7 +139,7 @@ def _open_clip_names(spec: ModelSpec) -> tuple[str, str | None]:
 
 
 def _no_code(spec: ModelSpec) -> dict[str, bool]:
-    """What keeps a tokenizer of transformers from running code, whatever its model asks for."""
+    """Options that keep a tokenizer of transformers from running code beside the weights."""
     config = open_clip_config(spec.source)
     # open_clip's own tokenizers do not know the word.
     by_transformers = config.get("model_cfg", config)["text_cfg"].get("hf_tokenizer_name")

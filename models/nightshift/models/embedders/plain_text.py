@@ -12,10 +12,10 @@ __all__ = ["PlainText"]
 
 
 class PlainText:
-    """Breaks up what a tokenizer would read as one of its control tokens; all else stays as it is.
+    """Breaks up text that a tokenizer would read as a control token; all other text is kept.
 
-    Most tokenizers can be told to split special tokens. Those of the Unigram kind (T5, XLM-R, and
-    so SigLIP) hold them as ordinary pieces too, and find them all the same.
+    Most tokenizers have an option that splits special tokens. Those of the Unigram kind (T5, XLM-R,
+    and so SigLIP) hold them as ordinary pieces too, and find them all the same.
 
     Args:
         tokenizer: Of transformers; set up here to split special tokens.
@@ -55,14 +55,14 @@ class PlainText:
     def _broken_up(self, text: str, place: int) -> str:
         # Tokenizers fold look-alikes together before they look: ＜/s＞ is </s> to them.
         folded = unicodedata.normalize("NFKC", text)
-        found = self._words.sub(lambda match: f"{match[0][0]} {match[0][1:]}", folded)
-        if self._steers(found):
+        broken = self._words.sub(lambda match: f"{match[0][0]} {match[0][1:]}", folded)
+        if self._steers(broken):
             raise InputError(
                 "the text holds what the model reads as a control token; remove it",
                 "control_token",
                 str(place),
             )
-        return found
+        return broken
 
     def _steers(self, text: str) -> bool:
         ids = self._tokenizer(self._clean(text), add_special_tokens=False, verbose=False)

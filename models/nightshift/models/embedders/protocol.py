@@ -39,7 +39,7 @@ class PreparedContents(Protocol):
 
     @property
     def n_contents(self) -> int:
-        """How many contents it holds."""
+        """The number of contents."""
         ...
 
 

@@ -1,1 +1,1 @@
-"""What models are shown: contents, prepared images, codecs of visual tokens."""
+"""Inputs of models: contents, prepared images, codecs of visual tokens."""

@@ -22,12 +22,12 @@ class ItemContent:
     #: Decoded, or already prepared for the model that will be shown them.
     images: tuple[Image.Image | PreparedImage, ...] = ()
     #: Stored visual tokens in place of `images`; only for the model whose vision tower made them.
-    seen: tuple[StoredVisualTokens, ...] = ()
+    stored: tuple[StoredVisualTokens, ...] = ()
 
     @property
     def n_images(self) -> int:
         """The number of images, prepared or stored."""
-        return len(self.images or self.seen)
+        return len(self.images or self.stored)
 
 
 def images_for_prompt(content: ItemContent, codec: Codec | None = None) -> tuple[ImagePiece, ...]:
@@ -37,8 +37,8 @@ def images_for_prompt(content: ItemContent, codec: Codec | None = None) -> tuple
         content: Of an item or a query.
         codec: The codec that images go through; stored tokens have gone through it already.
     """
-    if content.seen:
-        return content.seen
+    if content.stored:
+        return content.stored
     if codec is None:
         return content.images
     return tuple(CodedImage(image=image, codec=codec) for image in content.images)

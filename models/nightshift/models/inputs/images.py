@@ -22,7 +22,7 @@ def rgb(image: Image.Image) -> Image.Image:
 
 
 def not_resized(image: Image.Image, error: ValueError) -> InputError:
-    """What to raise where a library cannot make of an image what its model takes."""
+    """The error to raise where a library cannot resize an image for its model."""
     return InputError(
-        f"a picture of {image.width} × {image.height} cannot be resized: {error}", "image_shape"
+        f"an image of {image.width} × {image.height} cannot be resized: {error}", "image_shape"
     )

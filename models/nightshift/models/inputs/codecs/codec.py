@@ -1,4 +1,4 @@
-"""A codec: the visual tokens of one picture to bytes and back."""
+"""A codec: the visual tokens of one image to bytes and back."""
 
 import hashlib
 
@@ -44,7 +44,7 @@ class Codec:
         self._quantiser = quantiser(spec.quantise, precision, book)
 
     def encode(self, tokens: Floats, grid: Grid) -> bytes:
-        """Bytes of one picture, as many as `CodecSpec.n_bytes` says.
+        """Bytes of one image, as many as `CodecSpec.n_bytes` says.
 
         Args:
             tokens: (n, width), row by row.
@@ -87,7 +87,7 @@ class Codec:
         return vectors if index is None else vectors[index]
 
     def n_bytes(self, grid: Grid) -> int:
-        """Bytes of one picture."""
+        """Bytes of one image."""
         return self.spec.n_bytes(grid, self._width, self._precision)
 
     def kept(self, grid: Grid) -> NDArray[np.int64] | None:
@@ -95,7 +95,7 @@ class Codec:
         return kept(self.spec.reduce, grid)
 
     def round_trip(self, tokens: Floats, grid: Grid) -> Floats:
-        """What is read back of tokens; arguments and errors as for `encode`."""
+        """Encode and decode tokens; arguments and errors as for `encode`."""
         return tokens if self.spec.lossless else self.decode(self.encode(tokens, grid), grid)
 
 

@@ -1,7 +1,7 @@
 """Product quantisation of visual tokens by faiss (methods §4.1, mode 1).
 
 How the authors trained theirs is not published; ours: k-means in each part, from a fixed seed, on
-the tokens of a sample of pictures, the codebook stored beside the tokens.
+the tokens of a sample of images, the codebook stored beside the tokens.
 """
 
 import io
@@ -18,7 +18,7 @@ __all__ = ["ProductCodebook", "train"]
 
 _SEED = 1234
 # faiss' own advice: fewer leave codes unused, more are not looked at.
-_MOST_PER_CODE = 256
+_MAX_VECTORS_PER_CODE = 256
 
 
 class ProductCodebook:
@@ -85,11 +85,11 @@ def train(rule: Quantise, vectors: NDArray[np.float32]) -> ProductCodebook:
     if n_vectors < 2**rule.bits:
         raise ModelError(
             f"{rule} learns {2**rule.bits} codes and was given {n_vectors} visual tokens: import "
-            "more pictures, or use fewer bits"
+            "more images, or use fewer bits"
         )
     quantiser = faiss.ProductQuantizer(width, rule.parts, rule.bits)
     quantiser.cp.seed = _SEED
-    quantiser.cp.max_points_per_centroid = _MOST_PER_CODE
+    quantiser.cp.max_points_per_centroid = _MAX_VECTORS_PER_CODE
     quantiser.cp.min_points_per_centroid = 1
     quantiser.train(np.ascontiguousarray(vectors, np.float32))
     centroids = faiss.vector_to_array(quantiser.centroids)

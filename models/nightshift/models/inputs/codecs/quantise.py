@@ -97,5 +97,5 @@ class _Int8:
     def decode(self, data: bytes, n_vectors: int) -> Floats:
         rows = np.frombuffer(data, np.int8).reshape(n_vectors, -1)
         scales = np.ascontiguousarray(rows[:, :4]).view("<f4")
-        found: Floats = rows[:, 4:].astype(np.float32) * scales
-        return found
+        vectors: Floats = rows[:, 4:].astype(np.float32) * scales
+        return vectors

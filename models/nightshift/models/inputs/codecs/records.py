@@ -1,4 +1,4 @@
-"""The visual tokens of an item's pictures as one record of bytes, and back."""
+"""The visual tokens of an item's images as one record of bytes, and back."""
 
 import json
 import zlib
@@ -14,11 +14,11 @@ _VERSION = 1
 _LENGTH_BYTES = 4
 
 
-def encode_record(pictures: Sequence[StoredVisualTokens], codec: Codec) -> bytes:
-    """One record: a compressed header, then each picture as the codec writes it.
+def encode_record(images: Sequence[StoredVisualTokens], codec: Codec) -> bytes:
+    """One record: a compressed header, then each image as the codec writes it.
 
     Args:
-        pictures: Of one item, in its order; whole, as the vision tower left them.
+        images: Of one item, in its order, with all their tokens, as the vision tower left them.
         codec: Of the model's width.
 
     Raises:
@@ -26,15 +26,15 @@ def encode_record(pictures: Sequence[StoredVisualTokens], codec: Codec) -> bytes
     """
     header = [
         {
-            "n_deep": picture.n_deepstack,
-            "grid": picture.grid,
-            "tokens": picture.tokens,
-            "written": picture.written,
+            "n_deep": image.n_deepstack,
+            "grid": image.grid,
+            "tokens": image.tokens,
+            "written": image.written,
         }
-        for picture in pictures
+        for image in images
     ]
     facts = zlib.compress(json.dumps([_VERSION, header], separators=(",", ":")).encode())
-    payload = b"".join(codec.encode(picture.values, picture.tokens) for picture in pictures)
+    payload = b"".join(codec.encode(image.values, image.tokens) for image in images)
     return len(facts).to_bytes(_LENGTH_BYTES, "little") + facts + payload
 
 
@@ -51,11 +51,11 @@ def decode_record(data: bytes, codec: Codec) -> tuple[StoredVisualTokens, ...]:
         raise _foreign(str(error)) from error
     if version != _VERSION:
         raise _foreign(f"it is of version {version}")
-    pictures = []
+    images = []
     for facts in header:
         tokens = tuple(facts["tokens"])
         stop = start + codec.n_bytes(tokens)
-        pictures.append(
+        images.append(
             StoredVisualTokens(
                 values=codec.decode(data[start:stop], tokens),
                 n_deepstack=facts["n_deep"],
@@ -68,10 +68,10 @@ def decode_record(data: bytes, codec: Codec) -> tuple[StoredVisualTokens, ...]:
         start = stop
     if start != len(data):
         raise _foreign(f"{len(data) - start} bytes are left over")
-    return tuple(pictures)
+    return tuple(images)
 
 
-def _foreign(why: str) -> InputError:
+def _foreign(reason: str) -> InputError:
     return InputError(
-        f"stored visual tokens cannot be read: {why}; build them again", "tokens_corrupt"
+        f"stored visual tokens cannot be read: {reason}; build them again", "tokens_corrupt"
     )

@@ -1,4 +1,4 @@
-"""Fewer vectors for the visual tokens of one picture (IndexMLLM, methods §4.1).
+"""Fewer vectors for the visual tokens of one image (IndexMLLM, methods §4.1).
 
 Every function is a pure function of its arguments: clusters start from a fixed seed.
 """
@@ -21,17 +21,17 @@ _ROUNDS = 25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reduced:
-    """What is left of a picture's tokens."""
+    """The vectors that are left of an image's tokens."""
 
     #: float32 (m, width).
     vectors: Floats
-    #: For each token of the picture the vector that stands for it, int64 (n,); None where the
+    #: For each token of the image the vector that stands for it, int64 (n,); None where the
     #: grid alone says it.
     index: Places | None
 
 
 def reduce_tokens(rule: Reduce, tokens: Floats, grid: Grid) -> Reduced:
-    """Reduce the tokens of one picture.
+    """Reduce the tokens of one image.
 
     Args:
         rule: How.
@@ -63,7 +63,7 @@ def reduce_tokens(rule: Reduce, tokens: Floats, grid: Grid) -> Reduced:
 def kept(rule: Reduce | None, grid: Grid) -> Places | None:
     """Places, ascending, of the tokens that a prompt still shows; None where it shows them all.
 
-    They keep the positions that they have in the whole picture.
+    They keep the positions that they have in the whole image.
 
     Raises:
         ModelError: The rule looks at neighbours, and the tokens stand in no rows and columns.
@@ -72,7 +72,7 @@ def kept(rule: Reduce | None, grid: Grid) -> Places | None:
         return None
     if rule.by_blocks and grid[1:] == (1, 1) and grid[0] > 1:
         raise ModelError(
-            f"{rule} needs visual tokens in rows and columns, and this model cuts pictures into "
+            f"{rule} needs visual tokens in rows and columns, and this model cuts images into "
             "tiles: choose kmeans, group, int8 or pq"
         )
     if rule.replicate:
@@ -110,7 +110,7 @@ def _block_starts(rule: Reduce, grid: Grid) -> Places:
         return np.unique(_block_start_of_each(grid))
     time, height, width = grid
     places = np.arange(time * height * width).reshape(grid)
-    # A last row or column without a partner is dropped; a picture of one row keeps that row.
+    # A last row or column without a partner is dropped; an image of one row keeps that row.
     rows, columns = 2 * np.arange(max(1, height // 2)), 2 * np.arange(max(1, width // 2))
     return places[:, rows[:, None], columns[None]].ravel()
 
@@ -122,8 +122,8 @@ def _pooled(rule: Reduce, tokens: Floats, grid: Grid) -> Floats:
     time, height, width = grid
     rows, columns = max(1, height // 2), max(1, width // 2)
     tall, wide = min(2, height), min(2, width)
-    whole = tokens.reshape(*grid, -1)[:, : rows * tall, : columns * wide]
-    blocks = whole.reshape(time, rows, tall, columns, wide, -1)
+    full_blocks = tokens.reshape(*grid, -1)[:, : rows * tall, : columns * wide]
+    blocks = full_blocks.reshape(time, rows, tall, columns, wide, -1)
     pooled: Floats = blocks.mean(axis=(2, 4)).reshape(time * rows * columns, -1)
     return pooled
 
