@@ -43,7 +43,8 @@ def params(score: ScoreName, enhancement: EnhancementParams = OFF, **more: int) 
 
 
 def bound(qwen: Qwen25VL, score: ScoreName, *args: EnhancementParams, **more: int) -> Scorer:
-    return bind(qwen, params(score, *args, **more), "test")
+    # Random weights never come to an end.
+    return bind(qwen, params(score, *args, **more), "test", max_written_tokens=5)
 
 
 def read(scorer: Scorer, *groups: PairGroup) -> list[tuple[PairReading, ...]]:
@@ -116,6 +117,7 @@ def test_a_preset_scores_every_kind_of_pair(qwen: Qwen25VL, name: str) -> None:
         qwen,
         ScorerParams(score=preset.score, framing=framing, enhancement=preset.enhancement),
         "test",
+        max_written_tokens=5,
     )
     kinds = (
         ItemContent(texts=("red",)),
@@ -198,12 +200,6 @@ def test_a_list_of_images_or_of_ten_is_refused_by_place(qwen: Qwen25VL) -> None:
 
 
 # Written numbers.
-
-
-@pytest.fixture(autouse=True)
-def brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Random weights never come to an end."""
-    monkeypatch.setattr("nightshift.models.scorers.generated._MOST_TOKENS", 5)
 
 
 @pytest.fixture

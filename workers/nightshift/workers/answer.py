@@ -22,11 +22,11 @@ from nightshift.workers.stored_tokens import StoredTokens
 
 __all__ = ["do_answer"]
 
-_AT_ONCE = 16
+_BATCH_SIZE = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Asked:
+class _ReadQuery:
     """A query and its results, read."""
 
     record: StoredRecord
@@ -47,29 +47,32 @@ def do_answer(
     with session.database.begin() as connection:
         best = best_items(connection, run.id, ids, MAX_RESULTS)
         queries = load_records(connection, "query", ids)
-        items = load_records(connection, "item", sorted({i for of in best.values() for i in of}))
+        items = load_records(
+            connection, "item", sorted({i for item_ids in best.values() for i in item_ids})
+        )
     stored.locate({"query": queries.values(), "candidate": items.values()})
 
-    def read(some: Sequence[int], readers: Readers) -> list[_Asked | Outcome]:
-        def read_one(query_id: int) -> _Asked | Outcome:
+    def read(query_ids: Sequence[int], readers: Readers) -> list[_ReadQuery | Outcome]:
+        def read_one(query_id: int) -> _ReadQuery | Outcome:
             record = queries[query_id]
             try:
                 return _read(record, best[query_id], items, params, readers, answerer, stored)
             except InputError as error:
                 return Outcome.of_error(record.external_id, error)
 
-        return list(readers.fetching.map(read_one, some))
+        return list(readers.fetching.map(read_one, query_ids))
 
     rows: list[AnswerRow] = []
     outcomes: list[Outcome] = []
-    present = [one for one in ids if one in queries and one in best]
-    for some in ahead(chunks(present, _AT_ONCE), read):
-        outcomes += [one for one in some if isinstance(one, Outcome)]
-        for found in _answers(answerer, run, [one for one in some if isinstance(one, _Asked)]):
-            if isinstance(found, Outcome):
-                outcomes.append(found)
+    present = [query_id for query_id in ids if query_id in queries and query_id in best]
+    for batch in ahead(chunks(present, _BATCH_SIZE), read):
+        outcomes += [entry for entry in batch if isinstance(entry, Outcome)]
+        readable = [entry for entry in batch if isinstance(entry, _ReadQuery)]
+        for answer in _answers(answerer, run, readable):
+            if isinstance(answer, Outcome):
+                outcomes.append(answer)
             else:
-                rows.append(found)
+                rows.append(answer)
         progress.step()
     with session.finish(claim, n_failed=len(outcomes)) as connection:
         write_answers(connection, rows, session.load_id)
@@ -86,11 +89,11 @@ def _read(
     readers: Readers,
     answerer: Answerer,
     stored: StoredTokens,
-) -> _Asked:
+) -> _ReadQuery:
     # An item may have been removed since it was ranked.
-    shown = tuple(one for one in best if one in items)
+    shown = tuple(item_id for item_id in best if item_id in items)
     item_kinds = kinds_from_text(params.item_parts)
-    return _Asked(
+    return _ReadQuery(
         record=record,
         shown=shown,
         question=Question(
@@ -103,32 +106,32 @@ def _read(
             ),
             results=tuple(
                 read_content(
-                    items[one],
+                    items[item_id],
                     item_kinds,
                     readers,
                     answerer.prepare_image,
                     partial(stored.read, "candidate"),
                 )
-                for one in shown
+                for item_id in shown
             ),
         ),
     )
 
 
 def _answers(
-    answerer: Answerer, run: RerankRun, asked: Sequence[_Asked]
+    answerer: Answerer, run: RerankRun, queries: Sequence[_ReadQuery]
 ) -> Iterator[AnswerRow | Outcome]:
-    answers = answerer.answer([one.question for one in asked])
-    for one, answer in zip(asked, answers, strict=True):
+    answers = answerer.answer([query.question for query in queries])
+    for query, answer in zip(queries, answers, strict=True):
         if isinstance(answer, InputError):
-            yield Outcome.of_error(one.record.external_id, answer)
+            yield Outcome.of_error(query.record.external_id, answer)
             continue
         yield AnswerRow(
             run_id=run.id,
-            query_id=one.record.id,
+            query_id=query.record.id,
             text=answer.text,
-            shown=one.shown,
-            cited=tuple(one.shown[place] for place in answer.cited),
+            shown=query.shown,
+            cited=tuple(query.shown[place] for place in answer.cited),
             n_tokens=answer.n_tokens,
             ended=answer.ended,
             answerer={

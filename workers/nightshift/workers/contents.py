@@ -1,4 +1,4 @@
-"""From stored records to what a model sees: images fetched and prepared ahead of the model."""
+"""Read the contents of records for a model: images are fetched and prepared ahead of it."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -38,9 +38,9 @@ _FETCHING = 16
 #: Bytes a pixel that the image processors of transformers take beside the image, measured.
 _BESIDE = 12
 
-#: What a model makes of a decoded image, before it is shown it.
+#: Prepares a decoded image for one model.
 _PrepareImage = Callable[[Image.Image], PreparedImage]
-#: Visual tokens of a record's pictures from an earlier night; none where there are none.
+#: Visual tokens of a record's images from an earlier run; none where there are none.
 Stored = Callable[[StoredRecord], tuple[StoredVisualTokens, ...]]
 
 
@@ -72,7 +72,7 @@ def read_content(
     prepare_image: _PrepareImage,
     stored: Stored | None = None,
 ) -> ItemContent:
-    """The selected parts of a record; nothing else of it is ever looked at.
+    """Read the selected parts of a record, and no others.
 
     Args:
         record: An item or a query.
@@ -82,7 +82,7 @@ def read_content(
         stored: Gives visual tokens in place of images where it has any.
 
     Raises:
-        InputError: When an image cannot be read or resized, or nothing is left to see.
+        InputError: When an image cannot be read or resized, or no part is left.
     """
     parts = select_parts(record.parts, kinds)
     if not parts:
@@ -92,8 +92,8 @@ def read_content(
             record.external_id,
         )
     texts = tuple(part.text for part in parts if isinstance(part, TextPart))
-    if stored is not None and "image" in kinds and (seen := stored(record)):
-        return ItemContent(texts=texts, stored=seen)
+    if stored is not None and "image" in kinds and (tokens := stored(record)):
+        return ItemContent(texts=texts, stored=tokens)
     return ItemContent(
         texts=texts,
         images=tuple(
@@ -117,7 +117,7 @@ def read_contents(
         try:
             return read_content(record, kinds, readers, prepare_image, stored)
         except InputError as error:
-            # Anew: what was raised holds on to the decoded image by way of its traceback.
+            # A new error: the raised one holds the decoded image by its traceback.
             return InputError(error.message, error.reason, error.subject_id)
 
     return list(readers.fetching.map(read, records))
@@ -126,7 +126,7 @@ def read_contents(
 def prepared(
     prepare: Callable[[Sequence[_In]], _Out], read: Sequence[_In]
 ) -> _Out | InputError | None:
-    """What a model makes of what was read, or why it cannot take it together; None of nothing."""
+    """The model's batch for these contents, or its error; None if the list is empty."""
     if not read:
         return None
     try:

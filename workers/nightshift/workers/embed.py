@@ -36,7 +36,7 @@ _MICRO_BATCH = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Embeddings:
-    """What became of some records: vectors for those that could be embedded, reasons for others."""
+    """Records that could be embedded, with their vectors, and outcomes of those that could not."""
 
     records: list[StoredRecord]
     #: float32 (len(records), dim), L2-normalised.
@@ -56,7 +56,7 @@ def do_embed(
     kinds = kinds_from_text(run.index_parts)
     with session.database.begin() as connection:
         records = load_records(connection, "item", ids)
-    present = [records[one] for one in ids if one in records]
+    present = [records[item_id] for item_id in ids if item_id in records]
     done = embed_records(embedder, present, kinds, progress, side="candidate", stored=stored)
     keys = [_key(record, kinds, run.embedder_fingerprint) for record in done.records]
     if keys:
@@ -67,7 +67,7 @@ def do_embed(
             _upsert(session, run, keys, done.vectors)
             session.vectors.flush(run.collection)
     n_failed = sum(outcome.fatal for outcome in done.outcomes)
-    told = {
+    counts = {
         TallyName.VECTORS: len(done.vectors),
         TallyName.TOP_SHARE: top_share(done.vectors).sum(),
     }
@@ -79,7 +79,7 @@ def do_embed(
             keys=[(record.id, key) for record, key in zip(done.records, keys, strict=True)],
             load_id=session.load_id,
         )
-        write_tallies(connection, run.id, told)
+        write_tallies(connection, run.id, counts)
         record_outcomes(connection, run.id, claim.stage, SubjectKind.ITEM, done.outcomes)
         damaged = stored.damaged.values()
         record_outcomes(connection, run.id, claim.stage, SubjectKind.JOB, damaged)
@@ -110,7 +110,7 @@ def embed_records(
         embedder: The model.
         records: Items or queries.
         kinds: The parts it may see.
-        progress: Told after each micro-batch.
+        progress: Reported after each micro-batch.
         side: Whether they are queries or items: mixed contents are weighted by it.
         stored: Visual tokens that are read in place of images.
     """
@@ -122,19 +122,21 @@ def embed_records(
             batch, kinds, readers, embedder.prepare_image, partial(stored.read, side)
         )
         pairs = list(zip(batch, contents, strict=True))
-        good = [(record, one) for record, one in pairs if isinstance(one, ItemContent)]
+        good = [(record, content) for record, content in pairs if isinstance(content, ItemContent)]
         return _Read(
             records=good,
-            prepared=prepared(partial(embedder.prepare, side=side), [one for _, one in good]),
+            prepared=prepared(
+                partial(embedder.prepare, side=side), [content for _, content in good]
+            ),
             failed=[
-                Outcome.of_error(record.external_id, one)
-                for record, one in pairs
-                if isinstance(one, InputError)
+                Outcome.of_error(record.external_id, content)
+                for record, content in pairs
+                if isinstance(content, InputError)
             ],
         )
 
-    def embed(some: Sequence[StoredRecord]) -> None:
-        for batch in ahead(chunks(some, _MICRO_BATCH), prepare):
+    def embed(sources: Sequence[StoredRecord]) -> None:
+        for batch in ahead(chunks(sources, _MICRO_BATCH), prepare):
             done.embed(batch)
             progress.step()
 
@@ -182,7 +184,7 @@ class _Read:
 
 @dataclass(slots=True, kw_only=True)
 class _Done:
-    """What the micro-batches yielded so far."""
+    """The results of the micro-batches so far."""
 
     embedder: Embedder
     side: Side
@@ -219,9 +221,9 @@ class _Done:
                 ((record, _),) = batch.records
                 self.outcomes.append(Outcome.of_error(record.external_id, error))
                 return
-            for one in batch.records:
-                alone = prepared(partial(self.embedder.prepare, side=self.side), [one[1]])
-                self.embed(_Read(records=[one], prepared=alone, failed=[]))
+            for record, content in batch.records:
+                single = prepared(partial(self.embedder.prepare, side=self.side), [content])
+                self.embed(_Read(records=[(record, content)], prepared=single, failed=[]))
                 self.progress.step()
             return
         records = [record for record, _ in batch.records]

@@ -27,9 +27,9 @@ __all__ = [
 
 # Pairs that are read and scored at a time, unless one group has more.
 _MICRO_BATCH = 64
-# Pairs of one group that are: as many pictures lie in memory as the model takes them, and two
+# Pairs of one group that are: as many images lie in memory as the model takes them, and two
 # batches are read ahead.
-_MOST_OF_GROUP = 128
+_MAX_OF_GROUP = 128
 
 #: (id on the shared side, ids on the other side).
 Groups = Sequence[tuple[int, tuple[int, ...]]]
@@ -38,14 +38,14 @@ Pair = tuple[StoredRecord, StoredRecord]
 
 
 def micro_batches(
-    groups: Groups, size: int = _MICRO_BATCH, most: int = _MOST_OF_GROUP
+    groups: Groups, size: int = _MICRO_BATCH, max_of_group: int = _MAX_OF_GROUP
 ) -> Iterator[Groups]:
     """Put groups together into batches; a pure function of the job.
 
     Args:
         groups: Of the job.
         size: Pairs of a batch at the most, if it holds more than one group.
-        most: Pairs of a group that stay together: what they share is then computed once.
+        max_of_group: Pairs of a group that stay together: what they share is then computed once.
 
     Yields:
         At least one pair each.
@@ -53,7 +53,7 @@ def micro_batches(
     batch: list[tuple[int, tuple[int, ...]]] = []
     n_pairs = 0
     for shared, others in groups:
-        for part in chunks(others, most):
+        for part in chunks(others, max_of_group):
             if batch and n_pairs + len(part) > size:
                 yield batch
                 batch, n_pairs = [], 0
@@ -89,7 +89,7 @@ class GroupReader:
 
     def read(self, batch: Groups, readers: Readers) -> ReadGroups:
         """Fetch, decode and tokenise a micro-batch; runs ahead of the model, in a thread."""
-        shared = self._contents(self.shared_side, [one for one, _ in batch], readers)
+        shared = self._contents(self.shared_side, [shared_id for shared_id, _ in batch], readers)
         other_side: Side = "candidate" if self.shared_side == "query" else "query"
         others = self._contents(other_side, [i for _, ids in batch for i in ids], readers)
         pairs: list[list[Pair]] = []
@@ -128,7 +128,7 @@ class GroupReader:
         records, kinds = (
             (self.queries, self.query_kinds) if side == "query" else (self.items, self.item_kinds)
         )
-        present = [records[one] for one in dict.fromkeys(ids) if one in records]
+        present = [records[id_] for id_ in dict.fromkeys(ids) if id_ in records]
         contents = read_contents(
             present, kinds, readers, self.scorer.prepare_image, partial(self.stored.read, side)
         )
@@ -143,12 +143,12 @@ class GroupReader:
 def narrow(
     pairs: Sequence[Pair], group: PairGroup, wanted: Callable[[Pair], bool]
 ) -> tuple[list[Pair], PairGroup]:
-    """A group of the wanted pairs alone, which may be none."""
-    found = [(p, other) for p, other in zip(pairs, group.others, strict=True) if wanted(p)]
-    return [p for p, _ in found], replace(group, others=tuple(other for _, other in found))
+    """The group without the pairs that are not wanted; it may be empty."""
+    kept = [(pair, other) for pair, other in zip(pairs, group.others, strict=True) if wanted(pair)]
+    return [pair for pair, _ in kept], replace(group, others=tuple(other for _, other in kept))
 
 
 def pair_name(pair: Pair) -> str:
-    """What failures and notices call a pair."""
+    """The name of a pair in failures and notices."""
     query, item = pair
     return f"{query.external_id} → {item.external_id}"

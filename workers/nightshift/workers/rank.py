@@ -27,15 +27,15 @@ __all__ = ["do_rank"]
 def do_rank(
     session: WorkerSession, claim: Claim[RerankRun, BlockPayload], progress: Progress, _model: None
 ) -> None:
-    """Order the candidates of the job's queries and say of each what put it there."""
+    """Order the candidates of the job's queries, each with the rule that decided its place."""
     run, ids = claim.run, claim.payload.ids
     params = run.params
     with session.database.begin() as connection:
-        found = load_scored_candidates(connection, run.id, ids)
+        candidates_of = load_scored_candidates(connection, run.id, ids)
         relevant = judgements.relevant_items(connection, run.catalog_id, ids)
     rows: list[RankingRow] = []
     statistics: list[CalibrationStats] = []
-    for query_id, candidates in found.items():
+    for query_id, candidates in candidates_of.items():
         if candidates:
             placements = _place(candidates, params, [c.margin for c in candidates])
             rows += _rows(run, candidates, placements)

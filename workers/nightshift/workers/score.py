@@ -63,13 +63,15 @@ def do_score(
         query_kinds=kinds_from_text(params.query_parts),
         item_kinds=kinds_from_text(params.item_parts),
     )
-    compared = [one for one in queries.values() if not ties and is_compared(one, params.compare)]
+    compared = [
+        query for query in queries.values() if not ties and is_compared(query, params.compare)
+    ]
     scores = Scores(
         run=run,
         scorer=scorer,
         query_kinds=reader.query_kinds,
         item_kinds=reader.item_kinds,
-        compared=frozenset(one.id for one in compared),
+        compared=frozenset(query.id for query in compared),
         lists=payload.lists,
         progress=progress,
     )
@@ -88,19 +90,19 @@ def do_score(
             write_tie_entropies(connection, run.id, scores.rows)
         else:
             write_scores(connection, scores.rows, session.load_id)
-        told = {
+        counts = {
             TallyName.PAIRS: len(scores.rows),
             TallyName.PREFIXES: done.prefixes,
             TallyName.PICTURES: done.images,
         }
-        write_tallies(connection, run.id, told)
+        write_tallies(connection, run.id, counts)
         record_outcomes(connection, run.id, claim.stage, SubjectKind.PAIR, outcomes)
         damaged = stored.damaged.values()
         record_outcomes(connection, run.id, claim.stage, SubjectKind.JOB, damaged)
 
 
 def is_compared(query: StoredRecord, share: float) -> bool:
-    """Whether a query is in the sample whose pairs are scored without the enhancement too.
+    """True if a query is in the sample whose pairs are scored without the enhancement too.
 
     Decided by its content, so that every job of every night decides alike.
     """
@@ -109,7 +111,7 @@ def is_compared(query: StoredRecord, share: float) -> bool:
 
 @dataclass(slots=True, kw_only=True)
 class Scores:
-    """What one job's pairs got so far: a row or a failure each."""
+    """The results of one job's pairs so far: a row or a failure each."""
 
     run: RerankRun
     scorer: Scorer
@@ -124,26 +126,26 @@ class Scores:
     outcomes: list[Outcome] = field(default_factory=list)
 
     def add(self, batch: ReadGroups) -> None:
-        """Run the model over a micro-batch; where a pair or list spoils it, score them singly."""
+        """Score a micro-batch; where one pair or list fails, score each by itself."""
         self.outcomes += batch.failed
         if batch.prepared is None:
             return
         try:
             self._score(batch)
         except InputError:
-            for pairs, group in self._singly(batch):
-                self._add_alone(pairs, group)
+            for pairs, group in self._single_parts(batch):
+                self._add_single(pairs, group)
                 self.progress.step()
 
-    def _add_alone(self, pairs: list[Pair], group: PairGroup) -> None:
-        found = prepared(self.scorer.prepare, [group])
+    def _add_single(self, pairs: list[Pair], group: PairGroup) -> None:
+        single = prepared(self.scorer.prepare, [group])
         try:
-            self._score(ReadGroups(pairs=[pairs], groups=[group], prepared=found, failed=[]))
+            self._score(ReadGroups(pairs=[pairs], groups=[group], prepared=single, failed=[]))
         except InputError as error:
             self.outcomes += [Outcome.of_error(pair_name(pair), error) for pair in pairs]
 
-    def _singly(self, batch: ReadGroups) -> Iterator[tuple[list[Pair], PairGroup]]:
-        """What a group can be scored in on its own: its pairs, or itself if it is a list."""
+    def _single_parts(self, batch: ReadGroups) -> Iterator[tuple[list[Pair], PairGroup]]:
+        """Split groups as far as possible: into single pairs; a list stays together."""
         for pairs, group in zip(batch.pairs, batch.groups, strict=True):
             if self.lists:
                 yield pairs, group
@@ -194,12 +196,12 @@ class Scores:
     ) -> None:
         list_content = b""
         if self.lists:
-            list_content = list_hash(_seen(item, self.item_kinds) for _, item in pairs)
+            list_content = list_hash(_content_of(item, self.item_kinds) for _, item in pairs)
         for (query, item), reading in zip(pairs, readings, strict=True):
             key = pair_key(
                 self.run.scorer_fingerprint,
-                _seen(query, self.query_kinds),
-                _seen(item, self.item_kinds),
+                _content_of(query, self.query_kinds),
+                _content_of(item, self.item_kinds),
                 list_content,
             )
             if reading.written is not None and parse_number(reading.written) is None:
@@ -248,8 +250,8 @@ def _note_if_unbatched(session: WorkerSession, claim: Claim[RerankRun, ScorePayl
             )
 
 
-def _seen(record: StoredRecord, kinds: Kinds) -> bytes:
-    """Digest of what the scorer sees of a record that it was shown."""
+def _content_of(record: StoredRecord, kinds: Kinds) -> bytes:
+    """Digest of the parts of a record that the scorer was shown."""
     content = record.hashes.of(kinds)
     assert content is not None
     return content

@@ -44,15 +44,15 @@ def do_search(
     kinds = kinds_from_text(params.query_parts)
     with session.database.begin() as connection:
         records = load_records(connection, "query", ids)
-    present = [records[one] for one in ids if one in records]
+    present = [records[query_id] for query_id in ids if query_id in records]
     queries = embed_records(embedder, present, kinds, progress, side="query", stored=stored)
     # Equal queries have equal lists: one of them is searched for.
     contents = [record.hashes.of(kinds) or b"" for record in queries.records]
     firsts = {content: place for place, content in reversed(list(enumerate(contents)))}
     hits_of: dict[bytes, list[tuple[int, float]]] = {}
     for batch in chunks(sorted(firsts.values()), _SEARCH_BATCH):
-        found = _live_hits(session, run, queries.vectors[list(batch)], params.top_k, progress)
-        hits_of.update(zip((contents[place] for place in batch), found, strict=True))
+        live = _live_hits(session, run, queries.vectors[list(batch)], params.top_k, progress)
+        hits_of.update(zip((contents[place] for place in batch), live, strict=True))
         progress.step()
     rows = [
         CandidateRow(
@@ -106,15 +106,15 @@ def _live_hits(
     limit = top_k + max(8, top_k // 4)
     while True:
         limit = min(limit, MAX_LIMIT)
-        found = _search(session, run, vectors, limit, progress)
-        keys = sorted({hit.key for hits in found for hit in hits})
+        hits_by_query = _search(session, run, vectors, limit, progress)
+        keys = sorted({hit.key for hits in hits_by_query for hit in hits})
         with session.database.begin() as connection:
             live = live_items(connection, run.index_id, keys)
         best = [
             ranked([(live[hit.key], hit.score) for hit in hits if hit.key in live])[:top_k]
-            for hits in found
+            for hits in hits_by_query
         ]
-        exhausted = limit >= MAX_LIMIT or all(len(hits) < limit for hits in found)
+        exhausted = limit >= MAX_LIMIT or all(len(hits) < limit for hits in hits_by_query)
         if exhausted or all(len(hits) == top_k for hits in best):
             return best
         limit *= 2

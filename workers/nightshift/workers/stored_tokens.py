@@ -1,4 +1,4 @@
-"""Visual tokens that earlier nights kept, as jobs read them in place of pixels."""
+"""Visual tokens that earlier runs stored, read in place of pixels."""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -37,7 +37,7 @@ def codec_of_set(database: Database, token_set: TokenSetRow) -> Codec:
 
 
 def codec_of_run(database: Database, run: RerankRun) -> Codec | None:
-    """What a re-ranking run shows pictures through; None where that loses nothing.
+    """The codec that a re-ranking run shows images through; None where it loses nothing.
 
     Raises:
         ModelError: Its token set is gone, or holds another codebook than it was planned with.
@@ -46,7 +46,7 @@ def codec_of_run(database: Database, run: RerankRun) -> Codec | None:
 
 
 def codec_of_index(database: Database, run: IndexedRun) -> Codec | None:
-    """What the embedder of a run's index sees items through; None where that loses nothing.
+    """The codec of items for the embedder of a run's index; None where it loses nothing.
 
     Raises:
         ModelError: As for `codec_of_run`.
@@ -69,20 +69,20 @@ class StoredTokens:
 
     @classmethod
     def of_run(cls, database: Database, run: RerankRun) -> "StoredTokens":
-        """What the scorer of a run is shown; nothing where the run has no token set."""
+        """The tokens for the scorer of a run; none where the run has no token set."""
         scorer = run.params.scorer
         coded = scorer.codec != "none" and not scorer.code_queries
         return cls._open(database, _set_of_run(database, run), _CANDIDATES if coded else _BOTH)
 
     @classmethod
     def of_answers(cls, database: Database, run: RerankRun) -> "StoredTokens":
-        """What answers are made from, which see pictures through no codec."""
+        """The tokens for answers, which are shown images through no codec."""
         lossless = run.params.scorer.codec == "none"
         return cls._open(database, _set_of_run(database, run) if lossless else None, _BOTH)
 
     @classmethod
     def of_index(cls, database: Database, run: IndexedRun) -> "StoredTokens":
-        """What the embedder of a run's index is shown; nothing where it shares no vision tower."""
+        """The tokens for the embedder of a run's index; none where it shares no vision tower."""
         token_set, params = _set_of_index(database, run)
         return cls._open(database, token_set, _BOTH if params.codec == "none" else _CANDIDATES)
 
@@ -105,11 +105,11 @@ class StoredTokens:
         if self.token_set is None or not contents:
             return
         with self.database.begin() as connection:
-            found = token_sets.find_records(connection, self.token_set, sorted(contents))
-        self._places.update(found)
+            places = token_sets.find_records(connection, self.token_set, sorted(contents))
+        self._places.update(places)
 
     def read(self, side: Side, record: StoredRecord) -> tuple[StoredVisualTokens, ...]:
-        """The tokens of a record's pictures, in order; none where its pixels must be looked at.
+        """The tokens of a record's images, in order; none where its pixels must be read.
 
         A damaged shard costs time but no result: pixels give the same scores.
         """
@@ -123,7 +123,7 @@ class StoredTokens:
             return decode_record(data, self.codec)
         except InputError as error:
             if place.address not in self.damaged:
-                _log.warning("%s; looking at the pictures instead", error)
+                _log.warning("%s; reading the images instead", error)
                 self.damaged[place.address] = Outcome.notice(
                     place.address, error.reason, str(error)
                 )
@@ -145,13 +145,13 @@ def _set_of_index(database: Database, run: IndexedRun) -> tuple[TokenSetRow | No
         if "vision" not in card:
             return None, EmbedderParams()
         params = EmbedderParams.model_validate(card["params"])
-        found = token_sets.find_set(
+        token_set = token_sets.find_set(
             connection,
             catalog_id=run.catalog_id,
             vision_fingerprint=card["vision"],
             codec=params.codec,
         )
-    return found, params
+    return token_set, params
 
 
 def _codec_as_planned(
@@ -165,11 +165,11 @@ def _codec_as_planned(
     if token_set is None:
         raise ModelError(
             f"the {params.codec} tokens of run {run.id} were deleted; build them again and plan "
-            "the run anew"
+            "the run again"
         )
     if (token_set.codebook_digest or "") != params.codebook:
         raise ModelError(
             f"the codebook of {token_set.codec} is not the one that run {run.id} was planned with; "
-            "plan the run anew"
+            "plan the run again"
         )
     return codec_of_set(database, token_set)

@@ -27,7 +27,7 @@ def refuse_equal_scores(rows: Sequence[PairScoreRow]) -> None:
     """
     rows = [row for row in rows if row.written is None]
     distinct = len({row.pair_key for row in rows})
-    if distinct < _SUSPICIOUS or len({_told(row) for row in rows}) > 1:
+    if distinct < _SUSPICIOUS or len({_score_identity(row) for row in rows}) > 1:
         return
     raise ModelError(
         f"{distinct} distinct pairs of one job all have the score {rows[0].margin}: the model "
@@ -35,7 +35,7 @@ def refuse_equal_scores(rows: Sequence[PairScoreRow]) -> None:
     )
 
 
-def _told(row: PairScoreRow) -> tuple[float, float | None]:
-    """What tells a score from another: itself, and at its bound what it was read from."""
+def _score_identity(row: PairScoreRow) -> tuple[float, float | None]:
+    """The values that distinguish scores: the margin, and at its bound the log-sum-exp too."""
     at_bound = row.margin > MAX_LOG_ODDS - _ROUNDING
     return row.margin, row.logsumexp if at_bound else None

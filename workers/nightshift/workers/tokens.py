@@ -1,4 +1,4 @@
-"""Make visual tokens: train a codebook on a sample, then see, code and store a block of items."""
+"""Make visual tokens: train a codebook on a sample, then encode and store a block of items."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -53,18 +53,17 @@ def do_codebook(
     vectors: list[np.ndarray] = []
     outcomes: list[Outcome] = []
     if token_set.codebook_digest is None:
-        for seen in _see(tower, records, progress, outcomes):
-            for _, pictures in seen:
-                for one in pictures:
-                    values = one.values
-                    if spec.reduce is not None:
-                        values = reduce_tokens(spec.reduce, values, one.tokens).vectors
-                    vectors.append(values)
+        for batch in _encode(tower, records, progress, outcomes):
+            for image in (image for _, images in batch for image in images):
+                values = image.values
+                if spec.reduce is not None:
+                    values = reduce_tokens(spec.reduce, values, image.tokens).vectors
+                vectors.append(values)
             if sum(map(len, vectors)) >= wanted:
                 break
         if not vectors:
             raise InputError(
-                f"none of the {len(records)} items of the sample has a picture that can be read",
+                f"none of the {len(records)} items of the sample has an image that can be read",
                 "nothing_to_see",
             )
         book = train(spec.quantise, np.concatenate(vectors)[:wanted]).to_bytes()
@@ -80,7 +79,7 @@ def do_tokens(
     progress: Progress,
     tower: VisionTower,
 ) -> None:
-    """See the pictures of the job's items and store their tokens in a shard of its own."""
+    """Encode the images of the job's items and store their tokens in a shard of its own."""
     token_set, records = _load(session, claim)
     codec = codec_of_set(session.database, token_set)
     with session.database.begin() as connection:
@@ -91,44 +90,44 @@ def do_tokens(
     name = shard_name(claim.run_id, claim.job_id)
     address = resolve_beside(token_set.address, name)
     outcomes: list[Outcome] = []
-    kept = _Kept(codec=codec)
+    shard = _ShardInProgress(codec=codec)
     with ExitStack() as stack:
-        for seen in _see(tower, missing, progress, outcomes):
+        for batch in _encode(tower, missing, progress, outcomes):
             # Opened at the first tokens: a job without any leaves no file.
-            kept.writer = kept.writer or stack.enter_context(writing_shard(address))
-            kept.add(seen, outcomes)
+            shard.writer = shard.writer or stack.enter_context(writing_shard(address))
+            shard.add(batch, outcomes)
     with session.finish(claim, n_failed=len(outcomes)) as connection:
-        if kept.writer is not None:
+        if shard.writer is not None:
             token_sets.write_shard_rows(
                 connection,
                 set_id=token_set.id,
                 run_id=claim.run_id,
                 name=name,
-                shard=kept.writer.shard(address),
-                records=kept.records,
+                shard=shard.writer.shard(address),
+                records=shard.records,
                 load_id=session.load_id,
             )
         record_outcomes(connection, claim.run_id, claim.stage, SubjectKind.ITEM, outcomes)
 
 
-_Seen = list[tuple[StoredRecord, tuple[StoredVisualTokens, ...]]]
+_EncodedBatch = list[tuple[StoredRecord, tuple[StoredVisualTokens, ...]]]
 
 
 @dataclass(slots=True, kw_only=True)
-class _Kept:
-    """What a job has written so far."""
+class _ShardInProgress:
+    """The shard of a job, as far as it is written."""
 
     codec: Codec
     writer: ShardWriter | None = None
     records: list[NewTokenRecord] = field(default_factory=list)
 
-    def add(self, seen: _Seen, outcomes: list[Outcome]) -> None:
+    def add(self, batch: _EncodedBatch, outcomes: list[Outcome]) -> None:
         assert self.writer is not None
-        for record, pictures in seen:
+        for record, images in batch:
             content = record.hashes.image
             assert content is not None
             try:
-                data = encode_record(pictures, self.codec)
+                data = encode_record(images, self.codec)
             except InputError as error:
                 outcomes.append(Outcome.of_error(record.external_id, error))
                 continue
@@ -136,8 +135,8 @@ class _Kept:
                 NewTokenRecord(
                     content=content,
                     place=self.writer.add(data),
-                    n_images=len(pictures),
-                    n_tokens=sum(int(np.prod(one.tokens)) for one in pictures),
+                    n_images=len(images),
+                    n_tokens=sum(int(np.prod(image.tokens)) for image in images),
                 )
             )
 
@@ -151,15 +150,15 @@ def _load(
     with session.database.begin() as connection:
         token_set = token_sets.get_set(connection, run.token_set_id)
         records = load_records(connection, "item", ids)
-    return token_set, [records[one] for one in ids if one in records]
+    return token_set, [records[item_id] for item_id in ids if item_id in records]
 
 
-def _see(
+def _encode(
     tower: VisionTower,
     records: Sequence[StoredRecord],
     progress: Progress,
     outcomes: list[Outcome],
-) -> Iterator[_Seen]:
+) -> Iterator[_EncodedBatch]:
     """Visual tokens of records in micro-batches, read ahead; bad records become outcomes."""
 
     def prepare(

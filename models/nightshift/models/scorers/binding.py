@@ -8,7 +8,7 @@ from nightshift.models.engine.plain import PlainEngine
 from nightshift.models.engine.protocol import Engine
 from nightshift.models.engine.runtime.report import LoadReport
 from nightshift.models.inputs.codecs.codec import Codec
-from nightshift.models.scorers.generated import NumberScorer
+from nightshift.models.scorers.generated import MAX_WRITTEN_TOKENS, NumberScorer
 from nightshift.models.scorers.lists import ListScorer
 from nightshift.models.scorers.pairs import PairScorer
 from nightshift.models.scorers.protocol import Scorer
@@ -20,7 +20,12 @@ __all__ = ["bind", "engine_for", "unbatched_reason"]
 
 
 def bind(
-    family: Family, params: ScorerParams, fingerprint: str, codec: Codec | None = None
+    family: Family,
+    params: ScorerParams,
+    fingerprint: str,
+    codec: Codec | None = None,
+    *,
+    max_written_tokens: int = MAX_WRITTEN_TOKENS,
 ) -> Scorer:
     """Bind a method to a loaded model.
 
@@ -29,13 +34,14 @@ def bind(
         params: The method and its parameters.
         fingerprint: Of weights and parameters.
         codec: That of the parameters; None where it loses nothing.
+        max_written_tokens: Of a score that the model writes.
 
     Raises:
         ModelError: A label is not one token of the model.
     """
     rules = framings_of(params)
     words = Numbers(k=MAX_LISTED).words if params.score == "listwise" else rules[0].labels.words
-    asked = family.with_labels(words)
+    labelled = family.with_labels(words)
     limits = PixelLimits(
         min_pixels=params.min_pixels, max_pixels=params.max_pixels, long_side=params.long_side
     )
@@ -44,7 +50,7 @@ def bind(
         coded["candidate"] = codec
         if params.code_queries:
             coded["query"] = codec
-    engine = engine_for(asked, limits)
+    engine = engine_for(labelled, limits)
     if params.score == "listwise":
         return ListScorer(engine, rules[0], params, fingerprint, coded)
     over_all = params.score == "p_true_full"
@@ -55,7 +61,7 @@ def bind(
             engine_for(family, limits), rules, params.enhancement, fingerprint, coded
         )
         for_ties = PairScorer(engine, (tie,), params.enhancement, fingerprint, coded)
-        return NumberScorer(family, writes, for_ties, params.enhancement)
+        return NumberScorer(family, writes, for_ties, params.enhancement, max_written_tokens)
     return PairScorer(
         engine,
         rules,

@@ -21,10 +21,10 @@ from nightshift.schema.errors import ModelError
 from nightshift.schema.params import EnhancementParams
 from nightshift.scoring.log_odds import MAX_LOG_ODDS, of_probability, parse_number
 
-__all__ = ["NumberScorer"]
+__all__ = ["MAX_WRITTEN_TOKENS", "NumberScorer"]
 
-# Published. A number with four decimals takes about ten.
-_MOST_TOKENS = 77
+#: Published. A number with four decimals takes about ten.
+MAX_WRITTEN_TOKENS = 77
 _TOKENS_PER_BATCH = 8192
 
 
@@ -38,7 +38,8 @@ class NumberScorer:
         family: The loaded model.
         asks: For a number; its prompts are used, its readings are not.
         for_ties: Reads entropies, by another prompt.
-        enhancement: When and how the picture is looked at again, while reading and writing.
+        enhancement: When and how images are shown again to the model, while reading and writing.
+        max_tokens: Of a written score.
 
     Raises:
         ModelError: The enhancement cannot act while this model writes.
@@ -50,23 +51,25 @@ class NumberScorer:
         asks: PairScorer,
         for_ties: PairScorer,
         enhancement: EnhancementParams,
+        max_tokens: int = MAX_WRITTEN_TOKENS,
     ) -> None:
         if family.layer_ops is None and enhancement.trigger != "never":
             raise ModelError(
                 f"{family.report.family}: layers that cannot be taken apart cannot look at the "
-                "picture again while they write; turn it off (--enhancement off)"
+                "image again while they write; turn it off (--enhancement off)"
             )
         self.fingerprint = asks.fingerprint
         self._family = family
         self._asks = asks
         self._for_ties = for_ties
         self._enhancement = enhancement
+        self._max_tokens = max_tokens
         self._budget = TokenBudget(_TOKENS_PER_BATCH)
 
     def plain(self) -> "NumberScorer":
         """See `Scorer.plain`."""
         off = EnhancementParams(trigger="never")
-        return NumberScorer(self._family, self._asks, self._for_ties.plain(), off)
+        return NumberScorer(self._family, self._asks, self._for_ties.plain(), off, self._max_tokens)
 
     def for_ties(self) -> PairScorer:
         """See `Scorer.for_ties`."""
@@ -86,17 +89,19 @@ class NumberScorer:
         assert isinstance(prepared, PreparedPairs)
         prompts = prepared.groups
         assert isinstance(prompts, Prepared)
-        seen = encode_images(self._family, prompts.images)
+        visual_tokens = encode_images(self._family, prompts.images)
         written: dict[str, tuple[list[int], Trace]] = {}
         begun: list[float] = []
 
         def write(batch: list[Prompt]) -> None:
-            again = DecodingEnhancement(self._family.decoder, self._enhancement, batch, seen)
+            again = DecodingEnhancement(
+                self._family.decoder, self._enhancement, batch, visual_tokens
+            )
             ids = generate(
                 self._family,
                 batch,
-                seen,
-                max_tokens=_MOST_TOKENS,
+                visual_tokens,
+                max_tokens=self._max_tokens,
                 stop_ids=self._family.stop_ids,
                 again=again,
             )
@@ -108,14 +113,14 @@ class NumberScorer:
         self._budget.run(prompts.prompts, batches, write, alone)
         # One number may well be written of many pairs; one sum of logits may not.
         prompts.refuse_equal(begun)
-        found = {
+        readings = {
             prompt.place: _reading(self._family.text.read(ids), trace)
             for prompt in prompts.prompts
             for ids, trace in [written[prompt.place]]
         }
         # One question a pair: a number has no swapped or mirrored twin.
         return [
-            tuple(found[f"{group}/{suffix}"] for ((group, suffix),) in of_group)
+            tuple(readings[f"{group}/{suffix}"] for ((group, suffix),) in of_group)
             for of_group in prepared.places
         ]
 

@@ -22,7 +22,7 @@ __all__ = ["ListScorer"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Prepared:
+class _PreparedLists:
     groups: PreparedGroups
     #: For each list and order, the candidates in it.
     orders: tuple[tuple[tuple[int, ...], ...], ...]
@@ -43,7 +43,7 @@ class ListScorer:
         rule: Asks for the number of one candidate.
         params: How many orders are asked about, and the enhancement.
         fingerprint: Of weights and all parameters.
-        coded: What the pictures of a side go through before they are shown.
+        coded: The codec that the images of a side go through, where they do.
     """
 
     def __init__(
@@ -79,23 +79,23 @@ class ListScorer:
         orders = []
         for place, group in enumerate(groups):
             of_list = tuple(_rotations(len(group.others), self._params.list_orders))
-            prompts.append(self._asked(group, of_list, str(place)))
+            prompts.append(self._prompts(group, of_list, str(place)))
             orders.append(of_list)
-        return _Prepared(groups=self._engine.prepare(prompts), orders=tuple(orders))
+        return _PreparedLists(groups=self._engine.prepare(prompts), orders=tuple(orders))
 
     def score(self, prepared: PreparedGroups) -> list[tuple[PairReading, ...]]:
         """See `Scorer.score`."""
-        assert isinstance(prepared, _Prepared)
+        assert isinstance(prepared, _PreparedLists)
         longest = max((len(order) for orders in prepared.orders for order in orders), default=1)
-        found = self._engine.score(
+        readings = self._engine.score(
             prepared.groups, labels=Numbers(k=longest), enhancement=self._params.enhancement
         )
         return [
             tuple(_readings(of_list, orders))
-            for of_list, orders in zip(found, prepared.orders, strict=True)
+            for of_list, orders in zip(readings, prepared.orders, strict=True)
         ]
 
-    def _asked(self, group: PairGroup, orders: Sequence[tuple[int, ...]], place: str) -> Group:
+    def _prompts(self, group: PairGroup, orders: Sequence[tuple[int, ...]], place: str) -> Group:
         if group.shared_side != "query":
             msg = "a list is of one query: its pairs are grouped by it"
             raise ValueError(msg)
@@ -128,10 +128,10 @@ def _rotations(length: int, n_orders: int) -> Iterator[tuple[int, ...]]:
 
 
 def _list(candidates: Sequence[ItemContent], order: Sequence[int]) -> Content:
-    """A list as one content; pictures in it leave the framing without a prompt."""
+    """A list as one content; images in it leave the framing without a prompt."""
     return Content(
         texts=tuple("\n".join(candidates[i].texts) for i in order),
-        n_images=sum(one.n_images for one in candidates),
+        n_images=sum(candidate.n_images for candidate in candidates),
     )
 
 
@@ -151,7 +151,7 @@ def _readings(
             logit_positive=logit,
             # Of all other numbers together.
             logit_negative=logit - margin,
-            logsumexp=float(np.mean([one.logsumexp for one in of_list])),
-            entropy=float(np.mean([one.entropy for one in of_list])),
+            logsumexp=float(np.mean([reading.logsumexp for reading in of_list])),
+            entropy=float(np.mean([reading.entropy for reading in of_list])),
             trace=of_list[0].trace,
         )

@@ -1,4 +1,4 @@
-"""Pairs scored by a method: its prompts rendered, read by an engine, and read off as log-odds."""
+"""Score pairs by a method: render its prompts, read them by an engine, and take log-odds."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ _OFF = EnhancementParams(trigger="never")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedPairs:
-    """What a `PairScorer` prepared."""
+    """The prompts of a `PairScorer`, prepared."""
 
     groups: PreparedGroups
     #: For each pair of each pair group, where its prompts stand among the engine's groups.
@@ -32,7 +32,7 @@ class PreparedPairs:
 
     @property
     def n_suffixes(self) -> int:
-        """How many prompts it holds."""
+        """The number of prompts."""
         return self.groups.n_suffixes
 
 
@@ -42,9 +42,9 @@ class PairScorer:
     Args:
         engine: Reads label logits.
         rules: What is asked of each pair, as `framings_of` returned it; a score is their mean.
-        enhancement: When and how the picture is looked at again.
+        enhancement: When and how images are shown again to the model.
         fingerprint: Of weights and all parameters.
-        coded: What the pictures of a side go through before they are shown.
+        coded: The codec that the images of a side go through, where they do.
         over_all: Whether the score is the positive label against all other words, not only against
             the negative label.
         subtract_prior: Whether what each question gets without query and candidate is taken off.
@@ -95,16 +95,16 @@ class PairScorer:
         prompts: list[Group] = []
         places = []
         for i, group in enumerate(groups):
-            begun: dict[tuple[Segment | int | bool, ...], int] = {}
+            place_of: dict[tuple[Segment | int | bool, ...], int] = {}
             of_group = []
             for j, other in enumerate(group.others):
                 of_pair = []
                 for rule in self._rules:
-                    asked, key, suffix = self._render(rule, group, other, f"{i}/{j}", j)
-                    if key not in begun:
-                        begun[key] = len(prompts)
-                        prompts.append(asked)
-                    at = begun[key]
+                    beginning, key, suffix = self._render(rule, group, other, f"{i}/{j}", j)
+                    if key not in place_of:
+                        place_of[key] = len(prompts)
+                        prompts.append(beginning)
+                    at = place_of[key]
                     suffixes = prompts[at].suffixes
                     of_pair.append((at, len(suffixes)))
                     prompts[at] = replace(prompts[at], suffixes=(*suffixes, suffix))
@@ -116,7 +116,7 @@ class PairScorer:
         """See `Scorer.score`."""
         assert isinstance(prepared, PreparedPairs)
         labels = self._rules[0].labels
-        found = self._engine.score(prepared.groups, labels=labels, enhancement=self._enhancement)
+        readings = self._engine.score(prepared.groups, labels=labels, enhancement=self._enhancement)
         if self._priors is None:
             self._priors = self._read_priors()
         priors = self._priors
@@ -124,7 +124,7 @@ class PairScorer:
         def reading(places: tuple[tuple[int, int], ...]) -> PairReading:
             return _mean(
                 [
-                    self._pair_reading(found[group][suffix], rule, prior)
+                    self._pair_reading(readings[group][suffix], rule, prior)
                     for (group, suffix), rule, prior in zip(
                         places, self._rules, priors, strict=True
                     )
@@ -134,20 +134,20 @@ class PairScorer:
         return [tuple(map(reading, of_group)) for of_group in prepared.places]
 
     def _read_priors(self) -> list[np.float32]:
-        """What each question gets without query and candidate; zero where that is kept."""
+        """Score each framing without query and candidate; zero where that is not subtracted."""
         if not self._subtract_prior:
             return [np.float32(0)] * len(self._rules)
-        asked = [rule.context_free() for rule in self._rules]
+        framings = [rule.context_free() for rule in self._rules]
         prompts = [
-            Group(prefix=pieces(one.prefix, {}, {}), suffixes=(pieces(one.suffix, {}, {}),))
-            for one in asked
+            Group(prefix=pieces(framing.prefix, {}, {}), suffixes=(pieces(framing.suffix, {}, {}),))
+            for framing in framings
         ]
-        found = self._engine.score(
+        readings = self._engine.score(
             self._engine.prepare(prompts), labels=self._rules[0].labels, enhancement=_OFF
         )
         return [
             np.float32(self._pair_reading(reading, rule, np.float32(0)).margin)
-            for (reading,), rule in zip(found, self._rules, strict=True)
+            for (reading,), rule in zip(readings, self._rules, strict=True)
         ]
 
     def _pair_reading(self, reading: Reading, rule: Framing, prior: np.float32) -> PairReading:
@@ -180,19 +180,19 @@ class PairScorer:
             raise InputError(error.message, error.reason, place) from error
         # A prompt that shares the other side has a beginning of its own.
         shared = prompt.shared_side == group.shared_side
-        again = remembered(prompt, self._enhancement)
-        key = (*again, *prompt.prefix) if shared else (*again, number, *prompt.prefix)
+        enhanced = remembered(prompt, self._enhancement)
+        key = (*enhanced, *prompt.prefix) if shared else (*enhanced, number, *prompt.prefix)
         sides: dict[Side, ItemContent] = {"query": query, "candidate": candidate}
         prefix = pieces(prompt.prefix, sides, self._coded)
         return (
-            Group(prefix=prefix, suffixes=(), remembered=again),
+            Group(prefix=prefix, suffixes=(), remembered=enhanced),
             key,
             pieces(prompt.suffix, sides, self._coded),
         )
 
 
 def _mean(readings: Sequence[PairReading]) -> PairReading:
-    """Of the questions asked of one pair; the trace is the first one's."""
+    """Average the readings of one pair's framings; the trace is the first one's."""
     if len(readings) == 1:
         return readings[0]
 
@@ -200,10 +200,10 @@ def _mean(readings: Sequence[PairReading]) -> PairReading:
         return float(np.array(values, np.float64).mean().astype(np.float32))
 
     return PairReading(
-        margin=mean([one.margin for one in readings]),
-        logit_positive=mean([one.logit_positive for one in readings]),
-        logit_negative=mean([one.logit_negative for one in readings]),
-        logsumexp=mean([one.logsumexp for one in readings]),
-        entropy=mean([one.entropy for one in readings]),
+        margin=mean([reading.margin for reading in readings]),
+        logit_positive=mean([reading.logit_positive for reading in readings]),
+        logit_negative=mean([reading.logit_negative for reading in readings]),
+        logsumexp=mean([reading.logsumexp for reading in readings]),
+        entropy=mean([reading.entropy for reading in readings]),
         trace=readings[0].trace,
     )

@@ -1,4 +1,4 @@
-"""The scoring primitive (`Engine`) and what a method makes of it for pairs (`Scorer`)."""
+"""The interface of scorers: a method bound to a model, for groups of pairs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -62,7 +62,7 @@ class Scorer(Protocol):
         ...
 
     def for_ties(self) -> "Scorer":
-        """What is asked once more of pairs whose scores tie; itself where it reads entropies."""
+        """The scorer that decides ties by entropy; itself where it reads entropies."""
         ...
 
     def prepare_image(self, image: Image.Image) -> PreparedImage:
