@@ -30,12 +30,6 @@ _PATHS = sorted(
     for path in (_ROOT / room).rglob("*.py")
     if "from sqlalchemy" in path.read_text()
 )
-#: Modules whose SQL is still inside functions: move it out, then delete the line.
-_UNFINISHED = frozenset(
-    {
-        "nightshift.cli.planning",
-    }
-)
 
 
 def _name(path: Path) -> str:
@@ -78,7 +72,7 @@ def test_sql_text_is_a_constant_of_its_module(path):
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "text"
     ]
 
-    assert inside == [] or _name(path) in _UNFINISHED, f"{path}: text() in a function: {inside}"
+    assert inside == [], f"{path}: text() in a function: {inside}"
 
 
 @pytest.mark.parametrize("path", _PATHS, ids=_name)

@@ -132,6 +132,6 @@ _SUBJECT = [Failure.run_id, Failure.stage, Failure.subject_kind, Failure.subject
 
 
 def _is_of_run(run_id: int) -> ColumnElement[bool]:
-    """Whether a failure is of a run, or of the import of its queries."""
+    """Select the failures of a run and of the import of its queries."""
     queries = select(Run.query_set_id).where(Run.id == run_id).scalar_subquery()
     return or_(Failure.run_id == run_id, Failure.query_set_id == queries)

@@ -1,4 +1,4 @@
-"""Errors of libraries and of the system that reached a command, in words of ours."""
+"""Translate errors of libraries and of the system that reached a command."""
 
 import errno
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from nightshift.schema.errors import (
 
 __all__ = ["translated_foreign"]
 
-_AGAIN = "another command changed the same thing at the same moment: run this one again"
+_CONFLICT = "another command changed the same thing at the same moment: run this one again"
 _LOGIN = "Postgres refuses the user or the password: check NIGHTSHIFT_DATABASE_URL"
 _NO_DATABASE = "Postgres has no such database: check NIGHTSHIFT_DATABASE_URL"
 _ROLE = "this role of Postgres may not do that: name another one in NIGHTSHIFT_DATABASE_URL"
@@ -26,7 +26,8 @@ _SLOW = "Postgres ended a statement that took too long: run this command again"
 _TOO_LARGE = "a number is larger than Postgres holds: give a smaller one"
 _HELD = "another command holds what this one needs: run it again later"
 
-#: SQLSTATE, or its class (the first two characters) → error and message; none: it is away.
+#: SQLSTATE, or its class (the first two characters) → error and message; an empty message means
+#: that the service cannot be reached.
 _SQL_STATES: dict[str, tuple[type[NightshiftError], str]] = {
     "22003": (ConfigurationError, _TOO_LARGE),
     "42501": (ConfigurationError, _ROLE),
@@ -35,9 +36,9 @@ _SQL_STATES: dict[str, tuple[type[NightshiftError], str]] = {
     "25006": (ServiceUnavailableError, _READ_ONLY),
     "28": (ConfigurationError, _LOGIN),
     "3D": (ConfigurationError, _NO_DATABASE),
-    "23503": (ConflictError, _AGAIN),
-    "23505": (ConflictError, _AGAIN),
-    "40": (ConflictError, _AGAIN),
+    "23503": (ConflictError, _CONFLICT),
+    "23505": (ConflictError, _CONFLICT),
+    "40": (ConflictError, _CONFLICT),
     "55": (ConflictError, _HELD),
     "57014": (ServiceUnavailableError, _SLOW),
     "08": (ServiceUnavailableError, ""),
@@ -69,9 +70,9 @@ _SYSTEM = {
 
 
 def translated_foreign(error: BaseException) -> NightshiftError | None:
-    """An error of ours for what a service or the system did; None where it is a fault of ours.
+    """Translate an error of a service or of the system; None if it is a fault of this program.
 
-    The message repeats neither SQL nor values. Libraries are known by the names of their classes:
+    The message repeats neither SQL nor values. Libraries are recognised by class names:
     importing them here would slow down every command.
     """
     names = set(_names(error))

@@ -83,12 +83,12 @@ def postgres_version(connection: Connection) -> str:
 
 
 def postgres_refuses_writes(connection: Connection) -> bool:
-    """Whether transactions are read-only, as on a replica, or where the server is set so."""
+    """Check whether transactions are read-only, as on a replica or by a setting of the server."""
     return bool(connection.execute(_IS_READ_ONLY).scalar_one())
 
 
 def dispatcher_is_elected(connection: Connection) -> bool:
-    """Whether a dispatcher holds the lease now."""
+    """Check whether a dispatcher holds the lease now."""
     return bool(
         connection.execute(
             select(
@@ -165,7 +165,7 @@ def _setting(client: redis.Redis, name: str) -> str | None:
 
 
 def _refusal(client: redis.Redis) -> str:
-    """Why a small write fails, as it does on a replica, without memory or on a full disk."""
+    """Try a small write; the error as text, as on a replica or a full disk, else an empty text."""
     try:
         client.set(_PROBE, "1", ex=10)
         client.delete(_PROBE)

@@ -1,1 +1,1 @@
-"""Redis as the broker of Celery: doorbells out, messages in."""
+"""Redis as the broker of Celery: sending doorbells, receiving messages."""

@@ -1,4 +1,4 @@
-"""Redis by way of Celery: doorbells that carry a job's id and nothing else, in JSON."""
+"""Redis through Celery: doorbells in JSON that carry the ids of a run and a job only."""
 
 import redis
 from celery import Celery
@@ -12,7 +12,7 @@ __all__ = ["TASK_NAME", "Broker", "make_celery"]
 
 TASK_NAME = "nightshift.do_job"
 
-#: A doorbell that is not answered for this long rings again; the ledger drops the second ring.
+#: A doorbell that is not acknowledged for so long is delivered again; the ledger drops the second.
 _VISIBILITY_S = 3600
 
 
@@ -51,7 +51,7 @@ def make_celery(redis_url: str) -> Celery:
 
 
 class Broker:
-    """The sending end."""
+    """Sends doorbells."""
 
     def __init__(self, redis_url: str) -> None:
         self._app = make_celery(redis_url)
@@ -72,14 +72,14 @@ class Broker:
             raise _unavailable(error) from error
 
     def waiting(self, queue: str) -> int:
-        """Doorbells in a queue that no worker has taken yet."""
+        """Count the doorbells in a queue that no worker has taken yet."""
         try:
             return int(self._redis.llen(queue))
         except (redis.RedisError, OSError) as error:
             raise _unavailable(error) from error
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         self._app.close()
         self._redis.close()
 

@@ -1,7 +1,7 @@
-"""Kombu's Redis transport, made to outlast whatever Redis answers and whatever lies in its queues.
+"""Kombu's Redis transport, which survives errors of Redis and malformed messages in its queues.
 
-Two things ended a worker for good: an answer such as READONLY or OOM, which kombu takes for a fault
-of the program, and a message that is no doorbell. The first is waited out, the second is dropped.
+Two things would end a worker: an answer such as READONLY or OOM, which kombu treats as a fault of
+the program, and a message that is not a doorbell. The first is waited out, the second is dropped.
 """
 
 import base64
@@ -21,19 +21,19 @@ _log = logging.getLogger(__name__)
 
 _MALFORMED = (ValueError, TypeError, LookupError, AttributeError, RecursionError, DataError)
 #: A doorbell takes about a thousand bytes.
-_MOST_BYTES = 16_384
+_MAX_BYTES = 16_384
 #: Of Postgres' bigint.
 _LAST_ID = 2**63 - 1
 
 
 class QoS(redis.QoS):
-    """Puts back what an ended worker left; what cannot be put back is deleted."""
+    """Requeues the messages of an ended worker; a message that cannot be requeued is deleted."""
 
     def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:  # noqa: ANN401 - kombu's signature
         with self.channel.conn_or_acquire(client) as own:
             size = own.hstrlen(self.unacked_key, tag)
             try:
-                if size > 2 * _MOST_BYTES:
+                if size > 2 * _MAX_BYTES:
                     raise ValueError(f"{size} bytes")
                 super().restore_by_tag(tag, own, leftmost)  # type: ignore[no-untyped-call]
             except _MALFORMED as error:
@@ -94,7 +94,7 @@ def _bounded(reply: list[bytes] | None) -> tuple[bytes, bytes] | None:
     if not reply:
         return None
     queue, message = reply
-    if len(message) > _MOST_BYTES:
+    if len(message) > _MAX_BYTES:
         raise ValueError(f"{len(message)} bytes")
     return queue, message
 
@@ -110,11 +110,11 @@ def _refuse_all_but_doorbells(message: dict[str, Any]) -> None:
     """
     headers = message["headers"]
     if headers.get("compression") or message["properties"]["body_encoding"] != "base64":
-        raise ValueError("packed otherwise than a doorbell")
+        raise ValueError("not encoded as a doorbell is")
     if message["content-type"] != "application/json":
         raise ValueError(f"Refusing to deserialize {str(message['content-type'])[:80]}")
     if headers.get("eta") or headers.get("expires"):
-        raise ValueError("a doorbell is for now")
+        raise ValueError("a doorbell has no delay and does not expire")
     arguments, named, others = json.loads(base64.b64decode(message["body"], validate=True))
     body = MessageBody.model_validate(named)
     if arguments or any(others.values()):

@@ -76,7 +76,7 @@ def forget(connection: Connection, index_id: int, keys: list[str]) -> list[int]:
 
 
 def is_being_mended(connection: Connection, run: IndexedRun) -> bool:
-    """Whether another run over the same index is embedding its lost vectors before it searches."""
+    """Check whether another run over the index is embedding its lost vectors before it searches."""
     return any(
         has_unfinished_jobs(connection, other.id, Stage.EMBED)
         for other in active_runs(connection)

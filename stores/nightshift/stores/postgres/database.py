@@ -95,7 +95,7 @@ class Database:
             yield connection
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         self.engine.dispose()
 
     @contextmanager
@@ -135,7 +135,7 @@ class Database:
 
 
 def _is_outage(error: BaseException) -> bool:
-    """Whether Postgres itself is in trouble, and the same statement may succeed later."""
+    """Check whether Postgres itself fails, so that the same statement may succeed later."""
     code = getattr(error, "pgcode", None) or ""
     if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
         return code != _CANCELLED  # deadlocks are among them
@@ -145,7 +145,7 @@ def _is_outage(error: BaseException) -> bool:
 
 
 def _first_line(error: BaseException) -> str:
-    """What is wrong; the rest quotes statements and rows."""
+    """The first line of a message; the rest quotes statements and rows."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 

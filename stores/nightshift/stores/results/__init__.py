@@ -1,1 +1,1 @@
-"""What runs find in Postgres: candidates, scores, rankings, answers."""
+"""Results of runs in Postgres: candidates, scores, rankings, answers."""

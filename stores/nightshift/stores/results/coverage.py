@@ -21,7 +21,7 @@ _ENDINGS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coverage:
-    """How many queries of a run have a ranking, and why not all."""
+    """Counts of the queries of a run with and without a ranking."""
 
     run_id: int
     state: RunState
@@ -36,12 +36,12 @@ class Coverage:
 
     @property
     def complete(self) -> bool:
-        """Whether every query has a ranking."""
+        """True if every query has a ranking."""
         return self.ranked >= self.queries
 
     @property
     def exit_code(self) -> int:
-        """Of a command that shows the run: 1 or 7 where an ended run lacks rankings."""
+        """Exit code of a command that shows the run: 1 or 7 if an ended run lacks rankings."""
         if self.complete or self.state in (RunState.RUNNING, RunState.PAUSED):
             return 0
         return InputError.exit_code if self.state is RunState.DONE else NightshiftError.exit_code

@@ -179,7 +179,7 @@ def winners(connection: Connection, run_id: int) -> list[Winners]:
 
 
 def margin_shifts(connection: Connection, run_id: int) -> dict[bool, MarginShift]:
-    """What the enhancement did, by whether the pair is relevant.
+    """The change of margins by the enhancement, for relevant and for other pairs.
 
     Of the pairs of judged queries on which it acted and that were scored without it too; empty
     where there are none. Summed exactly, so that no order of the rows changes a digit.

@@ -20,7 +20,7 @@ __all__ = ["PruneReport", "PrunedSet", "prune_tokens"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrunedSet:
-    """What a pruning deletes, or would delete, of one token set."""
+    """The files of one token set that a pruning deletes, or would delete."""
 
     id: int
     catalog: str

@@ -1,4 +1,4 @@
-"""What a collection of ours looks like to Milvus."""
+"""The schema and index of a collection in Milvus."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -28,7 +28,7 @@ _METRIC = "nightshift.metric"
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What is decided when a collection is made."""
+    """Properties that a collection has from its creation on."""
 
     dim: int
     index_type: IndexType
@@ -70,7 +70,7 @@ def ensure_index(client: MilvusClient, collection: str) -> None:
 
 
 def rebuild_index(client: MilvusClient, collection: str) -> None:
-    """Build the index of a released collection anew from its vectors."""
+    """Rebuild the index of a released collection from its vectors."""
     client.drop_index(collection, VECTOR)
     ensure_index(client, collection)
 

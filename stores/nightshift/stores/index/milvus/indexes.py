@@ -38,12 +38,12 @@ def check_index_type(name: str, *, lite: bool) -> IndexType:
 
 
 def build_parameters(index_type: IndexType, dim: int) -> dict[str, int]:
-    """What `create_index` gets."""
+    """Parameters of `create_index`."""
     return _parameters(index_type, dim, 1).build
 
 
 def search_parameters(index_type: IndexType, limit: int) -> dict[str, int]:
-    """What `search` gets, wide enough for `limit` hits."""
+    """Parameters of `search`, wide enough for `limit` hits."""
     return _parameters(index_type, 1, limit).search
 
 

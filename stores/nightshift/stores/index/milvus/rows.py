@@ -96,20 +96,20 @@ def ordered(hits: Sequence[Any]) -> list[Hit]:
 
 
 def through_ties(hits: Sequence[Hit], limit: int) -> int:
-    """How many hits are the first `limit`, and all behind them that the last ties with."""
+    """Count the first `limit` hits and all behind them that tie with the last."""
     end = min(limit, len(hits))
     while 0 < end < len(hits) and hits[end - 1].score - hits[end].score <= TIE:
         end += 1
     return end
 
 
-def is_settled(hits: Sequence[Hit], limit: int, asked: int, returned: int) -> bool:
-    """Whether no row beyond those returned could belong among the first `limit`, or tie with them.
+def is_settled(hits: Sequence[Hit], limit: int, requested: int, returned: int) -> bool:
+    """Check that no row beyond those returned can be among the first `limit` or tie with them.
 
     Args:
         hits: As `ordered` gives them.
         limit: How many are wanted.
-        asked: How many the server was asked for.
+        requested: How many the server was asked for.
         returned: How many it returned, duplicates included.
     """
-    return returned < asked or through_ties(hits, limit) < len(hits)
+    return returned < requested or through_ties(hits, limit) < len(hits)

@@ -77,12 +77,12 @@ class VectorStore(AbstractContextManager["VectorStore"]):
 
     @cached_property
     def version(self) -> str:
-        """What the server calls itself: a version, or `milvus_lite-` before one."""
+        """The version that the server reports; of Milvus Lite with `milvus_lite-` before it."""
         return str(self._run(MilvusClient.get_server_version))
 
     @property
     def is_lite(self) -> bool:
-        """Whether the server is Milvus Lite."""
+        """True if the server is Milvus Lite."""
         return self.version.startswith("milvus_lite")
 
     def create(
@@ -104,9 +104,9 @@ class VectorStore(AbstractContextManager["VectorStore"]):
         wanted = Shape(dim, check_index_type(index_type, lite=self.is_lite), metric)
         if not self.has(collection):
             self._run(create_collection, collection, wanted)
-        if (found := self._shape(collection).dim) != dim:
+        if (width := self._shape(collection).dim) != dim:
             raise ConflictError(
-                f"{collection} holds vectors of {found} numbers, not {dim}, so another "
+                f"{collection} holds vectors of {width} numbers, not {dim}, so another "
                 "database made it; drop it, or give each database a Milvus of its own"
             )
         self.load(collection)
@@ -120,7 +120,7 @@ class VectorStore(AbstractContextManager["VectorStore"]):
             self._run(MilvusClient.drop_collection, collection)
 
     def has(self, collection: str) -> bool:
-        """Whether there is a collection or alias of that name."""
+        """Check whether there is a collection or alias of that name."""
         return bool(self._run(MilvusClient.has_collection, collection, timeout=_CALL_S))
 
     def dim(self, collection: str) -> int:
@@ -141,7 +141,7 @@ class VectorStore(AbstractContextManager["VectorStore"]):
         return list(self._run(MilvusClient.list_aliases, collection)["aliases"])
 
     def shape(self, collection: str) -> Shape:
-        """What a collection was made as.
+        """The properties that a collection was created with.
 
         Raises:
             ConflictError: When another program made it.
@@ -149,7 +149,7 @@ class VectorStore(AbstractContextManager["VectorStore"]):
         return self._shape(collection)
 
     def set_alias(self, alias: str, collection: str) -> None:
-        """Let `alias` name `collection`, whatever it named before."""
+        """Let `alias` name `collection`, and no other one."""
         try:
             self._run(MilvusClient.create_alias, collection, alias)
         except NightshiftError:  # it is there already, or the next line says what is wrong
@@ -266,7 +266,7 @@ class VectorStore(AbstractContextManager["VectorStore"]):
             self._when_loaded(MilvusClient.delete, collection, ids=batch, timeout=_CALL_S)
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Close the connection."""
         self._connection.close()
 
     def __exit__(self, *_: object) -> None:
@@ -323,25 +323,25 @@ class VectorStore(AbstractContextManager["VectorStore"]):
         self, collection: str, block: NDArray[np.float32], limit: int, consistency: Consistency
     ) -> list[list[Hit]]:
         kind = self._shape(collection).index_type
-        asked = min(limit + _MARGIN, MAX_LIMIT)
+        requested = min(limit + _MARGIN, MAX_LIMIT)
         while True:
-            found: Sequence[Any] = self._when_loaded(
+            pages: Sequence[Any] = self._when_loaded(
                 MilvusClient.search,
                 collection,
                 data=list(block),
-                limit=asked,
+                limit=requested,
                 output_fields=["key"],
-                search_params={"params": search_parameters(kind, asked)},
+                search_params={"params": search_parameters(kind, requested)},
                 consistency_level=consistency,
                 timeout=_CALL_S,
             )
-            ranked = [ordered(hits) for hits in found]
-            if asked == MAX_LIMIT or all(
-                is_settled(hits, limit, asked, len(returned))
-                for hits, returned in zip(ranked, found, strict=True)
+            ranked = [ordered(hits) for hits in pages]
+            if requested == MAX_LIMIT or all(
+                is_settled(hits, limit, requested, len(returned))
+                for hits, returned in zip(ranked, pages, strict=True)
             ):
                 return [hits[: through_ties(hits, limit)] for hits in ranked]
-            asked = min(2 * asked, MAX_LIMIT)
+            requested = min(2 * requested, MAX_LIMIT)
 
     def _shape(self, collection: str) -> Shape:
         if collection not in self._shapes:
