@@ -9,7 +9,8 @@ from nightshift.api.connection import HasRunId, ServiceConnection, run_id_of
 if TYPE_CHECKING:
     from nightshift.api.rankings import Rankings
     from nightshift.api.waiting import RunEnd
-    from nightshift.results.calibration import Threshold
+    from nightshift.results.calibration import Directionality, Threshold
+    from nightshift.results.coverage import Coverage
     from nightshift.results.evaluate import RunEvaluation
     from nightshift.results.runs import RunDetails, RunProgress
     from nightshift.scoring.calibration import CalibrationStats
@@ -153,6 +154,20 @@ class ReadingMethods(ServiceConnection):
 
         return calibration(self.database, run_id_of(run))
 
+    def directionality(self, run: int | HasRunId) -> "Directionality | None":
+        """The margin shifts of the enhancement on relevant and on other pairs.
+
+        Returns:
+            None without judged pairs of both kinds that were also scored without the enhancement.
+
+        Example:
+            >>> ns.directionality(8).difference
+            0.21
+        """
+        from nightshift.results.calibration import directionality
+
+        return directionality(self.database, run_id_of(run))
+
     def threshold(self, run: int | HasRunId, share: float) -> "Threshold":
         """The gamma with which the visual enhancement fires on a share of a run's pairs.
 
@@ -171,6 +186,21 @@ class ReadingMethods(ServiceConnection):
         from nightshift.results.calibration import threshold
 
         return threshold(self.database, run_id_of(run), share)
+
+    def coverage(self, run: int | HasRunId) -> "Coverage":
+        """Count the queries of a run that have a ranking.
+
+        Example:
+            >>> str(ns.coverage(8))
+            '40 of 40 queries have a ranking'
+
+        Raises:
+            NotFoundError: There is no such run.
+            ConflictError: The run ranks nothing.
+        """
+        from nightshift.results.coverage import coverage
+
+        return coverage(self.database, run_id_of(run))
 
     def report(self, run: int | HasRunId, path: Path | str, *, n_queries: int = 6) -> Path:
         """Write a page or an image that shows a few queries with both rankings side by side.

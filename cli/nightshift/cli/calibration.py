@@ -51,30 +51,26 @@ def calibration(
 
     Exits like `nightshift results`: 1 or 7 if an ended run lacks rankings.
     """
-    from nightshift.api.services import open_database
+    from nightshift.api import connect
     from nightshift.cli.console import make_console
     from nightshift.cli.coverage import exit_unless_covered, warn_unless_covered
     from nightshift.cli.echo import echo, echo_json
-    from nightshift.results.calibration import calibration as merged
-    from nightshift.results.calibration import directionality, threshold
-    from nightshift.results.coverage import coverage
-    from nightshift.results.runs import progress
 
-    with open_database(read_settings(data_dir)) as database:
-        stats = merged(database, run_id)
-        moved = directionality(database, run_id)
-        run = progress(database, run_id)
-        covered = coverage(database, run_id)
-        chosen = firing_share and threshold(database, run_id, firing_share)
+    with connect(settings=read_settings(data_dir)) as nightshift:
+        stats = nightshift.calibration(run_id)
+        moved = nightshift.directionality(run_id)
+        run = nightshift.run(run_id).progress
+        coverage = nightshift.coverage(run_id)
+        chosen = nightshift.threshold(run_id, firing_share) if firing_share else None
     if as_json:
         more = {"threshold": chosen} if chosen else {}
-        echo_json({**_facts(run, stats, moved), **more, "coverage": covered})
+        echo_json({**_facts(run, stats, moved), **more, "coverage": coverage})
     else:
         _plot(make_console(), run, stats, moved)
         if chosen:
             echo(_threshold_sentence(chosen))
-        warn_unless_covered(covered)
-    exit_unless_covered(covered)
+        warn_unless_covered(coverage)
+    exit_unless_covered(coverage)
 
 
 def _threshold_sentence(chosen: "Threshold") -> str:

@@ -105,13 +105,11 @@ def import_(
     if given), the import was refused, a file could not be read completely, or --prune was not
     carried out.
     """
-    from nightshift.api.services import open_database
+    from nightshift.api import connect
     from nightshift.cli.import_text import explain_import, import_facts, import_progress
-    from nightshift.producers.catalog_import import ImportLimits, Limit, import_catalog
+    from nightshift.producers.catalog_import import ImportLimits, Limit
     from nightshift.producers.sources import FieldNames
-    from nightshift.stores.files.blobs import BlobStore
 
-    settings = read_settings(data_dir)
     mapping = FieldNames.parse(pairs)
     limits = ImportLimits(
         prune=prune,
@@ -120,16 +118,13 @@ def import_(
         max_failures=None if max_failures is None else Limit.parse(max_failures),
         change_kinds=yes,
     )
-    with open_database(settings) as database:
+    with connect(settings=read_settings(data_dir)) as nightshift:
         with import_progress(name, quiet=as_json) as progress:
-            summary = import_catalog(
-                database,
+            summary = nightshift.import_catalog(
                 name,
                 source,
                 mapping=mapping,
                 verify=verify,
-                blobs=BlobStore(settings.data_dir / "blobs"),
-                image_roots=settings.image_roots,
                 limits=limits,
                 progress=progress,
             )
@@ -139,7 +134,7 @@ def import_(
         else:
             counts = ((what, n) for what, n in facts.items() if type(n) is int)
             echo(f"{name}: " + ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in counts))
-        explain_import(database, name, summary)
+        explain_import(nightshift.database, name, summary)
     if not summary.is_clean(limits):
         sys.exit(InputError.exit_code)
 

@@ -30,29 +30,28 @@ def evaluate(run_id: int, data_dir: Path | None, as_json: bool) -> None:
 
     Exits like `nightshift results`: 4 without any ranking, 1 or 7 if an ended run lacks rankings.
     """
-    from nightshift.api.services import open_database
+    from nightshift.api import connect
     from nightshift.cli.console import make_console, make_table
     from nightshift.cli.coverage import exit_unless_covered, warn_unless_covered
     from nightshift.cli.echo import echo_json
-    from nightshift.results.coverage import coverage
-    from nightshift.results.evaluate import evaluate as evaluate_run
 
-    with open_database(read_settings(data_dir)) as database:
-        found = evaluate_run(database, run_id)
-        covered = coverage(database, run_id)
+    with connect(settings=read_settings(data_dir)) as nightshift:
+        evaluation = nightshift.evaluate(run_id)
+        coverage = nightshift.coverage(run_id)
     if as_json:
-        echo_json({**asdict(found), "coverage": covered})
-        exit_unless_covered(covered)
+        echo_json({**asdict(evaluation), "coverage": coverage})
+        exit_unless_covered(coverage)
         return
-    title = f"Run {run_id}, {found.n_measured:,} of {found.n_queries:,} judged queries measured"
-    if found.n_failed:
-        title += f", {found.n_failed:,} of them without a ranking, as zero"
+    counts = f"{evaluation.n_measured:,} of {evaluation.n_queries:,}"
+    title = f"Run {run_id}, {counts} judged queries measured"
+    if evaluation.n_failed:
+        title += f", {evaluation.n_failed:,} of them without a ranking, as zero"
     table = make_table("measure", "coarse", "fine", "change", right="coarse fine change")
     for name in _MEASURES:
-        before, after = found.coarse[name], found.fine[name]
+        before, after = evaluation.coarse[name], evaluation.fine[name]
         table.add_row(name, f"{before:.4f}", f"{after:.4f}", f"{after - before:+.4f}")
     console = make_console()
     console.print(title, style="bold")
     console.print(table)
-    warn_unless_covered(covered)
-    exit_unless_covered(covered)
+    warn_unless_covered(coverage)
+    exit_unless_covered(coverage)

@@ -36,15 +36,13 @@ def report(run_id: int, output: Path, n_queries: int, data_dir: Path | None) -> 
 
     Exits like `nightshift results`: 4 without any ranking, 1 or 7 if an ended run lacks rankings.
     """
-    from nightshift.api.services import open_database
+    from nightshift.api import connect
     from nightshift.cli.coverage import exit_unless_covered, warn_unless_covered
     from nightshift.cli.echo import echo
-    from nightshift.results.coverage import coverage
-    from nightshift.results.report import write_report
 
-    with open_database(read_settings(data_dir)) as database:
-        write_report(database, run_id, output, n_queries=n_queries)
-        covered = coverage(database, run_id)
+    with connect(settings=read_settings(data_dir)) as nightshift:
+        nightshift.report(run_id, output, n_queries=n_queries)
+        coverage = nightshift.coverage(run_id)
     echo(f"wrote {output}", err=True)
-    warn_unless_covered(covered)
-    exit_unless_covered(covered)
+    warn_unless_covered(coverage)
+    exit_unless_covered(coverage)

@@ -16,6 +16,7 @@ from nightshift.schema.errors import ConflictError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from nightshift.api import Nightshift
     from nightshift.results.coverage import Coverage
     from nightshift.results.rankings import RankedList
     from nightshift.stores.ledger.run_types import RerankRun
@@ -75,44 +76,42 @@ def results(
     cancelled". Exits with 1 if the run failed or was cancelled before all queries were ranked, with
     7 if it is done and some queries failed, with 4 if there is nothing to export.
     """
-    from nightshift.api.services import open_database
+    from nightshift.api import connect
     from nightshift.cli.coverage import exit_unless_covered, warn_unless_covered
-    from nightshift.results.coverage import coverage
 
-    with open_database(read_settings(data_dir)) as database:
-        covered = coverage(database, run_id)
+    with connect(settings=read_settings(data_dir)) as nightshift:
+        coverage = nightshift.coverage(run_id)
         if file_format != "table":
-            covered.require_rankings()
+            coverage.require_rankings()
         with _destination(output) as stream:
             if file_format == "table":
-                shown = _print_tables(database, run_id, query, limit, stream)
+                shown = _print_tables(nightshift.database, run_id, query, limit, stream)
             else:
-                shown = _export(database, covered, query, limit, file_format, stream)
-        warn_unless_covered(covered)
+                shown = _export(nightshift, coverage, query, limit, file_format, stream)
+        warn_unless_covered(coverage)
     if query is None or not shown:
-        exit_unless_covered(covered)
+        exit_unless_covered(coverage)
 
 
 def _export(
-    database: "Database",
-    covered: "Coverage",
+    nightshift: "Nightshift",
+    coverage: "Coverage",
     query: str | None,
     limit: int | None,
     file_format: str,
     stream: IO[bytes],
 ) -> int:
     from nightshift.results.export import export
-    from nightshift.results.rankings import open_rankings
 
-    run_id = covered.run_id
+    run_id = coverage.run_id
     if file_format == "parquet" and stream.isatty():
         raise click.UsageError(
             "Parquet is binary and not for a terminal: add --output FILE, or pipe it to a program"
         )
-    with open_rankings(database, run_id, query=query, limit=limit) as (_, rows):
-        written = export(rows, file_format, stream)
+    rankings = nightshift.results(run_id, query=query, limit=limit)
+    written = export(rankings, file_format, stream)
     if not written:
-        raise ConflictError(f"query {query!r} has no ranking in run {run_id}: {covered}")
+        raise ConflictError(f"query {query!r} has no ranking in run {run_id}: {coverage}")
     if stream is not sys.stdout.buffer:
         echo(f"{written:,} rows of run {run_id} written", err=True)
     return written

@@ -35,17 +35,16 @@ def list_runs(limit: int, data_dir: Path | None, as_json: bool) -> None:
       nightshift run list
       nightshift run list --limit 5 --json
     """
-    from nightshift.api.services import open_database
+    from nightshift.api import connect
     from nightshift.cli.console import make_console
     from nightshift.cli.run_text import runs_table
-    from nightshift.results.runs import list_progress
 
-    with open_database(read_settings(data_dir)) as database:
-        found = list_progress(database, limit)
+    with connect(settings=read_settings(data_dir)) as nightshift:
+        runs = nightshift.runs(limit)
     if as_json:
-        echo_json([progress.to_json() for progress in found])
-    elif found:
-        make_console().print(runs_table(found))
+        echo_json([progress.to_json() for progress in runs])
+    elif runs:
+        make_console().print(runs_table(runs))
     else:
         echo("no run yet: `nightshift index build CATALOG --embedder SPEC` makes one")
 
@@ -62,17 +61,16 @@ def show(run_id: int, data_dir: Path | None, as_json: bool) -> None:
       nightshift run show 7
       nightshift run show 7 --json
     """
-    from nightshift.api.services import open_database
+    from nightshift.api import connect
     from nightshift.cli.console import make_console
     from nightshift.cli.run_text import print_details
-    from nightshift.results.runs import show_run
 
-    with open_database(read_settings(data_dir)) as database:
-        found = show_run(database, run_id)
+    with connect(settings=read_settings(data_dir)) as nightshift:
+        details = nightshift.run(run_id)
     if as_json:
-        echo_json(found.to_json())
+        echo_json(details.to_json())
     else:
-        print_details(make_console(), found)
+        print_details(make_console(), details)
 
 
 @run.command()
@@ -165,14 +163,14 @@ def retry_failed(run_id: int, data_dir: Path | None, as_json: bool) -> None:
     from nightshift.producers.retry import retry_failed as retry
 
     with open_database(read_settings(data_dir)) as database:
-        found = retry(database, run_id)
+        retried = retry(database, run_id)
     if as_json:
-        echo_json(found)
-    elif found.stage is None:
+        echo_json(retried)
+    elif retried.stage is None:
         echo(f"nothing failed in run {run_id}")
     else:
-        units = ", ".join(f"{count} to {stage}" for stage, count in found.units.items())
-        echo(f"run {run_id} goes on with {found.stage}{f': {units}' if units else ''}")
+        units = ", ".join(f"{count} to {stage}" for stage, count in retried.units.items())
+        echo(f"run {run_id} goes on with {retried.stage}{f': {units}' if units else ''}")
 
 
 @run.command()
@@ -190,17 +188,16 @@ def failures(run_id: int, limit: int | None, data_dir: Path | None, as_json: boo
       nightshift run failures 7
       nightshift run failures 7 --json
     """
-    from nightshift.api.services import open_database
+    from nightshift.api import connect
     from nightshift.cli.console import make_console
     from nightshift.cli.run_text import failures_table
-    from nightshift.results.runs import list_failures
 
-    with open_database(read_settings(data_dir)) as database:
-        found = list_failures(database, run_id, limit)
+    with connect(settings=read_settings(data_dir)) as nightshift:
+        rows = nightshift.failures(run_id, limit)
     if as_json:
-        echo_json(found)
-    elif found:
-        make_console().print(failures_table(found))
+        echo_json(rows)
+    elif rows:
+        make_console().print(failures_table(rows))
     else:
         echo(f"nothing went wrong in run {run_id}")
 

@@ -37,7 +37,7 @@ def run_json(run: AnyRun) -> dict[str, Any]:
 def plan_json(run: AnyRun) -> dict[str, Any]:
     """The counts that planning found; of a re-ranking run also how often it had to plan again."""
     control = run.control.to_json() if isinstance(run, RerankRun) else {}
-    # That ties were asked about is told by their number.
+    # The number of ties already shows that tied queries were planned.
     control.pop("ties_asked", None)
     return {**run.plan.to_json(), **control}
 
