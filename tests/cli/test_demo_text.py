@@ -14,10 +14,10 @@ from nightshift.demo.night import (
     IMAGE_TO_IMAGE,
     IMAGE_TO_TEXT,
     TEXT_TO_IMAGE,
-    Direction,
     Enhanced,
     Night,
     Ranked,
+    SearchDirection,
 )
 from nightshift.results.evaluate import evaluate
 from tests.results.ranked import add_reference_run
@@ -84,7 +84,7 @@ def test_what_to_try_next_is_said_in_words_that_the_user_s_shell_understands(
     assert f"\n  {called} down --data-dir 'my data'  " in reported
 
 
-def of_run(database, run_id: int, direction: Direction = TEXT_TO_IMAGE) -> Ranked:
+def of_run(database, run_id: int, direction: SearchDirection = TEXT_TO_IMAGE) -> Ranked:
     return Ranked(
         direction=direction, method="retllm", run_id=run_id, queries=5, pairs=11,
         evaluation=evaluate(database, run_id),

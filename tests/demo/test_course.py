@@ -13,7 +13,7 @@ from nightshift.demo.catalogue import build_catalogue
 from nightshift.demo.scenes import Split
 from nightshift.demo.train import batches, coarse, scorer
 from nightshift.demo.train.both import Stock, train_coarse, train_scorer
-from nightshift.demo.train.course import Course, Stage
+from nightshift.demo.train.course import Course, TrainingStage
 from nightshift.demo.train.evaluate import coarse_orders, draw_items, evaluate
 from nightshift.demo.train.optimizers import muon_and_adam
 from nightshift.demo.train.pool import draw_pool
@@ -31,7 +31,7 @@ class Toy:
             nn.init.ones_(weight)
         self.drawn: list[float] = []
 
-    def stage(self, name: str, *, minutes: float, interrupted_after: int = 99) -> Stage:
+    def stage(self, name: str, *, minutes: float, interrupted_after: int = 99) -> TrainingStage:
         rng = Random(name)
         optimizers = muon_and_adam(self.model, matrix_rate=0.1, other_rate=0.1)
 

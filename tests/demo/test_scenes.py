@@ -12,7 +12,7 @@ from nightshift.demo.scenes import (
     COLOURS,
     SHAPES,
     SIZES,
-    Direction,
+    Axis,
     Scene,
     Split,
     Thing,
@@ -48,7 +48,7 @@ def test_hard_negatives_differ_and_never_leave_their_split(seed: int, split: Spl
 
 
 def test_hard_negatives_swap_every_attribute_and_turn_the_row() -> None:
-    scene = Scene(direction=Direction.ROW, things=(CIRCLE, SQUARE))
+    scene = Scene(direction=Axis.ROW, things=(CIRCLE, SQUARE))
     worded = {describe(near, Random(3)) for near in neighbours(scene)}
     assert worded == {
         "a small blue circle left of a large red square",
@@ -60,7 +60,7 @@ def test_hard_negatives_swap_every_attribute_and_turn_the_row() -> None:
 
 
 def test_a_scene_of_three_is_recounted_by_leaving_one_out() -> None:
-    scene = Scene(direction=Direction.ROW, things=(CIRCLE, SQUARE, STAR))
+    scene = Scene(direction=Axis.ROW, things=(CIRCLE, SQUARE, STAR))
     pairs = {(CIRCLE, SQUARE), (CIRCLE, STAR), (SQUARE, STAR)}
     left = {other.things for other in recounted(scene)}
     held = {pair for pair in pairs if replace(scene, things=pair).split is scene.split}
@@ -68,7 +68,7 @@ def test_a_scene_of_three_is_recounted_by_leaving_one_out() -> None:
 
 
 def test_a_scene_of_two_is_recounted_by_adding_a_third_anywhere() -> None:
-    scene = Scene(direction=Direction.COLUMN, things=(CIRCLE, SQUARE))
+    scene = Scene(direction=Axis.COLUMN, things=(CIRCLE, SQUARE))
     others = [other.things for other in recounted(scene)]
     assert {len(things) for things in others} == {3}
     for place in range(3):
@@ -79,7 +79,7 @@ def test_splits_hold_out_whole_combinations_of_colours_and_shapes() -> None:
     owners: dict[tuple[tuple[str, ...], tuple[str, ...]], set[Split]] = {}
     for colours in product(COLOURS, repeat=2):
         for shapes in product(SHAPES, repeat=2):
-            for sizes, direction in product(product(SIZES, repeat=2), Direction):
+            for sizes, direction in product(product(SIZES, repeat=2), Axis):
                 things = tuple(
                     Thing(size=size, colour=colour, shape=shape)
                     for size, colour, shape in zip(sizes, colours, shapes, strict=True)
@@ -104,12 +104,12 @@ def test_every_coloured_shape_is_seen_in_training_and_in_the_test() -> None:
 @pytest.mark.parametrize(
     ("direction", "words"),
     [
-        (Direction.ROW, {"left of", "from left to right"}),
-        (Direction.COLUMN, {"above", "over", "from top to bottom"}),
+        (Axis.ROW, {"left of", "from left to right"}),
+        (Axis.COLUMN, {"above", "over", "from top to bottom"}),
     ],
 )
 def test_a_description_names_the_things_in_order_and_how_they_stand(
-    direction: Direction, words: set[str], things: tuple[Thing, ...]
+    direction: Axis, words: set[str], things: tuple[Thing, ...]
 ) -> None:
     scene = Scene(direction=direction, things=things)
     texts = {describe(scene, Random(seed)) for seed in range(200)}

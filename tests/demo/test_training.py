@@ -8,7 +8,7 @@ import torch
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from nightshift.demo.prompts import IMAGE, freeret, indexmllm, retllm
-from nightshift.demo.scenes import Direction, Scene, Split, Thing
+from nightshift.demo.scenes import Axis, Scene, Split, Thing
 from nightshift.demo.train.network import build_model, collate, hidden_states
 from nightshift.demo.train.pool import NOTHING, Pool, draw_pool
 from nightshift.demo.train.questions import Shown
@@ -19,7 +19,7 @@ SAID = "a small red circle left of a large blue square"
 FALSE = "a small blue circle left of a large red square"
 CIRCLE = Thing(size="small", colour="red", shape="circle")
 SQUARE = Thing(size="large", colour="blue", shape="square")
-SCENE = Scene(direction=Direction.ROW, things=(CIRCLE, SQUARE))
+SCENE = Scene(direction=Axis.ROW, things=(CIRCLE, SQUARE))
 OWNERS = np.array([NOTHING] * 10 + [0, 1] + [NOTHING] * 13, dtype=np.int8)
 
 
@@ -111,9 +111,9 @@ def test_most_things_of_an_image_are_shown_by_some_visual_token(pool: Pool) -> N
 def test_each_thing_of_an_image_is_told_what_it_shares_with_a_wanted_scene() -> None:
     shown = Shown(place=0, scene=SCENE, owners=OWNERS)
     other = Scene(
-        direction=Direction.ROW, things=(CIRCLE, Thing(size="large", colour="red", shape="square"))
+        direction=Axis.ROW, things=(CIRCLE, Thing(size="large", colour="red", shape="square"))
     )
-    turned = Scene(direction=Direction.COLUMN, things=SCENE.things)
+    turned = Scene(direction=Axis.COLUMN, things=SCENE.things)
 
     def found(wanted: Scene) -> list[int]:
         return [level for level in shown.likeness(wanted) if level != IGNORED]

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from nightshift.cli.console import make_console, make_table
 from nightshift.demo.night import TOP_K, Night, Ranked
-from nightshift.results.report_data import CandidateRow, QuerySection, load_report
+from nightshift.results.report_data import QuerySection, ReportCandidate, load_report
 from nightshift.stores.postgres.database import Database
 
 __all__ = ["PICTURED", "measures", "print_night", "rankings"]
@@ -137,7 +137,7 @@ def _ranking(ranked: Ranked, section: QuerySection) -> Table:
     return table
 
 
-def _cell(row: CandidateRow) -> Text:
+def _cell(row: ReportCandidate) -> Text:
     found = row.relevant
     return Text(f"{'✓' if found else ' '} {row.caption}", style="green" if found else "")
 

@@ -27,7 +27,7 @@ _MARK = "drawn.sha256"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
+class SceneItem:
     """One image of the catalogue and its caption."""
 
     id: str
@@ -45,8 +45,8 @@ class Catalogue:
         questions: the text queries, worded again, in the order of `queried`.
     """
 
-    items: tuple[Item, ...]
-    queried: tuple[Item, ...]
+    items: tuple[SceneItem, ...]
+    queried: tuple[SceneItem, ...]
     questions: tuple[str, ...]
 
 
@@ -67,7 +67,7 @@ def build_catalogue(
     order = list(scenes)[:items]
     rng.shuffle(order)
     made = tuple(
-        Item(id=f"scene-{index:05d}", scene=scene, caption=describe(scene, rng))
+        SceneItem(id=f"scene-{index:05d}", scene=scene, caption=describe(scene, rng))
         for index, scene in enumerate(order)
     )
     queried = tuple(rng.sample(made, queries))
@@ -119,7 +119,7 @@ def is_current(
     return mark.exists() and mark.read_text() == _digest(seed, items, queries)
 
 
-def draw_item(item: Item, seed: int = SEED, rendering: Rendering | None = None) -> Image.Image:
+def draw_item(item: SceneItem, seed: int = SEED, rendering: Rendering | None = None) -> Image.Image:
     """Draw the image of an item, a candid one, or one of its other renderings."""
     manner = rendering or Rendering.CANDID
     return render(item.scene, Random(f"{seed}:{item.id}:{rendering}"), manner)
@@ -178,13 +178,13 @@ def _write_renderings(directory: Path, catalogue: Catalogue, seed: int) -> None:
     _write_qrels(directory / "qrels-instance-image.txt", qrels)
 
 
-def _strangers(item: Item, taken: set[Scene], seed: int) -> Iterator[Item]:
+def _strangers(item: SceneItem, taken: set[Scene], seed: int) -> Iterator[SceneItem]:
     """Scenes one edit away from an item's, none of them drawn before; they are taken then."""
     near = [scene for scene in neighbours(item.scene) if scene not in taken]
     Random(f"{seed}:{item.id}:strangers").shuffle(near)
     for number, scene in enumerate(near[:_STRANGERS]):
         taken.add(scene)
-        yield Item(id=f"{item.id}-near-{number}", scene=scene, caption="")
+        yield SceneItem(id=f"{item.id}-near-{number}", scene=scene, caption="")
 
 
 def _image_path(name: str) -> str:

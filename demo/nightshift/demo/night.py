@@ -12,7 +12,7 @@ from nightshift.demo.render import TRAINED
 from nightshift.results.evaluate import RunEvaluation
 from nightshift.schema.params import MethodName
 
-__all__ = ["Direction", "Enhanced", "Night", "Ranked", "run_night"]
+__all__ = ["Enhanced", "Night", "Ranked", "SearchDirection", "run_night"]
 
 #: Deep enough that what the coarse search has in its first twenty can be brought to the top.
 TOP_K = 20
@@ -24,7 +24,7 @@ COMPARE = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Direction:
+class SearchDirection:
     """Which queries look for what, and in which catalogue."""
 
     catalog: str
@@ -41,10 +41,10 @@ class Direction:
         return f"{self.queries}-to-{self.items}"
 
 
-TEXT_TO_IMAGE = Direction(catalog="demo-pictures", queries="text", items="image")
-IMAGE_TO_TEXT = Direction(catalog="demo-captions", queries="image", items="text")
+TEXT_TO_IMAGE = SearchDirection(catalog="demo-pictures", queries="text", items="image")
+IMAGE_TO_TEXT = SearchDirection(catalog="demo-captions", queries="image", items="text")
 #: Other images of the scene that an image shows badly, among images of scenes one edit away.
-IMAGE_TO_IMAGE = Direction(
+IMAGE_TO_IMAGE = SearchDirection(
     catalog="demo-renderings",
     queries="image",
     items="image",
@@ -53,7 +53,7 @@ IMAGE_TO_IMAGE = Direction(
 )
 
 #: What each method is shown on, RetLLM beside it; IndexMLLM asks about two images only.
-_SHOWN_ON: Mapping[MethodName, tuple[Direction, ...]] = {
+_SHOWN_ON: Mapping[MethodName, tuple[SearchDirection, ...]] = {
     "retllm": (),
     "freeret": (TEXT_TO_IMAGE, IMAGE_TO_TEXT),
     "indexmllm": (IMAGE_TO_IMAGE,),
@@ -71,7 +71,7 @@ _FILES = {
 class Ranked:
     """What one re-ranking run came to."""
 
-    direction: Direction
+    direction: SearchDirection
     method: MethodName
     run_id: int
     queries: int
@@ -115,7 +115,7 @@ class _DemoRuns:
     wait: Callable[[int], None]
     say: Callable[[str], None]
 
-    def index(self, direction: Direction) -> None:
+    def index(self, direction: SearchDirection) -> None:
         """Embed the items of a direction."""
         request = IndexRequest(
             catalog=direction.catalog,
@@ -127,7 +127,7 @@ class _DemoRuns:
         self.wait(planned.run_id)
 
     def rerank(
-        self, direction: Direction, method: MethodName, gamma: float | None = None
+        self, direction: SearchDirection, method: MethodName, gamma: float | None = None
     ) -> Ranked:
         """Re-rank the queries of a direction, at this gamma of the enhancement if one is given."""
         planned = self.nightshift.rerank(_request(self.folder, direction, method, gamma))
@@ -213,7 +213,7 @@ def run_night(
 
 
 def _request(
-    folder: Path, direction: Direction, method: MethodName, gamma: float | None
+    folder: Path, direction: SearchDirection, method: MethodName, gamma: float | None
 ) -> RerankRequest:
     stem = direction.file or direction.queries
     return RerankRequest(

@@ -11,7 +11,7 @@ from random import Random
 
 from PIL import Image, ImageChops, ImageDraw
 
-from nightshift.demo.scenes import Direction, Scene, Thing
+from nightshift.demo.scenes import Axis, Scene, Thing
 
 IMAGE_SIZE = 80
 """Side of an image, in pixels."""
@@ -115,7 +115,7 @@ def _place(scene: Scene, rng: Random, zoom: float) -> list[Placed]:
     fit = min(1.0, room / (radii[0] + along[-1] + radii[-1]))
     radii = [radius * fit for radius in radii]
     spots = [(at * fit, rng.uniform(-_ASKEW, _ASKEW)) for at in along]
-    if scene.direction is Direction.COLUMN:
+    if scene.direction is Axis.COLUMN:
         spots = [(across, at) for at, across in spots]
     shift = []
     for axis in (0, 1):

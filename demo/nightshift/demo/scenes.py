@@ -26,25 +26,25 @@ _SHARE_OF_TRIPLES = 0.4
 _MOST_THINGS = 3
 
 
-class Direction(StrEnum):
+class Axis(StrEnum):
     """Along which axis the things stand."""
 
     ROW = "row"
     COLUMN = "column"
 
     @property
-    def other(self) -> Direction:
+    def other(self) -> Axis:
         """The other axis."""
-        return Direction.COLUMN if self is Direction.ROW else Direction.ROW
+        return Axis.COLUMN if self is Axis.ROW else Axis.ROW
 
 
 _PHRASES = {
-    Direction.ROW: ("left of", "to the left of"),
-    Direction.COLUMN: ("above", "over"),
+    Axis.ROW: ("left of", "to the left of"),
+    Axis.COLUMN: ("above", "over"),
 }
 _ENDS = {
-    Direction.ROW: "from left to right",
-    Direction.COLUMN: "from top to bottom",
+    Axis.ROW: "from left to right",
+    Axis.COLUMN: "from top to bottom",
 }
 
 
@@ -72,7 +72,7 @@ class Thing:
 class Scene:
     """Two or three different things, the leftmost or topmost first."""
 
-    direction: Direction
+    direction: Axis
     things: tuple[Thing, ...]
 
     @property
@@ -109,7 +109,7 @@ def random_scene(rng: Random, split: Split) -> Scene:
             Thing(size=rng.choice(SIZES), colour=rng.choice(COLOURS), shape=rng.choice(SHAPES))
             for _ in range(count)
         )
-        scene = Scene(direction=rng.choice(tuple(Direction)), things=things)
+        scene = Scene(direction=rng.choice(tuple(Axis)), things=things)
         if scene.split is split and len(set(things)) == count:
             return scene
 

@@ -22,7 +22,7 @@ from nightshift.stores.results import rankings
 from nightshift.stores.results.coverage import Coverage, coverage_of
 from nightshift.stores.results.rankings import RankedItem, Winners
 
-__all__ = ["DEPTH", "CandidateRow", "QuerySection", "Report", "WinnerChange", "load_report"]
+__all__ = ["DEPTH", "QuerySection", "Report", "ReportCandidate", "WinnerChange", "load_report"]
 
 #: How many places of each ranking a report shows.
 DEPTH = 5
@@ -44,7 +44,7 @@ class WinnerChange(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CandidateRow:
+class ReportCandidate:
     """One candidate of one query, with its place in both orders."""
 
     id: str
@@ -73,8 +73,8 @@ class QuerySection:
     winner_change: WinnerChange
     #: How many candidates were re-ranked.
     depth: int
-    coarse: tuple[CandidateRow, ...]
-    fine: tuple[CandidateRow, ...]
+    coarse: tuple[ReportCandidate, ...]
+    fine: tuple[ReportCandidate, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,9 +175,9 @@ def _section(connection: Connection, run_id: int, winners: Winners) -> QuerySect
     )
 
 
-def _candidate(ranking: RankedList, row: RankedItem) -> CandidateRow:
+def _candidate(ranking: RankedList, row: RankedItem) -> ReportCandidate:
     item = ranking.items.get(row.item_id)
-    return CandidateRow(
+    return ReportCandidate(
         id=row.item,
         caption=caption(item.parts, _CAPTION_LENGTH) if item else "",
         image=_thumbnail(item) if item else None,

@@ -7,7 +7,7 @@ from importlib import resources
 
 from PIL import Image
 
-from nightshift.results.report_data import CandidateRow, QuerySection, Report
+from nightshift.results.report_data import QuerySection, Report, ReportCandidate
 from nightshift.results.report_text import MEASURES, chips, decided, describe, footnote, heading
 from nightshift.schema.display import visible
 
@@ -69,11 +69,11 @@ def _section(section: QuerySection) -> str:
     )
 
 
-def _coarse_row(row: CandidateRow) -> str:
+def _coarse_row(row: ReportCandidate) -> str:
     return _row(row, row.coarse_rank, f"<b>{row.coarse_score:.3f}</b>", "")
 
 
-def _fine_row(row: CandidateRow) -> str:
+def _fine_row(row: ReportCandidate) -> str:
     if row.margin is None or row.probability is None:
         figures = "<b>failed</b>"
     else:
@@ -83,7 +83,7 @@ def _fine_row(row: CandidateRow) -> str:
     return _row(row, row.final_rank, figures, "".join(labels))
 
 
-def _row(row: CandidateRow, rank: int, figures: str, notes: str) -> str:
+def _row(row: ReportCandidate, rank: int, figures: str, notes: str) -> str:
     relevant = ' class="relevant"' if row.relevant else ""
     mark = "<u>relevant</u>" if row.relevant else ""
     return (
@@ -106,7 +106,7 @@ def _links(section: QuerySection) -> str:
     )
 
 
-def _curve(row: CandidateRow, height: int) -> str:
+def _curve(row: ReportCandidate, height: int) -> str:
     start = min((row.coarse_rank - 0.5) * _ROW_PX, height + _ROW_PX / 4)
     end = (row.final_rank - 0.5) * _ROW_PX
     middle = _STRIP_PX / 2
@@ -115,7 +115,7 @@ def _curve(row: CandidateRow, height: int) -> str:
     return f'<path{kind} d="M0 {start:g} {bend}"/>'
 
 
-def _is_relevant(row: CandidateRow) -> bool:
+def _is_relevant(row: ReportCandidate) -> bool:
     return row.relevant
 
 

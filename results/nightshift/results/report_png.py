@@ -3,7 +3,7 @@
 from PIL import Image
 
 from nightshift.results.canvas import Canvas, text_width, wrap_text
-from nightshift.results.report_data import CandidateRow, QuerySection, Report, WinnerChange
+from nightshift.results.report_data import QuerySection, Report, ReportCandidate, WinnerChange
 from nightshift.results.report_text import MEASURES, chips, decided, describe, footnote, heading
 
 __all__ = ["render_png"]
@@ -152,14 +152,14 @@ def _column_title(
     canvas.box(x, y + _TITLES - 3, width, 1, fill=_LINE)
 
 
-def _coarse_row(canvas: Canvas, row: CandidateRow, y: float) -> None:
+def _coarse_row(canvas: Canvas, row: ReportCandidate, y: float) -> None:
     x = _EDGE + _PAD
     _row(canvas, row, x, y, _COARSE, row.coarse_rank, 60)
     middle = y + _ROW / 2
     canvas.text(x + _COARSE - 10, middle + 5, f"{row.coarse_score:.3f}", bold=True, align="right")
 
 
-def _fine_row(canvas: Canvas, row: CandidateRow, y: float) -> None:
+def _fine_row(canvas: Canvas, row: ReportCandidate, y: float) -> None:
     figures = 106
     end, baseline = _row(canvas, row, _FINE_X, y, _FINE_WIDTH, row.final_rank, figures)
     right, middle = _FINE_X + _FINE_WIDTH - 10, y + _ROW / 2
@@ -189,7 +189,7 @@ def _fine_row(canvas: Canvas, row: CandidateRow, y: float) -> None:
 
 def _row(
     canvas: Canvas,
-    row: CandidateRow,
+    row: ReportCandidate,
     x: float,
     y: float,
     width: float,
@@ -228,7 +228,7 @@ def _id_line(y: float, caption_lines: int) -> float:
     return y + _ROW / 2 + 4.5 + 8 * caption_lines
 
 
-def _chips(canvas: Canvas, row: CandidateRow, x: float, baseline: float, right: float) -> None:
+def _chips(canvas: Canvas, row: ReportCandidate, x: float, baseline: float, right: float) -> None:
     """Draw the chips that there is room for."""
     for kind, label in chips(row):
         arrow = 10 if kind in {"up", "down"} else 0

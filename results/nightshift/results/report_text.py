@@ -1,6 +1,6 @@
 """The texts of a report, the same in HTML and PNG."""
 
-from nightshift.results.report_data import CandidateRow, Report
+from nightshift.results.report_data import Report, ReportCandidate
 from nightshift.schema.display import visible
 from nightshift.schema.states import DecidedBy
 
@@ -38,7 +38,7 @@ def describe(report: Report) -> str:
     )
 
 
-def chips(row: CandidateRow) -> list[tuple[str, str]]:
+def chips(row: ReportCandidate) -> list[tuple[str, str]]:
     """Labels as (kind, text): how far a candidate moved, and whether the enhancement fired."""
     labels = []
     if row.coarse_rank != row.final_rank:
@@ -49,7 +49,7 @@ def chips(row: CandidateRow) -> list[tuple[str, str]]:
     return labels
 
 
-def decided(row: CandidateRow) -> str:
+def decided(row: ReportCandidate) -> str:
     """The rule that decided a candidate's place."""
     return _DECIDED[row.decided_by]
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from nightshift.demo.train.course import Stage
-from nightshift.demo.train.evaluate import Direction
+from nightshift.demo.train.course import TrainingStage
+from nightshift.demo.train.evaluate import DirectionQuality
 
 _LICENCE = "---\nlicense: apache-2.0\n---\n"
 
 
 def coarse_card(
-    rounds: Sequence[Stage], recalls: Mapping[str, Mapping[int, float]], *, seed: int
+    rounds: Sequence[TrainingStage], recalls: Mapping[str, Mapping[int, float]], *, seed: int
 ) -> str:
     """The card of the open_clip model, with its validation curve."""
     lines = [
@@ -34,8 +34,8 @@ def coarse_card(
 
 
 def scorer_card(
-    stages: Sequence[Stage],
-    directions: Mapping[str, Direction],
+    stages: Sequence[TrainingStage],
+    directions: Mapping[str, DirectionQuality],
     accuracies: Mapping[str, float],
     *,
     seed: int,
@@ -70,7 +70,7 @@ def scorer_card(
     return "\n".join(lines) + "\n"
 
 
-def _spans(stages: Sequence[Stage]) -> list[str]:
+def _spans(stages: Sequence[TrainingStage]) -> list[str]:
     return [
         f"  - {stage.name}: {stage.curve[-1]['step']:.0f} steps, {stage.minutes:.0f} minutes on"
         " one CPU core"
@@ -78,7 +78,7 @@ def _spans(stages: Sequence[Stage]) -> list[str]:
     ]
 
 
-def _curves(stages: Sequence[Stage]) -> list[str]:
+def _curves(stages: Sequence[TrainingStage]) -> list[str]:
     return [line for stage in stages for line in (f"\n{stage.name}:\n", *_table(stage.curve))]
 
 

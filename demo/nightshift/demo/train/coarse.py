@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerBase
 
 from nightshift.demo.render import IMAGE_SIZE
 from nightshift.demo.scenes import describe
-from nightshift.demo.train.course import Course, Stage
+from nightshift.demo.train.course import Course, TrainingStage
 from nightshift.demo.train.optimizers import half_precision, muon_and_adam
 from nightshift.demo.train.pool import Pool
 from nightshift.demo.train.tokenizers import CONTEXT_LENGTH
@@ -79,7 +79,7 @@ def train(
     *,
     minutes: float,
     seed: int,
-) -> tuple[CLIP, list[Stage]]:
+) -> tuple[CLIP, list[TrainingStage]]:
     """Train a new model in rounds, each with a falling rate, at half of that of the one before.
 
     Args:

@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
+class TrainingStage:
     """One stage of a training, as the model card tells it.
 
     `curve` holds a point a check: `step`, the mean training losses since the last point, and what
@@ -77,7 +77,7 @@ class Course:
         optimizers: list[torch.optim.Optimizer],
         step: Callable[[float], Mapping[str, float]],
         check: Callable[[], Mapping[str, float]],
-    ) -> Stage:
+    ) -> TrainingStage:
         """Take steps until the span is over, or what is left of it; one at least of a new stage.
 
         Args:
@@ -106,7 +106,7 @@ class Course:
                 _log.info("%s %s", name, {k: round(value, 4) for k, value in now.curve[-1].items()})
                 losses.clear()
                 self._keep(rng, modules, optimizers)
-        return Stage(name=name, minutes=minutes, curve=now.curve)
+        return TrainingStage(name=name, minutes=minutes, curve=now.curve)
 
     def forget(self) -> None:
         """Delete the file: what was trained lies elsewhere."""

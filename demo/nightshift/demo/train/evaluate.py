@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
 from nightshift.demo import prompts
-from nightshift.demo.catalogue import Catalogue, Item, draw_item
+from nightshift.demo.catalogue import Catalogue, SceneItem, draw_item
 from nightshift.demo.prompts import IMAGE, Prompt
 from nightshift.demo.render import TRAINED, Rendering, render
 from nightshift.demo.scenes import describe, neighbours
@@ -33,14 +33,14 @@ Question = tuple[Prompt, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Direction:
+class DirectionQuality:
     """Recall@k of the coarse list, and of its first twenty put in the scorer's order."""
 
     coarse: dict[int, float]
     fine: dict[int, float]
 
 
-class Scorer:
+class TrainedScorer:
     """The demo scorer on images of the demo's size: margins of a batch of prompts."""
 
     def __init__(self, directory: Path) -> None:
@@ -81,12 +81,12 @@ class Scorer:
 
 def evaluate(
     catalogue: Catalogue, *, coarse: Path, scorer: Path, depth: int = 20
-) -> dict[str, Direction]:
+) -> dict[str, DirectionQuality]:
     """Recall of both stages over the whole catalogue; keys `text_to_image`, `image_to_text`."""
     images = draw_items(catalogue.items)
     captions = [item.caption for item in catalogue.items]
     wanted = _wanted(catalogue).tolist()
-    judge = Scorer(scorer)
+    judge = TrainedScorer(scorer)
     recorded = judge.see(images)
 
     def to_images(query: int, item: int) -> Question:
@@ -105,7 +105,7 @@ def evaluate(
         ]
         margins = judge.margins(requested, recorded, ("True", "False")).view(head.shape)
         fine = head.gather(1, margins.argsort(dim=1, descending=True, stable=True))
-        directions[name] = Direction(
+        directions[name] = DirectionQuality(
             coarse=recalls(order, catalogue), fine=recalls(fine, catalogue)
         )
     return directions
@@ -149,11 +149,11 @@ def accuracies(
     a pair of images the second is the scene drawn again in any manner, or a near neighbour.
     The others are the catalogue's own, or drawn in the manner of `rendering`.
     """
-    judge = Scorer(scorer)
+    judge = TrainedScorer(scorer)
     rng = Random(f"{seed}:accuracies")
     items = catalogue.queried
     near = tuple(
-        Item(id=f"{item.id}-near", scene=rng.choice(neighbours(item.scene)), caption="")
+        SceneItem(id=f"{item.id}-near", scene=rng.choice(neighbours(item.scene)), caption="")
         for item in items
     )
     shown = np.stack([np.asarray(draw_item(item, rendering=rendering)) for item in items])
@@ -194,7 +194,7 @@ def accuracies(
     }
 
 
-def draw_items(items: tuple[Item, ...], rng: Random | None = None) -> NDArray[np.uint8]:
+def draw_items(items: tuple[SceneItem, ...], rng: Random | None = None) -> NDArray[np.uint8]:
     """The items' images `[n, 80, 80, 3]`; with `rng`, drawn again in manners of its choice."""
     if rng is None:
         return np.stack([np.asarray(draw_item(item)) for item in items])

@@ -20,7 +20,7 @@ from transformers import (
 
 from nightshift.demo.train.batches import BatchMaker
 from nightshift.demo.train.coarse import embed_texts
-from nightshift.demo.train.course import Course, Stage
+from nightshift.demo.train.course import Course, TrainingStage
 from nightshift.demo.train.network import (
     Batch,
     build_model,
@@ -123,7 +123,7 @@ def train(
     coarse: Path,
     minutes: float,
     seed: int,
-) -> tuple[Qwen2_5_VLForConditionalGeneration, list[Stage]]:
+) -> tuple[Qwen2_5_VLForConditionalGeneration, list[TrainingStage]]:
     """Train a new scorer in stages.
 
     Args:
