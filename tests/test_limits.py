@@ -17,7 +17,6 @@ LONG_MODULES: set[str] = {
     "models/nightshift/models/engine/prompts.py",
     "models/nightshift/models/engine/text.py",
     "producers/nightshift/producers/sources/fields.py",
-    "schema/nightshift/schema/ledger_tables.py",
     "schema/nightshift/schema/tables.py",
     "stores/nightshift/stores/index/milvus/store.py",
     "stores/nightshift/stores/results/pairs.py",

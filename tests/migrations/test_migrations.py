@@ -13,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 import nightshift.schema.count_tables
 import nightshift.schema.ledger_tables
 import nightshift.schema.load_tables
+import nightshift.schema.process_tables
 import nightshift.schema.token_tables  # noqa: F401 - registers its tables
 from nightshift.migrations import _config, current_revision, head_revision, require_current, upgrade
 from nightshift.schema.errors import ConflictError, DatabaseBehindError

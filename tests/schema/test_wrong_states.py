@@ -7,6 +7,7 @@ from sqlalchemy.exc import IntegrityError
 import nightshift.schema.count_tables
 import nightshift.schema.ledger_tables
 import nightshift.schema.load_tables
+import nightshift.schema.process_tables
 import nightshift.schema.token_tables  # noqa: F401 - registers its tables
 from nightshift.schema.result_tables import PARTITIONED_TABLES
 from nightshift.schema.tables import Base

@@ -13,7 +13,8 @@ from redis.retry import Retry
 from sqlalchemy import Connection, exists, func, select, text
 
 from nightshift.schema.errors import ServiceUnavailableError
-from nightshift.schema.ledger_tables import Job, Lease
+from nightshift.schema.ledger_tables import Job
+from nightshift.schema.process_tables import Lease
 from nightshift.schema.states import JobState, Stage
 from nightshift.schema.tables import Embedding
 from nightshift.schema.token_tables import TokenSet

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, func, text, update
 
-from nightshift.schema.ledger_tables import Worker
+from nightshift.schema.process_tables import Worker
 from nightshift.schema.states import Stage
 from nightshift.stores.ledger import runs
 from nightshift.stores.ledger.workers import ALIVE_S

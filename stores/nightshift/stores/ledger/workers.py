@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Interval, cast, delete, func, insert, select, text, update
 
-from nightshift.schema.ledger_tables import Worker
+from nightshift.schema.process_tables import Worker
 
 __all__ = [
     "ALIVE_S",

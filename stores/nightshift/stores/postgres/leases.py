@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Integer, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from nightshift.schema.errors import LeaseLostError, NightshiftError, ServiceUnavailableError
-from nightshift.schema.ledger_tables import Lease
+from nightshift.schema.process_tables import Lease
 from nightshift.stores.postgres.database import Database
 
 __all__ = ["acquire", "confirm", "hold", "release"]
