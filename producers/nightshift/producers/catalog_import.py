@@ -32,36 +32,36 @@ __all__ = ["ImportLimits", "ImportSummary", "Limit", "import_catalog", "import_r
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportSummary:
-    """What an import did; accepted + failed + unchanged + not_applied = read, at its end."""
+    """The result of an import; at its end, accepted + failed + unchanged + not_applied = read."""
 
     import_id: int
     read: int = 0
-    #: New, changed, or back after they were gone.
+    #: New items, changed ones, and ones that are back after they were gone.
     accepted: int = 0
     failed: int = 0
-    #: Content, parts and metadata were stored already.
+    #: Items whose content, parts and metadata were stored already.
     unchanged: int = 0
-    #: Good rows of an import that was refused: nothing of it is in the catalogue.
+    #: Good rows of a refused import, of which nothing is in the catalogue.
     not_applied: int = 0
     #: Live items that the source no longer names; only with `prune`.
     gone: int = 0
-    #: Why it was refused: `too_many_failures`, `kinds_changed` or `too_many_gone`; else empty.
+    #: Reason of a refusal: `too_many_failures`, `kinds_changed`, `too_many_gone` or empty.
     refused: str = ""
-    #: Why `prune` was asked for and not done though the import was applied; else empty.
+    #: Reason that `prune` was not done although the import was applied; otherwise empty.
     not_pruned: str = ""
-    #: What was said of either.
+    #: The message about either.
     message: str = ""
-    #: Rows among the failed whose ids nobody knows.
+    #: Failed rows whose ids are unknown.
     unreadable: int = 0
     #: Files that could not be read to their end.
     broken_files: int = 0
-    #: Files of the source, or members of its tars, that nobody reads.
+    #: Files of the source, or members of its tars, that no reader takes.
     left_out: int = 0
-    #: A few of them, of every kind.
+    #: Names of some of them, of every kind.
     left_out_names: Sequence[str] = ()
 
     def is_clean(self, limits: ImportLimits) -> bool:
-        """Whether all was done that was asked for, with no more failures than were allowed."""
+        """True if everything requested was done, with no more failures than allowed."""
         allowed = 0 if limits.max_failures is None else limits.max_failures.of(self.read)
         return not (self.refused or self.not_pruned or self.broken_files) and self.failed <= allowed
 
@@ -79,28 +79,28 @@ def import_catalog(
     limits: ImportLimits | None = None,
     progress: Callable[[ImportSummary], None] | None = None,
 ) -> ImportSummary:
-    """Import a source into the catalogue of that name, making it where there is none.
+    """Import a source into the catalogue of that name; creates the catalogue if there is none.
 
-    Importing the same source again changes nothing; a source that was mended brings in what failed.
-    The catalogue changes in one step at the end, or, where a limit is passed, not at all.
+    Importing the same source again changes nothing; a corrected source adds the rows that failed.
+    The catalogue changes in one step at the end, or not at all if a limit is exceeded.
 
     Args:
-        database: Migrated.
-        name: The catalogue.
+        database: A migrated database.
+        name: Name of the catalogue.
         source: File, folder or glob pattern; path or fsspec URL.
-        mapping: Fields that are not called `id`, `text`, `image` or `parts`.
-        verify: Decode local images now; else a broken one fails when it is embedded.
-        blobs: Keeps images that come in Parquet cells.
+        mapping: Names of the fields, if they are not `id`, `text`, `image` and `parts`.
+        verify: True decodes local images now; otherwise a broken one fails when it is embedded.
+        blobs: Stores images that come in Parquet cells.
         image_roots: Folders and URLs below which images may lie, beside that of the source.
-        prune: Mark items of this source gone that it no longer names, if it was read to its end.
-        limits: When it is refused; `prune` may be said there too.
+        prune: Mark items of this source as gone that it no longer names, if it was read to its end.
+        limits: Limits that refuse the import; `prune` may be set there too.
         progress: Called after each batch.
 
     Raises:
-        NotFoundError: Where there is no such source.
-        ConfigurationError: Where nothing of it has a known format.
-        ConflictError: Where a newer import of this catalogue has begun.
-        ServiceUnavailableError: Where Postgres went away; the catalogue is as it was.
+        NotFoundError: When there is no such source.
+        ConfigurationError: When no file of it has a known format.
+        ConflictError: When a newer import of this catalogue has begun.
+        ServiceUnavailableError: When Postgres is lost; the catalogue is unchanged.
     """
     skipped = SkippedFiles()
     rows = open_source(source, skipped)
@@ -135,7 +135,7 @@ def import_rows(
     limits: ImportLimits | None = None,
     progress: Callable[[ImportSummary], None] | None = None,
 ) -> ImportSummary:
-    """As `import_catalog`, for rows from anywhere; they are consumed as they are staged."""
+    """Import rows of any origin; otherwise as `import_catalog`. Rows are staged while read."""
     check_name("catalogue", name)
     limits = limits or ImportLimits()
     limits = replace(limits, prune=limits.prune or prune)
@@ -190,7 +190,7 @@ def _decide(
     checker: RowChecker,
     limits: ImportLimits,
 ) -> ImportSummary:
-    """Apply what was staged, or say why not, and close the import."""
+    """Apply the staged rows or record the refusal, and close the import."""
     comparison = staging.compare()
     n_duplicates = 0
     for page in staging.duplicates():
@@ -210,7 +210,7 @@ def _decide(
     else:
         reason, message = refusal
         n_good = comparison.accepted + comparison.unchanged
-        message = f"the import is refused, and the catalogue is as it was: {message}"
+        message = f"the import is refused, and the catalogue is unchanged: {message}"
         record_failures(connection, [_notice(reason, message)], import_id=summary.import_id)
         summary = replace(summary, not_applied=n_good, refused=reason, message=message)
     counts = ImportCounts(
@@ -235,8 +235,8 @@ def _apply(
     read: ReadCounts,
 ) -> ImportSummary:
     # A share that is not mounted must not empty the catalogue.
-    why_not = prune_refusal_reason(limits, read, comparison) if limits.prune else None
-    prune = limits.prune and why_not is None
+    no_prune_reason = prune_refusal_reason(limits, read, comparison) if limits.prune else None
+    prune = limits.prune and no_prune_reason is None
     staging.apply(prune=prune)
     summary = replace(
         summary,
@@ -244,10 +244,10 @@ def _apply(
         unchanged=comparison.unchanged,
         gone=comparison.leaving if prune else 0,
     )
-    if why_not is not None:
-        message = f"no item was marked as gone: {why_not}"
+    if no_prune_reason is not None:
+        message = f"no item was marked as gone: {no_prune_reason}"
         record_failures(connection, [_notice("not_pruned", message)], import_id=summary.import_id)
-        return replace(summary, not_pruned=why_not, message=message)
+        return replace(summary, not_pruned=no_prune_reason, message=message)
     if prune and comparison.unknown:
         message = (
             f"{comparison.unknown:,} items that this source does not name stay: an earlier release "
@@ -263,7 +263,7 @@ def _apply(
 def _interrupted(error: BaseException) -> ImportFailure:
     return _notice(
         "interrupted",
-        f"{type(error).__name__} {error}; the catalogue is as it was: import the source again",
+        f"{type(error).__name__} {error}; the catalogue is unchanged: import the source again",
     )
 
 

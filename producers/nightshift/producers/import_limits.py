@@ -1,4 +1,4 @@
-"""When an import is refused, and when it may not mark items as gone."""
+"""The limits of an import: reasons to refuse it, and reasons not to mark items as gone."""
 
 import re
 from collections.abc import Iterator
@@ -16,17 +16,17 @@ __all__ = ["ImportLimits", "Limit", "ReadCounts", "prune_refusal_reason", "refus
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
-    """At most so many of some rows or items: a number, or a share."""
+    """The most rows or items that are allowed: a number or a share."""
 
     number: int = 0
     percent: Fraction | None = None
 
     @classmethod
     def parse(cls, given: str) -> Self:
-        """From `20` or `2.5%`.
+        """Parse `20` or `2.5%`.
 
         Raises:
-            ConfigurationError: On anything else.
+            ConfigurationError: When it is neither.
         """
         parsed = _LIMIT.fullmatch(given.strip())
         if parsed and parsed["number"]:
@@ -34,16 +34,16 @@ class Limit:
         if parsed and (percent := Fraction(parsed["percent"])) <= 100:
             return cls(percent=percent)
         raise ConfigurationError(
-            f"{given!r} is no limit; write a number such as 20, or a share such as 5%"
+            f"{given!r} is not a limit; write a number such as 20, or a share such as 5%"
         )
 
     def of(self, total: int) -> int:
-        """How many of a total it allows."""
+        """The number that it allows of a total."""
         return self.number if self.percent is None else floor(self.percent * total / 100)
 
     @property
     def is_zero(self) -> bool:
-        """Whether it allows none of any total."""
+        """True if it allows none of any total."""
         return not (self.number or self.percent)
 
     def __str__(self) -> str:
@@ -51,20 +51,21 @@ class Limit:
 
 
 _LIMIT = re.compile(r"(?P<number>[0-9]{1,18})|(?P<percent>[0-9]{1,3}(\.[0-9]{1,18})?)%")
-_KINDS = Limit(percent=Fraction(10))
+_MAX_KIND_CHANGES = Limit(percent=Fraction(10))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportLimits:
-    """What an import may do without being asked.
+    """The changes that an import may make.
 
     Args:
-        prune: Mark items gone that the source no longer names.
-        max_gone: Of the live items of the source, how many may go; else the import is refused. Of
-            a few items one may go, whatever its share, unless the limit is 0.
-        accept_unreadable: Rows without a readable id that do not keep `prune` from being done.
-        max_failures: Of the rows read, how many may fail; else the import is refused. None for any.
-        change_kinds: Whether more than 10 % of the items may change between text, image and both.
+        prune: Mark items as gone that the source no longer names.
+        max_gone: The most live items of the source that may be marked as gone; more refuse the
+            import. One item is always allowed, unless the limit is 0.
+        accept_unreadable: The number of rows without a readable id that still allow `prune`.
+        max_failures: The most rows that may fail; more refuse the import. None allows any number.
+        change_kinds: True allows more than 10 % of the items to change between text, image and
+            both.
     """
 
     prune: bool = False
@@ -76,11 +77,11 @@ class ImportLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadCounts:
-    """What was read of a source."""
+    """Counts of the rows that were read from a source."""
 
     read: int = 0
     failed: int = 0
-    #: Rows among the failed whose ids nobody knows.
+    #: Failed rows whose ids are unknown.
     unreadable: int = 0
     #: Files that could not be read to their end.
     broken_files: int = 0
@@ -89,46 +90,46 @@ class ReadCounts:
 def refusal_reason(
     limits: ImportLimits, read: ReadCounts, diff: Comparison, columns: ColumnSummary
 ) -> tuple[str, str] | None:
-    """Why nothing may be applied: (stable code, message); None where all may be."""
-    most = None if limits.max_failures is None else limits.max_failures.of(read.read)
-    if most is not None and read.failed > most:
+    """The reason to refuse the import, as (stable code, message); None if it may be applied."""
+    max_failures = None if limits.max_failures is None else limits.max_failures.of(read.read)
+    if max_failures is not None and read.failed > max_failures:
         return "too_many_failures", (
             f"{read.failed:,} of {read.read:,} rows failed, and --max-failures "
-            f"{limits.max_failures} allows {most:,}; mend the source, or raise the limit"
+            f"{limits.max_failures} allows {max_failures:,}; correct the source, or raise the limit"
         )
-    if diff.kinds_changed > _KINDS.of(diff.known) and not limits.change_kinds:
+    if diff.kinds_changed > _MAX_KIND_CHANGES.of(diff.known) and not limits.change_kinds:
         return "kinds_changed", " ".join(_kinds_message(diff, columns))
     if limits.prune and prune_refusal_reason(limits, read, diff) is None:
-        most = max(limits.max_gone.of(diff.owned), 0 if limits.max_gone.is_zero else 1)
-        if diff.leaving > most:
+        max_gone = max(limits.max_gone.of(diff.owned), 0 if limits.max_gone.is_zero else 1)
+        if diff.leaving > max_gone:
             return "too_many_gone", (
-                f"{diff.leaving:,} of the {diff.owned:,} items of this source are not in it any "
-                f"more, and --max-gone {limits.max_gone} lets {most:,} go. Check that the source "
-                "is complete; where it is, raise the limit (--max-gone 100% for any number)"
+                f"{diff.leaving:,} of the {diff.owned:,} items are no longer in this source, "
+                f"and --max-gone {limits.max_gone} allows {max_gone:,}. Check that the source "
+                "is complete; if it is, raise the limit (--max-gone 100% for any number)"
             )
     return None
 
 
 def prune_refusal_reason(limits: ImportLimits, read: ReadCounts, diff: Comparison) -> str | None:
-    """Why it is unknown which items left the source; None where it is known."""
+    """The reason that the items which left the source are unknown; None if they are known."""
     if read.broken_files:
         return (
             "the source was not read to its end "
             f"({_count(read.broken_files, 'file or folder', 'files or folders')} at fault), so "
-            "that what else it names is unknown; mend it and import again"
+            "that its other rows are unknown; correct it and import again"
         )
     if read.unreadable > limits.accept_unreadable:
         return (
             f"{_count(read.unreadable, 'row has', 'rows have')} no readable id, so that any item "
-            "may be meant; mend the source, or say "
-            f"--accept-unreadable {read.unreadable} where none is"
+            "may be meant; correct the source, or pass "
+            f"--accept-unreadable {read.unreadable} if none is"
         )
     if diff.accepted + diff.unchanged == 0:
         return "the source held no good row"
     if diff.is_new_source and diff.others:
         return (
             "nothing was imported from this source before, so that no item is its own, and "
-            f"{_count(diff.others, 'item', 'items')} of other sources stay. Where it is the same "
+            f"{_count(diff.others, 'item', 'items')} of other sources stay. If it is the same "
             "feed under a new name, import it under one name every time (a link will do)"
         )
     return None
@@ -143,8 +144,8 @@ def _kinds_message(diff: Comparison, columns: ColumnSummary) -> Iterator[str]:
     yield f"The source has the columns {columns.names()}."
     if like_images:
         names = ", ".join(map(repr, like_images[:5]))
-        yield f"Images may be meant by {names}: name it with --map image=COLUMN."
-    yield "Where the change is meant, import with --yes"
+        yield f"These may hold images: {names}: name it with --map image=COLUMN."
+    yield "If the change is intended, import with --yes"
 
 
 def _count(number: int, singular: str, plural: str) -> str:

@@ -1,4 +1,4 @@
-"""From rows to records: fields checked, images looked at in threads ahead, order kept."""
+"""Check rows: fields first, then images in threads; the order of the rows is kept."""
 
 import hashlib
 import logging
@@ -28,36 +28,36 @@ __all__ = ["RejectedRow", "RowChecker", "batches", "rejected_line"]
 
 _log = logging.getLogger(__name__)
 
-#: Rows whose images may be in memory or in work at once.
+#: The most rows whose images are in memory or in work at the same time.
 _AHEAD = 64
-#: Bytes of images that came with their rows and are not kept yet, where one row has no more.
+#: The most bytes of embedded images that are not stored yet; a single row may have more.
 _AHEAD_BYTES = 128 * 2**20
-#: A batch ends at either.
+#: A batch ends at either limit.
 _BATCH_ROWS = 1000
 _BATCH_CHARS = 8 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RejectedRow:
-    """A row that goes no further."""
+    """A row that is not imported, and its failure."""
 
     failure: ImportFailure
-    #: The item or query that it is about, where that is known.
+    #: Id of the item or query, if it is known.
     external_id: str | None = None
-    #: What else its file holds is unknown.
+    #: True if the rest of its file could not be read.
     ends_file: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowChecker:
-    """How rows are taken in.
+    """Turns rows into checked records, or into rejected rows with a reason.
 
     Args:
-        names: Which fields hold what.
-        kind: What a row with an id is called in a failure.
-        verify: Whether images that lie here are decoded, so that a broken one fails now.
-        blobs: Keeps images that came in the cells of a Parquet file.
-        roots: Where images may lie that a row names.
+        names: The fields that hold id, text, image and parts.
+        kind: The subject of a failure whose row has an id: item or query.
+        verify: True decodes local images, so that a broken one fails now.
+        blobs: Stores images that came in the cells of a Parquet file.
+        roots: Folders and URLs below which images of rows may lie.
         skipped: That of the reader.
     """
 
@@ -66,13 +66,13 @@ class RowChecker:
     verify: bool = True
     blobs: BlobStore | None = None
     roots: ImageRoots = field(default_factory=ImageRoots)
-    #: The columns of the rows that were taken in.
+    #: The columns of the checked rows.
     columns: ColumnSummary = field(default_factory=ColumnSummary)
-    #: What nobody reads of the source, complete once its rows are read.
+    #: Files of the source that no reader takes; complete once its rows are read.
     skipped: SkippedFiles = field(default_factory=SkippedFiles)
 
     def records(self, rows: Iterable[Row]) -> Iterator[CheckedRecord | RejectedRow]:
-        """Records and rejected rows, one for each row, in order; a few rows are read ahead."""
+        """Yield a record or a rejected row for each row, in order; a few rows are read ahead."""
         threads = min(8, os.cpu_count() or 1)
         with ThreadPoolExecutor(threads, thread_name_prefix="row-checks") as pool:
             waiting: deque[CheckedRecord | RejectedRow | Future[CheckedRecord | RejectedRow]] = (
@@ -102,7 +102,7 @@ class RowChecker:
         except InputError as error:
             return self.rejected(error, row.position)
         except Exception as error:  # noqa: BLE001 - no row may end the import
-            return self.rejected(_unforeseen(error), row.position)
+            return self.rejected(_unexpected(error), row.position)
         if all(isinstance(part, TextPart) for part in draft.parts):
             return self._finish(draft)
         return pool.submit(self._finish, draft)
@@ -115,7 +115,7 @@ class RowChecker:
         except NightshiftError:
             raise
         except Exception as error:  # noqa: BLE001 - no image may end the import
-            return self.rejected(_unforeseen(error, draft.id), draft.position)
+            return self.rejected(_unexpected(error, draft.id), draft.position)
         return CheckedRecord(
             position=draft.position,
             external_id=draft.id,
@@ -134,7 +134,7 @@ class RowChecker:
         self.roots.check(part.uri)
         member = MemberAddress.parse(part.uri)
         if is_url(member.archive if member else part.uri):
-            # Fetched once, by the worker that needs it; until then its address stands for it.
+            # The worker that needs it fetches it; until then it is identified by its address.
             return part
         if self.verify:
             return ImagePart(uri=part.uri, sha256=verify_image(part.uri, roots=self.roots).sha256)
@@ -143,13 +143,13 @@ class RowChecker:
     def _keep(self, data: bytes) -> str:
         if self.blobs is None:
             raise InputError(
-                "the image came inside the file, and there is no blob store to keep it in",
+                "the image came inside the file, and there is no blob store to store it in",
                 "no_blob_store",
             )
         return self.blobs.put(data)
 
     def notices(self) -> list[ImportFailure]:
-        """What to say of the source once it is read, beside the failures."""
+        """Notices about the source once it is read, beside the failures."""
         if not self.skipped.count:
             return []
         return [
@@ -163,17 +163,17 @@ class RowChecker:
         ]
 
     def duplicate(self, position: str, external_id: str) -> ImportFailure:
-        """The failure of a row whose id came before."""
+        """The failure of a row whose id an earlier row has."""
         return ImportFailure(
             kind=self.kind,
             subject=external_id,
             reason="duplicate_id",
             message=f"{position}: an earlier row of the source has the id "
-            f"{external_id!r}, and that one was taken; give each row its own",
+            f"{external_id!r} and was imported; give each row its own id",
         )
 
     def rejected(self, error: InputError, position: str) -> RejectedRow:
-        """A row at fault; about its id where the error names it, else about its position."""
+        """A rejected row; the subject is its id if the error names it, otherwise its position."""
         return RejectedRow(
             failure=ImportFailure(
                 kind=self.kind if error.subject_id else SubjectKind.LINE,
@@ -186,7 +186,7 @@ class RowChecker:
 
 
 def rejected_line(row: BadRow) -> RejectedRow:
-    """A row that could not be read."""
+    """A rejected row that could not be read."""
     failure = ImportFailure(
         kind=SubjectKind.LINE, subject=row.position, reason=row.reason, message=row.message
     )
@@ -196,7 +196,7 @@ def rejected_line(row: BadRow) -> RejectedRow:
 def batches(
     records: Iterable[CheckedRecord | RejectedRow],
 ) -> Iterator[list[CheckedRecord | RejectedRow]]:
-    """Lists of records that one statement may carry."""
+    """Group records into lists that one statement can carry."""
     batch: list[CheckedRecord | RejectedRow] = []
     size = 0
     for record in records:
@@ -216,10 +216,10 @@ def _size(record: CheckedRecord | RejectedRow) -> int:
     return len(record.metadata) + sum(map(len, texts))
 
 
-def _unforeseen(error: Exception, subject: str = "") -> InputError:
-    _log.warning("a row could not be taken", exc_info=error)
+def _unexpected(error: Exception, subject: str = "") -> InputError:
+    _log.warning("unexpected error in a row", exc_info=error)
     return InputError(
-        f"the row cannot be taken ({type(error).__name__}: {error!s:.300}); "
+        f"the row cannot be imported ({type(error).__name__}: {error!s:.300}); "
         "leave it out, and report it",
         "row_malformed",
         subject,

@@ -1,4 +1,4 @@
-"""Answers from search results: what the model is asked, and which results it then cites."""
+"""Answers from search results: the prompt, and the results that an answer cites."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -6,11 +6,11 @@ from typing import TypeVar
 
 __all__ = ["MAX_ANSWER_TOKENS", "MAX_RESULTS", "PROMPT_VERSION", "answer_prompt", "cited_results"]
 
-#: Results that are shown with a query, the best first.
+#: The most results in a prompt, the best first.
 MAX_RESULTS = 5
-#: Tokens of an answer at the most.
+#: The most tokens of an answer.
 MAX_ANSWER_TOKENS = 128
-#: Raised when the wording below changes.
+#: Increased when the wording below changes.
 PROMPT_VERSION = 1
 
 _P = TypeVar("_P")
@@ -23,11 +23,11 @@ _NUMBERS = re.compile(r"\[(\d+(?:\s*,\s*\d+)*)\]")
 
 
 def answer_prompt(query: Sequence[_P], results: Sequence[Sequence[_P]]) -> Iterator[_P | str]:
-    """The prompt, in reading order.
+    """Yield the parts of the prompt in reading order.
 
     Args:
-        query: Its parts, pictures before texts.
-        results: Parts of each, the best result first.
+        query: The parts of the query, images before texts.
+        results: The parts of each result, the best result first.
     """
     yield "Results of a search, the best first."
     for number, parts in enumerate(results, 1):
@@ -39,9 +39,9 @@ def answer_prompt(query: Sequence[_P], results: Sequence[Sequence[_P]]) -> Itera
 
 
 def cited_results(answer: str, n_results: int) -> tuple[int, ...]:
-    """Places from 0 of the results that an answer cites, in order of first mention.
+    """Positions, from 0, of the results that an answer cites, in order of first mention.
 
-    Numbers that no result has are left out.
+    Numbers that no result has are ignored.
     """
-    numbers = [int(n) for found in _NUMBERS.findall(answer) for n in found.split(",")]
+    numbers = [int(n) for citation in _NUMBERS.findall(answer) for n in citation.split(",")]
     return tuple(dict.fromkeys(n - 1 for n in numbers if 1 <= n <= n_results))

@@ -1,4 +1,4 @@
-"""What a run's scores look like, as sums that merge: one row a job, the same for any split.
+"""Statistics of a run's scores as sums that merge: the same for any split into jobs.
 
 Probabilities are summed as integers in units of 2⁻³², so that merging is exactly associative and
 a report is the same for any number of workers.
@@ -20,8 +20,8 @@ _SCORE_BINS = 20
 _ENTROPY_BINS = 24
 _UNIT = 2**32
 _VERSION = 1
-# From this share of pairs on, an enhancement that picks its pairs picks nothing.
-_NEARLY_ALL = 0.95
+# An enhancement that acts on this share of pairs or more does not select pairs.
+_STATIC_SHARE = 0.95
 _T = TypeVar("_T", int, str)
 
 #: Bins of the probability: 20 from 0 to 1; the last includes 1.
@@ -55,7 +55,7 @@ class CalibrationStats:
     n_tie_groups: int = 0
     #: `score`, `entropy`, `coarse` → candidates that it placed.
     decided_by: Mapping[str, int] = field(default_factory=dict)
-    #: Queries whose first candidate would be another by exact score alone.
+    #: Queries whose first candidate would be another by exact score only.
     winners_changed_by_tie_break: int = 0
     #: Queries scored without the enhancement too, and those whose first candidate it changed.
     n_compared: int = 0
@@ -69,7 +69,7 @@ class CalibrationStats:
     squared_error: int = 0
 
     def merge(self, other: "CalibrationStats") -> "CalibrationStats":
-        """The statistics of both, as if they had been observed together."""
+        """Add the statistics of both, as if they had been observed together."""
         sums = {f.name: _add(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)}
         return CalibrationStats(**sums)
 
@@ -97,8 +97,8 @@ class CalibrationStats:
 
     @property
     def is_static(self) -> bool:
-        """Whether the enhancement acted on nearly every pair, sure or unsure (methods §2.5)."""
-        return self.n_fired > 0 and self.n_fired >= _NEARLY_ALL * self.n_scored
+        """True if the enhancement acted on nearly every pair, certain or not (methods §2.5)."""
+        return self.n_fired > 0 and self.n_fired >= _STATIC_SHARE * self.n_scored
 
     @property
     def n_labelled(self) -> int:
@@ -106,14 +106,14 @@ class CalibrationStats:
         return sum(self.labelled_by_bin)
 
     def expected_calibration_error(self) -> float | None:
-        """Mean gap, over 20 bins, between probability and share of relevant; None unlabelled."""
+        """Σ over 20 bins of |Σ probability − number relevant| / n; None without judgements."""
         if not self.n_labelled:
             return None
         gaps = np.abs(np.array(self.probability_by_bin) / _UNIT - np.array(self.relevant_by_bin))
         return float(gaps.sum() / self.n_labelled)
 
     def brier_score(self) -> float | None:
-        """Mean of (probability − relevant)², in [0, 1]; None unlabelled."""
+        """Mean of (probability − relevant)², in [0, 1]; None without judgements."""
         return self.squared_error / _UNIT / self.n_labelled if self.n_labelled else None
 
 
@@ -140,7 +140,9 @@ def observe_query(
     """
     scored = [i for i, placement in enumerate(placements) if placement.probability is not None]
     winner = next((i for i, placement in enumerate(placements) if placement.final_rank == 1), None)
-    untied_winner = next((i for i, one in enumerate(placements) if one.untied_rank == 1), None)
+    untied_winner = next(
+        (i for i, placed in enumerate(placements) if placed.untied_rank == 1), None
+    )
     chances = np.array([placements[i].probability for i in scored], np.float64)
     known = [entropies[i] for i in scored if not math.isnan(entropies[i])]
     tied = [placements[i] for i in scored if (placements[i].tie_size or 0) > 1]

@@ -1,6 +1,6 @@
 """Codecs of visual tokens by name, and how many bytes they take (IndexMLLM, methods §4.1, §4.5).
 
-A codec first reduces the tokens of a picture to fewer vectors, then quantises the vectors:
+A codec first reduces the tokens of an image to fewer vectors, then quantises the vectors:
 `sample2`, `pool2+int8`, `kmeans(70)+pq(448,8)`, `none`. The arithmetic is in `models.codecs`.
 """
 
@@ -12,7 +12,7 @@ from nightshift.schema.errors import ConfigurationError
 
 __all__ = ["CodecSpec", "Grid", "Quantise", "Reduce", "index_width", "parse_codec"]
 
-#: Visual tokens of a picture in time, height and width.
+#: Visual tokens of an image in time, height and width.
 Grid = tuple[int, int, int]
 
 _STEP = re.compile(r"(?P<name>[a-z]+[28]?)(?:\((?P<arguments>[a-z0-9, ]*)\))?")
@@ -25,7 +25,7 @@ _ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reduce:
-    """How the tokens of one picture become fewer."""
+    """The reduction of an image's tokens to fewer vectors."""
 
     kind: Literal["sample2", "pool2", "kmeans", "group"]
     #: Clusters of `kmeans`, members of a `group`; 2, the stride, for the others.
@@ -41,11 +41,11 @@ class Reduce:
 
     @property
     def by_blocks(self) -> bool:
-        """Whether it looks at neighbours in a grid."""
+        """True if it combines neighbours in a grid."""
         return self.kind in {"sample2", "pool2"}
 
     def n_vectors(self, grid: Grid) -> int:
-        """Vectors that are left of a picture."""
+        """Number of vectors that are left of an image."""
         time, height, width = grid
         n_tokens = time * height * width
         match self.kind:
@@ -60,7 +60,7 @@ class Reduce:
         return time * (blocks + height * width - 4 * blocks)
 
     def index_bytes(self, grid: Grid) -> int:
-        """Bytes that say which vector stands for which token; 0 where the grid says it."""
+        """Bytes that map tokens to vectors; 0 if the grid implies the mapping."""
         if self.kind not in {"kmeans", "group"}:
             return 0
         time, height, width = grid
@@ -69,7 +69,7 @@ class Reduce:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quantise:
-    """How a vector is written down."""
+    """The quantisation of a vector."""
 
     kind: Literal["none", "int8", "pq"]
     #: Sub-quantisers of `pq`; 0 for the others.
@@ -115,16 +115,16 @@ class CodecSpec:
 
     @property
     def lossless(self) -> bool:
-        """Whether what is read back is what was written, bit for bit."""
+        """True if the tokens are read back bit for bit."""
         return self.reduce is None and self.quantise.kind == "none"
 
     @property
     def trained(self) -> bool:
-        """Whether it needs a codebook that was trained on tokens of the same model."""
+        """True if it needs a codebook that was trained on tokens of the same model."""
         return self.quantise.kind == "pq"
 
     def n_bytes(self, grid: Grid, width: int, precision: str) -> int:
-        """Bytes of one picture, exactly; arguments as for `Quantise.vector_bytes`."""
+        """Exact bytes of one image; arguments as for `Quantise.vector_bytes`."""
         time, height, columns = grid
         if self.reduce is None:
             n_vectors, index = time * height * columns, 0
@@ -134,7 +134,7 @@ class CodecSpec:
 
 
 def index_width(n_vectors: int) -> int:
-    """Bytes of an unsigned number that tells so many vectors apart."""
+    """Bytes of an unsigned number that can index `n_vectors` vectors."""
     return next(width for width in (1, 2, 4) if n_vectors <= 256**width)
 
 
@@ -156,28 +156,28 @@ def parse_codec(text: str) -> CodecSpec:
     )
 
 
-def _step(text: str, whole: str) -> Reduce | Quantise:
-    found = _STEP.fullmatch(text)
-    arguments = [one.strip() for one in (found["arguments"] or "").split(",")] if found else []
-    match found and found["name"], arguments:
+def _step(text: str, codec: str) -> Reduce | Quantise:
+    parsed = _STEP.fullmatch(text)
+    arguments = [a.strip() for a in (parsed["arguments"] or "").split(",")] if parsed else []
+    match parsed and parsed["name"], arguments:
         case ("none" | "int8") as kind, [""]:
             return Quantise(kind=kind)
         case "pq", [parts, bits]:
             return Quantise(
                 kind="pq",
-                parts=_number(parts, 1, 65_536, whole),
-                bits=_number(bits, 1, 12, whole),
+                parts=_number(parts, 1, 65_536, codec),
+                bits=_number(bits, 1, 12, codec),
             )
         case ("sample2" | "pool2") as kind, [("" | "replicate") as mode]:
             return Reduce(kind=kind, size=2, replicate=mode == "replicate")
         case ("kmeans" | "group") as kind, [size]:
-            return Reduce(kind=kind, size=_number(size, 2, 65_536, whole), replicate=True)
-    raise ConfigurationError(f"{whole!r} is not a codec: {_HELP}")
+            return Reduce(kind=kind, size=_number(size, 2, 65_536, codec), replicate=True)
+    raise ConfigurationError(f"{codec!r} is not a codec: {_HELP}")
 
 
-def _number(text: str, least: int, most: int, whole: str) -> int:
-    if not (text.isdecimal() and least <= int(text) <= most):
+def _number(text: str, minimum: int, maximum: int, codec: str) -> int:
+    if not (text.isdecimal() and minimum <= int(text) <= maximum):
         raise ConfigurationError(
-            f"{whole!r}: {text!r} is not a whole number from {least} to {most}; {_HELP}"
+            f"{codec!r}: {text!r} is not a whole number from {minimum} to {maximum}; {_HELP}"
         )
     return int(text)

@@ -1,4 +1,4 @@
-"""From log-odds to probabilities, and their fusion with the coarse score."""
+"""Probabilities of log-odds, and their fusion with the coarse score."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -8,11 +8,11 @@ from nightshift.schema.params import FusionScale
 __all__ = ["fuse", "fused", "probability"]
 
 # A cosine of 1 has no finite log-odds.
-_MOST_COSINE = 1 - 1e-6
+_MAX_COSINE = 1 - 1e-6
 
 
 def probability(margin: ArrayLike) -> NDArray[np.float64]:
-    """Logistic of a margin, the two-way probability of the positive label; same shape, in [0, 1].
+    """Probability of the positive label, `1 / (1 + exp(−margin))`; same shape, in [0, 1].
 
     Args:
         margin: Log-odds `l_positive - l_negative`; NaN (a failed pair) stays NaN.
@@ -29,8 +29,8 @@ def fuse(coarse: ArrayLike, fine: ArrayLike, *, weight: float) -> NDArray[np.flo
     Args:
         coarse: (k,) coarse scores.
         fine: (k,) probabilities.
-        weight: λ in [0, 1]; 0, RetLLM's value, leaves the fine score alone, even beside a
-            coarse score that is not finite.
+        weight: λ in [0, 1]; 0, RetLLM's value, returns the fine score, even if a coarse score
+            is not finite.
     """
     if not 0 <= weight <= 1:
         msg = f"the fusion weight must lie in [0, 1], got {weight}"
@@ -43,36 +43,36 @@ def fuse(coarse: ArrayLike, fine: ArrayLike, *, weight: float) -> NDArray[np.flo
 def fused(
     coarse: ArrayLike, margins: ArrayLike, *, weight: float, scale: FusionScale = "raw"
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The candidates of one query by `weight` of the coarse score and the rest of the fine one.
+    """Fuse the scores of one query's candidates: `weight` of the coarse, the rest of the fine one.
 
     Args:
         coarse: (k,) cosines.
-        margins: (k,) log-odds; NaN where the pair failed.
+        margins: (k,) log-odds; NaN if the pair failed.
         weight: λ in [0, 1].
         scale: `raw` takes cosine and probability as they are. `minmax` brings each to [0, 1] among
             the candidates that have a fine score. `logit` takes log-odds of both: those of a
             cosine c are ln((1 + c) / (1 - c)).
 
     Returns:
-        Scores (k,) in steps of which candidates may tie, and scores (k,) of the same order that
-        tell apart what rounding does not; NaN where the pair failed.
+        Scores (k,) in [0, 1] for the tie rule, and unrounded scores (k,) of the same order; NaN if
+        the pair failed.
     """
     margin = np.asarray(margins, np.float64)
     cosine = np.asarray(coarse, np.float64)
     if scale == "logit":
-        bounded = np.clip(cosine, -_MOST_COSINE, _MOST_COSINE)
+        bounded = np.clip(cosine, -_MAX_COSINE, _MAX_COSINE)
         exact = fuse(2 * np.arctanh(bounded), margin, weight=weight)
         return probability(exact), exact
     chance = probability(margin)
     if scale == "minmax":
         known = ~np.isnan(margin)
-        cosine, chance = _among(cosine, known), _among(chance, known)
+        cosine, chance = _scale_to_known(cosine, known), _scale_to_known(chance, known)
     scores = fuse(cosine, chance, weight=weight)
     return scores, scores
 
 
-def _among(values: NDArray[np.float64], known: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Values with the least of the known ones at 0 and the largest at 1; all at 0 where equal."""
+def _scale_to_known(values: NDArray[np.float64], known: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Scale values so that the known ones span 0 to 1; all 0 if the known ones are equal."""
     if not known.any():
         return values
     low, high = values[known].min(), values[known].max()

@@ -38,7 +38,7 @@ def evaluate(
     Args:
         rankings: Query id → item ids, best first.
         qrels: Query id → judgements. A judged query without a ranking counts as zero; one
-            without any relevant item is left out, as nothing could be found.
+            without any relevant item is ignored.
         cutoffs: Depths of `recall@k`, `success@k` and `ndcg@k`.
     """
     totals: dict[str, float] = {}
@@ -51,7 +51,7 @@ def evaluate(
 
 
 def recall(ranked: Sequence[str], judgements: Judgements, *, k: int) -> float:
-    """Share of the relevant items among the first `k`; 0 where none is relevant."""
+    """Share of the relevant items R among the first `k`: |R ∩ top k| / |R|; 0 if R is empty."""
     relevant = _relevant(judgements)
     return len(relevant & set(ranked[:k])) / len(relevant) if relevant else 0.0
 
@@ -62,27 +62,27 @@ def success(ranked: Sequence[str], judgements: Judgements, *, k: int) -> float:
 
 
 def average_precision(ranked: Sequence[str], judgements: Judgements) -> float:
-    """Mean, over all relevant items, of the precision at their ranks; 0 for those not found."""
+    """Mean, over all relevant items, of the precision at their ranks; 0 for items not ranked."""
     relevant = _relevant(judgements)
-    found, total = 0, 0.0
+    n_relevant, total = 0, 0.0
     for rank, item in enumerate(ranked, 1):
         if item in relevant:
-            found += 1
-            total += found / rank
+            n_relevant += 1
+            total += n_relevant / rank
     return total / len(relevant) if relevant else 0.0
 
 
 def reciprocal_rank(ranked: Sequence[str], judgements: Judgements) -> float:
-    """1 / rank of the first relevant item; 0 where none is found."""
+    """1 / rank of the first relevant item; 0 if none is ranked."""
     relevant = _relevant(judgements)
     return next((1 / rank for rank, item in enumerate(ranked, 1) if item in relevant), 0.0)
 
 
 def ndcg(ranked: Sequence[str], judgements: Judgements, *, k: int) -> float:
-    """Discounted gain of the first `k` over the best possible; gain = grade, log2 discount."""
+    """DCG of the first `k` over that of the ideal order; DCG = Σ grade / log2(rank + 1)."""
     ideal = _gain(sorted((g for g in judgements.values() if g > 0), reverse=True)[:k])
-    found = _gain([max(judgements.get(item, 0), 0) for item in ranked[:k]])
-    return found / ideal if ideal else 0.0
+    gain = _gain([max(judgements.get(item, 0), 0) for item in ranked[:k]])
+    return gain / ideal if ideal else 0.0
 
 
 def _measures(

@@ -1,4 +1,4 @@
-"""Vectors: of a text and a picture together as RetLLM's coarse stage has it (§1.6), and alone."""
+"""Mix the vectors of a text and an image, as RetLLM's coarse stage does (methods §1.6)."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ def mix_query(image: Vector, text: Vector) -> Vector:
         text: float32 (d,), not normalised.
 
     Returns:
-        float32 (d,), of length 1; NaN where the sum is zero.
+        float32 (d,), of length 1; NaN if the sum is zero.
     """
     return _mix("query", image, text)
 
@@ -34,21 +34,21 @@ def mix_item(image: Vector, text: Vector) -> Vector:
         text: float32 (d,).
 
     Returns:
-        float32 (d,), of length 1; NaN where a part or the sum is zero.
+        float32 (d,), of length 1; NaN if a part or the sum is zero.
     """
     return _mix("item", normalise(image), normalise(text))
 
 
 def pool(features: Vector) -> Vector:
-    """Several features of one kind as one: the mean direction at the mean length.
+    """Pool several features of one kind: the mean direction with the mean length.
 
-    One feature stays as it is, so `mix_query` sees it unnormalised.
+    A single feature is returned unchanged, so `mix_query` gets it unnormalised.
 
     Args:
         features: float32 (n, d), n ≥ 1.
 
     Returns:
-        float32 (d,); NaN where a feature is zero.
+        float32 (d,); NaN if a feature is zero.
     """
     if len(features) == 1:
         only: Vector = features[0]
@@ -67,13 +67,13 @@ def normalise(vectors: Vector) -> Vector:
 
 
 def top_share(vectors: Vector, top: int = 5) -> NDArray[np.float64]:
-    """Share of its squared length that each vector has in its largest dimensions (§3.7).
+    """Share of each vector's squared length in its largest dimensions (methods §3.7).
 
-    Where a few dimensions carry most of it (massive activations), a cosine compares little else.
+    If a few dimensions hold most of the length (massive activations), a cosine compares only these.
 
     Args:
         vectors: float32 (n, d), none of them zero.
-        top: How many dimensions.
+        top: The number of dimensions.
 
     Returns:
         float64 (n,), from min(1, top/d) to 1.

@@ -1,4 +1,6 @@
-"""RetLLM's tie-break: among candidates of one quantised score, the least entropy wins (§1.1, §1.4).
+"""RetLLM's tie-break: of candidates with equal quantised scores, the lowest entropy wins.
+
+Quantised score: ⌊p / quantum⌋, with the probability p of the positive label (methods §1.1, §1.4).
 
 The published rule floors p("True") to two decimals and prefers the most confident answer, which
 among rejected candidates is the most confident "False". Here entropy decides only between
@@ -23,15 +25,15 @@ _SLACK = 1e-5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """Where one candidate ends up among those of its query, and why."""
+    """The rank of one candidate among those of its query, and what decided it."""
 
     #: From 1.
     final_rank: int
-    #: Its rank by exact score alone, from 1: what the tie-break changed.
+    #: Its rank by exact score only, from 1; it shows what the tie-break changed.
     untied_rank: int
-    #: Logistic of the margin; None where the pair failed.
+    #: Logistic of the margin; None if the pair failed.
     probability: float | None
-    #: Candidates of one quantised score share it, from 1 in final order; None where it failed.
+    #: Shared by candidates of the same quantised score, from 1 in final order; None if it failed.
     tie_group: int | None
     tie_size: int | None
     decided_by: DecidedBy
@@ -50,14 +52,14 @@ def break_ties(
     """Order the candidates of one query.
 
     Args:
-        margins: (k,) log-odds, never rounded; NaN where the pair failed: such candidates keep
+        margins: (k,) log-odds, never rounded; NaN if the pair failed; such candidates keep
             their coarse order below the scored ones.
         entropies: (k,) nats; read only where candidates tie.
-        coarse_ranks: (k,) distinct ranks of the coarse search; the last resort.
-        quantum: Step inside which scores tie; 0 turns the rule off, 0.01 is RetLLM's.
+        coarse_ranks: (k,) distinct ranks of the coarse search; they decide if nothing else does.
+        quantum: Step of the quantised score; 0 turns the rule off, RetLLM uses 0.01.
         fused: (k,) scores to order by in place of the probability, where a method fuses.
         exact: (k,) the same before they were rounded to a scale of 0 to 1; `fused` if not given.
-        guard: Whether entropy decides above one half only; without it at any score, as published.
+        guard: True lets entropy decide only above one half; False at any score, as published.
 
     Returns:
         One placement for each candidate, in the order given.

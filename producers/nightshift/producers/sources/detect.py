@@ -1,4 +1,4 @@
-"""From what the operator names to the rows in it."""
+"""Open a source: detect its formats and read its rows."""
 
 from collections.abc import Iterator
 from itertools import groupby, islice
@@ -22,30 +22,30 @@ from nightshift.stores.files.packed_formats import packed_format_by_suffix
 __all__ = ["open_source"]
 
 _FORMATS = ".jsonl, .jsonl.gz, .csv, .tsv (both also .gz), .parquet, .tar, and images"
-#: Extension → what to do with a file that is named and not read.
+#: Extension → remedy for a file that is not read; packed formats have theirs in `packed_formats`.
 _REMEDIES = {
     ".json": "write one object a line into a .jsonl file: `jq -c '.[]' OLD > NEW.jsonl`",
     ".txt": "call it .tsv or .csv if its lines have columns, else write .jsonl",
     ".gz": "unpack it: of what is packed, .jsonl.gz, .csv.gz and .tsv.gz are read",
     ".tgz": "unpack it to a .tar, so that its images can be found again by their place",
 }
-#: Folders below a folder of data files that are looked through for more of them.
-_FOLDERS = 1000
+#: The most subfolders of a folder of data files that are searched for more data files.
+_MAX_SUBFOLDERS = 1000
 
 
 def open_source(source: str, skipped: SkippedFiles | None = None) -> Iterator[Row]:
-    """Find out what a source is and read it, one file after another.
+    """Detect the format of a source and read it, one file after another.
 
-    A folder with data files at its top is read as these, in the order of their names; any other
-    folder as images. A file that breaks off ends with a `BadRow`, and the next one is read.
+    In a folder that holds data files, these are read in the order of their names; any other folder
+    is read as images. A damaged file ends with a `BadRow`, and the next file is read.
 
     Args:
         source: A file, a folder or a glob pattern, as a path or any fsspec URL.
-        skipped: Counts the files in it that nobody reads; complete once the rows are read.
+        skipped: Counts the files that no reader takes; complete once the rows are read.
 
     Raises:
-        NotFoundError: Where there is nothing.
-        ConfigurationError: Where nothing of it has a known format.
+        NotFoundError: When there is no such source.
+        ConfigurationError: When no file of it has a known format.
     """
     skipped = SkippedFiles() if skipped is None else skipped
     files = glob_files(source)
@@ -89,12 +89,12 @@ def _read_data_folder(
     # Images lie beside the rows that name them.
     _count_skipped([file for file in files if not is_image_name(file.name)], data, skipped)
     try:
-        for below in islice(walk_files(source), 1, _FOLDERS):
+        for below in islice(walk_files(source), 1, _MAX_SUBFOLDERS):
             for file in below:
                 if is_data(file.name):
                     skipped.add(file.name, "in a folder below that of the data files")
     except NightshiftError:
-        return  # a folder that may not be listed holds nothing that was promised
+        return  # a subfolder that may not be listed is not part of the source
 
 
 def _read_all(files: list[ListedFile], skipped: SkippedFiles) -> Iterator[Row]:

@@ -1,4 +1,4 @@
-"""What a source holds and nobody reads: counted and named, so that it is not missed by chance."""
+"""Files of a source that no reader takes: counted and named, so that the user notices them."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -8,9 +8,9 @@ from nightshift.schema.display import visible
 
 __all__ = ["SkippedFiles"]
 
-_NAMES = 3
-_KINDS = 12
-#: Files that lie beside data and are none.
+_MAX_NAMES = 3
+_MAX_KINDS = 12
+#: Names of files that commonly lie beside data.
 _SIDE_STEMS = ("readme", "license", "licence", "notice", "changelog", "citation", "_success")
 _SIDE_NAMES = frozenset({
     "thumbs.db", "desktop.ini", "dataset_info.json", "dataset_infos.json", "dataset_dict.json",
@@ -21,19 +21,19 @@ _SIDE_SUFFIXES = frozenset({".md5", ".sha1", ".sha256", ".crc", ".idx", ".lock"}
 
 @dataclass(slots=True)
 class SkippedFiles:
-    """Files, or members of tars, that no reader took; a few of them by name."""
+    """Counts of files, or members of tars, that no reader took, with some names."""
 
     count: int = 0
-    #: Extension → how many.
+    #: Extension → number of files.
     kinds: Counter[str] = field(default_factory=Counter)
     _names: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, name: str, kind: str = "") -> None:
-        """Count a file, but not what lies beside data everywhere and hidden names.
+        """Count a file, unless it is hidden or of a kind that commonly lies beside data.
 
         Args:
-            name: Relative to the source.
-            kind: What it is; its extension if nothing is given.
+            name: Its path relative to the source.
+            kind: What to count it as; default: its extension.
         """
         path = PurePosixPath(name.lower())
         if (
@@ -44,25 +44,25 @@ class SkippedFiles:
         ):
             return
         kind = kind or visible(path.suffix)[:20] or "without an extension"
-        if kind not in self.kinds and len(self.kinds) >= _KINDS:
+        if kind not in self.kinds and len(self.kinds) >= _MAX_KINDS:
             kind = "of other kinds"
         self.count += 1
         self.kinds[kind] += 1
         names = self._names.setdefault(kind, [])
-        if len(names) < _NAMES:
+        if len(names) < _MAX_NAMES:
             names.append(visible(name)[:200])
 
     @property
     def names(self) -> list[str]:
-        """Some of them, of every kind."""
+        """Names of some of them, of every kind."""
         return [name for names in self._names.values() for name in names]
 
     def message(self) -> str:
-        """What was left out, for people; empty where nothing was."""
+        """A sentence for the user; empty if no file was skipped."""
         if not self.count:
             return ""
         kinds = "; ".join(
-            f"{n:,} {kind} ({', '.join(self._names[kind])}{', …' if n > _NAMES else ''})"
+            f"{n:,} {kind} ({', '.join(self._names[kind])}{', …' if n > _MAX_NAMES else ''})"
             for kind, n in self.kinds.most_common()
         )
         what = "1 file was" if self.count == 1 else f"{self.count:,} files were"

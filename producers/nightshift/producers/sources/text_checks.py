@@ -1,4 +1,4 @@
-"""What a file of lines begins with: enough to say what it is where it is no UTF-8 text."""
+"""Checks of text files: refuse what is not UTF-8 lines, and name the format or encoding."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from nightshift.stores.files.packed_formats import packed_format
 
 __all__ = ["check_columns", "check_header", "check_packed", "check_start", "decoded_text"]
 
-# The longer ones first: UTF-32 begins as UTF-16 does.
+# The longer marks come first: UTF-32 begins as UTF-16 does.
 _ENCODINGS = {
     b"\xff\xfe\x00\x00": "UTF-32LE",
     b"\x00\x00\xfe\xff": "UTF-32BE",
@@ -22,8 +22,8 @@ def check_start(name: str, head: bytes) -> None:
     """Refuse a file that is not lines of UTF-8.
 
     Args:
-        name: For the message.
-        head: Its first bytes, some thousands where there are so many.
+        name: The name of the file, for the message.
+        head: Its first bytes, some thousands if it has so many.
 
     Raises:
         InputError: `not_utf8`, `malformed_line` (its lines end with CR) or `source_malformed`.
@@ -41,7 +41,7 @@ def check_start(name: str, head: bytes) -> None:
 
 
 def check_packed(name: str, head: bytes) -> None:
-    """Refuse a file whose first bytes are of a packed file or of another format.
+    """Refuse a packed file or one of another format, by its first bytes.
 
     Raises:
         InputError: `source_malformed`.
@@ -52,7 +52,7 @@ def check_packed(name: str, head: bytes) -> None:
 
 
 def decoded_text(name: str, data: bytes) -> str:
-    """A caption's bytes, without a mark at its start or blanks around it.
+    """Decode a caption, without its byte-order mark and surrounding blanks.
 
     Raises:
         InputError: `not_utf8`.
@@ -66,11 +66,11 @@ def decoded_text(name: str, data: bytes) -> str:
 
 
 def check_header(name: str, header: list[str], delimiter: str) -> None:
-    """Refuse the first line of a file where it names no columns that rows could have.
+    """Refuse the first line of a file if it does not name the columns.
 
     Raises:
-        InputError: `not_utf8`, or `malformed_header` where two columns have one name or the
-            separator is another.
+        InputError: `not_utf8`, or `malformed_header` when two columns have the same name or the
+            file uses another separator.
     """
     for column in header:
         try:
@@ -91,7 +91,7 @@ def check_header(name: str, header: list[str], delimiter: str) -> None:
 
 
 def check_columns(name: str, columns: Sequence[str]) -> None:
-    """Refuse two columns of one name: one of them would be lost.
+    """Refuse two columns of the same name: one of them would be lost.
 
     Raises:
         InputError: `malformed_header`.
@@ -117,7 +117,7 @@ def _encoding(head: bytes) -> str | None:
     for mark, encoding in _ENCODINGS.items():
         if head.startswith(mark):
             return encoding
-    # Without a mark: of every letter of a Western text, all bytes but one are zero.
+    # Without a mark: in UTF-16 and UTF-32, all bytes but one of a Western letter are zero.
     places = [head[place::4].count(0) * 8 > len(head) for place in range(4)]
     known = {
         (False, True, False, True): "UTF-16LE",

@@ -1,3 +1,3 @@
-"""How pairs are asked about and ordered: one module a paper, in its own terms."""
+"""The published methods: prompts and ranking rules, one module for each paper."""
 
 __all__ = ["freeret", "indexmllm", "method", "registry", "retllm"]

@@ -1,4 +1,4 @@
-"""What tells one method from another; everything else is shared by all."""
+"""The settings that distinguish one method from another."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from nightshift.scoring.prompts import AnswerKind, Framing
 
 __all__ = ["EXPECTED_ANSWER", "Method"]
 
-#: What the model is asked to answer with, by what the score is read from.
+#: Score → the kind of answer that the prompt requests.
 EXPECTED_ANSWER: Mapping[ScoreName, AnswerKind] = MappingProxyType(
     {
         "margin_2way": "label",
@@ -23,42 +23,42 @@ EXPECTED_ANSWER: Mapping[ScoreName, AnswerKind] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
-    """How a paper asks about a pair and orders the answers.
+    """How a paper prompts for a pair and orders the candidates.
 
     The score of a pair is always log-odds. By default these are the margin: the logit of the
     framing's positive label minus that of its negative one, at the end of the prompt.
     """
 
     name: MethodName
-    #: The first is the method's own; the others are asked for by name, or by what is the score.
+    #: The first is the default; the others are chosen by name or by the kind of score.
     framings: tuple[Framing, ...]
     #: The same questions with their two answers exchanged, by name of the framing.
     swapped: Mapping[str, Framing] = field(default_factory=lambda: MappingProxyType({}))
-    #: What of the answer is the score.
+    #: How the score is read from the answer.
     score: ScoreName = "margin_2way"
-    #: Candidates a query that are scored by default.
+    #: Default number of scored candidates per query.
     depth: int
-    #: Step of the score inside which candidates tie, and entropy decides; 0 where none does.
+    #: Step of the score within which candidates tie and entropy decides; 0 turns this off.
     quantum: float
-    #: Whether entropy decides ties above one half only.
+    #: True lets entropy decide ties above one half only.
     tie_guard: bool = True
-    #: Bounds on the pixels of an image, and what its longer side is scaled to before; None where
-    #: the checkpoint decides.
+    #: Bounds on the pixels of an image, and the length that its longer side is scaled to first;
+    #: None leaves it to the checkpoint.
     min_pixels: int | None = None
     max_pixels: int | None = None
     long_side: int | None = None
-    #: Weight of the coarse score in the final one; 0 leaves it out.
+    #: Weight of the coarse score in the final one; 0 ignores it.
     fusion: float = 0.0
-    #: Whether, and how, the model looks at the picture again.
+    #: When and how the visual enhancement adds image features during decoding.
     enhancement: EnhancementParams
     #: The same method with other defaults, by name.
     presets: Mapping[str, "Method"] = field(default_factory=lambda: MappingProxyType({}))
 
     def preset(self, name: str | None) -> "Method":
-        """The method with the defaults of that name; as it is where none is named.
+        """The method with the defaults of a preset; unchanged if no preset is named.
 
         Raises:
-            ConfigurationError: It has no such preset.
+            ConfigurationError: When it has no such preset.
         """
         if name is None:
             return self
@@ -68,10 +68,10 @@ class Method:
         return self.presets[name]
 
     def framing_for(self, score: ScoreName) -> Framing:
-        """The first framing that asks for what a score is read from.
+        """The first framing that requests the answer which a score is read from.
 
         Raises:
-            ConfigurationError: There is none.
+            ConfigurationError: When there is none.
         """
         for rule in self.framings:
             if rule.asks_for == EXPECTED_ANSWER[score]:
