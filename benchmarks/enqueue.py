@@ -1,4 +1,4 @@
-"""What planning and enqueueing cost an item, against one Celery message an item."""
+"""Cost of planning and enqueueing an item, against one Celery message an item."""
 
 import json
 import tempfile

@@ -35,7 +35,7 @@ def broken_promises(rows: Sequence[Mapping[str, Any]], preset: str, *, on_cpu: b
 def _promises(
     row: Mapping[str, Any], preset: str, *, on_cpu: bool
 ) -> Iterator[tuple[str, float, bool]]:
-    """What is looked at, its limit, and whether it is kept."""
+    """The measured quantity, its limit, and whether the limit is kept."""
 
     def at_least(what: str, limit: float) -> tuple[str, float, bool]:
         return what, limit, row[what] >= limit

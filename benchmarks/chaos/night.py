@@ -39,7 +39,7 @@ _DISK_BYTES = 32 * 2**20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
-    """How much there is to do."""
+    """Amount of work of a run."""
 
     items: int
     queries: int
@@ -48,7 +48,7 @@ class Size:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Night:
-    """How a night went."""
+    """Outcome of a run."""
 
     results: Results
     #: Of all its jobs.
@@ -113,7 +113,7 @@ def spend_night(
 
 
 def may_mount() -> bool:
-    """Whether the token store can have a file system of its own, for a fault to fill."""
+    """Tells whether the token store can have a file system of its own, for a fault to fill."""
     with tempfile.TemporaryDirectory(prefix="ns-chaos-") as folder:
         mounted = _mount_small_disk(Path(folder) / "disk")
         if mounted:

@@ -196,7 +196,7 @@ class _Plain:
         elif monotonic() - self._moved > _DEAF_S:
             self.rescues += 1
             self._moved = monotonic()
-            _log.info("the operator starts the workers anew")
+            _log.info("the operator starts the workers again")
             self.stop_workers()
             self.start_workers()
 

@@ -76,11 +76,11 @@ def tiny():
 @pytest.mark.parametrize(("source", "enhance"), [("pixels", False), ("tokens", True)])
 def test_a_measured_row_has_every_figure_and_the_columns_agree(tiny, source, enhance):
     drawn = cases(tiny.side, lambda text: len(tiny.stock.text.ids(text)))
-    case = next(scene for scene in drawn if scene.queries_per_image == 4)
-    (requested, *_) = case.asked
-    few = replace(case, asked=(replace(requested, others=requested.others[:2]),), n_loop=2)
+    case = next(case for case in drawn if case.queries_per_image == 4)
+    (group, *_) = case.sources
+    few = replace(case, sources=(replace(group, others=group.others[:2]),), n_loop=2)
     if source == "tokens":
-        few = replace(few, asked=stored(tiny, few.asked))
+        few = replace(few, sources=stored(tiny, few.sources))
 
     row = measure(tiny, few, enhance=enhance, rounds=1)
 

@@ -142,5 +142,5 @@ def test_every_stage_of_both_models_runs_and_what_is_written_can_be_loaded(
     ]
     assert taken == [
         ["round 1", "round 2"],
-        ["matching", "everything", "captions", "glancing", "pictures", "rehearsal"],
+        ["matching", "everything", "captions", "glancing", "image pairs", "rehearsal"],
     ]

@@ -24,7 +24,7 @@ from nightshift.demo.train.tokenizers import coarse_tokenizer, scorer_tokenizer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stock:
-    """What both models learn from, are watched on, and are measured on at last."""
+    """Data that both models are trained, validated and at last measured on."""
 
     training: Pool
     validation: Pool

@@ -1,4 +1,4 @@
-"""How both models are trained: Muon inside the blocks, Adam elsewhere, one schedule."""
+"""Optimizers of both models: Muon inside the blocks, Adam elsewhere, one schedule."""
 
 from __future__ import annotations
 
