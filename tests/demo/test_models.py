@@ -65,7 +65,7 @@ def test_the_coarse_model_brings_nearly_every_item_into_the_first_twenty(
 def test_the_scorer_tells_held_out_captions_from_hard_negatives(catalogue: Catalogue) -> None:
     plain = accuracies(catalogue, scorer_dir(), rendering=Rendering.PLAIN)
 
-    assert plain["RetLLM, text and picture"] >= 0.9
+    assert plain["RetLLM, text and image"] >= 0.9
 
 
 @pytest.mark.night
@@ -74,7 +74,7 @@ def test_the_scorer_answers_every_method_s_question_better_than_by_guessing(
 ) -> None:
     reached = accuracies(catalogue, scorer_dir())
 
-    assert reached["RetLLM, text and picture"] >= 0.8
+    assert reached["RetLLM, text and image"] >= 0.8
     assert min(reached.values()) >= 0.65, reached
 
 
