@@ -1,7 +1,7 @@
-"""What queue and ledger cost a run of one-second jobs, and how soon Redis is refilled when flushed.
+"""Cost of queue and ledger for one-second jobs, and the time to refill Redis after a flush.
 
 The parts are the real ones: dispatcher, Redis, Postgres, and worker processes that differ from
-`nightshift worker` only in that an embed job sleeps for as long as it is told.
+`nightshift worker` only in that an embed job sleeps for as long as its setting says.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""How long `nightshift demo` takes from nothing on two cores, against the five minutes promised."""
+"""Time of `nightshift demo` from nothing on two cores, against the five minutes promised."""
 
 import json
 import os
@@ -47,7 +47,7 @@ def main(as_json: bool) -> None:
 
 
 def _demo(home: Path, data: Path) -> object:
-    """What the demo printed; nothing of the caller's settings is heeded."""
+    """Runs the demo without the caller's settings and returns what it printed."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("NIGHTSHIFT_")}
     done = subprocess.run(
         [sys.executable, "-m", "nightshift.cli.main", "demo", "--json", "--data-dir", str(data)],

@@ -1,4 +1,4 @@
-"""What a job costs in the ledger, with few jobs in it and with a million."""
+"""Cost of a job in the ledger, with few jobs in it and with a million."""
 
 import base64
 import json

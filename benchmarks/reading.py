@@ -31,24 +31,24 @@ _IMAGE: Kinds = frozenset({"image"})
 
 
 @click.command()
-@click.option("--pictures", default=64, show_default=True)
-@click.option("--width", default=4000, show_default=True, help="Of a picture; its height is 3/4.")
+@click.option("--images", default=64, show_default=True)
+@click.option("--width", default=4000, show_default=True, help="Of an image; its height is 3/4.")
 @click.option("--rounds", default=3, show_default=True)
 @click.option("--json", "as_json", is_flag=True)
-def main(pictures: int, width: int, rounds: int, as_json: bool) -> None:
-    """Read PICTURES photographs in both ways, in turns; no model runs."""
+def main(images: int, width: int, rounds: int, as_json: bool) -> None:
+    """Read IMAGES photographs in both ways, in turns; no model runs."""
     embedder = load_embedder(f"open_clip:{coarse_dir()}", device="cpu")
     _, _, transform = open_clip.create_model_and_transforms(
         f"local-dir:{coarse_dir()}", load_weights=False
     )
     with tempfile.TemporaryDirectory(prefix="ns-") as folder:
-        paths = [_photograph(Path(folder) / f"{n}.jpg", n, width) for n in range(pictures)]
+        paths = [_photograph(Path(folder) / f"{n}.jpg", n, width) for n in range(images)]
         loader, worker = [], []
         for _ in range(rounds):
-            loader.append(pictures / _seconds(_by_data_loader(paths, transform)))
-            worker.append(pictures / _seconds(_by_worker(paths, embedder)))
+            loader.append(images / _seconds(_by_data_loader(paths, transform)))
+            worker.append(images / _seconds(_by_worker(paths, embedder)))
     facts = {
-        "pictures": pictures,
+        "pictures": images,
         "megapixels": round(width * width * 3 / 4 / 1e6, 1),
         "cores": len(os.sched_getaffinity(0)),
         "data_loader_per_s": round(median(loader), 1),
@@ -63,7 +63,7 @@ def main(pictures: int, width: int, rounds: int, as_json: bool) -> None:
 
 
 class _Photographs(Dataset[Tensor]):
-    """What a careful user writes: each image decoded and transformed in a process of its own."""
+    """Reads as a careful user would: each image decoded and transformed in a process of its own."""
 
     def __init__(self, paths: Sequence[Path], transform: Callable[[Image.Image], Tensor]) -> None:
         self._paths = paths

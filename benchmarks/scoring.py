@@ -80,7 +80,7 @@ def measure(
         cross_encoder: The margins of the same pairs, (n,), as a fourth column.
     """
     columns = Columns(model, case, ENHANCEMENTS["default" if enhance else "off"])
-    prepared = columns.whole()
+    prepared = columns.all_pairs()
     from_pixels = all(image.stored is None for image in prepared.images)
     # The first round warms up, and is counted and compared instead of timed.
     (slow, careful, packed), flops = zip(
@@ -171,7 +171,7 @@ def _counted(column: Column) -> tuple[NDArray[np.float32], int]:
 def _check_flops(
     model: Model, prepared: Prepared, counted: Sequence[int], *, from_pixels: bool
 ) -> None:
-    """What torch counts must be what the formulas say, or the bound means nothing."""
+    """Requires that torch counts what the formulas say; otherwise the bound means nothing."""
     first = prepared.groups[0]
     assert len({len(prompt.ids) for prompt in prepared.prompts}) == 1
     assert {image.n_tokens for image in prepared.images} == {TOKENS_PER_SIDE**2}
@@ -180,7 +180,7 @@ def _check_flops(
         n_pairs=prepared.n_suffixes,
         prefix=len(first.prefix.ids),
         suffix=len(first.suffixes[0].ids),
-        n_pictures=len(prepared.images) if from_pixels else 0,
+        n_images=len(prepared.images) if from_pixels else 0,
         side=TOKENS_PER_SIDE,
     )
     by_hand = [count(model.library.config, lengths) for count in (batched_flops, packed_flops)]
@@ -227,7 +227,7 @@ def _has_cross_encoder() -> bool:
     return find_spec("sentence_transformers") is not None
 
 
-def _rows(model: Model, found: Sequence[Case], rounds: int, folder: Path) -> Iterator[Row]:
+def _rows(model: Model, cases: Sequence[Case], rounds: int, folder: Path) -> Iterator[Row]:
     """Every case from pixels and from tokens, with the enhancement off and on."""
     peer = None
     if _has_cross_encoder():
@@ -235,10 +235,10 @@ def _rows(model: Model, found: Sequence[Case], rounds: int, folder: Path) -> Ite
 
         peer = CrossEncoderColumn(model, folder)
     for enhance in (False, True):
-        for case in found:
+        for case in cases:
             fourth = peer.of(case) if peer is not None and not enhance else None
             yield measure(model, case, enhance=enhance, rounds=rounds, cross_encoder=fourth)
-            later = replace(case, asked=stored(model, case.asked))
+            later = replace(case, sources=stored(model, case.sources))
             yield measure(model, later, enhance=enhance, rounds=rounds)
 
 
@@ -259,9 +259,9 @@ def main(device: str, preset: str, rounds: int, as_json: bool, keep: Path | None
     model = build(preset, chosen)
     rows: list[Row] = []
 
-    def add(name: str, scored: Model, found: Iterator[Row]) -> None:
+    def add(name: str, scored: Model, cases: Iterator[Row]) -> None:
         of_model: list[Row] = []
-        for row in found:
+        for row in cases:
             rows.append(row)
             of_model.append(row)
             if keep is not None:

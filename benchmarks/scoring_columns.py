@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from transformers.modeling_outputs import BaseModelOutputWithPooling, CausalLMOutputWithPast
 
-from benchmarks.scoring_pairs import Asked, Case, Read, singles
+from benchmarks.scoring_pairs import Case, PairSource, Read, singles
 from benchmarks.scoring_setup import Model
 from nightshift.models.engine.enhancement import enhanced
 from nightshift.models.engine.packed.engine import PackedEngine
@@ -55,21 +55,21 @@ class Columns:
         self._method = PairScorer(self._engine, (case.rule,), ENHANCEMENTS["off"], "benchmark")
         words = (case.rule.labels.positive, case.rule.labels.negative)
         self._label_ids = [model.stock.text.label(word) for word in words]
-        pairs = list(singles(case.asked))
+        pairs = list(singles(case.sources))
         self.n_pairs = len(pairs)
         #: Numbers of the pairs that the loop walks through, evenly spread over the groups.
         self.few = list(range(0, len(pairs), max(1, len(pairs) // case.n_loop)))
 
-        def work(asked: Sequence[Asked]) -> _Work:
+        def work(sources: Sequence[PairSource]) -> _Work:
             if case.end_to_end:
-                return lambda: self._prepare([entry.group() for entry in asked])
-            results = self._prepare([entry.group() for entry in asked])
+                return lambda: self._prepare([entry.group() for entry in sources])
+            results = self._prepare([entry.group() for entry in sources])
             return lambda: results
 
-        self.whole = work(case.asked)
+        self.all_pairs = work(case.sources)
         self._few = [work([pairs[i]]) for i in self.few]
         #: As a worker takes them where reading counts; else in one go, as the batched column.
-        parts = list(_as_a_worker(case.asked)) if case.end_to_end else [case.asked]
+        parts = list(_as_a_worker(case.sources)) if case.end_to_end else [case.sources]
         self._parts = [work(part) for part in parts]
 
     def loop(self) -> NDArray[np.float32]:
@@ -96,7 +96,7 @@ class Columns:
     def batched(self) -> NDArray[np.float32]:
         """Batches of 16, logits at the end only, the vision tower once a distinct image."""
         self._model.stock.vision_cache.clear()
-        prepared = self.whole()
+        prepared = self.all_pairs()
         visual_tokens = encode_images(self._model.stock, prepared.images)
         prompts = prepared.prompts
         results = np.empty((len(prompts), 2), np.float32)
@@ -167,7 +167,7 @@ class Columns:
 
 
 @torch.inference_mode()
-def stored(model: Model, asked: Sequence[Asked]) -> tuple[Asked, ...]:
+def stored(model: Model, sources: Sequence[PairSource]) -> tuple[PairSource, ...]:
     """The same pairs, their images as records that an earlier night kept, under codec `none`."""
     family = model.ours
     weight = family.decoder.head_weight
@@ -191,20 +191,20 @@ def stored(model: Model, asked: Sequence[Asked]) -> tuple[Asked, ...]:
         return lambda: ItemContent(texts=content.texts, stored=decode_record(record, codec))
 
     return tuple(
-        Asked(
+        PairSource(
             shared_side=entry.shared_side,
             shared=of(entry.shared),
             others=tuple(of(other) for other in entry.others),
         )
-        for entry in asked
+        for entry in sources
     )
 
 
-def _as_a_worker(asked: Sequence[Asked]) -> Iterator[list[Asked]]:
+def _as_a_worker(sources: Sequence[PairSource]) -> Iterator[list[PairSource]]:
     """As many pairs at a time as a worker reads and scores."""
-    groups = [(i, tuple(range(len(entry.others)))) for i, entry in enumerate(asked)]
+    groups = [(i, tuple(range(len(entry.others)))) for i, entry in enumerate(sources)]
     for batch in micro_batches(groups):
         yield [
-            replace(asked[i], others=tuple(asked[i].others[j] for j in places))
+            replace(sources[i], others=tuple(sources[i].others[j] for j in places))
             for i, places in batch
         ]

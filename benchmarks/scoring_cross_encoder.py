@@ -13,7 +13,7 @@ from sentence_transformers.cross_encoder.modules import LogitScore
 from torch import nn
 
 from benchmarks.scoring_columns import BATCH, Column
-from benchmarks.scoring_pairs import Asked, Case, singles
+from benchmarks.scoring_pairs import Case, PairSource, singles
 from benchmarks.scoring_setup import Model
 from nightshift.models.inputs.content import ItemContent
 from nightshift.scoring.prompts import Content, Framing
@@ -21,7 +21,7 @@ from nightshift.scoring.prompts import Content, Framing
 __all__ = ["CrossEncoderColumn"]
 
 _HEAD, _TAIL = "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"
-_PICTURE = "<|vision_start|><|image_pad|><|vision_end|>"
+_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
 
 
 class CrossEncoderColumn:
@@ -54,7 +54,7 @@ class CrossEncoderColumn:
             activation_fn=nn.Identity(),
             device=str(self._model.library.device),
         )
-        pairs = list(singles(case.asked))
+        pairs = list(singles(case.sources))
         # The demo asks in two directions: each has a prompt of its own.
         alike: dict[str, list[int]] = {}
         for place, sides in enumerate(map(_sides, pairs)):
@@ -78,7 +78,7 @@ class CrossEncoderColumn:
         return column
 
 
-def _sides(pair: Asked) -> tuple[ItemContent, ItemContent]:
+def _sides(pair: PairSource) -> tuple[ItemContent, ItemContent]:
     group = pair.group()
     (other,) = group.others
     return (group.shared, other) if group.shared_side == "query" else (other, group.shared)
@@ -116,7 +116,7 @@ def _mark(side: str) -> str:
 
 
 def _part(side: str) -> str:
-    """What stands for one side: its text, or a place for its image."""
+    """Template of one side: its text, or a place for its image."""
     role = "document" if side == "candidate" else side
     results = f'(messages | selectattr("role", "equalto", "{role}") | first).content[0]'
-    return f"({results}.text | default({json.dumps(_PICTURE)}))"
+    return f"({results}.text | default({json.dumps(_IMAGE)}))"

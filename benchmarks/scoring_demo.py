@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.scoring_pairs import Asked, Case, Read
+from benchmarks.scoring_pairs import Case, PairSource, Read
 from nightshift.demo.catalogue import build_catalogue, draw_item
 from nightshift.demo.night import TOP_K
 from nightshift.demo.paths import coarse_dir
@@ -39,7 +39,7 @@ def demo_case(folder: Path, device: torch.device) -> Case:
     for item in catalogue.items:
         path = folder / f"{item.id}.png"
         draw_item(item).save(path)
-        images[item.id] = partial(_picture, str(path))
+        images[item.id] = partial(_image, str(path))
     embedder = load_embedder(f"open_clip:{coarse_dir()}", device=str(device))
     items = [images[item.id] for item in catalogue.items]
     captions = [partial(_text, item.caption) for item in catalogue.items]
@@ -52,19 +52,19 @@ def demo_case(folder: Path, device: torch.device) -> Case:
         for image in results:
             asking.setdefault(image, []).append(text)
     by_text = [
-        Asked(shared_side="candidate", shared=items[i], others=tuple(asking[i]))
+        PairSource(shared_side="candidate", shared=items[i], others=tuple(asking[i]))
         for i in sorted(asking)
     ]
     best = _best(_embedded(embedder, queried, "query"), _embedded(embedder, captions, "candidate"))
-    by_picture = [
-        Asked(shared_side="query", shared=image, others=tuple(captions[i] for i in results))
+    by_image = [
+        PairSource(shared_side="query", shared=image, others=tuple(captions[i] for i in results))
         for image, results in zip(queried, best, strict=True)
     ]
-    requested = (*by_text, *by_picture)
+    sources = (*by_text, *by_image)
     return Case(
         name="demo",
-        queries_per_image=round(sum(len(entry.others) for entry in requested) / len(requested), 1),
-        asked=requested,
+        queries_per_image=round(sum(len(entry.others) for entry in sources) / len(sources), 1),
+        sources=sources,
         end_to_end=True,
         n_loop=256,
     )
@@ -89,7 +89,7 @@ def _best(queries: NDArray[np.float32], items: NDArray[np.float32]) -> list[list
     return results
 
 
-def _picture(path: str) -> ItemContent:
+def _image(path: str) -> ItemContent:
     return ItemContent(images=(read_image(path),))
 
 

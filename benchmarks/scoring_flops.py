@@ -13,14 +13,14 @@ __all__ = ["Lengths", "batched_flops", "flop_counter", "packed_flops"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lengths:
-    """What a case holds; all its prefixes are as long, and all its suffixes."""
+    """Sizes of a case; all its prefixes have one length, and all its suffixes."""
 
     n_groups: int
     n_pairs: int
     prefix: int
     suffix: int
     #: That the vision tower looks at.
-    n_pictures: int
+    n_images: int
     #: Visual tokens of an image's side.
     side: int
 
@@ -99,4 +99,4 @@ def _vision(config: Qwen2_5_VLConfig, of: Lengths) -> int:
     into = merged * width
     merger = 2 * patches // merged * into * (into + tower.out_hidden_size)
     embedding = 2 * patches * pixels * width
-    return of.n_pictures * (tower.depth * linear + attention + embedding + merger)
+    return of.n_images * (tower.depth * linear + attention + embedding + merger)

@@ -12,7 +12,7 @@ from nightshift.models.scorers.protocol import PairGroup
 from nightshift.scoring.methods.registry import framing
 from nightshift.scoring.prompts import Framing, Side
 
-__all__ = ["Asked", "Case", "Read", "cases", "singles"]
+__all__ = ["Case", "PairSource", "Read", "cases", "singles"]
 
 _CAPTION_TOKENS = 20
 # Each is one token of the demo's tokenizer when a space precedes it.
@@ -38,7 +38,7 @@ _RETLLM = framing("retllm")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class PairSource:
     """Pairs that have one side in common, not read yet."""
 
     shared_side: Side
@@ -58,7 +58,7 @@ class Case:
     name: str
     #: A mean in the demo; 1 between images.
     queries_per_image: float
-    asked: tuple[Asked, ...]
+    sources: tuple[PairSource, ...]
     rule: Framing = _RETLLM
     #: Whether reading, resizing and tokenising are part of what is timed.
     end_to_end: bool = False
@@ -66,9 +66,9 @@ class Case:
     n_loop: int = 4
 
 
-def singles(asked: Sequence[Asked]) -> Iterator[Asked]:
+def singles(sources: Sequence[PairSource]) -> Iterator[PairSource]:
     """Each pair by itself, group after group."""
-    for entry in asked:
+    for entry in sources:
         for other in entry.others:
             yield replace(entry, others=(other,))
 
@@ -85,26 +85,26 @@ def cases(side: int, count: Callable[[str], int]) -> list[Case]:
     results = []
     for name, n, m in (*shapes, ("image_to_text", 16, 2)):
         shared_side: Side = "query" if name == "image_to_text" else "candidate"
-        requested = tuple(
-            Asked(
+        sources = tuple(
+            PairSource(
                 shared_side=shared_side,
-                shared=_picture(rng, side),
+                shared=_image(rng, side),
                 others=tuple(_caption(rng, count) for _ in range(n)),
             )
             for _ in range(m)
         )
-        results.append(Case(name=name, queries_per_image=n, asked=requested))
-    images = tuple(_picture(rng, side) for _ in range(8))
-    pairs = Asked(shared_side="query", shared=_picture(rng, side), others=images)
-    choice = Asked(shared_side="query", shared=_caption(rng, count), others=images)
+        results.append(Case(name=name, queries_per_image=n, sources=sources))
+    images = tuple(_image(rng, side) for _ in range(8))
+    pairs = PairSource(shared_side="query", shared=_image(rng, side), others=images)
+    choice = PairSource(shared_side="query", shared=_caption(rng, count), others=images)
     return [
         *results,
-        Case(name="image_to_image", queries_per_image=1, asked=(pairs,)),
-        Case(name="freeret", queries_per_image=1, asked=(choice,), rule=framing("freeret")),
+        Case(name="image_to_image", queries_per_image=1, sources=(pairs,)),
+        Case(name="freeret", queries_per_image=1, sources=(choice,), rule=framing("freeret")),
     ]
 
 
-def _picture(rng: random.Random, side: int) -> Read:
+def _image(rng: random.Random, side: int) -> Read:
     pixels = np.random.default_rng(rng.getrandbits(32)).integers(0, 256, (side, side, 3))
     return _kept(ItemContent(images=(Image.fromarray(pixels.astype(np.uint8)),)))
 

@@ -41,7 +41,7 @@ Row = tuple[object, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
-    """What a night left behind."""
+    """Results of a run, table by table."""
 
     #: Table → rows in their order; the first two columns name a row.
     tables: dict[str, list[Row]]
@@ -53,7 +53,7 @@ class Results:
 
 @dataclass(slots=True, kw_only=True)
 class Comparison:
-    """How a disturbed night differs from a calm one."""
+    """Differences between a disturbed run and a calm one."""
 
     lost: int = 0
     duplicated: int = 0
@@ -97,29 +97,29 @@ def compare(calm: Results, disturbed: Results) -> Comparison:
 
 
 def _compare_table(
-    found: Comparison, table: str, expected: Sequence[Row], rows: Sequence[Row]
+    comparison: Comparison, table: str, expected: Sequence[Row], rows: Sequence[Row]
 ) -> None:
     wanted, present = Counter(map(_name, expected)), Counter(map(_name, rows))
     lost, surplus = (wanted - present).total(), (present - wanted).total()
-    found.lost += lost
-    found.duplicated += surplus
+    comparison.lost += lost
+    comparison.duplicated += surplus
     if lost or surplus:
-        found.differences.append(f"{table}: {lost} rows lost, {surplus} too many")
+        comparison.differences.append(f"{table}: {lost} rows lost, {surplus} too many")
     if [_name(row) for row in expected] != [_name(row) for row in rows]:
-        found.differences.append(f"{table}: other rows or another order")
+        comparison.differences.append(f"{table}: other rows or another order")
         return
-    for entry, other in zip(expected, rows, strict=True):
-        for value, recorded in zip(entry[2:], other[2:], strict=True):
-            _compare_value(found, f"{table} {_name(entry)}", value, recorded)
+    for expected_row, row in zip(expected, rows, strict=True):
+        for value, recorded in zip(expected_row[2:], row[2:], strict=True):
+            _compare_value(comparison, f"{table} {_name(expected_row)}", value, recorded)
 
 
-def _compare_value(found: Comparison, what: str, expected: object, seen: object) -> None:
-    if isinstance(expected, float) and isinstance(seen, float):
-        if math.isnan(expected) and math.isnan(seen):
+def _compare_value(comparison: Comparison, what: str, expected: object, actual: object) -> None:
+    if isinstance(expected, float) and isinstance(actual, float):
+        if math.isnan(expected) and math.isnan(actual):
             return
-        found.max_abs_diff = max(found.max_abs_diff, abs(expected - seen))
-    elif expected != seen:
-        found.differences.append(f"{what}: {seen!r} instead of {expected!r}")
+        comparison.max_abs_diff = max(comparison.max_abs_diff, abs(expected - actual))
+    elif expected != actual:
+        comparison.differences.append(f"{what}: {actual!r} instead of {expected!r}")
 
 
 def _name(row: Row) -> Row:

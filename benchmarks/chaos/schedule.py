@@ -70,7 +70,7 @@ class Schedule:
             sleep(0.02)
 
     def _due(self, stage: str, done: float) -> float:
-        """How many faults should have struck by now."""
+        """Number of faults that should have struck by now."""
         stages = list(self.shares)
         before = sum(self.shares[entry] for entry in stages[: stages.index(stage)])
         share = self.shares[stage] * min(1.0, done / _ALL_DUE_AT)

@@ -114,7 +114,7 @@ def write_catalogue(
 def is_current(
     directory: Path, seed: int = SEED, *, items: int = 2048, queries: int = _QUERIES
 ) -> bool:
-    """Whether `write_catalogue` of these arguments finished there, by the code as it is today."""
+    """Tells whether `write_catalogue` with these arguments finished there, by the present code."""
     mark = directory / _MARK
     return mark.exists() and mark.read_text() == _digest(seed, items, queries)
 
@@ -126,7 +126,7 @@ def draw_item(item: SceneItem, seed: int = SEED, rendering: Rendering | None = N
 
 
 def _digest(seed: int, items: int, queries: int) -> str:
-    """Of what decides on the files: the arguments, and the source of all that draws and words."""
+    """Digest of what the files depend on: arguments, and source code that draws and words."""
     digest = hashlib.sha256(f"{seed} {items} {queries}\n".encode())
     for file in (__file__, rendering_code.__file__, scenes_code.__file__):
         digest.update(Path(file).read_bytes())

@@ -37,7 +37,7 @@ class SearchDirection:
 
     @property
     def name(self) -> str:
-        """As it is told: `text-to-image`."""
+        """As it is reported: `text-to-image`."""
         return f"{self.queries}-to-{self.items}"
 
 
@@ -69,7 +69,7 @@ _FILES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranked:
-    """What one re-ranking run came to."""
+    """Result of one re-ranking run."""
 
     direction: SearchDirection
     method: MethodName
@@ -92,7 +92,7 @@ class Enhanced:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Night:
-    """What the demo did; times in seconds."""
+    """Result of the demo; times in seconds."""
 
     items: int
     failed: int

@@ -37,7 +37,7 @@ _Colour = tuple[int, int, int]
 
 
 class Rendering(StrEnum):
-    """How an image of a scene differs from the plain one: same things, same relations."""
+    """Ways to draw a scene that keep its things and relations."""
 
     PLAIN = "plain"
     RESCALED = "rescaled"
@@ -163,42 +163,42 @@ _OUTLINES: dict[str, list[_Point]] = {
 
 def _background(rng: Random) -> Image.Image:
     side = IMAGE_SIZE * _SCALE
-    entry, two = _muted(rng), _muted(rng)
+    first, second = _muted(rng), _muted(rng)
     painter: Callable[[int, _Colour, _Colour, Random], Image.Image] = rng.choice(
         (_flat, _gradient, _stripes, _checks)
     )
-    return painter(side, entry, two, rng)
+    return painter(side, first, second, rng)
 
 
-def _flat(side: int, one: _Colour, _two: _Colour, _rng: Random) -> Image.Image:
-    return Image.new("RGB", (side, side), one)
+def _flat(side: int, first: _Colour, _second: _Colour, _rng: Random) -> Image.Image:
+    return Image.new("RGB", (side, side), first)
 
 
-def _gradient(side: int, one: _Colour, two: _Colour, rng: Random) -> Image.Image:
+def _gradient(side: int, first: _Colour, second: _Colour, rng: Random) -> Image.Image:
     ramp = Image.linear_gradient("L").resize((side, side))
     if rng.random() < 0.5:
         ramp = ramp.transpose(Image.Transpose.ROTATE_90)
-    plain = Image.new("RGB", (side, side), one)
-    return Image.composite(Image.new("RGB", (side, side), two), plain, ramp)
+    plain = Image.new("RGB", (side, side), first)
+    return Image.composite(Image.new("RGB", (side, side), second), plain, ramp)
 
 
-def _stripes(side: int, one: _Colour, two: _Colour, rng: Random) -> Image.Image:
-    image = Image.new("RGB", (side, side), one)
+def _stripes(side: int, first: _Colour, second: _Colour, rng: Random) -> Image.Image:
+    image = Image.new("RGB", (side, side), first)
     draw = ImageDraw.Draw(image)
     step = rng.randint(8, 20) * _SCALE
     upright = rng.random() < 0.5
-    faint = _blend(one, two, 0.35)
+    faint = _blend(first, second, 0.35)
     for start in range(0, side, step):
         stop = start + step // 2
         draw.rectangle((start, 0, stop, side) if upright else (0, start, side, stop), fill=faint)
     return image
 
 
-def _checks(side: int, one: _Colour, two: _Colour, rng: Random) -> Image.Image:
-    image = Image.new("RGB", (side, side), one)
+def _checks(side: int, first: _Colour, second: _Colour, rng: Random) -> Image.Image:
+    image = Image.new("RGB", (side, side), first)
     draw = ImageDraw.Draw(image)
     step = rng.randint(8, 16) * _SCALE
-    faint = _blend(one, two, 0.35)
+    faint = _blend(first, second, 0.35)
     for row, top in enumerate(range(0, side, step)):
         for left in range(step * (row % 2), side, 2 * step):
             draw.rectangle((left, top, left + step - 1, top + step - 1), fill=faint)
@@ -259,6 +259,6 @@ def _jitter(colour: _Colour, rng: Random, spread: int) -> _Colour:
     return red, green, blue
 
 
-def _blend(one: _Colour, two: _Colour, share: float) -> _Colour:
-    red, green, blue = (round(a + (b - a) * share) for a, b in zip(one, two, strict=True))
+def _blend(first: _Colour, second: _Colour, share: float) -> _Colour:
+    red, green, blue = (round(a + (b - a) * share) for a, b in zip(first, second, strict=True))
     return red, green, blue

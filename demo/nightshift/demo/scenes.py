@@ -23,7 +23,7 @@ _RESIDUES = 6
 _TEST_RESIDUE = 0
 _VALIDATION_RESIDUE = 1
 _SHARE_OF_TRIPLES = 0.4
-_MOST_THINGS = 3
+_MAX_THINGS = 3
 
 
 class Axis(StrEnum):
@@ -164,7 +164,7 @@ def substitutes(scene: Scene) -> list[Scene]:
 def recounted(scene: Scene) -> list[Scene]:
     """All scenes of the same split with one thing more, or with one thing less of three."""
     things = scene.things
-    if len(things) == _MOST_THINGS:
+    if len(things) == _MAX_THINGS:
         edited = [things[:index] + things[index + 1 :] for index in range(len(things))]
     else:
         edited = [

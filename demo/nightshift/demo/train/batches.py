@@ -11,20 +11,20 @@ from nightshift.demo.train.questions import (
     Shown,
     caption_row,
     choice_row,
+    image_glance_row,
     matching_row,
     pair_row,
-    picture_glance_row,
     query_first_row,
     text_glance_row,
 )
 from nightshift.demo.train.rows import Row, RowMaker
 
-_PICTURES = 32
+_IMAGES = 32
 _GROUPS = 12
 _CAPTIONED = 4
 _WEIGHTS = {"matching": 3, "choosing": 4, "looking": 2, "comparing": 1}
 _CAPTION_WEIGHTS = {"matching": 4, "choosing": 1}
-_PICTURE_WEIGHTS = {"matching": 2, "choosing": 1, "looking": 3, "comparing": 3, "glancing": 3}
+_IMAGE_WEIGHTS = {"matching": 2, "choosing": 1, "looking": 3, "comparing": 3, "glancing": 3}
 _REHEARSAL_WEIGHTS = {"matching": 5, "choosing": 1, "looking": 2, "comparing": 2, "glancing": 1}
 _GLANCED_GROUPS = 10
 _GLANCED_AT = 5  # images of other scenes, beside a scene's own and its neighbour's
@@ -48,7 +48,7 @@ class BatchMaker:
 
     def matching(self, rng: Random) -> Batch:
         """RetLLM's question about a true and a false caption of each image."""
-        keys = [self._any_picture(rng) for _ in range(_PICTURES)]
+        keys = [self._any_image(rng) for _ in range(_IMAGES)]
         rows = [
             matching_row(self._maker, self._pool.scene(*key), place, rng)
             for place, key in enumerate(keys)
@@ -57,7 +57,7 @@ class BatchMaker:
 
     def choosing(self, rng: Random) -> Batch:
         """FreeRet's question about an image and two captions, and a few plain captions."""
-        keys = [self._any_picture(rng) for _ in range(_PICTURES)]
+        keys = [self._any_image(rng) for _ in range(_IMAGES)]
         rows = [
             choice_row(self._maker, self._pool.scene(*key), place, rng)
             for place, key in enumerate(keys[_CAPTIONED:], _CAPTIONED)
@@ -100,7 +100,7 @@ class BatchMaker:
 
         Args:
             rng: Of the batch.
-            texts: Every other scene is told in words, not shown.
+            texts: Every other scene is described in words, not shown.
         """
         groups = [rng.randrange(len(self._pool.scenes)) for _ in range(_GLANCED_GROUPS)]
         keys = [(group, member) for group in groups for member in range(3)]
@@ -114,7 +114,7 @@ class BatchMaker:
             if texts and place % 2:
                 rows.append(text_glance_row(self._maker, item.scene, among, rng))
             else:
-                rows.append(picture_glance_row(self._maker, item, among, rng))
+                rows.append(image_glance_row(self._maker, item, among, rng))
         return self._collated(rows, keys)
 
     def everything(self, rng: Random) -> Batch:
@@ -127,7 +127,7 @@ class BatchMaker:
 
     def image_questions(self, rng: Random) -> Batch:
         """One of all kinds, most often those that show the query first; fewer near neighbours."""
-        return self._any_kind(_PICTURE_WEIGHTS, rng, near_share=_NEAR_SHARE)
+        return self._any_kind(_IMAGE_WEIGHTS, rng, near_share=_NEAR_SHARE)
 
     def rehearsal(self, rng: Random) -> Batch:
         """As `image_questions`, but most often what was learnt first, lest it be forgotten."""
@@ -154,7 +154,7 @@ class BatchMaker:
         other = rng.randrange(len(self._pool.scenes) - 1)
         return other + (other >= group), rng.randrange(3)
 
-    def _any_picture(self, rng: Random) -> _Key:
+    def _any_image(self, rng: Random) -> _Key:
         return rng.randrange(len(self._pool.scenes)), rng.randrange(3)
 
     def _shown(self, key: _Key, place: int) -> Shown:

@@ -46,25 +46,25 @@ class Course:
     once. Their order and names must be the same.
     """
 
-    def __init__(self, file: Path, **asked: float) -> None:
+    def __init__(self, file: Path, **config: float) -> None:
         """Read the file, if there is one.
 
         Args:
             file: Where to keep it.
-            asked: What the training depends on; the file of one that was asked for otherwise is
-                not gone on with, and overwritten.
+            **config: What the training depends on; a file of another configuration is not resumed,
+                but overwritten.
         """
-        self._file, self._asked = file, asked
+        self._file, self._config = file, config
         self._stages: dict[str, _Progress] = {}
         self._held: dict[str, Any] = {}
         if file.exists():
             kept = torch.load(file, weights_only=True)
-            if kept["asked"] == asked:
+            if kept["asked"] == config:
                 self._stages = {name: _Progress(**item) for name, item in kept["stages"].items()}
                 self._held = kept["held"]
                 _log.info("going on from %s", file)
             else:
-                _log.warning("%s is of a training with %s: begun anew", file, kept["asked"])
+                _log.warning("%s is of a training with %s: begun again", file, kept["asked"])
 
     def stage(
         self,
@@ -116,7 +116,7 @@ class Course:
         self, rng: Random, modules: Sequence[nn.Module], optimizers: list[torch.optim.Optimizer]
     ) -> None:
         kept = {
-            "asked": self._asked,
+            "asked": self._config,
             "stages": {name: asdict(stage) for name, stage in self._stages.items()},
             "held": {
                 "modules": [stage.state_dict() for stage in modules],

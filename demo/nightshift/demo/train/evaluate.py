@@ -1,4 +1,4 @@
-"""What the two models reach on the held-out catalogue, measured with plain torch."""
+"""Measures both models on the held-out catalogue, with plain torch."""
 
 from __future__ import annotations
 
@@ -59,23 +59,25 @@ class TrainedScorer:
         return torch.cat(parts)
 
     @torch.no_grad()
-    def margins(self, asked: Sequence[Question], seen: Tensor, labels: tuple[str, str]) -> Tensor:
+    def margins(
+        self, questions: Sequence[Question], encoded: Tensor, labels: tuple[str, str]
+    ) -> Tensor:
         """Log-odds `[prompts]` of the first label against the second.
 
         Args:
-            asked: prompts and the places of their images in `seen`.
-            seen: visual tokens by `see`.
+            questions: prompts and the places of their images in `encoded`.
+            encoded: visual tokens by `see`.
             labels: of one token each.
         """
-        entry, other = (token_id(self._tokenizer, label) for label in labels)
-        rows = [self._maker.row(prompt, images=at, answer=labels[0]) for prompt, at in asked]
+        positive, negative = (token_id(self._tokenizer, label) for label in labels)
+        rows = [self._maker.row(prompt, images=at, answer=labels[0]) for prompt, at in questions]
         nothing = np.empty((0, 80, 80, 3), dtype=np.uint8)
         parts = []
         for start in range(0, len(rows), _ROWS_AT_ONCE):
             batch = collate(rows[start : start + _ROWS_AT_ONCE], nothing, self._maker)
-            states = hidden_states(self._model, batch, seen)
+            states = hidden_states(self._model, batch, encoded)
             logits = self._model.lm_head(states[batch.answers >= 0])
-            parts.append(logits[:, entry] - logits[:, other])
+            parts.append(logits[:, positive] - logits[:, negative])
         return torch.cat(parts)
 
 
@@ -176,8 +178,8 @@ def accuracies(
         return share_right((labels[0], labels[1]), fits, differs)
 
     def about_image_pairs(prompt: Prompt, *labels: str) -> float:
-        anew, other = len(items), 2 * len(items)
-        fits = [(prompt, (at, anew + at)) for at in places]
+        redrawn, other = len(items), 2 * len(items)
+        fits = [(prompt, (at, redrawn + at)) for at in places]
         differs = [(prompt, (at, other + at)) for at in places]
         return share_right((labels[0], labels[1]), fits, differs)
 

@@ -141,16 +141,16 @@ def collate(rows: Sequence[Row], images: NDArray[np.uint8], maker: RowMaker) -> 
 
 
 def hidden_states(
-    model: Qwen2_5_VLForConditionalGeneration, batch: Batch, seen: Tensor | None = None
+    model: Qwen2_5_VLForConditionalGeneration, batch: Batch, encoded: Tensor | None = None
 ) -> Tensor:
     """The last hidden states `[rows, length, width]`.
 
-    Each distinct image is seen once; `seen` brings visual tokens made by `see` before.
+    Each distinct image is encoded once; `encoded` holds visual tokens made by `see` before.
     """
-    seen = see(model, batch.patches) if seen is None else seen
+    encoded = see(model, batch.patches) if encoded is None else encoded
     embedded = model.get_input_embeddings()(batch.ids)
     at = (batch.ids == model.config.image_token_id).unsqueeze(-1)
-    tokens = seen[batch.images].flatten(0, 1).to(embedded.dtype)
+    tokens = encoded[batch.images].flatten(0, 1).to(embedded.dtype)
     output = model.model.language_model(
         inputs_embeds=embedded.masked_scatter(at, tokens),
         attention_mask=_mask(batch.suffixes),

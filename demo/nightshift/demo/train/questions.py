@@ -1,4 +1,4 @@
-"""What the scorer is asked in training: the methods' own questions, and what is true of them."""
+"""Questions of the scorer's training: the methods' own, with their true answers."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def pair_row(maker: RowMaker, query: Shown, shown: list[Shown], rng: Random) -> 
     return packed(rows, maker.image_token)
 
 
-def picture_glance_row(maker: RowMaker, query: Shown, shown: list[Shown], rng: Random) -> Row:
+def image_glance_row(maker: RowMaker, query: Shown, shown: list[Shown], rng: Random) -> Row:
     """An image and several others, up to where the question would come."""
     prompt, *_ = rng.choices(_PAIR_QUESTIONS, weights=_PAIR_WEIGHTS)[0]
     return packed(

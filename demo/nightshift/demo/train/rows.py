@@ -39,7 +39,7 @@ class Row:
 
 
 class Likeness(IntFlag):
-    """What a thing in an image has in common with a wanted scene."""
+    """Properties that a thing in an image shares with a wanted scene."""
 
     COLOUR = auto()
     SHAPE = auto()
@@ -60,7 +60,7 @@ class Caption:
 
     @property
     def is_true(self) -> bool:
-        """Whether it fits its image."""
+        """Tells whether it fits its image."""
         return self.text == self.truth
 
 
@@ -97,7 +97,7 @@ class RowMaker:
         fits: list[int] = []
         still_to_come = len(images)
         for text, span in _turn(prompt, caption.text if caption else None):
-            piece = self._picture() if text == IMAGE else self._ids(text)
+            piece = self._image() if text == IMAGE else self._ids(text)
             kept, parted = range(0), 0
             if caption and span:
                 kept = self._inside(text, span)
@@ -137,7 +137,7 @@ class RowMaker:
     def glance(self, prompt: Prompt, *, images: tuple[int, ...], likeness: list[int]) -> Row:
         """A row that ends with its last image: its things are judged, and nothing is asked."""
         row = self.row(prompt, images=images, answer=LABELS[0], likeness=likeness)
-        end = _last_picture(row, self.image_token) + SIDE**2
+        end = _last_image(row, self.image_token) + SIDE**2
         silent = [IGNORED] * end
         return replace(
             row,
@@ -154,7 +154,7 @@ class RowMaker:
         touching = [i for i, (a, b) in enumerate(offsets) if a < span.stop and b > span.start]
         return range(touching[0], touching[-1] + 1)
 
-    def _picture(self) -> list[int]:
+    def _image(self) -> list[int]:
         start, end = self._ids("<|vision_start|>"), self._ids("<|vision_end|>")
         return [*start, *[self.image_token] * SIDE**2, *end]
 
@@ -173,7 +173,7 @@ def packed(rows: list[Row], image_token: int) -> Row:
     images = rows[0].images
     if any(row.images != images for row in rows):
         # Its visual tokens look alike by their ids.
-        shared = min(shared, _last_picture(rows[0], image_token))
+        shared = min(shared, _last_image(rows[0], image_token))
         images = (*images[:-1], *(row.images[-1] for row in rows))
 
     def joined(name: str) -> list[int]:
@@ -211,15 +211,15 @@ def _first_asked(row: Row) -> int:
     return next(place for place, target in enumerate(targets) if max(target) != IGNORED)
 
 
-def _last_picture(row: Row, image_token: int) -> int:
+def _last_image(row: Row, image_token: int) -> int:
     """Where its visual tokens begin."""
     last = len(row.ids) - row.ids[::-1].index(image_token)
     return last - SIDE**2
 
 
-def _common(one: list[int], two: list[int]) -> int:
-    """How many tokens two texts begin with in common."""
-    alike = takewhile(lambda pair: pair[0] == pair[1], zip(one, two, strict=False))
+def _common(first: list[int], second: list[int]) -> int:
+    """Number of tokens that two texts begin with in common."""
+    alike = takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False))
     return sum(1 for _ in alike)
 
 

@@ -76,13 +76,13 @@ class Alignment(nn.Module):
         self.project = nn.Linear(width, teacher.text_projection.shape[1])
         self.scale = nn.Parameter(torch.tensor(2.5))
 
-    def loss(self, seen: Tensor, batch: Batch) -> Tensor:
+    def loss(self, encoded: Tensor, batch: Batch) -> Tensor:
         """Contrastive loss of a `matching` batch's visual tokens `[images, 25, width]`."""
         captions = [
             str(self._tokenizer.decode([word for word in row if word >= 0]))
             for row in batch.words.tolist()
         ]
-        mean = functional.normalize(self.project(seen.mean(1)).float(), dim=-1)
+        mean = functional.normalize(self.project(encoded.mean(1)).float(), dim=-1)
         logits = self.scale.exp() * mean @ self._target(captions).T
         return functional.cross_entropy(logits, torch.arange(len(logits)))
 
