@@ -4,22 +4,19 @@ The same functions name the model when a worker loads it, so both get one finger
 difference is real.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nightshift.models.checkpoints.extras import require_worker_packages
-from nightshift.models.checkpoints.files import (
-    digests,
-    file_digest,
-    hf_config,
-    open_clip_checkpoint,
-    open_clip_config,
+from nightshift.models.checkpoints.dual_encoders import (
+    identify_hf,
+    identify_open_clip,
+    model_type_of,
 )
+from nightshift.models.checkpoints.extras import require_worker_packages
+from nightshift.models.checkpoints.files import hf_config
 from nightshift.models.checkpoints.rewritten import rewritten, rewritten_embedding
-from nightshift.models.checkpoints.spec import Builtin, Directory, Hub, ModelSpec, parse_spec
-from nightshift.models.checkpoints.unfit import refuse_damaged
+from nightshift.models.checkpoints.spec import ModelSpec, parse_spec
 from nightshift.schema.errors import ConfigurationError, ModelError
 from nightshift.schema.identity import DECODING_VERSION, fingerprint
 from nightshift.schema.models import ModelFacts
@@ -64,8 +61,8 @@ def describe_embedder(spec: str) -> ModelFacts:
     parsed = parse_spec(spec)
     if parsed.embedding is not None:
         return _describe_freeret(parsed, parsed.embedding)
-    where = _open_clip if parsed.library == "open_clip" else _hf_embedder
-    identity, dim, context_length = where(parsed)
+    identify = identify_open_clip if parsed.library == "open_clip" else identify_hf
+    identity, dim, context_length = identify(parsed)
     card = {
         "kind": "embedder",
         "library": parsed.library,
@@ -214,24 +211,13 @@ def _multimodal(parsed: ModelSpec) -> tuple[ModelSpec, dict[str, Any], dict[str,
     """
     precision = parsed.precision or ("bfloat16" if _has_gpu() else "float32")
     config, identity = hf_config(parsed)
-    model_type = _model_type(config, parsed)
+    model_type = model_type_of(config, parsed)
     if model_type not in FAMILIES:
         known = ", ".join(FAMILIES)
         spec = str(parsed)
         raise ModelError(f"{spec!r} is of family {model_type!r}; known scorers: {known}", spec)
     facts = {"family": model_type, **identity, "precision": precision}
     return replace(parsed, precision=precision), config, {**facts, "weights": fingerprint(facts)}
-
-
-def _model_type(config: Mapping[str, Any], spec: ModelSpec) -> str:
-    named = config.get("model_type")
-    if not isinstance(named, str):
-        raise ModelError(
-            f"{spec}: its config.json names no model_type, which says what kind of model it is: "
-            "fetch the file again, or save the model with transformers",
-            str(spec),
-        )
-    return named
 
 
 def _width(config: dict[str, Any]) -> int:
@@ -267,47 +253,6 @@ def _with_defaults(config: dict[str, Any], missing: str) -> Any:  # noqa: ANN401
     from transformers import AutoConfig  # noqa: PLC0415 - takes a second, and is rarely needed
 
     return AutoConfig.for_model(**config)
-
-
-def _open_clip(spec: ModelSpec) -> tuple[dict[str, Any], int, int]:
-    config = open_clip_config(spec.source)
-    identity: dict[str, Any] = {"config": config}
-    match spec.source:
-        case Directory(path=path):
-            identity["files"] = digests(path)
-        case Builtin(weights=weights) as source:
-            if not Path(weights).is_file():
-                # A tag brings its own preprocessing along.
-                identity["tag"] = weights
-            identity["weights"] = file_digest(open_clip_checkpoint(source))
-        case Hub() as source:
-            identity["weights"] = file_digest(open_clip_checkpoint(source))
-    refuse_damaged([open_clip_checkpoint(spec.source)], str(spec))
-    model = config.get("model_cfg", config)
-    if not isinstance(model, Mapping) or not {"text_cfg", "embed_dim"} <= set(model):
-        raise ModelError(
-            f"{spec}: its open_clip_config.json describes no model with text_cfg and embed_dim",
-            str(spec),
-        )
-    context = model["text_cfg"].get("context_length", 77)
-    return identity, int(model["embed_dim"]), int(context)
-
-
-def _hf_embedder(spec: ModelSpec) -> tuple[dict[str, Any], int, int]:
-    config, identity = hf_config(spec)
-    text = config.get("text_config", {})
-    match _model_type(config, spec):
-        case "siglip" | "siglip2":
-            dim = text.get("projection_size") or text.get("hidden_size", 768)
-            context = text.get("max_position_embeddings", 64)
-            # Both were trained on it, and not every tokenizer of theirs sees to it.
-            identity = {**identity, "case": "lower"}
-        case model_type if model_type == "clip" or "projection_dim" in config:
-            dim = config.get("projection_dim", 512)
-            context = text.get("max_position_embeddings", 77)
-        case other:
-            raise ModelError(f"{spec} is of type {other!r}: no text–image embedder", str(spec))
-    return identity, int(dim), int(context)
 
 
 def _has_gpu() -> bool:
