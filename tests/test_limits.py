@@ -19,7 +19,6 @@ LONG_MODULES: set[str] = {
     "producers/nightshift/producers/sources/fields.py",
     "schema/nightshift/schema/tables.py",
     "stores/nightshift/stores/index/milvus/store.py",
-    "stores/nightshift/stores/results/pairs.py",
 }
 LONG_FUNCTIONS: set[tuple[str, str]] = {
     ("cli/nightshift/cli/catalog.py", "import_"),

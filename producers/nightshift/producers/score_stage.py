@@ -16,6 +16,7 @@ from nightshift.stores.ledger.jobs import add_jobs, stage_rate
 from nightshift.stores.ledger.run_types import RerankRun
 from nightshift.stores.results import equal_pairs, pairs
 from nightshift.stores.results.pairs import KindPair
+from nightshift.stores.results.tied_pairs import tied_pairs
 
 __all__ = ["begin_scoring", "continue_scoring"]
 
@@ -95,7 +96,7 @@ def _ask_about_ties(connection: Connection, run: RerankRun) -> bool:
     if run.control.ties_asked or not params.quantum or tie_framing(params.scorer) is None:
         return False
     tied_groups = list(
-        pairs.tied_pairs(
+        tied_pairs(
             connection,
             run.id,
             quantum=params.quantum,

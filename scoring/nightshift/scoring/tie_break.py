@@ -19,7 +19,7 @@ from nightshift.scoring.fusion import probability
 __all__ = ["Placement", "break_ties"]
 
 # Decimal steps have no exact binary form, least of all after a stay in float32 as log-odds: 0.29
-# must count as 29 hundredths, not 28. `stores.results.pairs.tied_pairs` has the same in SQL.
+# must count as 29 hundredths, not 28. `stores.results.tied_pairs` has the same in SQL.
 _SLACK = 1e-5
 
 

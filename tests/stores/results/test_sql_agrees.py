@@ -14,7 +14,7 @@ from nightshift.scoring.tie_break import break_ties
 from nightshift.stores.catalog.contents import HASH_COLUMN
 from nightshift.stores.postgres.database import Database
 from nightshift.stores.results.equal_pairs import pair_key_sql
-from nightshift.stores.results.pairs import tied_pairs
+from nightshift.stores.results.tied_pairs import tied_pairs
 from nightshift.stores.results.writes import (
     CandidateRow,
     PairScoreRow,
