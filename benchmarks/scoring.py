@@ -32,7 +32,7 @@ from benchmarks.scoring_pairs import Case, cases
 from benchmarks.scoring_promises import broken_promises
 from benchmarks.scoring_setup import PRESETS, TOKENS_PER_SIDE, Model, build, demo_scorer
 from nightshift.models.devices import pick_device
-from nightshift.models.engine.prompts import Prepared
+from nightshift.models.engine.prompts import PreparedPrompts
 from nightshift.schema.distribution import installed_version
 from nightshift.scoring.methods.retllm import ENHANCEMENTS
 
@@ -169,7 +169,7 @@ def _counted(column: Column) -> tuple[NDArray[np.float32], int]:
 
 
 def _check_flops(
-    model: Model, prepared: Prepared, counted: Sequence[int], *, from_pixels: bool
+    model: Model, prepared: PreparedPrompts, counted: Sequence[int], *, from_pixels: bool
 ) -> None:
     """Requires that torch counts what the formulas say; otherwise the bound means nothing."""
     first = prepared.groups[0]

@@ -13,7 +13,7 @@ from benchmarks.scoring_pairs import Case, PairSource, Read, singles
 from benchmarks.scoring_setup import Model
 from nightshift.models.engine.enhancement import enhanced
 from nightshift.models.engine.packed.engine import PackedEngine
-from nightshift.models.engine.prompts import Prepared, Prompt
+from nightshift.models.engine.prompts import PreparedPrompts, Prompt
 from nightshift.models.engine.visual import encode_images, prepare_image, to_stored
 from nightshift.models.inputs.codecs.codec import Codec
 from nightshift.models.inputs.codecs.records import decode_record, encode_record
@@ -33,7 +33,7 @@ BATCH = 16
 
 #: Does all the work of one column: logits of both labels, (n, 2), in the order of its pairs.
 Column = Callable[[], NDArray[np.float32]]
-_Work = Callable[[], Prepared]
+_Work = Callable[[], PreparedPrompts]
 
 
 class Columns:
@@ -126,13 +126,13 @@ class Columns:
         ]
         return np.stack(results)
 
-    def _prepare(self, groups: list[PairGroup]) -> Prepared:
-        prepared: Prepared = self._method.prepare(groups).groups  # type: ignore[attr-defined]
+    def _prepare(self, groups: list[PairGroup]) -> PreparedPrompts:
+        prepared: PreparedPrompts = self._method.prepare(groups).groups  # type: ignore[attr-defined]
         return prepared
 
     def _forward(
         self,
-        prepared: Prepared,
+        prepared: PreparedPrompts,
         batch: list[Prompt],
         tokens: list[list[torch.Tensor]],
         *,
@@ -148,7 +148,7 @@ class Columns:
                 logits_to_keep=keep,
             )
 
-    def _inputs(self, prepared: Prepared, batch: list[Prompt]) -> dict[str, torch.Tensor]:
+    def _inputs(self, prepared: PreparedPrompts, batch: list[Prompt]) -> dict[str, torch.Tensor]:
         ids = torch.stack([prompt.ids for prompt in batch])
         inputs = {
             "input_ids": ids,

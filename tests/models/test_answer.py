@@ -15,7 +15,8 @@ from nightshift.models.checkpoints.describe import (
 )
 from nightshift.models.engine.family import PixelLimits
 from nightshift.models.engine.generation.generate import generate
-from nightshift.models.engine.prompts import Prepared, prepare
+from nightshift.models.engine.prompt_writer import prepare
+from nightshift.models.engine.prompts import PreparedPrompts
 from nightshift.models.engine.protocol import Group
 from nightshift.models.engine.visual import encode_images
 from nightshift.models.families.qwen2_5_vl import Qwen25VL
@@ -35,7 +36,7 @@ QUESTION = Question(query=QUERY, results=RESULTS)
 
 
 @pytest.fixture
-def prompts(qwen: Qwen25VL) -> Prepared:
+def prompts(qwen: Qwen25VL) -> PreparedPrompts:
     groups = [
         Group(prefix=(), suffixes=((picture(1), "What is this?"),)),
         Group(prefix=(), suffixes=(("A red square: ", picture(2, (84, 56)), " or grass?"),)),
@@ -44,12 +45,14 @@ def prompts(qwen: Qwen25VL) -> Prepared:
     return prepare(qwen, PixelLimits(), groups)
 
 
-def tokens(family: Qwen25VL, prompts: Prepared, *, stop: frozenset[int] = frozenset()) -> list[int]:
+def tokens(
+    family: Qwen25VL, prompts: PreparedPrompts, *, stop: frozenset[int] = frozenset()
+) -> list[int]:
     return [token for reading in alone(family, prompts, stop=stop) for token in reading]
 
 
 def alone(
-    family: Qwen25VL, prompts: Prepared, *, stop: frozenset[int] = frozenset()
+    family: Qwen25VL, prompts: PreparedPrompts, *, stop: frozenset[int] = frozenset()
 ) -> list[list[int]]:
     visual_tokens = encode_images(family, prompts.images)
     return [
@@ -77,7 +80,7 @@ def test_the_tokens_are_those_of_the_library_s_own_generation(
 
 
 def test_kept_keys_and_values_change_no_token(
-    qwen: Qwen25VL, prompts: Prepared, monkeypatch: pytest.MonkeyPatch
+    qwen: Qwen25VL, prompts: PreparedPrompts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = tokens(qwen, prompts)
     monkeypatch.setattr(qwen, "layer_ops", None)
@@ -88,7 +91,7 @@ def test_kept_keys_and_values_change_no_token(
 
 @pytest.mark.parametrize("apart", [True, False])
 def test_prompts_of_different_lengths_write_at_once_what_each_writes_alone(
-    qwen: Qwen25VL, prompts: Prepared, monkeypatch: pytest.MonkeyPatch, apart: bool
+    qwen: Qwen25VL, prompts: PreparedPrompts, monkeypatch: pytest.MonkeyPatch, apart: bool
 ) -> None:
     singly = alone(qwen, prompts)
     if not apart:
@@ -103,7 +106,7 @@ def test_prompts_of_different_lengths_write_at_once_what_each_writes_alone(
 
 @pytest.mark.parametrize("apart", [True, False])
 def test_an_answer_that_ends_early_leaves_the_others_as_they_are(
-    qwen: Qwen25VL, prompts: Prepared, monkeypatch: pytest.MonkeyPatch, apart: bool
+    qwen: Qwen25VL, prompts: PreparedPrompts, monkeypatch: pytest.MonkeyPatch, apart: bool
 ) -> None:
     first, *_ = alone(qwen, prompts)
     stop = frozenset({first[3]})
@@ -120,7 +123,7 @@ def test_an_answer_that_ends_early_leaves_the_others_as_they_are(
 
 
 def test_a_stop_token_ends_an_answer_and_is_no_part_of_it(
-    qwen: Qwen25VL, prompts: Prepared
+    qwen: Qwen25VL, prompts: PreparedPrompts
 ) -> None:
     visual_tokens = encode_images(qwen, prompts.images)
     (complete,) = generate(qwen, prompts.prompts[:1], visual_tokens, max_tokens=12, stop_ids=())

@@ -10,7 +10,7 @@ from nightshift.models.checkpoints.describe import describe_vision
 from nightshift.models.engine.family import Family, PixelLimits
 from nightshift.models.engine.packed.engine import PackedEngine
 from nightshift.models.engine.plain import PlainEngine
-from nightshift.models.engine.prompts import Prepared
+from nightshift.models.engine.prompts import PreparedPrompts
 from nightshift.models.engine.protocol import Group
 from nightshift.models.families.qwen2_5_vl import Qwen25VL
 from nightshift.models.inputs.codecs.product import train
@@ -167,7 +167,7 @@ def test_queries_stay_as_they_are_unless_they_are_coded_too(qwen: Qwen25VL) -> N
 
     def codecs(scorer: PairScorer) -> list[bool]:
         prepared = scorer.prepare([group]).groups
-        assert isinstance(prepared, Prepared)
+        assert isinstance(prepared, PreparedPrompts)
         return [image.codec is not None for image in prepared.images]
 
     assert codecs(candidates_only) == [False, True]
@@ -202,7 +202,7 @@ def test_sampled_tokens_keep_the_positions_of_the_whole_image(qwen: Qwen25VL) ->
     def part(piece):
         group = Group(prefix=(piece, "then"), suffixes=(("a red square",),))
         prepared = PlainEngine(qwen, PixelLimits()).prepare([group])
-        assert isinstance(prepared, Prepared)
+        assert isinstance(prepared, PreparedPrompts)
         return prepared.groups[0]
 
     complete, sampled = part(image), part(CodedImage(image=image, codec=codec))

@@ -78,7 +78,7 @@ def _store(database, run_id, name, address):
     codec = Codec(parse_codec(name), width=WIDTH, precision="float32", codebook=None)
     image = StoredVisualTokens(
         values=np.arange(4 * WIDTH, dtype=np.float32).reshape(4, WIDTH),
-        n_deepstack=0, grid=(1, 2, 2), tokens=(1, 2, 2), written=(),
+        n_deepstack=0, grid=(1, 2, 2), tokens=(1, 2, 2), prompt_parts=(),
     )  # fmt: skip
     content = content_hashes((ImagePart(uri="", sha256=DIGEST),)).image
     with database.begin() as connection:

@@ -8,8 +8,9 @@ from PIL import Image
 
 from nightshift.models.engine.family import Family, PixelLimits, PromptImage
 from nightshift.models.engine.generation.generate import generate
-from nightshift.models.engine.plain import alone, batches
-from nightshift.models.engine.prompts import Prepared, Prompt, prepare
+from nightshift.models.engine.plain import batches, single_prompt
+from nightshift.models.engine.prompt_writer import prepare
+from nightshift.models.engine.prompts import PreparedPrompts, Prompt
 from nightshift.models.engine.protocol import Group, Piece
 from nightshift.models.engine.runtime.token_budget import TokenBudget
 from nightshift.models.engine.visual import encode_images, prepare_image
@@ -96,13 +97,13 @@ class Answerer:
             )
             ids_of.update(zip([prompt.place for prompt in batch], written, strict=True))
 
-        self._budget.run(prepared.prompts, batches, write, alone)
+        self._budget.run(prepared.prompts, batches, write, single_prompt)
         return [
             self._read(ids_of[prompt.place], len(question.results))
             for question, prompt in zip(questions, prepared.prompts, strict=True)
         ]
 
-    def _prepare(self, questions: Sequence[Question]) -> Prepared:
+    def _prepare(self, questions: Sequence[Question]) -> PreparedPrompts:
         groups = []
         for question in questions:
             results = [_pieces(result) for result in question.results]

@@ -22,7 +22,8 @@ from nightshift.models.embedders.freeret import FreeRetEmbedder
 from nightshift.models.embedders.protocol import Embedder
 from nightshift.models.engine.family import PixelLimits
 from nightshift.models.engine.hidden_states import HiddenStates
-from nightshift.models.engine.prompts import Prepared, prepare
+from nightshift.models.engine.prompt_writer import prepare
+from nightshift.models.engine.prompts import PreparedPrompts
 from nightshift.models.engine.prompts import embed as embed_prompts
 from nightshift.models.engine.protocol import Group
 from nightshift.models.engine.visual import encode_images
@@ -52,7 +53,7 @@ def embedder(qwen: Qwen25VL, qwen_folder: Path) -> FreeRetEmbedder:
 
 
 @pytest.fixture(scope="module")
-def prompts(qwen: Qwen25VL) -> Prepared:
+def prompts(qwen: Qwen25VL) -> PreparedPrompts:
     groups = [
         Group(prefix=(), suffixes=((picture(1), "What is this?"),)),
         Group(prefix=(), suffixes=(("one word",),)),
@@ -105,7 +106,7 @@ def kept_inputs(module: nn.Module) -> Iterator[list[Tensor]]:
 
 @torch.inference_mode()
 def test_the_state_plus_feed_forward_and_norm_is_the_model_s_own_last_state(
-    qwen: Qwen25VL, prompts: Prepared
+    qwen: Qwen25VL, prompts: PreparedPrompts
 ) -> None:
     visual_tokens = encode_images(qwen, prompts.images)
     decoder = qwen.decoder
@@ -146,7 +147,7 @@ def test_the_site_behind_the_norm_is_the_library_s_last_hidden_state(
 @torch.inference_mode()
 @pytest.mark.parametrize("site", SITES)
 def test_stopping_early_gives_the_state_of_a_whole_forward(
-    qwen: Qwen25VL, prompts: Prepared, site: str
+    qwen: Qwen25VL, prompts: PreparedPrompts, site: str
 ) -> None:
     decoder = qwen.decoder
     assert decoder.feed_forward_norms is not None
@@ -167,7 +168,7 @@ def test_stopping_early_gives_the_state_of_a_whole_forward(
 
 @torch.inference_mode()
 def test_nothing_behind_the_state_is_computed_and_no_hook_stays(
-    qwen: Qwen25VL, prompts: Prepared
+    qwen: Qwen25VL, prompts: PreparedPrompts
 ) -> None:
     decoder = qwen.decoder
     visual_tokens = encode_images(qwen, prompts.images)
@@ -250,7 +251,7 @@ def test_site_prompt_and_task_each_change_vectors_and_fingerprint(
 
 @torch.inference_mode()
 def test_a_norm_before_the_cosine_is_the_model_s_own_with_its_gains(
-    qwen: Qwen25VL, qwen_folder: Path, prompts: Prepared, last_norms: dict[str, nn.Module]
+    qwen: Qwen25VL, qwen_folder: Path, prompts: PreparedPrompts, last_norms: dict[str, nn.Module]
 ) -> None:
     visual_tokens = encode_images(qwen, prompts.images)
 

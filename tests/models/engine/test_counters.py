@@ -60,7 +60,7 @@ def test_an_image_seen_lately_is_not_sent_through_the_tower_again(
     assert work_of(qwen, packed, asked(picture(1), picture(2))).images == 2
     assert work_of(qwen, packed, asked(picture(2), picture(3))).images == 1
 
-    larger = PackedEngine(qwen, packed._steps, PixelLimits(min_pixels=112 * 112))
+    larger = PackedEngine(qwen, packed._layer_ops, PixelLimits(min_pixels=112 * 112))
     assert work_of(qwen, larger, asked(picture(2))).images == 1, "another size is another picture"
 
 

@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from nightshift.models.checkpoints.describe import describe_scorer
-from nightshift.models.engine.enhancement import (
+from nightshift.models.engine.enhancement import enhanced
+from nightshift.models.engine.enhancement_formulas import (
     blend,
     correction,
-    enhanced,
     uncertainty,
     window_layers,
 )

@@ -11,7 +11,7 @@ from torch.utils.hooks import RemovableHandle
 
 from nightshift.models.engine.enhancement import effective
 from nightshift.models.engine.family import PixelLimits
-from nightshift.models.engine.packed import blocks, forward
+from nightshift.models.engine.packed import blocks
 from nightshift.models.engine.packed.batches import batches, max_variants, repacking_reason
 from nightshift.models.engine.packed.engine import PackedEngine
 from nightshift.models.engine.packed.forward import PackedForward
@@ -123,10 +123,11 @@ def test_suffixes_of_one_prefix_may_fire_at_different_layers_or_not_at_all(
 
 
 def test_a_budget_that_cuts_groups_and_blocks_of_a_few_suffixes_change_nothing(
-    packed: PackedEngine, plain: PlainEngine, monkeypatch: pytest.MonkeyPatch
+    qwen: Qwen25VL, plain: PlainEngine
 ) -> None:
-    monkeypatch.setattr(forward, "_TOKENS_PER_STEP", {"cpu": 70})
-    packed._budget = TokenBudget(400)
+    packed = PackedEngine(
+        qwen, qwen.layer_ops, PixelLimits(), tokens_per_batch=400, tokens_per_layer_step=70
+    )
 
     for params in (OFF, ON, EnhancementParams(gamma=0.96)):
         assert_same(score(packed, EVERYTHING, params), score(plain, EVERYTHING, params))

@@ -11,7 +11,7 @@ from torch import Tensor
 from nightshift.models.engine.family import PixelLimits
 from nightshift.models.engine.plain import PlainEngine
 from nightshift.models.engine.protocol import Group, Reading
-from nightshift.models.engine.readout import head_logits, read
+from nightshift.models.engine.readout import head_logits, read_labels
 from nightshift.models.families.qwen2_5_vl import Qwen25VL
 from nightshift.schema.errors import InputError, ModelError
 from nightshift.schema.params import EnhancementParams
@@ -242,12 +242,12 @@ def test_entropy_ranges_from_none_to_that_of_all_tokens() -> None:
     sure, blank = torch.zeros(1, 1000), torch.zeros(1, 1000)
     sure[0, 3] = 200.0
 
-    assert float(read(torch.eye(1000), sure, [3, 4]).entropy) == pytest.approx(0, abs=1e-6)
-    assert float(read(torch.eye(1000), blank, [3, 4]).entropy) == pytest.approx(
+    assert float(read_labels(torch.eye(1000), sure, [3, 4]).entropy) == pytest.approx(0, abs=1e-6)
+    assert float(read_labels(torch.eye(1000), blank, [3, 4]).entropy) == pytest.approx(
         np.log(1000), abs=1e-5
     )
-    assert float(read(torch.eye(1000), sure, [3, 4]).logsumexp) == 200.0
-    assert read(torch.eye(1000), sure, [3, 4]).label_logits.tolist() == [[200.0, 0.0]]
+    assert float(read_labels(torch.eye(1000), sure, [3, 4]).logsumexp) == 200.0
+    assert read_labels(torch.eye(1000), sure, [3, 4]).label_logits.tolist() == [[200.0, 0.0]]
 
 
 def test_the_template_of_the_tests_is_the_checkpoints(qwen: Qwen25VL) -> None:

@@ -22,7 +22,8 @@ from nightshift.models.checkpoints.describe import (
 )
 from nightshift.models.embedders.freeret import FreeRetEmbedder
 from nightshift.models.engine.family import PixelLimits
-from nightshift.models.engine.prompts import Prompt, prepare
+from nightshift.models.engine.prompt_writer import prepare
+from nightshift.models.engine.prompts import Prompt
 from nightshift.models.engine.protocol import Group, Piece
 from nightshift.models.engine.text import TextEncoder
 from nightshift.models.inputs.content import ItemContent

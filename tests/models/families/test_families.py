@@ -20,7 +20,7 @@ from nightshift.models.engine.generation.generate import generate
 from nightshift.models.engine.hidden_states import HiddenStates
 from nightshift.models.engine.packed.engine import PackedEngine
 from nightshift.models.engine.plain import PlainEngine
-from nightshift.models.engine.prompts import Prepared
+from nightshift.models.engine.prompts import PreparedPrompts
 from nightshift.models.engine.protocol import Engine, Group, Piece
 from nightshift.models.inputs.codecs.codec import Codec
 from nightshift.models.inputs.codecs.records import decode_record, encode_record
@@ -423,7 +423,7 @@ def test_the_state_behind_the_last_attention_is_what_the_last_feed_forward_adds_
     plain: PlainEngine, family: Any
 ) -> None:
     prepared = plain.prepare(PICTURES)
-    assert isinstance(prepared, Prepared)
+    assert isinstance(prepared, PreparedPrompts)
     with torch.inference_mode():
         visual_tokens = family.encode_images(prepared.images)
         between_both, before_norm = (
@@ -621,7 +621,7 @@ def test_a_decoder_with_no_state_behind_its_last_attention_is_told_and_embeds_el
     folder = save_family("internvl", tmp_path / "internvl", text_config={"model_type": "cohere"})
     family = loaded("internvl", folder)
     prepared = PlainEngine(family, PixelLimits()).prepare([PICTURES[0]])
-    assert isinstance(prepared, Prepared)
+    assert isinstance(prepared, PreparedPrompts)
 
     assert "FreeRet embedding: yes, but not at attn_L (its layers add" in family.report.text()
     with pytest.raises(ModelError, match="choose another site"):

@@ -11,11 +11,12 @@ import torch
 from torch import nn
 
 from nightshift.models.checkpoints.describe import FAMILIES, describe_embedder
-from nightshift.models.engine.enhancement import enhanced, window_layers
+from nightshift.models.engine.enhancement import enhanced
+from nightshift.models.engine.enhancement_formulas import window_layers
 from nightshift.models.engine.family import Family, PixelLimits
 from nightshift.models.engine.hidden_states import HiddenStates
 from nightshift.models.engine.plain import PlainEngine
-from nightshift.models.engine.prompts import Prepared, Prompt, embed
+from nightshift.models.engine.prompts import PreparedPrompts, Prompt, embed
 from nightshift.models.engine.protocol import Group
 from nightshift.models.engine.visual import encode_images
 from nightshift.models.inputs.codecs.codec import Codec
@@ -56,9 +57,9 @@ def family(folder: Path) -> Any:
     return loaded(folder.name, folder)
 
 
-def prepared(family: Family, *groups: Group) -> Prepared:
+def prepared(family: Family, *groups: Group) -> PreparedPrompts:
     results = PlainEngine(family, PixelLimits()).prepare(groups)
-    assert isinstance(results, Prepared)
+    assert isinstance(results, PreparedPrompts)
     return results
 
 
@@ -72,7 +73,7 @@ def hooks(family: Any) -> int:
     return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in family._model.modules())
 
 
-def whole(family: Family, prompt: Prompt, pictures: Prepared) -> torch.Tensor:
+def whole(family: Family, prompt: Prompt, pictures: PreparedPrompts) -> torch.Tensor:
     """Normed states (1, length, width) of a prompt read by itself."""
     return family.decode(embed(family, [prompt], encode_images(family, pictures.images)))
 

@@ -15,7 +15,7 @@ from transformers import AutoProcessor
 from nightshift.models.engine.enhancement import enhanced
 from nightshift.models.engine.generation.enhancement import DecodingEnhancement
 from nightshift.models.engine.generation.generate import generate
-from nightshift.models.engine.prompts import Prepared, embed
+from nightshift.models.engine.prompts import PreparedPrompts, embed
 from nightshift.models.engine.visual import encode_images
 from nightshift.models.families.qwen2_5_vl import Qwen25VL
 from nightshift.models.inputs.content import ItemContent
@@ -257,12 +257,14 @@ def test_a_number_is_written_token_by_token_under_the_enhancement(qwen: Qwen25VL
     assert isinstance(scorer, NumberScorer)
     prepared = scorer.prepare([captions(CAPTIONS[0])])
     assert isinstance(prepared, PreparedPairs)
-    assert isinstance(prepared.groups, Prepared)
+    assert isinstance(prepared.groups, PreparedPrompts)
     (prompt,), images = prepared.groups.prompts, prepared.groups.images
     with torch.inference_mode():
         visual_tokens = encode_images(qwen, images)
         repeated = DecodingEnhancement(qwen.decoder, on, [prompt], visual_tokens)
-        (ids,) = generate(qwen, [prompt], visual_tokens, max_tokens=3, stop_ids=(), again=repeated)
+        (ids,) = generate(
+            qwen, [prompt], visual_tokens, max_tokens=3, stop_ids=(), enhancement=repeated
+        )
         embedded = embed(qwen, [prompt], visual_tokens)
         with enhanced(qwen.decoder, on, [visual_tokens[0].tokens], [len(prompt.ids)]) as state:
             last = qwen.decode(embedded)[0, -1]

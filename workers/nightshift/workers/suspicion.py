@@ -1,20 +1,19 @@
-"""Scores that cannot be true: many pairs that all have the very same."""
+"""Refuses a job's scores if many distinct pairs all have the same one."""
 
 from collections.abc import Sequence
 
-from nightshift.schema.errors import ModelError
+from nightshift.scoring.equal_scores import refuse_equal_values
 from nightshift.scoring.log_odds import MAX_LOG_ODDS
 from nightshift.stores.results.writes import PairScoreRow
 
 __all__ = ["refuse_equal_scores"]
 
-_SUSPICIOUS = 8
 # A score at its bound came there by way of logarithms: it is the bound but for rounding.
 _ROUNDING = 1e-3
 
 
 def refuse_equal_scores(rows: Sequence[PairScoreRow]) -> None:
-    """Look at the scores of a whole job, however its pairs went through the model.
+    """Refuse the scores of a job if eight or more distinct pairs have the same one.
 
     Pairs with one content are one pair. Two kinds of scores may well be equal of many pairs. A
     model that writes numbers writes a few of them again and again: its scorer looks at the logits
@@ -26,13 +25,12 @@ def refuse_equal_scores(rows: Sequence[PairScoreRow]) -> None:
         ModelError: Eight or more distinct pairs all have the very same score.
     """
     rows = [row for row in rows if row.written is None]
-    distinct = len({row.pair_key for row in rows})
-    if distinct < _SUSPICIOUS or len({_score_identity(row) for row in rows}) > 1:
-        return
-    raise ModelError(
-        f"{distinct} distinct pairs of one job all have the score {rows[0].margin}: the model "
-        "does not tell them apart; check its weights, or try float32"
-    )
+    if rows:
+        refuse_equal_values(
+            [_score_identity(row) for row in rows],
+            len({row.pair_key for row in rows}),
+            f"distinct pairs of one job all have the score {rows[0].margin}",
+        )
 
 
 def _score_identity(row: PairScoreRow) -> tuple[float, float | None]:

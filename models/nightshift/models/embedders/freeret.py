@@ -14,8 +14,8 @@ from nightshift.models.embedders.protocol import (
 )
 from nightshift.models.engine.family import Family, PixelLimits, PromptImage
 from nightshift.models.engine.hidden_states import HiddenStates
-from nightshift.models.engine.prompts import Prepared as Prompts
-from nightshift.models.engine.prompts import prepare
+from nightshift.models.engine.prompt_writer import prepare
+from nightshift.models.engine.prompts import PreparedPrompts
 from nightshift.models.engine.protocol import Group, Piece
 from nightshift.models.engine.visual import encode_images, prepare_image
 from nightshift.models.inputs.codecs.codec import Codec
@@ -33,7 +33,7 @@ __all__ = ["FreeRetEmbedder"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _PromptBatch:
-    prompts: Prompts
+    prompts: PreparedPrompts
 
     @property
     def n_contents(self) -> int:

@@ -1,165 +1,81 @@
-"""Visual enhancement: image tokens as extra keys and values of one feed-forward (MemVR, RetLLM).
+"""The visual enhancement: image tokens as extra keys and values of one feed-forward.
 
-`FFN(x ∝ Z) = α·Δ + (1 − α)·FFN(x)` with `Δ = φ(x Zᵀ) Z` (arXiv 2602.22278 §fine stage; methods
-§1.5, §2). A layer whose state leaves the next token uncertain makes the next layer look again at
-the picture; at most once a prompt. The state is kept by prompt, so a batch decides row by row.
+A layer whose state leaves the next token uncertain makes the next layer blend the image tokens
+into its feed-forward, at most once a prompt (MemVR, RetLLM; methods §1.5, §2). The state is kept by
+prompt, so each row of a batch is decided by itself.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from nightshift.models.engine.enhancement_formulas import (
+    blend,
+    correction,
+    uncertainty,
+    window_layers,
+)
 from nightshift.models.engine.family import Decoder
 from nightshift.models.engine.protocol import Trace
 from nightshift.models.engine.readout import head_logits
 from nightshift.schema.errors import ModelError
 from nightshift.schema.params import EnhancementParams
 
-__all__ = [
-    "Enhancement",
-    "TriggerState",
-    "blend",
-    "correction",
-    "effective",
-    "enhanced",
-    "trigger_layers",
-    "uncertainty",
-    "window_layers",
-]
-
-
-def uncertainty(logits: Tensor, top_k: int) -> Tensor:
-    """Entropy of the `top_k` most likely tokens over its maximum, `−Σ p ln p / ln k`.
-
-    Args:
-        logits: float32 (n, vocabulary).
-        top_k: At least 2.
-
-    Returns:
-        float32 (n,) in [0, 1].
-    """
-    k = min(top_k, logits.shape[1])
-    log_p = logits.topk(k, dim=1).values.log_softmax(dim=1)
-    entropy = -(log_p.exp() * log_p).sum(dim=1)
-    # Rounding may exceed the maximum, and gamma = 1 means never.
-    return (entropy / torch.tensor(float(k)).log().to(entropy.device)).clamp(0, 1)
-
-
-def correction(x: Tensor, memory: Tensor, gate_size: float, activation: str) -> Tensor:
-    """`Δ = φ(x Kᵀ) Z` with `K = (mean|W_gate| / mean|Z|)·Z`.
-
-    The published code scales the values too; that scale cancels in `blend`.
-
-    Args:
-        x: (length, width) input of the feed-forward.
-        memory: (n, width) image tokens Z.
-        gate_size: mean|W_gate| of the layer.
-        activation: φ, `silu` or `identity`.
-
-    Returns:
-        float32 (length, width); zero where the memory is zero.
-    """
-    z = memory.float()
-    size = z.abs().mean()
-    keys = z * torch.where(size > 0, gate_size / size, 0.0)
-    match = x.float() @ keys.T
-    return (functional.silu(match) if activation == "silu" else match) @ z
-
-
-def blend(plain: Tensor, delta: Tensor, alpha: float, norm_match: str) -> Tensor:
-    """`(1 − α)·F + α·Δ̂`, with Δ̂ brought to the size of F.
-
-    Args:
-        plain: (length, width) F, output of the feed-forward.
-        delta: float32 (length, width) Δ.
-        alpha: α.
-        norm_match: `position` compares mean absolute values position by position, so the result
-            does not depend on what else is in the prompt; `sequence`, as published, over all.
-
-    Returns:
-        (length, width) in F's type; F itself, bit for bit, where Δ is zero.
-    """
-    f = plain.float()
-    dims = (1,) if norm_match == "position" else (0, 1)
-    size = delta.abs().mean(dim=dims, keepdim=True)
-    matched = delta / size * f.abs().mean(dim=dims, keepdim=True)
-    return torch.where(size > 0, (1 - alpha) * f + alpha * matched, f).to(plain.dtype)
-
-
-def window_layers(window: tuple[float, float], n_layers: int) -> range:
-    """The layers whose state may trigger: strictly inside the window, with a layer after them.
-
-    Args:
-        window: Exclusive bounds; as fractions of the depth, or as layers where the upper one
-            exceeds 1.
-        n_layers: Depth of the decoder.
-
-    Returns:
-        By fractions not empty if there are two layers: in a shallow model the one nearest to the
-        window. By layers just those, if there are any.
-    """
-    scale = 1 if window[1] > 1 else n_layers
-    low, high = (bound * scale for bound in window)
-    inside = [layer for layer in range(n_layers - 1) if low + 1e-6 < layer < high - 1e-6]
-    if inside:
-        return range(inside[0], inside[-1] + 1)
-    if window[1] > 1:
-        return range(0)
-    nearest = max(0, min(n_layers - 2, round((low + high) / 2)))
-    return range(nearest, min(nearest + 1, n_layers - 1))
+__all__ = ["Enhancement", "TriggerState", "effective", "enhanced", "trigger_layers"]
 
 
 class TriggerState:
-    """Which prompts of a forward have fired, where, and how uncertain they were.
+    """The triggers of one forward: which prompts fired, at which layer, how uncertain they were.
 
     Args:
         decoder: The language model.
-        params: When it fires.
-        watched: Which prompts have anything to look at again.
+        params: When the enhancement fires.
+        may_fire: For each prompt, whether it has image tokens to blend in.
     """
 
     def __init__(
-        self, decoder: Decoder, params: EnhancementParams, watched: Sequence[bool]
+        self, decoder: Decoder, params: EnhancementParams, may_fire: Sequence[bool]
     ) -> None:
         self._decoder = decoder
         self._params = params
-        self._watched = watched
+        self._may_fire = may_fire
         forced = params.trigger if isinstance(params.trigger, int) else None
         #: The layer at which each prompt fired.
-        self.fired = [forced if one else None for one in watched]
-        self._uncertainty: list[float | None] = [None] * len(watched)
+        self.fired = [forced if can_fire else None for can_fire in may_fire]
+        self._uncertainty: list[float | None] = [None] * len(may_fire)
 
-    def undecided(self) -> list[int]:
-        """Prompts that may still fire."""
-        return [i for i, one in enumerate(self._watched) if one and self.fired[i] is None]
+    def pending(self) -> list[int]:
+        """The prompts that may still fire."""
+        return [
+            i for i, can_fire in enumerate(self._may_fire) if can_fire and self.fired[i] is None
+        ]
 
-    def at(self, layer: int) -> list[int]:
-        """Prompts that fired at a layer."""
-        return [i for i, one in enumerate(self.fired) if one == layer]
+    def fired_at(self, layer: int) -> list[int]:
+        """The prompts that fired at a layer."""
+        return [i for i, fired_layer in enumerate(self.fired) if fired_layer == layer]
 
-    def look(self, layer: int, prompts: Sequence[int], last: Tensor) -> None:
-        """Fire the undecided prompts that are uncertain here.
+    def update(self, layer: int, prompts: Sequence[int], ends: Tensor) -> None:
+        """Fire the prompts whose uncertainty exceeds gamma at this layer.
 
         Args:
-            layer: Whose output `last` is.
-            prompts: Some of `undecided()`.
-            last: (n, width) state at the end of each of them.
+            layer: Whose output `ends` is.
+            prompts: Some of `pending()`.
+            ends: (n, width) state at the end of each of them.
         """
         if self._params.lens_norm == "final":
-            last = self._decoder.norm(last)
-        seen = uncertainty(head_logits(self._decoder.head_weight, last), self._params.top_k)
-        for prompt, u in zip(prompts, seen.tolist(), strict=True):
+            ends = self._decoder.norm(ends)
+        logits = head_logits(self._decoder.head_weight, ends)
+        measured = uncertainty(logits, self._params.top_k)
+        for prompt, u in zip(prompts, measured.tolist(), strict=True):
             if u > self._params.gamma:
                 self.fired[prompt], self._uncertainty[prompt] = layer, u
             else:
                 self._uncertainty[prompt] = max(u, self._uncertainty[prompt] or 0.0)
 
     def traces(self) -> list[Trace]:
-        """What happened to each prompt."""
+        """The trace of each prompt."""
         return [
             Trace(fired=layer is not None, layer=layer, uncertainty=u)
             for layer, u in zip(self.fired, self._uncertainty, strict=True)
@@ -167,12 +83,12 @@ class TriggerState:
 
 
 class Enhancement:
-    """What the enhancement does in one forward of whole prompts.
+    """The enhancement of one forward of complete prompts.
 
     Args:
         decoder: The language model.
         params: When and how it acts.
-        memories: Z of each row (n, width); None where the prompt holds no picture.
+        memories: Image tokens Z of each row (n, width); None where the prompt has no image.
         lengths: Tokens of each row; beyond them is padding.
     """
 
@@ -187,25 +103,25 @@ class Enhancement:
         self._params = params
         self._memories = memories
         self._lengths = lengths
-        self._watch = TriggerState(decoder, params, [memory is not None for memory in memories])
+        self._triggers = TriggerState(decoder, params, [memory is not None for memory in memories])
 
     def traces(self) -> list[Trace]:
-        """What happened to each row."""
-        return self._watch.traces()
+        """The trace of each row."""
+        return self._triggers.traces()
 
-    def look(self, layer: int, states: Tensor) -> None:
-        """Arm the next layer for rows that are uncertain here and have not fired yet.
+    def update(self, layer: int, states: Tensor) -> None:
+        """Fire the rows that are uncertain at this layer and have not fired yet.
 
         Args:
             layer: Whose output `states` is.
             states: (batch, length, width).
         """
-        if rows := self._watch.undecided():
-            last = states[rows, [self._lengths[i] - 1 for i in rows]]
-            self._watch.look(layer, rows, last)
+        if rows := self._triggers.pending():
+            ends = states[rows, [self._lengths[i] - 1 for i in rows]]
+            self._triggers.update(layer, rows, ends)
 
     def inject(self, layer: int, x: Tensor, plain: Tensor) -> Tensor | None:
-        """The feed-forward's output with the memory of the rows that `layer` fired.
+        """Blend the image tokens into the feed-forward of the rows that fired at `layer`.
 
         Args:
             layer: The one before this feed-forward's.
@@ -215,21 +131,22 @@ class Enhancement:
         Returns:
             None where no row fired; else a copy in which all other rows are bit-identical.
         """
-        rows = self._watch.at(layer)
+        rows = self._triggers.fired_at(layer)
         if not rows:
             return None
         params, output = self._params, plain.clone()
         gate_size = self._decoder.gate_sizes[layer + 1]
         for row in rows:
-            memory, real = self._memories[row], slice(self._lengths[row])
+            # Behind its length a row is padding.
+            memory, prompt = self._memories[row], slice(self._lengths[row])
             assert memory is not None
-            delta = correction(x[row, real], memory, gate_size, params.activation)
-            output[row, real] = blend(plain[row, real], delta, params.alpha, params.norm_match)
+            delta = correction(x[row, prompt], memory, gate_size, params.activation)
+            output[row, prompt] = blend(plain[row, prompt], delta, params.alpha, params.norm_match)
         return output
 
 
 def effective(params: EnhancementParams) -> EnhancementParams:
-    """The same, with a trigger that says `never` where nothing could change."""
+    """The parameters, with the trigger `never` where alpha 0 changes nothing."""
     return params if params.alpha else params.model_copy(update={"trigger": "never"})
 
 
@@ -258,14 +175,14 @@ def enhanced(
     memories: Sequence[Tensor | None],
     lengths: Sequence[int],
 ) -> Iterator[Enhancement]:
-    """Hook the enhancement into the decoder for one forward; the hooks always come off again.
+    """Hook the enhancement into the decoder for one forward; the hooks are always removed.
 
-    Where it cannot act nothing is hooked at all, and only layers of the window pay for the lens.
+    Where it cannot act nothing is hooked, and only layers of the window compute uncertainties.
 
     Args:
         decoder: The language model.
         params: When and how the enhancement acts.
-        memories: Z of each row (n, width); None where there is none.
+        memories: Image tokens Z of each row (n, width); None where there are none.
         lengths: Tokens of each row, which is padded on the right.
 
     Raises:
@@ -276,7 +193,7 @@ def enhanced(
     with ExitStack() as hooks:
         for layer in trigger_layers(params, len(decoder.layers)):
             if params.trigger == "entropy":
-                hooks.enter_context(_hook(decoder.layers[layer], _look(state, layer)))
+                hooks.enter_context(_hook(decoder.layers[layer], _update(state, layer)))
             hooks.enter_context(_hook(decoder.feed_forwards[layer + 1], _inject(state, layer)))
         yield state
 
@@ -290,9 +207,9 @@ def _hook(module: nn.Module, function: Any) -> Iterator[None]:  # noqa: ANN401 -
         handle.remove()
 
 
-def _look(state: Enhancement, layer: int) -> Any:  # noqa: ANN401 - as above
+def _update(state: Enhancement, layer: int) -> Any:  # noqa: ANN401 - as above
     def hook(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        state.look(layer, output)
+        state.update(layer, output)
 
     return hook
 

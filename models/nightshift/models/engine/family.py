@@ -59,7 +59,7 @@ class PromptImage(PreparedImage):
     #: Visual tokens in the prompt.
     n_tokens: int
     #: What stands for it in a prompt; one id for each visual token, and whatever belongs to them.
-    written: PromptParts
+    prompt_parts: PromptParts
     #: What the vision tower made of it on an earlier night; `pixels` are empty then.
     stored: StoredVisualTokens | None = None
     #: What its visual tokens go through before they are shown.
@@ -128,7 +128,7 @@ class LayerOps(Protocol):
         """Of positions (axes, batch, length), in the type and on the device of `states`."""
         ...
 
-    def normed(self, layer: int, states: Tensor) -> Tensor:
+    def attention_input(self, layer: int, states: Tensor) -> Tensor:
         """What attention reads."""
         ...
 
@@ -140,7 +140,7 @@ class LayerOps(Protocol):
         """Heads that answer."""
         ...
 
-    def attended(self, layer: int, states: Tensor, heads: Tensor) -> Tensor:
+    def add_attention(self, layer: int, states: Tensor, heads: Tensor) -> Tensor:
         """The stream after attention, from the stream before it and what the heads found."""
         ...
 

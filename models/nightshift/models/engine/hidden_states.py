@@ -1,4 +1,4 @@
-"""States inside the decoder at the end of prompts: what FreeRet embeds with (methods §3.1)."""
+"""States inside the decoder at the end of prompts, which FreeRet embeds with (methods §3.1)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,55 +7,63 @@ import torch
 from torch import Tensor, nn
 
 from nightshift.models.engine.family import Decoder, Family, VisualTokens
-from nightshift.models.engine.plain import alone, batches
+from nightshift.models.engine.plain import TOKENS_PER_BATCH, batches, single_prompt
 from nightshift.models.engine.prompts import Prompt, embed
 from nightshift.models.engine.runtime.token_budget import TokenBudget
 from nightshift.schema.errors import ModelError
 
 __all__ = ["HiddenStates"]
 
-_TOKENS_PER_BATCH = 8192
-
 
 class HiddenStates:
-    """Reads one state of each prompt; what comes after it in the decoder is not computed.
+    """Reads one state of each prompt; the decoder stops where the state is known.
 
     Args:
         family: The loaded model.
         site: Where the state is; see `EmbedderParams`.
-        norm: What it goes through; the same.
+        norm: The norm that is applied to it; see `EmbedderParams`.
+        tokens_per_batch: Tokens of one forward at most, padding included.
 
     Raises:
         ModelError: The model has no state there.
     """
 
-    def __init__(self, family: Family, site: str, norm: str = "none") -> None:
+    def __init__(
+        self,
+        family: Family,
+        site: str,
+        norm: str = "none",
+        *,
+        tokens_per_batch: int = TOKENS_PER_BATCH,
+    ) -> None:
         self._family = family
         self._module = _before(family.decoder, site)
         self._norm = _norm(family.decoder, site, norm)
-        self._budget = TokenBudget(_TOKENS_PER_BATCH)
+        self._budget = TokenBudget(tokens_per_batch)
 
-    def read(self, prompts: Sequence[Prompt], seen: Sequence[VisualTokens]) -> Tensor:
+    def read(self, prompts: Sequence[Prompt], visual_tokens: Sequence[VisualTokens]) -> Tensor:
         """The states float32 (n, width), on the CPU, in the order of the prompts.
 
         Raises:
             InputError: A prompt does not fit this device's memory; `subject_id` is its place.
         """
-        found: dict[str, Tensor] = {}
+        by_place: dict[str, Tensor] = {}
 
         def forward(batch: list[Prompt]) -> None:
-            states = self._states(batch, seen)
-            # The end of each: what stands behind it is padding.
-            last = states[range(len(batch)), [len(prompt.ids) - 1 for prompt in batch]]
+            states = self._states(batch, visual_tokens)
+            # Behind its end a row is padding.
+            ends = states[range(len(batch)), [len(prompt.ids) - 1 for prompt in batch]]
             if self._norm is not None:
-                last = self._norm(last)
-            found.update(zip([prompt.place for prompt in batch], last.float().cpu(), strict=True))
+                ends = self._norm(ends)
+            by_place.update(
+                zip([prompt.place for prompt in batch], ends.float().cpu(), strict=True)
+            )
 
-        self._budget.run(prompts, batches, forward, alone)
-        return torch.stack([found[prompt.place] for prompt in prompts])
+        self._budget.run(prompts, batches, forward, single_prompt)
+        return torch.stack([by_place[prompt.place] for prompt in prompts])
 
-    def _states(self, batch: Sequence[Prompt], seen: Sequence[VisualTokens]) -> Tensor:
-        embedded = embed(self._family, batch, seen)
+    def _states(self, batch: Sequence[Prompt], visual_tokens: Sequence[VisualTokens]) -> Tensor:
+        embedded = embed(self._family, batch, visual_tokens)
         if self._module is None:
             return self._family.decode(embedded)
         handle = self._module.register_forward_pre_hook(_stop)
@@ -65,11 +73,11 @@ class HiddenStates:
             return reached.states
         finally:
             handle.remove()
-        raise AssertionError("the decoder never came by the state")
+        raise AssertionError("the decoder never reached the state")
 
 
 class _ReachedError(Exception):
-    """Not an error: leaves the forward where the state is known."""
+    """Ends the forward where the state is known; it is no failure."""
 
     def __init__(self, states: Tensor) -> None:
         super().__init__()
@@ -99,7 +107,7 @@ def _before(decoder: Decoder, site: str) -> nn.Module | None:
 
 
 def _norm(decoder: Decoder, site: str, norm: str) -> nn.Module | None:
-    """What the state goes through; a scale alone, without gains, would not change a cosine."""
+    """The norm of the state; a scale without gains would not change a cosine."""
     match norm, site:
         case "none", _:
             return None
@@ -108,7 +116,7 @@ def _norm(decoder: Decoder, site: str, norm: str) -> nn.Module | None:
             return decoder.feed_forward_norms[-1]
         case "rms", "mlp_L-1":
             layer: Any = decoder.layers[-1]  # torch types a module's parts loosely
-            found: nn.Module = layer.input_layernorm
-            return found
+            input_norm: nn.Module = layer.input_layernorm
+            return input_norm
         case _:
             return decoder.norm

@@ -1,114 +1,115 @@
-"""The plain engine: every prompt whole, in batches of similar length. The reference for others."""
+"""The plain engine: complete prompts in batches of similar length. The reference for others."""
 
 from collections.abc import Iterator, Sequence
 
 import torch
-from PIL import Image
 from torch import Tensor
 
+from nightshift.models.engine.base import BaseEngine
 from nightshift.models.engine.enhancement import enhanced
-from nightshift.models.engine.family import Family, PixelLimits, PromptImage, VisualTokens
-from nightshift.models.engine.prompts import Prepared, Prompt, embed, prepare
-from nightshift.models.engine.protocol import Group, PreparedGroups, Reading
-from nightshift.models.engine.readout import read, readings_of
-from nightshift.models.engine.runtime.token_budget import TokenBudget
-from nightshift.models.engine.visual import encode_images, prepare_image
+from nightshift.models.engine.family import Family, PixelLimits, VisualTokens
+from nightshift.models.engine.prompts import PreparedPrompts, Prompt, embed
+from nightshift.models.engine.protocol import Reading
+from nightshift.models.engine.readout import read_labels, readings_by_place
 from nightshift.schema.params import EnhancementParams
-from nightshift.scoring.prompts import Labels, Numbers
 
-__all__ = ["PlainEngine", "alone", "batches"]
+__all__ = ["TOKENS_PER_BATCH", "PlainEngine", "batches", "single_prompt"]
 
-# Bounds the memory of a forward, padding included.
-_TOKENS_PER_BATCH = 8192
+#: Tokens of one forward of complete prompts at most, padding included; bounds its memory.
+TOKENS_PER_BATCH = 8192
 _PROMPTS_PER_BATCH = 64
 
 
-class PlainEngine:
-    """An `Engine`.
+class PlainEngine(BaseEngine):
+    """An `Engine` that reads each prompt complete, padded to the longest of its batch.
 
     Args:
         family: The loaded model.
-        limits: Bounds on the pixels of a picture.
+        limits: Bounds on the pixels of an image.
+        tokens_per_batch: Tokens of one forward at most, padding included.
     """
 
-    def __init__(self, family: Family, limits: PixelLimits) -> None:
-        self._family = family
-        self._limits = limits
-        self._budget = TokenBudget(_TOKENS_PER_BATCH)
-
-    def prepare_image(self, image: Image.Image) -> PromptImage:
-        """See `Engine.prepare_image`."""
-        return prepare_image(self._family, image, self._limits)
-
-    def prepare(self, groups: Sequence[Group]) -> PreparedGroups:
-        """See `Engine.prepare`."""
-        return prepare(self._family, self._limits, groups)
-
-    @torch.inference_mode()
-    def score(
-        self, prepared: PreparedGroups, *, labels: Labels | Numbers, enhancement: EnhancementParams
-    ) -> list[tuple[Reading, ...]]:
-        """See `Engine.score`."""
-        assert isinstance(prepared, Prepared)
-        text = self._family.text
-        label_ids = [text.label(word) for word in labels.words]
-        seen = encode_images(self._family, prepared.images)
-        found = self.read(prepared.prompts, seen, label_ids, enhancement)
-        return prepared.arranged(found)
+    def __init__(
+        self, family: Family, limits: PixelLimits, *, tokens_per_batch: int = TOKENS_PER_BATCH
+    ) -> None:
+        super().__init__(family, limits, tokens_per_batch=tokens_per_batch)
 
     def read(
         self,
         prompts: Sequence[Prompt],
-        seen: Sequence[VisualTokens],
+        visual_tokens: Sequence[VisualTokens],
         label_ids: list[int],
         enhancement: EnhancementParams,
     ) -> dict[str, Reading]:
-        """Read prompts whole.
+        """Read complete prompts.
 
         Args:
             prompts: In any order.
-            seen: Visual tokens of the distinct pictures.
+            visual_tokens: Of the distinct images.
             label_ids: Tokens of the labels.
-            enhancement: When and how the pictures are looked at again.
+            enhancement: When and how the enhancement acts.
 
         Returns:
-            By place.
+            Readings by place, `group/suffix`.
+
+        Raises:
+            InputError: A prompt does not fit this device's memory, or a reading is not finite;
+                `subject_id` is its place.
         """
-        found: dict[str, Reading] = {}
+        readings: dict[str, Reading] = {}
 
         def forward(batch: list[Prompt]) -> None:
-            found.update(self._read_batch(batch, seen, label_ids, enhancement))
+            readings.update(self._read_batch(batch, visual_tokens, label_ids, enhancement))
             self._family.counters.prefixes += len(batch)
 
-        self._budget.run(prompts, batches, forward, alone)
-        return found
+        self._budget.run(prompts, batches, forward, single_prompt)
+        return readings
+
+    def _read_prepared(
+        self,
+        prepared: PreparedPrompts,
+        visual_tokens: Sequence[VisualTokens],
+        label_ids: list[int],
+        enhancement: EnhancementParams,
+    ) -> dict[str, Reading]:
+        return self.read(prepared.prompts, visual_tokens, label_ids, enhancement)
 
     def _read_batch(
         self,
         batch: Sequence[Prompt],
-        seen: Sequence[VisualTokens],
+        visual_tokens: Sequence[VisualTokens],
         label_ids: list[int],
         enhancement: EnhancementParams,
     ) -> dict[str, Reading]:
         lengths = [len(prompt.ids) for prompt in batch]
-        embedded = embed(self._family, batch, seen)
+        embedded = embed(self._family, batch, visual_tokens)
+        # (n, width) of each prompt: the image tokens that its feed-forward blends in.
         memories: list[Tensor | None] = [
-            torch.cat([seen[i].tokens for i in prompt.memory]) if prompt.memory else None
+            torch.cat([visual_tokens[i].tokens for i in prompt.memory]) if prompt.memory else None
             for prompt in batch
         ]
         if enhancement.memory == "all":
             memories = [row[:n] for row, n in zip(embedded.states, lengths, strict=True)]
-        with enhanced(self._family.decoder, enhancement, memories, lengths) as state:
+        with enhanced(self._family.decoder, enhancement, memories, lengths) as hooked:
             states = self._family.decode(embedded)
-        last = states[range(len(batch)), [n - 1 for n in lengths]]
-        found = read(self._family.decoder.head_weight, last, label_ids)
-        return readings_of([one.place for one in batch], found, state.traces())
+        ends = states[range(len(batch)), [n - 1 for n in lengths]]
+        readouts = read_labels(self._family.decoder.head_weight, ends, label_ids)
+        places = [prompt.place for prompt in batch]
+        return readings_by_place(places, readouts, hooked.traces())
 
 
 def batches(prompts: Sequence[Prompt], budget: int) -> Iterator[list[Prompt]]:
-    """Prompts of similar length together; a pure function of the prompts and the budget."""
+    """Put prompts of similar length together; a pure function of the prompts and the budget.
+
+    Args:
+        prompts: In any order.
+        budget: Tokens of a batch at most, padding included.
+
+    Yields:
+        One prompt at least, even if it exceeds the budget.
+    """
     batch: list[Prompt] = []
-    for prompt in sorted(prompts, key=lambda one: -len(one.ids)):
+    for prompt in sorted(prompts, key=lambda prompt: -len(prompt.ids)):
         # The first is the longest: the others are padded to it.
         longest = len(batch[0].ids) if batch else 0
         full = len(batch) == _PROMPTS_PER_BATCH or (len(batch) + 1) * longest > budget
@@ -120,6 +121,6 @@ def batches(prompts: Sequence[Prompt], budget: int) -> Iterator[list[Prompt]]:
         yield batch
 
 
-def alone(batch: list[Prompt]) -> tuple[str, int] | None:
-    """Place and tokens of the one prompt of a batch; None if it has more."""
+def single_prompt(batch: list[Prompt]) -> tuple[str, int] | None:
+    """Place and tokens of the only prompt of a batch; None if it has more."""
     return (batch[0].place, len(batch[0].ids)) if len(batch) == 1 else None

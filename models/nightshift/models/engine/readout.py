@@ -1,4 +1,4 @@
-"""From last hidden states to label logits, log-sum-exp and entropy, all in float32."""
+"""Label logits, log-sum-exp and entropy from last hidden states, all in float32."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from torch import Tensor
 from nightshift.models.engine.protocol import Reading, Trace
 from nightshift.schema.errors import InputError
 
-__all__ = ["Readings", "head_logits", "read", "readings_of"]
+__all__ = ["LabelReadouts", "head_logits", "read_labels", "readings_by_place"]
 
 # Rows of the head converted to float32 at a time: 8192 × 3584 × 4 bytes are 117 MB.
 _VOCABULARY_CHUNK = 8192
@@ -18,8 +18,8 @@ _ROWS = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Readings:
-    """What some prompts read, on the CPU."""
+class LabelReadouts:
+    """Label logits and vocabulary statistics of n prompts, on the CPU."""
 
     #: float32 (n, n_labels).
     label_logits: Tensor
@@ -41,12 +41,14 @@ def head_logits(weight: Tensor, states: Tensor) -> Tensor:
     """
     if weight.dtype == torch.float32:
         return states.float() @ weight.T
-    wide = states.float()
-    return torch.cat([wide @ rows.float().T for rows in weight.split(_VOCABULARY_CHUNK)], dim=1)
+    states = states.float()
+    return torch.cat([states @ rows.float().T for rows in weight.split(_VOCABULARY_CHUNK)], dim=1)
 
 
-def read(weight: Tensor, states: Tensor, label_ids: list[int]) -> Readings:
-    """Read the labels, and how sure the whole vocabulary is.
+def read_labels(weight: Tensor, states: Tensor, label_ids: list[int]) -> LabelReadouts:
+    """Read label logits, and log-sum-exp and entropy over the vocabulary.
+
+    Entropy is `−Σ p ln p` of the softmax over all tokens (methods §1.4).
 
     Args:
         weight: (vocabulary, width) of the head, of any floating type.
@@ -54,31 +56,36 @@ def read(weight: Tensor, states: Tensor, label_ids: list[int]) -> Readings:
         label_ids: Tokens of the labels.
     """
     label_logits, logsumexps, entropies = [], [], []
-    for some in states.split(_ROWS):
-        logits = head_logits(weight, some)
+    for rows in states.split(_ROWS):
+        logits = head_logits(weight, rows)
         logsumexp = logits.logsumexp(dim=1)
         log_p = logits - logsumexp[:, None]
         label_logits.append(logits[:, label_ids])
         logsumexps.append(logsumexp)
         entropies.append(-(log_p.exp() * log_p).sum(dim=1))
-    return Readings(
+    return LabelReadouts(
         label_logits=torch.cat(label_logits).cpu(),
         logsumexp=torch.cat(logsumexps).cpu(),
         entropy=torch.cat(entropies).cpu(),
     )
 
 
-def readings_of(
-    places: Sequence[str], found: Readings, traces: Sequence[Trace]
+def readings_by_place(
+    places: Sequence[str], readouts: LabelReadouts, traces: Sequence[Trace]
 ) -> dict[str, Reading]:
-    """One reading for each prompt, by place.
+    """One reading for each prompt, by its place `group/suffix`.
+
+    Args:
+        places: Of the n prompts.
+        readouts: In the same order.
+        traces: In the same order.
 
     Raises:
         InputError: A number is not finite; `subject_id` is the prompt's place.
     """
-    finite = found.label_logits.isfinite().all(dim=1) & found.entropy.isfinite()
-    for place, good in zip(places, finite.tolist(), strict=True):
-        if not good:
+    finite = readouts.label_logits.isfinite().all(dim=1) & readouts.entropy.isfinite()
+    for place, is_finite in zip(places, finite.tolist(), strict=True):
+        if not is_finite:
             raise InputError(
                 f"the model's logits for pair {place} are not finite: try float32",
                 "score_not_finite",
@@ -90,9 +97,9 @@ def readings_of(
         )
         for place, logits, logsumexp, entropy, trace in zip(
             places,
-            found.label_logits,
-            found.logsumexp.tolist(),
-            found.entropy.tolist(),
+            readouts.label_logits,
+            readouts.logsumexp.tolist(),
+            readouts.entropy.tolist(),
             traces,
             strict=True,
         )

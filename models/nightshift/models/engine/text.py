@@ -261,7 +261,7 @@ class Turn:
     #: What precedes the user's content where that begins with a text,
     text_head: PromptParts
     #: and where it begins with an image.
-    picture_head: PromptParts
+    image_head: PromptParts
     #: What stands before an image, and between it and a text behind it.
     before: PromptParts
     after: PromptParts
@@ -320,7 +320,7 @@ def read_turn(processor: ProcessorMixin, text: TextEncoder, placeholder: str, na
     return Turn(
         added=text.added(tokenizer.tokenizer, alone[0]),
         text_head=text.trusted(alone[0]),
-        picture_head=text.trusted(head.removesuffix(before)),
+        image_head=text.trusted(head.removesuffix(before)),
         before=text.trusted(before),
         after=text.trusted(after),
         between=text.trusted(between),

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from nightshift.models.engine.family import Family, PixelLimits, PromptImage, VisualTokens
-from nightshift.models.engine.runtime.token_budget import TokenBudget
+from nightshift.models.engine.runtime.token_budget import TokenBudget, tokens_per_pass
 from nightshift.models.inputs.codecs.codec import Codec
 from nightshift.models.inputs.codecs.tokens import CodedImage, StoredVisualTokens
 from nightshift.models.inputs.content import ImagePiece
@@ -19,11 +19,11 @@ from nightshift.scoring.codecs import Grid
 
 __all__ = ["encode_images", "prepare_image", "to_stored", "token_grid"]
 
-# Visual tokens that one pass of the vision tower makes: few stay in a CPU's cache.
-_VISUAL_TOKENS_PER_PASS = {"cpu": 512, "cuda": 16_384}
+# Visual tokens of one pass of the vision tower on a CPU: few, so that they stay in its cache.
+_CPU_VISUAL_TOKENS_PER_PASS = 512
 # A CPU rounds products of few rows otherwise than those of many. Smaller pictures go through the
 # vision tower alone, so that their tokens are the same bits whatever else is looked at that night.
-_ALONE_BELOW = 16
+_SINGLE_BELOW = 16
 
 
 def prepare_image(family: Family, piece: ImagePiece, limits: PixelLimits) -> PromptImage:
@@ -44,7 +44,7 @@ def prepare_image(family: Family, piece: ImagePiece, limits: PixelLimits) -> Pro
             return _coded(prepare_image(family, piece.image, limits), piece.codec)
         case Image.Image():
             picture = family.prepare_image(_scaled(rgb(piece), limits.long_side), limits)
-            shape = repr((picture.grid, picture.written))
+            shape = repr((picture.grid, picture.prompt_parts))
             return replace(picture, key=_digest(shape, picture.pixels.flatten().numpy().data))
         case _:
             raise TypeError(f"{type(piece).__name__} was prepared for another kind of model")
@@ -92,7 +92,7 @@ def to_stored(picture: PromptImage, seen: VisualTokens) -> StoredVisualTokens:
         n_deepstack=len(seen.deepstack),
         grid=picture.grid,
         tokens=token_grid(picture),
-        written=picture.written,
+        prompt_parts=picture.prompt_parts,
     )
 
 
@@ -114,7 +114,7 @@ def _see(family: Family, pictures: Sequence[PromptImage]) -> list[VisualTokens]:
         batch: list[int] = []
         n_tokens = 0
         for i in places:
-            if device == "cpu" and pictures[i].n_tokens < _ALONE_BELOW:
+            if device == "cpu" and pictures[i].n_tokens < _SINGLE_BELOW:
                 yield [i]
                 continue
             if batch and n_tokens + pictures[i].n_tokens > budget:
@@ -130,20 +130,21 @@ def _see(family: Family, pictures: Sequence[PromptImage]) -> list[VisualTokens]:
         seen.update(zip(places, found, strict=True))
         family.counters.images += len(places)
 
-    def alone(places: list[int]) -> tuple[str, int] | None:
+    def single_image(places: list[int]) -> tuple[str, int] | None:
         return (str(places[0]), pictures[places[0]].n_tokens) if len(places) == 1 else None
 
-    most = _VISUAL_TOKENS_PER_PASS.get(device, 16_384)
-    TokenBudget(most, "picture").run(range(len(pictures)), passes, forward, alone)
+    n_tokens = tokens_per_pass(device, cpu=_CPU_VISUAL_TOKENS_PER_PASS)
+    TokenBudget(n_tokens, "picture").run(range(len(pictures)), passes, forward, single_image)
     return [seen[i] for i in range(len(pictures))]
 
 
 def _recalled(family: Family, picture: PromptImage) -> VisualTokens | None:
-    if picture.key is None or (kept := family.vision_cache.get(picture.key)) is None:
+    if picture.key is None or (cached := family.vision_cache.get(picture.key)) is None:
         return None
     device = family.decoder.head_weight.device
     return VisualTokens(
-        tokens=kept.tokens.to(device), deepstack=tuple(one.to(device) for one in kept.deepstack)
+        tokens=cached.tokens.to(device),
+        deepstack=tuple(features.to(device) for features in cached.deepstack),
     )
 
 
@@ -169,12 +170,12 @@ def _coded_tokens(family: Family, picture: PromptImage, seen: VisualTokens) -> V
 
 def _of_seen(piece: StoredVisualTokens) -> PromptImage:
     kept = None if piece.kept is None else piece.kept.tolist()
-    said = repr((piece.grid, piece.tokens, piece.written, kept))
+    said = repr((piece.grid, piece.tokens, piece.prompt_parts, kept))
     return PromptImage(
         pixels=torch.empty(0),
         grid=piece.grid,
         n_tokens=int(np.prod(piece.tokens)),
-        written=piece.written,
+        prompt_parts=piece.prompt_parts,
         stored=piece,
         kept=None if piece.kept is None else torch.from_numpy(piece.kept),
         key=_digest(said, np.ascontiguousarray(piece.values).reshape(-1).data),

@@ -179,7 +179,10 @@ class Pretrained:
         """
         written: PromptParts = self.text.trusted(self._processor.replace_image_token(found, 0))
         return PromptImage(
-            pixels=pixels, grid=grid, n_tokens=written.count(self._image_token), written=written
+            pixels=pixels,
+            grid=grid,
+            n_tokens=written.count(self._image_token),
+            prompt_parts=written,
         )
 
 

@@ -63,7 +63,7 @@ class LlamaLayerOps:
         cos, sin = self._rotary(states, positions if len(positions) > 1 else positions[0])
         return cos, sin
 
-    def normed(self, layer: int, states: Tensor) -> Tensor:
+    def attention_input(self, layer: int, states: Tensor) -> Tensor:
         """See `LayerOps`."""
         found: Tensor = self._layers[layer].input_layernorm(states)
         return found
@@ -81,7 +81,7 @@ class LlamaLayerOps:
         values = _heads(attention.v_proj(normed), attention.head_dim)
         return _rotated(attention.k_norm(keys) if self._norms_heads else keys, rotary), values
 
-    def attended(self, layer: int, states: Tensor, heads: Tensor) -> Tensor:
+    def add_attention(self, layer: int, states: Tensor, heads: Tensor) -> Tensor:
         """See `LayerOps`."""
         found: Tensor = self._layers[layer].self_attn.o_proj(heads.transpose(1, 2).flatten(2))
         return found.add_(states)

@@ -9,8 +9,8 @@ from PIL import Image
 from nightshift.models.engine.family import Family
 from nightshift.models.engine.generation.enhancement import DecodingEnhancement
 from nightshift.models.engine.generation.generate import generate
-from nightshift.models.engine.plain import alone, batches
-from nightshift.models.engine.prompts import Prepared, Prompt
+from nightshift.models.engine.plain import TOKENS_PER_BATCH, batches, single_prompt
+from nightshift.models.engine.prompts import PreparedPrompts, Prompt
 from nightshift.models.engine.protocol import PreparedGroups, Trace
 from nightshift.models.engine.runtime.token_budget import TokenBudget
 from nightshift.models.engine.visual import encode_images
@@ -25,7 +25,6 @@ __all__ = ["MAX_WRITTEN_TOKENS", "NumberScorer"]
 
 #: Published. A number with four decimals takes about ten.
 MAX_WRITTEN_TOKENS = 77
-_TOKENS_PER_BATCH = 8192
 
 
 class NumberScorer:
@@ -64,7 +63,7 @@ class NumberScorer:
         self._for_ties = for_ties
         self._enhancement = enhancement
         self._max_tokens = max_tokens
-        self._budget = TokenBudget(_TOKENS_PER_BATCH)
+        self._budget = TokenBudget(TOKENS_PER_BATCH)
 
     def plain(self) -> "NumberScorer":
         """See `Scorer.plain`."""
@@ -88,13 +87,13 @@ class NumberScorer:
         """See `Scorer.score`."""
         assert isinstance(prepared, PreparedPairs)
         prompts = prepared.groups
-        assert isinstance(prompts, Prepared)
+        assert isinstance(prompts, PreparedPrompts)
         visual_tokens = encode_images(self._family, prompts.images)
         written: dict[str, tuple[list[int], Trace]] = {}
         begun: list[float] = []
 
         def write(batch: list[Prompt]) -> None:
-            again = DecodingEnhancement(
+            enhancement = DecodingEnhancement(
                 self._family.decoder, self._enhancement, batch, visual_tokens
             )
             ids = generate(
@@ -103,14 +102,14 @@ class NumberScorer:
                 visual_tokens,
                 max_tokens=self._max_tokens,
                 stop_ids=self._family.stop_ids,
-                again=again,
+                enhancement=enhancement,
             )
-            begun.extend(again.logsumexps)
+            begun.extend(enhancement.logsumexps)
             places = [prompt.place for prompt in batch]
-            written.update(zip(places, zip(ids, again.traces, strict=True), strict=True))
+            written.update(zip(places, zip(ids, enhancement.traces, strict=True), strict=True))
             self._family.counters.prefixes += len(batch)
 
-        self._budget.run(prompts.prompts, batches, write, alone)
+        self._budget.run(prompts.prompts, batches, write, single_prompt)
         # One number may well be written of many pairs; one sum of logits may not.
         prompts.refuse_equal(begun)
         readings = {

@@ -1,4 +1,4 @@
-"""The visual enhancement over a generation: decided anew with every token, from one memory."""
+"""The visual enhancement while text is generated: decided for each token, from one memory."""
 
 from collections.abc import Sequence
 
@@ -15,15 +15,15 @@ __all__ = ["DecodingEnhancement"]
 
 
 class DecodingEnhancement:
-    """What the enhancement does while prompts are read, and with each token behind them.
+    """The enhancement while prompts are read, and with each token that is generated after them.
 
-    The memory is that of the prompt: a token that was written is no picture (methods §1.11).
+    The image tokens are the prompt's: a generated token is no image (methods §1.11).
 
     Args:
         decoder: The language model.
         params: When and how it acts.
-        prompts: What is continued.
-        seen: Visual tokens of the distinct pictures.
+        prompts: The prompts that are continued.
+        visual_tokens: Of the distinct images.
     """
 
     def __init__(
@@ -31,32 +31,34 @@ class DecodingEnhancement:
         decoder: Decoder,
         params: EnhancementParams,
         prompts: Sequence[Prompt],
-        seen: Sequence[VisualTokens],
+        visual_tokens: Sequence[VisualTokens],
     ) -> None:
         self._decoder = decoder
         self._params = effective(params)
         self._window = trigger_layers(self._params, len(decoder.layers))
         self._memories = [
-            torch.cat([seen[i].tokens for i in prompt.memory]) if prompt.memory else None
+            torch.cat([visual_tokens[i].tokens for i in prompt.memory]) if prompt.memory else None
             for prompt in prompts
         ]
-        #: What it did while each prompt itself was read.
+        #: The trace of each prompt, from the forward that read it.
         self.traces: list[Trace] = [Trace(fired=False, layer=None, uncertainty=None)] * len(prompts)
-        #: Over the vocabulary, where the first token of each prompt was chosen.
+        #: Log-sum-exp over the vocabulary where the first token of each prompt was chosen.
         self.logsumexps: list[float] = []
 
-    def begin(self, embedded: Tensor, prompts: Sequence[int], *, reading: bool) -> None:
-        """A forward begins.
+    def begin_forward(
+        self, embedded: Tensor, prompts: Sequence[int], *, reads_prompts: bool
+    ) -> None:
+        """Prepare for a forward.
 
         Args:
-            embedded: (n, length, width) of these prompts, or of a token behind each.
-            prompts: Which.
-            reading: Whether they are read themselves.
+            embedded: (n, length, width) of these prompts, or of one token behind each.
+            prompts: Their indices.
+            reads_prompts: Whether the forward reads the prompts themselves.
         """
-        if reading and self._params.memory == "all":
+        if reads_prompts and self._params.memory == "all":
             for prompt, states in zip(prompts, embedded, strict=True):
                 self._memories[prompt] = states.clone()
-        self._prompts, self._reading = prompts, reading
+        self._prompts, self._reads_prompts = prompts, reads_prompts
         self._state = Enhancement(
             self._decoder,
             self._params,
@@ -64,25 +66,31 @@ class DecodingEnhancement:
             [embedded.shape[1]] * len(prompts),
         )
 
-    def end(self) -> None:
-        """A forward ended."""
-        if self._reading:
+    def end_forward(self) -> None:
+        """Keep the traces of the forward that read the prompts."""
+        if self._reads_prompts:
             for prompt, trace in zip(self._prompts, self._state.traces(), strict=True):
                 self.traces[prompt] = trace
 
-    def chosen(self, logits: Tensor) -> None:
-        """Tokens were chosen by logits (n, vocabulary), at first of all prompts."""
+    def record_choice(self, logits: Tensor) -> None:
+        """Keep the log-sum-exp of the first logits (n, vocabulary), which are of all prompts."""
         if not self.logsumexps:
             self.logsumexps = logits.logsumexp(1).tolist()
 
-    def injected(self, layer: int, x: Tensor, plain: Tensor) -> Tensor:
-        """The output of a layer's feed-forward, with the memory where the layer before fired."""
+    def blended(self, layer: int, x: Tensor, plain: Tensor) -> Tensor:
+        """The output of a layer's feed-forward, blended where the layer before it fired.
+
+        Args:
+            layer: The feed-forward's.
+            x: (n, length, width) its input.
+            plain: (n, length, width) its output.
+        """
         if layer - 1 not in self._window:
             return plain
-        found = self._state.inject(layer - 1, x, plain)
-        return plain if found is None else found
+        output = self._state.inject(layer - 1, x, plain)
+        return plain if output is None else output
 
-    def look(self, layer: int, states: Tensor) -> None:
-        """Decide, from the stream (n, length, width) behind a layer."""
+    def update(self, layer: int, states: Tensor) -> None:
+        """Fire prompts by the output (n, length, width) of a layer."""
         if layer in self._window and self._params.trigger == "entropy":
-            self._state.look(layer, states)
+            self._state.update(layer, states)

@@ -1,7 +1,7 @@
 """Greedy generation from a few prompts, with the same weights that embed and score.
 
-Where layers can be taken apart, each new token costs one step over kept keys and values, for all
-prompts at once; else the prompts are read again for every token.
+Where a family has `LayerOps`, each new token costs one step over a cache of keys and values, for
+all prompts together; else the prompts are read again for every token.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -25,22 +25,21 @@ __all__ = ["generate"]
 def generate(
     family: Family,
     prompts: Sequence[Prompt],
-    seen: Sequence[VisualTokens],
+    visual_tokens: Sequence[VisualTokens],
     *,
     max_tokens: int,
     stop_ids: Collection[int],
-    again: DecodingEnhancement | None = None,
+    enhancement: DecodingEnhancement | None = None,
 ) -> list[list[int]]:
-    """The most likely continuation of each prompt, token by token, raw logits alone deciding.
+    """Generate the most likely continuation of each prompt, token by token, from raw logits.
 
     Args:
         family: The loaded model.
-        prompts: What is continued; in float32 each as it would be alone.
-        seen: Visual tokens of the distinct pictures.
-        max_tokens: Of each, at the most.
+        prompts: The prompts to continue; in float32 the others of a call change nothing.
+        visual_tokens: Of the distinct images.
+        max_tokens: Of each continuation.
         stop_ids: Tokens that end an answer.
-        again: Looks at the pictures of these prompts again, where layers can be taken apart; is
-            told of each choice.
+        enhancement: Of these prompts; acts where the family has `LayerOps`.
 
     Returns:
         Ids of each; shorter than `max_tokens` where a stop token ended it, which is left out.
@@ -49,76 +48,85 @@ def generate(
         InputError: A logit is not finite; `subject_id` is the prompt's place.
     """
     reader = (
-        KvCacheReader(family, family.layer_ops, max_tokens, again)
+        KvCacheReader(family, family.layer_ops, max_tokens, enhancement)
         if family.layer_ops
         else RecomputeReader(family)
     )
-    states = reader.begin(prompts, seen)
-    found: list[list[int]] = [[] for _ in prompts]
-    writing = list(range(len(prompts)))
+    states = reader.begin(prompts, visual_tokens)
+    continuations: list[list[int]] = [[] for _ in prompts]
+    active = list(range(len(prompts)))
     while True:
         logits = head_logits(family.decoder.head_weight, states)
-        _refuse_infinite(logits, [prompts[one].place for one in writing])
-        if again is not None:
-            again.chosen(logits)
+        _refuse_infinite(logits, [prompts[prompt].place for prompt in active])
+        if enhancement is not None:
+            enhancement.record_choice(logits)
         tokens = logits.argmax(1).tolist()
-        left = []
-        for row, (one, token) in enumerate(zip(writing, tokens, strict=True)):
+        remaining = []
+        for row, (prompt, token) in enumerate(zip(active, tokens, strict=True)):
             if token not in stop_ids:
-                found[one].append(token)
-                if len(found[one]) < max_tokens:
-                    left.append(row)
-        if not left:
-            return found
-        states = reader.go_on(left, [tokens[row] for row in left])
-        writing = [writing[row] for row in left]
+                continuations[prompt].append(token)
+                if len(continuations[prompt]) < max_tokens:
+                    remaining.append(row)
+        if not remaining:
+            return continuations
+        states = reader.step(remaining, [tokens[row] for row in remaining])
+        active = [active[row] for row in remaining]
 
 
 class RecomputeReader:
-    """Reads the prompts anew with every token."""
+    """Reads the prompts again for every token."""
 
     def __init__(self, family: Family) -> None:
         self._family = family
 
-    def begin(self, prompts: Sequence[Prompt], seen: Sequence[VisualTokens]) -> Tensor:
+    def begin(self, prompts: Sequence[Prompt], visual_tokens: Sequence[VisualTokens]) -> Tensor:
         """Normed states (n, width) at the ends of the prompts."""
-        self._prompts, self._seen = list(prompts), seen
+        self._prompts, self._visual_tokens = list(prompts), visual_tokens
         return self._read()
 
-    def go_on(self, rows: Sequence[int], tokens: Sequence[int]) -> Tensor:
-        """Normed states (n, width) of these rows alone, behind one more token each."""
+    def step(self, rows: Sequence[int], tokens: Sequence[int]) -> Tensor:
+        """Normed states (n, width) of these rows, behind one more token each.
+
+        Args:
+            rows: Rows of the previous states; the others are dropped.
+            tokens: The token chosen for each.
+        """
         self._prompts = [
-            _longer(self._prompts[row], token) for row, token in zip(rows, tokens, strict=True)
+            _extended(self._prompts[row], token) for row, token in zip(rows, tokens, strict=True)
         ]
         return self._read()
 
     def _read(self) -> Tensor:
-        states = self._family.decode(embed(self._family, self._prompts, self._seen))
+        states = self._family.decode(embed(self._family, self._prompts, self._visual_tokens))
         return states[range(len(states)), [len(prompt.ids) - 1 for prompt in self._prompts]]
 
 
-#: Lets the queries of a layer attend to its new keys and values, and to older ones.
+#: Attends from the queries of a layer to its new keys and values, and to cached ones.
 _Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
 
 class KvCacheReader:
     """Keeps the keys and values of each layer: (n, heads, columns, head width).
 
-    Prompts are read one by one, then filled up to the longest; what they write stands in the same
-    columns behind it.
+    Prompts are read one by one, then padded to the longest; generated tokens take the columns
+    behind it.
     """
 
     def __init__(
-        self, family: Family, steps: LayerOps, max_tokens: int, again: DecodingEnhancement | None
+        self,
+        family: Family,
+        layer_ops: LayerOps,
+        max_tokens: int,
+        enhancement: DecodingEnhancement | None,
     ) -> None:
         self._family = family
-        self._steps = steps
-        self._room = max_tokens
-        self._again = again
+        self._layer_ops = layer_ops
+        self._max_tokens = max_tokens
+        self._enhancement = enhancement
         self._keys: list[Tensor] = []
         self._values: list[Tensor] = []
 
-    def begin(self, prompts: Sequence[Prompt], seen: Sequence[VisualTokens]) -> Tensor:
+    def begin(self, prompts: Sequence[Prompt], visual_tokens: Sequence[VisualTokens]) -> Tensor:
         """Normed states (n, width) at the ends of the prompts."""
         lengths = torch.tensor([len(prompt.ids) for prompt in prompts])
         self._end = int(lengths.max())
@@ -126,27 +134,34 @@ class KvCacheReader:
         for i, prompt in enumerate(prompts):
             new_keys: list[Tensor] = []
             new_values: list[Tensor] = []
-            embedded = embed(self._family, [prompt], seen)
-            if self._again:
-                self._again.begin(embedded.states, [i], reading=True)
-            states.append(self._read(embedded, _into(new_keys, new_values)))
+            embedded = embed(self._family, [prompt], visual_tokens)
+            if self._enhancement:
+                self._enhancement.begin_forward(embedded.states, [i], reads_prompts=True)
+            states.append(self._read(embedded, _attend_and_keep(new_keys, new_values)))
             keys.append(new_keys)
             values.append(new_values)
-        self._keys, self._values = self._beside(keys), self._beside(values)
-        #: Bool (n, columns): all but the filling; None where there is none.
-        self._holds: Tensor | None = None
+        self._keys, self._values = self._stacked(keys), self._stacked(values)
+        #: Bool (n, columns): all but the padding; None where there is none.
+        self._not_padding: Tensor | None = None
         if int(lengths.min()) < self._end:
-            filled = torch.arange(self._end) < lengths[:, None]
-            self._holds = pad(filled, (0, self._room), value=True).to(states[0].device)
-        self._positions = torch.cat([_next(prompt.positions) for prompt in prompts], dim=1)
-        #: The prompt of each row.
-        self._writing = list(range(len(prompts)))
+            not_padding = torch.arange(self._end) < lengths[:, None]
+            self._not_padding = pad(not_padding, (0, self._max_tokens), value=True).to(
+                states[0].device
+            )
+        self._positions = torch.cat([_next_position(prompt.positions) for prompt in prompts], dim=1)
+        #: The index of each row's prompt.
+        self._active = list(range(len(prompts)))
         return torch.cat(states)
 
-    def go_on(self, rows: Sequence[int], tokens: Sequence[int]) -> Tensor:
-        """Normed states (n, width) of these rows alone, behind one more token each."""
+    def step(self, rows: Sequence[int], tokens: Sequence[int]) -> Tensor:
+        """Normed states (n, width) of these rows, behind one more token each.
+
+        Args:
+            rows: Rows of the previous states; the others are dropped.
+            tokens: The token chosen for each.
+        """
         if len(rows) < len(self._keys[0]):
-            self._keep(list(rows))
+            self._keep_rows(list(rows))
         ids = torch.tensor(tokens)[:, None]
         embedded = Embedded(
             states=self._family.embed(ids),
@@ -155,54 +170,59 @@ class KvCacheReader:
         )
         self._positions = self._positions + 1
         self._end += 1
-        if self._again:
-            self._again.begin(embedded.states, self._writing, reading=False)
+        if self._enhancement:
+            self._enhancement.begin_forward(embedded.states, self._active, reads_prompts=False)
         return self._read(embedded, self._attend)
 
     def _read(self, embedded: Embedded, attend: _Attend) -> Tensor:
-        steps, decoder, states = self._steps, self._family.decoder, embedded.states
-        rotary = steps.rotary(states, embedded.positions)
+        ops, decoder, states = self._layer_ops, self._family.decoder, embedded.states
+        rotary = ops.rotary(states, embedded.positions)
         for layer, feed_forward in enumerate(decoder.feed_forwards):
-            normed = steps.normed(layer, states)
-            keys, values = steps.keys_values(layer, normed, rotary)
-            heads = attend(layer, steps.queries(layer, normed, rotary), keys, values)
-            states = steps.attended(layer, states, heads)
-            x = steps.feed_forward_input(layer, states)
+            normed = ops.attention_input(layer, states)
+            keys, values = ops.keys_values(layer, normed, rotary)
+            heads = attend(layer, ops.queries(layer, normed, rotary), keys, values)
+            states = ops.add_attention(layer, states, heads)
+            x = ops.feed_forward_input(layer, states)
             f = feed_forward(x)
-            states = states + (self._again.injected(layer, x, f) if self._again else f)
+            states = states + (self._enhancement.blended(layer, x, f) if self._enhancement else f)
             if layer < len(embedded.deepstack):
                 states[embedded.visual] += torch.cat(embedded.deepstack[layer])
-            if self._again:
-                self._again.look(layer, states)
-        if self._again:
-            self._again.end()
-        last: Tensor = decoder.norm(states[:, -1])
-        return last
+            if self._enhancement:
+                self._enhancement.update(layer, states)
+        if self._enhancement:
+            self._enhancement.end_forward()
+        ends: Tensor = decoder.norm(states[:, -1])
+        return ends
 
     def _attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         self._keys[layer][:, :, self._end - 1 : self._end] = keys
         self._values[layer][:, :, self._end - 1 : self._end] = values
-        holds = None if self._holds is None else self._holds[:, None, None, : self._end]
-        keys, values = (kept[layer][:, :, : self._end] for kept in (self._keys, self._values))
-        return attend_masked(queries, keys, values, holds)
+        mask = None if self._not_padding is None else self._not_padding[:, None, None, : self._end]
+        keys, values = (cached[layer][:, :, : self._end] for cached in (self._keys, self._values))
+        return attend_masked(queries, keys, values, mask)
 
-    def _beside(self, of_prompts: list[list[Tensor]]) -> list[Tensor]:
-        """Layer by layer the prompts' keys, or values, beside each other, with room for more."""
+    def _stacked(self, of_prompts: list[list[Tensor]]) -> list[Tensor]:
+        """The keys, or values, of all prompts in one tensor a layer, with room for new tokens."""
         return [
-            torch.cat([pad(one, (0, 0, 0, self._end + self._room - one.shape[2])) for one in layer])
+            torch.cat(
+                [
+                    pad(heads, (0, 0, 0, self._end + self._max_tokens - heads.shape[2]))
+                    for heads in layer
+                ]
+            )
             for layer in zip(*of_prompts, strict=True)
         ]
 
-    def _keep(self, rows: list[int]) -> None:
+    def _keep_rows(self, rows: list[int]) -> None:
         self._keys = [keys[rows] for keys in self._keys]
         self._values = [values[rows] for values in self._values]
         self._positions = self._positions[:, rows]
-        self._writing = [self._writing[row] for row in rows]
-        self._holds = None if self._holds is None else self._holds[rows]
+        self._active = [self._active[row] for row in rows]
+        self._not_padding = None if self._not_padding is None else self._not_padding[rows]
 
 
-def _into(keys: list[Tensor], values: list[Tensor]) -> _Attend:
-    """Attention inside one prompt, which keeps what its layers answer."""
+def _attend_and_keep(keys: list[Tensor], values: list[Tensor]) -> _Attend:
+    """Attention inside one prompt that appends each layer's keys and values to these lists."""
 
     def attend(_layer: int, queries: Tensor, new_keys: Tensor, new_values: Tensor) -> Tensor:
         keys.append(new_keys)
@@ -223,14 +243,14 @@ def _refuse_infinite(logits: Tensor, places: Sequence[str]) -> None:
         )
 
 
-def _longer(prompt: Prompt, token: int) -> Prompt:
+def _extended(prompt: Prompt, token: int) -> Prompt:
     return replace(
         prompt,
         ids=torch.cat([prompt.ids, prompt.ids.new_tensor([token])]),
-        positions=torch.cat([prompt.positions, _next(prompt.positions)], dim=1),
+        positions=torch.cat([prompt.positions, _next_position(prompt.positions)], dim=1),
     )
 
 
-def _next(positions: Tensor) -> Tensor:
-    """The position (axes, 1) behind all of these (axes, length)."""
+def _next_position(positions: Tensor) -> Tensor:
+    """The position (axes, 1) after all of these (axes, length)."""
     return (positions.max() + 1).expand(len(positions), 1)

@@ -1,4 +1,4 @@
-"""Which groups of prompts go through the decoder together."""
+"""Cuts groups of prompts into batches for the packed engine."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -7,11 +7,11 @@ from nightshift.models.engine.enhancement import trigger_layers
 from nightshift.models.engine.prompts import Part, PromptGroup
 from nightshift.schema.params import EnhancementParams
 
-__all__ = ["alone", "batches", "looks", "max_variants", "repacking_reason"]
+__all__ = ["batches", "max_variants", "memory_owners", "repacking_reason", "single_prompt"]
 
 
 def repacking_reason(enhancement: EnhancementParams) -> str | None:
-    """Why prompts cannot be packed with the same result; None where they can.
+    """The reason to read complete prompts because packed ones read differently; None if none.
 
     Args:
         enhancement: As `effective` returned it.
@@ -21,24 +21,24 @@ def repacking_reason(enhancement: EnhancementParams) -> str | None:
     return None
 
 
-def looks(group: PromptGroup, enhancement: EnhancementParams) -> list[int]:
-    """What each prompt of a group would look at again.
+def memory_owners(group: PromptGroup, enhancement: EnhancementParams) -> list[int]:
+    """The suffixes of a group by the image tokens that the enhancement blends into their prompts.
 
     Args:
         group: Prompts that share their beginning.
         enhancement: As `effective` returned it.
 
     Returns:
-        By suffix, the first suffix whose prompt looks at the very same.
+        For each suffix the index of the first suffix that has the same tokens.
     """
     if enhancement.memory == "all":
         return list(range(len(group.suffixes)))
-    first: dict[tuple[int, ...], int] = {}
-    return [first.setdefault(suffix.memory, i) for i, suffix in enumerate(group.suffixes)]
+    owners: dict[tuple[int, ...], int] = {}
+    return [owners.setdefault(suffix.memory, i) for i, suffix in enumerate(group.suffixes)]
 
 
 def max_variants(group: PromptGroup, enhancement: EnhancementParams, n_layers: int) -> int:
-    """How many variants of a group's prefix a forward may come to hold at a time.
+    """The number of variants of a group's prefix that a forward holds at a time, at most.
 
     Args:
         group: Prompts that share their beginning.
@@ -47,23 +47,23 @@ def max_variants(group: PromptGroup, enhancement: EnhancementParams, n_layers: i
     """
     if not _may_fire(enhancement):
         return 1
-    n_looks = len(set(looks(group, enhancement)))
+    n_memories = len(set(memory_owners(group, enhancement)))
     if enhancement.trigger != "entropy":
-        return n_looks
-    # As it is, and what each look made of it at each layer.
-    return 1 + n_looks * len(trigger_layers(enhancement, n_layers))
+        return n_memories
+    # The plain prefix, and one for each memory and layer at which it may be blended in.
+    return 1 + n_memories * len(trigger_layers(enhancement, n_layers))
 
 
 def batches(
     groups: Sequence[PromptGroup], budget: int, variants: Callable[[PromptGroup], int]
 ) -> Iterator[list[PromptGroup]]:
-    """Groups of similar length together; a pure function of its arguments.
+    """Put groups of similar length together; a pure function of its arguments.
 
     A group larger than the budget is cut, and each part reads the prefix once more.
 
     Args:
         groups: In any order.
-        budget: Tokens of a batch, padding of prefixes included.
+        budget: Tokens of a batch at most, padding of prefixes included.
         variants: As `max_variants` gives them; each counts as one more prefix, but never more
             than there are suffixes.
 
@@ -72,13 +72,13 @@ def batches(
     """
     batch: list[PromptGroup] = []
     tokens = longest = 0
-    for group in sorted(groups, key=lambda one: -len(one.prefix.ids)):
+    for group in sorted(groups, key=lambda group: -len(group.prefix.ids)):
         taken: list[Part] = []
-        most = variants(group)
+        n_variants = variants(group)
         for suffix in group.suffixes:
             # The first prefix is the longest: the others are padded to it.
             longest = longest or len(group.prefix.ids)
-            cost = len(suffix.ids) + (longest if len(taken) < most else 0)
+            cost = len(suffix.ids) + (longest if len(taken) < n_variants else 0)
             if tokens and tokens + cost > budget:
                 if taken:
                     batch.append(replace(group, suffixes=tuple(taken)))
@@ -93,8 +93,8 @@ def batches(
         yield batch
 
 
-def alone(batch: Sequence[PromptGroup]) -> tuple[str, int] | None:
-    """Place and tokens of the one prompt of a batch; None if it has more."""
+def single_prompt(batch: Sequence[PromptGroup]) -> tuple[str, int] | None:
+    """Place and tokens of the only prompt of a batch; None if it has more."""
     if len(batch) > 1 or len(batch[0].suffixes) > 1:
         return None
     (suffix,) = batch[0].suffixes
@@ -102,7 +102,7 @@ def alone(batch: Sequence[PromptGroup]) -> tuple[str, int] | None:
 
 
 def _may_fire(enhancement: EnhancementParams) -> bool:
-    # Uncertainty is 1 at the most: with gamma 1 it is looked at, and that is all.
+    # Uncertainty never exceeds 1: with gamma 1 it is measured, and nothing fires.
     return enhancement.trigger != "never" and not (
         enhancement.trigger == "entropy" and enhancement.gamma >= 1
     )

@@ -1,4 +1,4 @@
-"""What a packed forward holds: padded prefixes, and suffixes in blocks of similar length."""
+"""The states of a packed forward: padded prefixes, and suffixes in blocks of similar length."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,12 +9,31 @@ from torch import Tensor
 from nightshift.models.engine.family import Family, LayerOps, Rotary, VisualTokens
 from nightshift.models.engine.prompts import Part, PromptGroup, embed
 
-__all__ = ["Block", "Prefixes", "prefixes", "suffix_blocks", "take", "visibility"]
+__all__ = [
+    "Block",
+    "OrderedSuffix",
+    "Prefixes",
+    "embed_prefixes",
+    "suffix_blocks",
+    "take",
+    "visibility",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderedSuffix:
+    """A suffix in the order in which suffixes are cut into blocks."""
+
+    #: Index of its group.
+    group: int
+    #: Tokens of the group's prefix.
+    prefix_length: int
+    part: Part
 
 
 @dataclass(slots=True, kw_only=True)
 class Prefixes:
-    """Variants of the prefixes, one a row; at first one of each group, longest first."""
+    """Variants of the prefixes, one a row; at first one row for each group, longest first."""
 
     #: (rows, length, width), padded on the right.
     states: Tensor
@@ -26,11 +45,16 @@ class Prefixes:
     rotary: Rotary
     #: Bool (groups, length): where a visual token stands.
     visual: Tensor
-    #: Features to add behind the first layers, by layer and group.
+    #: DeepStack features (visual tokens, width) to add to the first layers' outputs, by layer and
+    #: group.
     deepstack: tuple[tuple[Tensor, ...], ...]
 
-    def steps(self, tokens: int) -> Iterator[tuple[slice, list[int], int]]:
-        """Rows of about so many tokens, their groups, and the longest of their lengths."""
+    def row_slices(self, tokens: int) -> Iterator[tuple[slice, list[int], int]]:
+        """Cut the rows into slices of about so many tokens.
+
+        Yields:
+            A slice of rows, the group of each, and the longest of their lengths.
+        """
         start = 0
         while start < len(self.groups):
             longest = max(self.lengths[group] for group in self.groups[start:])
@@ -40,10 +64,10 @@ class Prefixes:
             start += len(groups)
 
     def add_deepstack(self, layer: int, groups: Sequence[int], states: Tensor) -> None:
-        """Add what rows (groups, length, width) of these groups get behind a layer."""
+        """Add the DeepStack features of a layer to its output (groups, length, width), in place."""
         if layer < len(self.deepstack):
-            at = self.visual[groups, : states.shape[1]]
-            states[at] += torch.cat([self.deepstack[layer][group] for group in groups])
+            mask = self.visual[groups, : states.shape[1]]
+            states[mask] += torch.cat([self.deepstack[layer][group] for group in groups])
 
 
 @dataclass(slots=True, kw_only=True)
@@ -65,32 +89,36 @@ class Block:
     mask: Tensor
     #: Bool (n, length): where a visual token stands.
     visual: Tensor
-    #: Features to add behind the first layers, by layer and prompt.
+    #: DeepStack features (visual tokens, width) to add to the first layers' outputs, by layer and
+    #: prompt.
     deepstack: tuple[tuple[Tensor, ...], ...]
 
     def add_deepstack(self, layer: int) -> None:
-        """Add what the states get behind a layer."""
+        """Add the DeepStack features of a layer to its output, in place."""
         if layer < len(self.deepstack):
             self.states[self.visual] += torch.cat(self.deepstack[layer])
 
-    def last(self) -> Tensor:
-        """(n, width) state at the end of each."""
-        # After the last layer nothing but the ends is left.
+    def end_states(self) -> Tensor:
+        """(n, width) state at the end of each suffix."""
+        # The last layer computes the ends only.
         return (
             self.states[:, 0] if self.states.shape[1] == 1 else take(self.states, self.ends)[:, 0]
         )
 
 
-def prefixes(
-    family: Family, steps: LayerOps, groups: Sequence[PromptGroup], seen: Sequence[VisualTokens]
+def embed_prefixes(
+    family: Family,
+    layer_ops: LayerOps,
+    groups: Sequence[PromptGroup],
+    visual_tokens: Sequence[VisualTokens],
 ) -> Prefixes:
-    """The prefixes of groups, which come longest first."""
-    embedded = embed(family, [group.prefix for group in groups], seen)
+    """Embed the prefixes of groups, which come longest first."""
+    embedded = embed(family, [group.prefix for group in groups], visual_tokens)
     return Prefixes(
         states=embedded.states,
         groups=list(range(len(groups))),
         lengths=[len(group.prefix.ids) for group in groups],
-        rotary=steps.rotary(embedded.states, embedded.positions),
+        rotary=layer_ops.rotary(embedded.states, embedded.positions),
         visual=embedded.visual,
         deepstack=embedded.deepstack,
     )
@@ -98,34 +126,34 @@ def prefixes(
 
 def suffix_blocks(
     family: Family,
-    steps: LayerOps,
-    ordered: Sequence[tuple[int, int, Part]],
-    seen: Sequence[VisualTokens],
+    layer_ops: LayerOps,
+    ordered: Sequence[OrderedSuffix],
+    visual_tokens: Sequence[VisualTokens],
     tokens: int,
 ) -> Iterator[Block]:
     """Cut suffixes into blocks of about so many tokens.
 
     Args:
         family: The loaded model.
-        steps: Its layers, taken apart.
-        ordered: Group, length of its prefix, and suffix of each prompt; similar ones adjacent.
-        seen: Visual tokens of the distinct pictures.
+        layer_ops: The operations of its layers.
+        ordered: The suffix of each prompt; similar ones adjacent.
+        visual_tokens: Of the distinct images.
         tokens: Of a block; one suffix at least.
     """
     start = 0
     while start < len(ordered):
         stop, longest = start, 0
         while stop < len(ordered):
-            longest = max(longest, len(ordered[stop][2].ids))
+            longest = max(longest, len(ordered[stop].part.ids))
             if stop > start and (stop + 1 - start) * longest > tokens:
                 break
             stop += 1
-        yield _block(family, steps, range(start, stop), ordered[start:stop], seen)
+        yield _block(family, layer_ops, range(start, stop), ordered[start:stop], visual_tokens)
         start = stop
 
 
 def visibility(prefixes: Sequence[int], prefix_length: int, length: int) -> Tensor:
-    """Which keys a suffix's positions see: its prefix, and itself up to there.
+    """The keys that a suffix's positions attend to: its prefix, and itself up to there.
 
     Args:
         prefixes: Tokens of the prefix of each suffix.
@@ -147,29 +175,29 @@ def visibility(prefixes: Sequence[int], prefix_length: int, length: int) -> Tens
     )
 
 
-def take(rows: Tensor, places: Tensor) -> Tensor:
-    """(n, 1, width) of rows (n, length, width): one place of each."""
-    return rows[torch.arange(len(places), device=rows.device), places][:, None]
+def take(rows: Tensor, positions: Tensor) -> Tensor:
+    """The states (n, 1, width) at one position of each row of (n, length, width)."""
+    return rows[torch.arange(len(positions), device=rows.device), positions][:, None]
 
 
 def _block(
     family: Family,
-    steps: LayerOps,
+    layer_ops: LayerOps,
     prompts: range,
-    ordered: Sequence[tuple[int, int, Part]],
-    seen: Sequence[VisualTokens],
+    ordered: Sequence[OrderedSuffix],
+    visual_tokens: Sequence[VisualTokens],
 ) -> Block:
-    embedded = embed(family, [suffix for _, _, suffix in ordered], seen)
+    embedded = embed(family, [suffix.part for suffix in ordered], visual_tokens)
     states = embedded.states
-    lengths = [length for _, length, _ in ordered]
+    lengths = [suffix.prefix_length for suffix in ordered]
     visible = visibility(lengths, max(lengths), states.shape[1])
     mask = torch.zeros(visible.shape, dtype=states.dtype).masked_fill(~visible, -torch.inf)
     return Block(
         prompts=prompts,
-        groups=[group for group, _, _ in ordered],
+        groups=[suffix.group for suffix in ordered],
         states=states,
-        ends=torch.tensor([len(suffix.ids) - 1 for _, _, suffix in ordered], device=states.device),
-        rotary=steps.rotary(states, embedded.positions),
+        ends=torch.tensor([len(suffix.part.ids) - 1 for suffix in ordered], device=states.device),
+        rotary=layer_ops.rotary(states, embedded.positions),
         visual=embedded.visual,
         deepstack=embedded.deepstack,
         prefix_length=max(lengths),

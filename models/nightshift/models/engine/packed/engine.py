@@ -9,99 +9,107 @@ suffixes, and no keys or values outlive their layer. See `docs/decisions`, packe
 import logging
 from collections.abc import Sequence
 
-import torch
-from PIL import Image
-
+from nightshift.models.engine.base import BaseEngine
 from nightshift.models.engine.enhancement import effective
-from nightshift.models.engine.family import Family, LayerOps, PixelLimits, PromptImage, VisualTokens
-from nightshift.models.engine.packed.batches import alone, batches, max_variants, repacking_reason
+from nightshift.models.engine.family import Family, LayerOps, PixelLimits, VisualTokens
+from nightshift.models.engine.packed.batches import (
+    batches,
+    max_variants,
+    repacking_reason,
+    single_prompt,
+)
 from nightshift.models.engine.packed.forward import PackedForward
 from nightshift.models.engine.plain import PlainEngine
-from nightshift.models.engine.prompts import Prepared, PromptGroup, prepare
-from nightshift.models.engine.protocol import Group, PreparedGroups, Reading
-from nightshift.models.engine.readout import read, readings_of
-from nightshift.models.engine.runtime.token_budget import TokenBudget
-from nightshift.models.engine.visual import encode_images, prepare_image
+from nightshift.models.engine.prompts import PreparedPrompts, PromptGroup
+from nightshift.models.engine.protocol import Reading
+from nightshift.models.engine.readout import read_labels, readings_by_place
 from nightshift.schema.params import EnhancementParams
-from nightshift.scoring.prompts import Labels, Numbers
 
 __all__ = ["PackedEngine"]
 
 _log = logging.getLogger(__name__)
 
-# Tokens whose states a forward keeps, prefixes and suffixes together.
+# Prefixes and suffixes together.
 _TOKENS_PER_BATCH = 32_768
 
 
-class PackedEngine:
-    """An `Engine`. What it cannot pack exactly it reads whole, by the plain one, and says so.
+class PackedEngine(BaseEngine):
+    """An `Engine` that reads a shared prefix once.
+
+    Prompts that it cannot pack with the same result go through the plain engine, with a warning.
 
     Args:
         family: The loaded model.
-        steps: Its layers, taken apart.
-        limits: Bounds on the pixels of a picture.
+        layer_ops: The operations of its layers.
+        limits: Bounds on the pixels of an image.
+        tokens_per_batch: Tokens whose states one forward keeps at most.
+        tokens_per_layer_step: Tokens that go through a layer at a time; by default as many as the
+            device is fast with.
     """
 
-    def __init__(self, family: Family, steps: LayerOps, limits: PixelLimits) -> None:
-        self._family = family
-        self._steps = steps
-        self._limits = limits
-        self._budget = TokenBudget(_TOKENS_PER_BATCH)
+    def __init__(
+        self,
+        family: Family,
+        layer_ops: LayerOps,
+        limits: PixelLimits,
+        *,
+        tokens_per_batch: int = _TOKENS_PER_BATCH,
+        tokens_per_layer_step: int | None = None,
+    ) -> None:
+        super().__init__(family, limits, tokens_per_batch=tokens_per_batch)
+        self._layer_ops = layer_ops
+        self._tokens_per_layer_step = tokens_per_layer_step
         self._plain = PlainEngine(family, limits)
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
-    def prepare_image(self, image: Image.Image) -> PromptImage:
-        """See `Engine.prepare_image`."""
-        return prepare_image(self._family, image, self._limits)
-
-    def prepare(self, groups: Sequence[Group]) -> PreparedGroups:
-        """See `Engine.prepare`."""
-        return prepare(self._family, self._limits, groups)
-
-    @torch.inference_mode()
-    def score(
-        self, prepared: PreparedGroups, *, labels: Labels | Numbers, enhancement: EnhancementParams
-    ) -> list[tuple[Reading, ...]]:
-        """See `Engine.score`."""
-        assert isinstance(prepared, Prepared)
-        text = self._family.text
-        label_ids = [text.label(word) for word in labels.words]
+    def _read_prepared(
+        self,
+        prepared: PreparedPrompts,
+        visual_tokens: Sequence[VisualTokens],
+        label_ids: list[int],
+        enhancement: EnhancementParams,
+    ) -> dict[str, Reading]:
         enhancement = effective(enhancement)
-        seen = encode_images(self._family, prepared.images)
         reason = repacking_reason(enhancement)
         if reason is None and any(not len(group.prefix.ids) for group in prepared.groups):
             reason = "their first tokens differ"
         if reason:
-            self._tell(reason)
-            found = self._plain.read(prepared.prompts, seen, label_ids, enhancement)
-        else:
-            found = self._read(prepared.groups, seen, label_ids, enhancement)
-        return prepared.arranged(found)
+            self._warn_once(reason)
+            return self._plain.read(prepared.prompts, visual_tokens, label_ids, enhancement)
+        return self._read_packed(prepared.groups, visual_tokens, label_ids, enhancement)
 
-    def _read(
+    def _read_packed(
         self,
         groups: Sequence[PromptGroup],
-        seen: Sequence[VisualTokens],
+        visual_tokens: Sequence[VisualTokens],
         label_ids: list[int],
         enhancement: EnhancementParams,
     ) -> dict[str, Reading]:
-        found: dict[str, Reading] = {}
+        decoder = self._family.decoder
+        readings: dict[str, Reading] = {}
 
         def forward(batch: list[PromptGroup]) -> None:
-            lockstep = PackedForward(self._family, self._steps, batch, seen, enhancement)
-            found_here = read(self._family.decoder.head_weight, lockstep.run(), label_ids)
-            found.update(readings_of(lockstep.places, found_here, lockstep.traces()))
+            packed = PackedForward(
+                self._family,
+                self._layer_ops,
+                batch,
+                visual_tokens,
+                enhancement,
+                tokens_per_layer_step=self._tokens_per_layer_step,
+            )
+            readouts = read_labels(decoder.head_weight, packed.run(), label_ids)
+            readings.update(readings_by_place(packed.places, readouts, packed.traces()))
             self._family.counters.prefixes += len(batch)
 
         def variants(group: PromptGroup) -> int:
-            return max_variants(group, enhancement, len(self._family.decoder.layers))
+            return max_variants(group, enhancement, len(decoder.layers))
 
         self._budget.run(
-            groups, lambda work, budget: batches(work, budget, variants), forward, alone
+            groups, lambda units, budget: batches(units, budget, variants), forward, single_prompt
         )
-        return found
+        return readings
 
-    def _tell(self, reason: str) -> None:
-        if reason not in self._told:
-            self._told.add(reason)
+    def _warn_once(self, reason: str) -> None:
+        if reason not in self._warned:
+            self._warned.add(reason)
             _log.warning("some pairs are scored one by one, not packed: %s", reason)

@@ -1,4 +1,4 @@
-"""How many tokens one forward holds, and what happens when that was too many."""
+"""The number of tokens in one forward, halved when device memory runs out."""
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
@@ -8,11 +8,13 @@ import torch
 
 from nightshift.schema.errors import InputError
 
-__all__ = ["TokenBudget"]
+__all__ = ["GPU_TOKENS_PER_PASS", "TokenBudget", "tokens_per_pass"]
 
 _T = TypeVar("_T")
-#: Of memory that ran out below PyTorch's own allocator of a GPU, where errors have no type for it.
-_SIGNS = (
+#: Tokens of one pass over a GPU, or any device but a CPU: enough to keep it busy.
+GPU_TOKENS_PER_PASS = 16_384
+# Messages of memory that ran out below PyTorch's own GPU allocator, where errors have no type.
+_OUT_OF_MEMORY_MESSAGES = (
     "can't allocate memory",
     "_ALLOC_FAILED",
     "CUDA error: out of memory",
@@ -20,12 +22,22 @@ _SIGNS = (
 )
 
 
-class TokenBudget:
-    """Runs work in batches of at most so many tokens; out of memory, in smaller ones.
+def tokens_per_pass(device_type: str, *, cpu: int) -> int:
+    """Tokens that one pass takes on a kind of device.
 
     Args:
-        tokens: At first. What did not fit once is not tried again.
-        unit: What the work is made of, for messages.
+        device_type: torch's name, such as `cpu` or `cuda`.
+        cpu: Tokens of a pass on a CPU, where few stay in its cache.
+    """
+    return cpu if device_type == "cpu" else GPU_TOKENS_PER_PASS
+
+
+class TokenBudget:
+    """Runs work in batches of at most so many tokens; in smaller ones when memory runs out.
+
+    Args:
+        tokens: Tokens of a batch at first; halved for good whenever a batch does not fit.
+        unit: The name of one unit of work, for messages.
     """
 
     def __init__(self, tokens: int, unit: str = "pair") -> None:
@@ -37,15 +49,15 @@ class TokenBudget:
         work: Sequence[_T],
         split: Callable[[Sequence[_T], int], Iterator[list[_T]]],
         forward: Callable[[list[_T]], None],
-        alone: Callable[[list[_T]], tuple[str, int] | None],
+        single_unit: Callable[[list[_T]], tuple[str, int] | None],
     ) -> None:
-        """Do all of it.
+        """Do all work.
 
         Args:
-            work: What there is to do.
+            work: Units of work.
             split: Batches of `work` within a number of tokens; at least one unit each.
             forward: Does one batch.
-            alone: Place and tokens of the unit that a batch consists of; None if it has more.
+            single_unit: Place and tokens of the only unit of a batch; None if it has more.
 
         Raises:
             InputError: A unit does not fit even alone; `subject_id` is its place.
@@ -57,7 +69,7 @@ class TokenBudget:
             gc.collect()
             if torch.cuda.is_initialized():
                 torch.cuda.empty_cache()
-            if (unit := alone(batch)) is not None:
+            if (unit := single_unit(batch)) is not None:
                 place, tokens = unit
                 raise InputError(
                     f"{self._unit} {place} has {tokens} tokens and does not fit this device's "
@@ -67,9 +79,9 @@ class TokenBudget:
                     place,
                 )
             self.tokens = max(1, self.tokens // 2)
-            # What is left of this batch, then of the others, under the new budget.
-            self.run(batch, split, forward, alone)
-            self.run([one for rest in batches for one in rest], split, forward, alone)
+            # The units of this batch, then of the others, under the new budget.
+            self.run(batch, split, forward, single_unit)
+            self.run([member for rest in batches for member in rest], split, forward, single_unit)
             return
 
 
@@ -80,7 +92,7 @@ def _fits(forward: Callable[[list[_T]], None], batch: list[_T]) -> bool:
     except torch.OutOfMemoryError:
         return False
     except RuntimeError as error:
-        if any(sign in str(error) for sign in _SIGNS):
+        if any(message in str(error) for message in _OUT_OF_MEMORY_MESSAGES):
             return False
         raise
     return True

@@ -29,7 +29,7 @@ def encode_record(images: Sequence[StoredVisualTokens], codec: Codec) -> bytes:
             "n_deep": image.n_deepstack,
             "grid": image.grid,
             "tokens": image.tokens,
-            "written": image.written,
+            "written": image.prompt_parts,
         }
         for image in images
     ]
@@ -61,7 +61,7 @@ def decode_record(data: bytes, codec: Codec) -> tuple[StoredVisualTokens, ...]:
                 n_deepstack=facts["n_deep"],
                 grid=tuple(facts["grid"]),
                 tokens=tokens,
-                written=tuple(facts["written"]),
+                prompt_parts=tuple(facts["written"]),
                 kept=codec.kept(tokens),
             )
         )

@@ -27,7 +27,7 @@ class StoredVisualTokens:
     #: Visual tokens of the whole image, row by row; all in time where the family has tiles.
     tokens: Grid
     #: What stands for the whole image in a prompt: ids of control tokens, and text.
-    written: tuple[int | str, ...]
+    prompt_parts: tuple[int | str, ...]
     #: Places, ascending, of the tokens that are still there; None where all are.
     kept: NDArray[np.int64] | None = None
 
