@@ -13,7 +13,7 @@ PACKED = LoadReport(
     family="Any",
     decoder="any",
     n_layers=4,
-    pictures="as they are",
+    image_handling="as they are",
     unpacked_reason=None,
     no_attn_site_reason=None,
 )

@@ -8,7 +8,7 @@ __all__ = ["attend_causally", "attend_masked"]
 
 
 def attend_causally(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """What each position takes from itself and those before it.
+    """Causal attention: each position attends to itself and those before it.
 
     Args:
         queries: (batch, heads, length, head width).
@@ -18,15 +18,15 @@ def attend_causally(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     grouped = True
     if queries.is_cuda and queries.dtype == torch.float32:
         # CUDA's fast kernel for float32 takes no groups; the other one writes all scores out.
-        keys, values = (_ungrouped(one, queries.shape[1]) for one in (keys, values))
+        keys, values = (_ungrouped(heads, queries.shape[1]) for heads in (keys, values))
         grouped = False
     return scaled_dot_product_attention(queries, keys, values, is_causal=True, enable_gqa=grouped)
 
 
 def attend_masked(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-    """What each position takes from those that a mask shows it.
+    """Masked attention: each position attends to those that the mask allows.
 
-    Heads that ask the same keys stand one behind the other, as if they were positions: with a mask,
+    Query heads of the same keys stand one behind the other, as if they were positions: with a mask,
     groups of heads would leave CUDA's fast kernels.
 
     Args:

@@ -44,9 +44,9 @@ def render_chat(
         "add_generation_prompt": add_generation_prompt,
         **_special_tokens(processor.tokenizer),
     }
-    asked = json.dumps({"template": _template(processor, name), "variables": variables})
+    request = json.dumps({"template": _template(processor, name), "variables": variables})
     try:
-        return _rendered(asked)
+        return _rendered(request)
     except _RenderError as error:
         raise ModelError(f"{name} has no usable chat template: {error}", name) from error
 
@@ -79,16 +79,16 @@ def _special_tokens(tokenizer: Any) -> dict[str, Any]:  # noqa: ANN401 - as abov
 
 
 class _RenderError(Exception):
-    """Why a template gives no text."""
+    """A template gives no text; the message is the reason."""
 
 
 @lru_cache(maxsize=64)
-def _rendered(asked: str) -> str:
+def _rendered(request: str) -> str:
     """The text that the program writes; errors are not remembered: a machine may have been busy."""
     try:
         done = subprocess.run(
             [sys.executable, "-P", str(_PROGRAM)],
-            input=asked.encode(),
+            input=request.encode(),
             capture_output=True,
             timeout=_WAIT_S,
             check=False,
@@ -99,7 +99,7 @@ def _rendered(asked: str) -> str:
         raise _RenderError("it takes more processor time or memory than any template needs")
     if done.returncode:
         raise _RenderError(done.stderr.decode(errors="replace").strip().rpartition("\n")[2])
-    said: dict[str, str] = json.loads(done.stdout)
-    if "error" in said:
-        raise _RenderError(said["error"])
-    return said["text"]
+    answer: dict[str, str] = json.loads(done.stdout)
+    if "error" in answer:
+        raise _RenderError(answer["error"])
+    return answer["text"]

@@ -1,4 +1,4 @@
-"""What the engine needs of a model family; each family is one file that says how it is met."""
+"""The interface of a model family to the engine; each family is one file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,11 +37,11 @@ DEFAULT_MAX_PIXELS = DEFAULT_VISUAL_TOKENS * 28 * 28
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PixelLimits:
-    """Bounds on the pixels of a resized picture."""
+    """Bounds on the pixels of a resized image."""
 
     #: None means the checkpoint's own.
     min_pixels: int | None = None
-    #: None means the checkpoint's own, or `DEFAULT_MAX_PIXELS` where that is less; where pictures
+    #: None means the checkpoint's own, or `DEFAULT_MAX_PIXELS` where that is less; where images
     #: are cut into tiles of one size, `DEFAULT_VISUAL_TOKENS`.
     max_pixels: int | None = None
     #: What the longer side is scaled to before, its aspect kept; None leaves the image as it is.
@@ -50,7 +50,7 @@ class PixelLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptImage(PreparedImage):
-    """One preprocessed picture, in host memory."""
+    """One preprocessed image, in host memory."""
 
     #: float32; the shape is the family's affair.
     pixels: Tensor
@@ -66,13 +66,13 @@ class PromptImage(PreparedImage):
     codec: Codec | None = None
     #: Places, ascending, of the visual tokens that a prompt shows; None where it shows all.
     kept: Tensor | None = None
-    #: Tells pictures apart by what prompts show of them; None where nobody asked.
+    #: Tells images apart by what prompts show of them; None where nobody asked.
     key: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VisualTokens:
-    """What the vision tower and its projection make of one picture."""
+    """Visual tokens of one image: the output of the vision tower and its projection."""
 
     #: (n_tokens or as many as are kept, width), in the place of token embeddings.
     tokens: Tensor
@@ -125,19 +125,19 @@ class LayerOps(Protocol):
     """
 
     def rotary(self, states: Tensor, positions: Tensor) -> Rotary:
-        """Of positions (axes, batch, length), in the type and on the device of `states`."""
+        """Cosines and sines of positions (axes, batch, length); dtype and device of `states`."""
         ...
 
     def attention_input(self, layer: int, states: Tensor) -> Tensor:
-        """What attention reads."""
+        """The input of attention (batch, length, width), after its norm."""
         ...
 
     def queries(self, layer: int, normed: Tensor, rotary: Rotary) -> Tensor:
-        """Heads that ask; a multiple of those that answer, neighbours sharing one."""
+        """Query heads; a multiple of the key/value heads (grouped-query attention)."""
         ...
 
     def keys_values(self, layer: int, normed: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor]:
-        """Heads that answer."""
+        """Key heads and value heads."""
         ...
 
     def add_attention(self, layer: int, states: Tensor, heads: Tensor) -> Tensor:
@@ -145,7 +145,7 @@ class LayerOps(Protocol):
         ...
 
     def feed_forward_input(self, layer: int, states: Tensor) -> Tensor:
-        """What the feed-forward reads; its output is then added to `states`."""
+        """The input of the feed-forward, after its norm; its output is then added to `states`."""
         ...
 
 
@@ -154,17 +154,17 @@ class Family(Protocol):
 
     @property
     def report(self) -> LoadReport:
-        """What works with it, and what does not."""
+        """The load report: what works with it, and what does not."""
         ...
 
     @property
     def counters(self) -> WorkCounters:
-        """What it has done since it was loaded."""
+        """Counters of its work since it was loaded."""
         ...
 
     @property
     def vision_cache(self) -> ByteLimitedLru[VisualTokens]:
-        """What the vision tower made lately, by the key of its picture, in host memory."""
+        """Recent visual tokens by the key of their image, in host memory."""
         ...
 
     @property
@@ -206,22 +206,22 @@ class Family(Protocol):
         ...
 
     def prepare_image(self, image: Image.Image, limits: PixelLimits) -> PromptImage:
-        """Resize and normalise an RGB picture, on the CPU; any thread may call it.
+        """Resize and normalise an RGB image, on the CPU; any thread may call it.
 
         Raises:
             InputError: It cannot be resized within the limits.
         """
         ...
 
-    def encode_images(self, pictures: Sequence[PromptImage]) -> list[VisualTokens]:
-        """Visual tokens of each picture, on the device: all that the decoder needs of it."""
+    def encode_images(self, images: Sequence[PromptImage]) -> list[VisualTokens]:
+        """Visual tokens of each image, on the device: all that the decoder needs of it."""
         ...
 
     def is_visual(self, ids: Tensor) -> Tensor:
         """Bool, of the shape of `ids`: where a visual token goes."""
         ...
 
-    def positions(self, ids: Tensor, pictures: Sequence[PromptImage]) -> Tensor:
+    def positions(self, ids: Tensor, images: Sequence[PromptImage]) -> Tensor:
         """Positions (axes, length) of one prompt's ids (length,), on the CPU."""
         ...
 

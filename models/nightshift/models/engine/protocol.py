@@ -16,7 +16,7 @@ from nightshift.scoring.prompts import Labels, Numbers
 __all__ = ["Engine", "Group", "Piece", "PreparedGroups", "Reading", "Trace"]
 
 
-#: A part of a prompt: text (never read for special tokens), or a picture.
+#: A part of a prompt: text (never read for special tokens), or an image.
 Piece = str | Image.Image | PreparedImage | StoredVisualTokens | CodedImage
 
 
@@ -26,13 +26,13 @@ class Group:
 
     prefix: tuple[Piece, ...]
     suffixes: tuple[tuple[Piece, ...], ...]
-    #: Whether the enhancement looks again at the pictures of the beginning, and of the endings.
+    #: Whether the enhancement looks again at the images of the beginning, and of the endings.
     remembered: tuple[bool, bool] = (True, True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
-    """What the visual enhancement did to one prompt."""
+    """The effect of the visual enhancement on one prompt."""
 
     fired: bool
     #: The layer whose state decided; the memory enters the feed-forward of the next one.
@@ -43,7 +43,7 @@ class Trace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """What the model said at the end of one prompt; every number is finite."""
+    """The model's output at the end of one prompt; every number is finite."""
 
     #: float32 (n_labels,), raw.
     label_logits: NDArray[np.float32]
@@ -59,7 +59,7 @@ class PreparedGroups(Protocol):
 
     @property
     def n_suffixes(self) -> int:
-        """How many prompts it holds."""
+        """Number of prompts."""
         ...
 
 
@@ -67,7 +67,7 @@ class Engine(Protocol):
     """Reads label logits at the end of prompts that share beginnings."""
 
     def prepare_image(self, image: Image.Image) -> PreparedImage:
-        """Preprocess one picture for this engine's `prepare`, on the CPU; any thread may call it.
+        """Preprocess one image for this engine's `prepare`, on the CPU; any thread may call it.
 
         Raises:
             InputError: It cannot be resized within the limits.
@@ -78,7 +78,7 @@ class Engine(Protocol):
         """Tokenise and preprocess, on the CPU; any thread may call it.
 
         Raises:
-            InputError: A prompt is longer than the model reads, or a picture cannot be resized.
+            InputError: A prompt is longer than the model reads, or an image cannot be resized.
         """
         ...
 

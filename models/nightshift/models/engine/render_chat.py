@@ -18,7 +18,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 _CPU_S = 2
 _MEMORY_BYTES = 256 << 20
-_MOST_CHARACTERS = 1 << 20
+_MAX_CHARACTERS = 1 << 20
 
 
 class _Generation(Extension):
@@ -35,14 +35,14 @@ class _Generation(Extension):
 def main() -> None:
     """Read template and variables from standard input, write the text or the error."""
     _limit()
-    asked = json.load(sys.stdin)
+    request = json.load(sys.stdin)
     try:
-        said = {"text": _render(asked["template"], asked["variables"])}
+        answer = {"text": _render(request["template"], request["variables"])}
     except MemoryError:
-        said = {"error": f"it needs more than {_MEMORY_BYTES >> 20} MiB of memory"}
+        answer = {"error": f"it needs more than {_MEMORY_BYTES >> 20} MiB of memory"}
     except Exception as error:  # noqa: BLE001 - whatever a template or its interpreter raises
-        said = {"error": f"{error or type(error).__name__}"[:2000]}
-    json.dump(said, sys.stdout)
+        answer = {"error": f"{error or type(error).__name__}"[:2000]}
+    json.dump(answer, sys.stdout)
 
 
 def _render(template: str, variables: dict[str, Any]) -> str:
@@ -58,8 +58,8 @@ def _render(template: str, variables: dict[str, Any]) -> str:
     for piece in environment.from_string(template).generate(variables):
         pieces.append(piece)
         length += len(piece)
-        if length > _MOST_CHARACTERS:
-            raise ValueError(f"it writes more than {_MOST_CHARACTERS:,} characters")
+        if length > _MAX_CHARACTERS:
+            raise ValueError(f"it writes more than {_MAX_CHARACTERS:,} characters")
     return "".join(pieces)
 
 

@@ -73,7 +73,7 @@ class TextEncoder:
         longest_first = sorted(map(re.escape, self._control), key=len, reverse=True)
         self._split = re.compile(f"({'|'.join(longest_first)})" if control else "(?!)")
         #: What a template or processor wrote: a control token in it is meant as such. Vocabularies
-        #: may have thousands of those, and pictures are mostly written alike.
+        #: may have thousands of those, and images are mostly written alike.
         self.trusted = lru_cache(maxsize=1024)(self._trusted)
         special = {int(token["id"]) for token in control if token["special"]}
         for content in self._control:
@@ -106,16 +106,16 @@ class TextEncoder:
         if isinstance(bos, str) and bos and prompt.startswith(bos):
             return ()
         bare = tokenizer("x", add_special_tokens=False)["input_ids"]
-        whole = tokenizer("x", add_special_tokens=True)["input_ids"]
-        places = range(len(whole) - len(bare) + 1)
-        start = next((i for i in places if whole[i : i + len(bare)] == bare), 0)
-        added = tuple(map(int, whole[:start]))
+        complete = tokenizer("x", add_special_tokens=True)["input_ids"]
+        places = range(len(complete) - len(bare) + 1)
+        start = next((i for i in places if complete[i : i + len(bare)] == bare), 0)
+        added = tuple(map(int, complete[:start]))
         return () if self.trusted(prompt)[: len(added)] == added else added
 
     def read(self, ids: Iterable[int]) -> str:
         """The text of generated ids, control tokens left out."""
         control = {int(token["id"]) for token in self._control.values()}
-        text: str = self._tokenizer.decode([one for one in ids if one not in control])
+        text: str = self._tokenizer.decode([i for i in ids if i not in control])
         return text
 
     def join(self, written: Iterable[int | str], *, first: bool = False) -> list[int]:
@@ -126,7 +126,7 @@ class TextEncoder:
             first: Whether the prompt begins here.
         """
         ids: list[int] = []
-        runs = [list(run) for _, run in groupby(written, key=lambda one: isinstance(one, str))]
+        runs = [list(run) for _, run in groupby(written, key=lambda part: isinstance(part, str))]
         for place, run in enumerate(runs):
             if isinstance(run[0], int):
                 ids += map(int, run)
@@ -140,7 +140,7 @@ class TextEncoder:
         return ids
 
     def cut(
-        self, settled: PromptParts, begun: PromptParts, wholes: Sequence[PromptParts]
+        self, settled: PromptParts, begun: PromptParts, endings: Sequence[PromptParts]
     ) -> tuple[list[int], list[list[int]]]:
         """Token ids of prompts that share their beginning, cut where none of their tokens is.
 
@@ -150,19 +150,21 @@ class TextEncoder:
         Args:
             settled: What every prompt begins with.
             begun: What the shared beginning adds to it.
-            wholes: What the prompts add to it, the shared beginning included.
+            endings: What the prompts add to it, the shared beginning included.
 
         Returns:
             Ids of what is shared, and of the rest of each prompt; no rest is empty.
         """
-        n = max((place for place, one in enumerate(settled, 1) if isinstance(one, int)), default=0)
+        n = max(
+            (place for place, part in enumerate(settled, 1) if isinstance(part, int)), default=0
+        )
         fixed, opened = settled[:n], settled[n:]
 
         def behind(written: PromptParts) -> list[int]:
             # The last token may act on the text behind it.
             return self.join((*fixed[-1:], *opened, *written), first=not fixed)[len(fixed[-1:]) :]
 
-        start, ends = behind(begun), [behind(whole) for whole in wholes]
+        start, ends = behind(begun), [behind(ending) for ending in endings]
         shared = min((min(_common(start, end), len(end) - 1) for end in ends), default=len(start))
         shared = max(shared, 0)
         return self.join(fixed, first=True) + start[:shared], [end[shared:] for end in ends]
@@ -181,7 +183,7 @@ class TextEncoder:
         return ids[0]
 
     def apart(self, labels: Sequence[str]) -> tuple["TextEncoder", tuple[int, ...]]:
-        """How these labels are one token each, and what prompts then end with.
+        """Read labels that are one token each; prompts may have to end with a space for that.
 
         Where the space before an answer makes two tokens of a label, as many tokenizers do with
         digits, and is a token of its own, prompts end with it, and bare labels are read.
@@ -207,8 +209,8 @@ class TextEncoder:
 
     def _answered(self, text: str) -> list[int]:
         """Token ids of an answer's text, behind the tokens that prompts end with."""
-        before, whole = self.ids(self.answer_behind), self.ids(self.answer_behind + text)
-        return whole[len(before) :] if whole[: len(before)] == before else self.ids(text)
+        before, both = self.ids(self.answer_behind), self.ids(self.answer_behind + text)
+        return both[len(before) :] if both[: len(before)] == before else self.ids(text)
 
     def _counted(self, label: str) -> str:
         """A label that is no single token, as this model answers and the other way."""
@@ -246,10 +248,10 @@ def _mid_prompt(pre_tokenizer: Any) -> Any:  # noqa: ANN401 - a part of a tokeni
     return pre_tokenizer
 
 
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many ids both begin with."""
-    pairs = zip(one, other, strict=False)
-    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+def _common(left: Sequence[int], right: Sequence[int]) -> int:
+    """Number of ids that both begin with."""
+    pairs = zip(left, right, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(left), len(right)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -300,14 +302,14 @@ def read_turn(processor: ProcessorMixin, text: TextEncoder, placeholder: str, na
             messages.append({"role": "assistant", "content": [_part(_MARK)]})
         return render_chat(processor, messages, name, add_generation_prompt=not answered)
 
-    alone, first = rendered(_MARK).split(_MARK), rendered(_IMAGE, _MARK).split(_MARK)
-    if len(alone) != 2 or len(first) != 2 or first[0].count(placeholder) != 1:
-        raise ModelError(f"the chat template of {name} does not mark a picture once", name)
+    text_only, first = rendered(_MARK).split(_MARK), rendered(_IMAGE, _MARK).split(_MARK)
+    if len(text_only) != 2 or len(first) != 2 or first[0].count(placeholder) != 1:
+        raise ModelError(f"the chat template of {name} does not mark an image once", name)
     head, after = first[0].split(placeholder)
     inner, before = rendered(_MARK, _IMAGE, _MARK).split(_MARK)[1:-1], ""
     if inner and placeholder in inner[0]:
         before, after = inner[0].split(placeholder)
-    if alone[1].rfind("<think>") > alone[1].rfind("</think>"):
+    if text_only[1].rfind("<think>") > text_only[1].rfind("</think>"):
         raise ModelError(
             f"the chat template of {name} begins each answer with thoughts, and answers are read "
             "where they begin: take the Instruct model",
@@ -318,16 +320,16 @@ def read_turn(processor: ProcessorMixin, text: TextEncoder, placeholder: str, na
     spaced = rendered(_SPACE + _MARK + _SPACE).split(_MARK)
     answered = rendered(_MARK, answered=True).split(_MARK)
     return Turn(
-        added=text.added(tokenizer.tokenizer, alone[0]),
-        text_head=text.trusted(alone[0]),
+        added=text.added(tokenizer.tokenizer, text_only[0]),
+        text_head=text.trusted(text_only[0]),
         image_head=text.trusted(head.removesuffix(before)),
         before=text.trusted(before),
         after=text.trusted(after),
         between=text.trusted(between),
-        strips_left=spaced[0] == alone[0],
-        strips_right=spaced[1:] == alone[1:],
-        tail=text.trusted(alone[1]),
-        answer_lead=" " if answered[1:2] == [f"{alone[1]} "] else "",
+        strips_left=spaced[0] == text_only[0],
+        strips_right=spaced[1:] == text_only[1:],
+        tail=text.trusted(text_only[1]),
+        answer_lead=" " if answered[1:2] == [f"{text_only[1]} "] else "",
     )
 
 

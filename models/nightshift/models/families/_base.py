@@ -1,4 +1,4 @@
-"""What families of transformers have in common: all of a `Family` but its pictures."""
+"""The common part of families by transformers: all of a `Family` but its images."""
 
 from collections.abc import Sequence
 from copy import copy
@@ -27,7 +27,7 @@ from nightshift.schema.errors import ModelError
 
 __all__ = ["Pretrained", "max_tiles"]
 
-# Visual tokens kept in host memory: of some 70 pictures of a model 3,584 wide in bfloat16, or of
+# Visual tokens kept in host memory: of some 70 images of a model 3,584 wide in bfloat16, or of
 # 2,000 of one 128 wide.
 _RECENT_BYTES = 256 * 1024**2
 # Unit vectors that a quantised layer is applied to at a time.
@@ -39,7 +39,7 @@ _MIXTURES = {"qwen3_moe", "qwen3_vl_moe_text"}
 
 
 def max_tiles(limits: PixelLimits, pixels: int, tokens: int) -> int:
-    """How many tiles of one size a picture may become; one at least, for there is nothing smaller.
+    """The number of tiles of one size that an image may become; at least one.
 
     Args:
         limits: What the operator asked for.
@@ -52,7 +52,7 @@ def max_tiles(limits: PixelLimits, pixels: int, tokens: int) -> int:
 
 
 class Pretrained:
-    """A `Family` but for its pictures, which each family adds; and its masks, if not causal.
+    """A `Family` but for its images, which each family adds; and its masks, if not causal.
 
     Args:
         model: In evaluation mode, on its device.
@@ -63,9 +63,9 @@ class Pretrained:
         ModelError: The model is none that is read here.
     """
 
-    #: How pictures become visual tokens, for the load report.
-    pictures: str
-    #: Codecs that reduce by blocks need tokens in rows and columns of the whole picture.
+    #: How images become visual tokens, for the load report.
+    image_handling: str
+    #: Codecs that reduce by blocks need tokens in rows and columns of the whole image.
     no_codecs: tuple[str, ...] = ("sample2", "pool2")
     #: Why prompts cannot be packed whatever the decoder is.
     unpacked_reason: str | None = None
@@ -88,15 +88,15 @@ class Pretrained:
         self.max_length = int(config.max_position_embeddings)
         if not hasattr(language.layers[0].mlp, "gate_proj") and config.model_type not in _MIXTURES:
             raise ModelError(f"{name}: the feed-forwards of {config.model_type} have no gate", name)
-        why_not = self.unpacked_reason or no_layer_ops_reason(config)
-        self.layer_ops = None if why_not else LlamaLayerOps(language)
+        unpacked_reason = self.unpacked_reason or no_layer_ops_reason(config)
+        self.layer_ops = None if unpacked_reason else LlamaLayerOps(language)
         self.decoder = _decoder(language, _head(model, name), name)
         self.report = LoadReport(
             family=type(model).__name__,
             decoder=config.model_type,
             n_layers=len(self.decoder.layers),
-            pictures=self.pictures,
-            unpacked_reason=why_not,
+            image_handling=self.image_handling,
+            unpacked_reason=unpacked_reason,
             no_attn_site_reason=None
             if self.decoder.feed_forward_norms
             else "its layers add attention and feed-forward at once",
@@ -109,10 +109,10 @@ class Pretrained:
         text, ends_with = self.text.apart(labels)
         if not ends_with:
             return self
-        found = copy(self)
-        found.text = text
-        found.turn = replace(self.turn, tail=(*self.turn.tail, *ends_with), answer_lead="")
-        return found
+        labelled = copy(self)
+        labelled.text = text
+        labelled.turn = replace(self.turn, tail=(*self.turn.tail, *ends_with), answer_lead="")
+        return labelled
 
     def prepare_image(self, image: Image.Image, limits: PixelLimits) -> PromptImage:
         """See `Family`."""
@@ -121,18 +121,18 @@ class Pretrained:
         except ValueError as error:
             raise not_resized(image, error) from error
 
-    def encode_images(self, pictures: Sequence[PromptImage]) -> list[VisualTokens]:
+    def encode_images(self, images: Sequence[PromptImage]) -> list[VisualTokens]:
         """See `Family`."""
-        pixels = torch.cat([picture.pixels for picture in pictures])
-        features = self._features(pixels.to(self._model.device, self._model.dtype), pictures)
-        lengths = [picture.n_tokens for picture in pictures]
+        pixels = torch.cat([image.pixels for image in images])
+        features = self._features(pixels.to(self._model.device, self._model.dtype), images)
+        lengths = [image.n_tokens for image in images]
         return [VisualTokens(tokens=tokens) for tokens in features.split(lengths)]
 
     def is_visual(self, ids: Tensor) -> Tensor:
         """See `Family`."""
         return ids == self._image_token
 
-    def positions(self, ids: Tensor, pictures: Sequence[PromptImage]) -> Tensor:  # noqa: ARG002
+    def positions(self, ids: Tensor, images: Sequence[PromptImage]) -> Tensor:  # noqa: ARG002
         """See `Family`: one axis, in reading order."""
         return torch.arange(len(ids))[None]
 
@@ -157,27 +157,27 @@ class Pretrained:
         return 0
 
     def _decoding(self, embedded: Embedded) -> dict[str, Any]:  # noqa: ARG002
-        """What the decoder is told beside the embeddings; reading order it knows."""
+        """Arguments of the decoder beside the embeddings; it knows the reading order."""
         return {}
 
-    def _features(self, pixels: Tensor, pictures: Sequence[PromptImage]) -> Tensor:  # noqa: ARG002
-        """Visual tokens (tokens of all pictures, width) of all tiles."""
-        found: Tensor = self._model.get_image_features(pixels).pooler_output
-        return found.flatten(0, 1)
+    def _features(self, pixels: Tensor, images: Sequence[PromptImage]) -> Tensor:  # noqa: ARG002
+        """Visual tokens (tokens of all images, width) of all tiles."""
+        features: Tensor = self._model.get_image_features(pixels).pooler_output
+        return features.flatten(0, 1)
 
     def _prepare(self, image: Image.Image, limits: PixelLimits) -> PromptImage:
-        """Raises ValueError where the picture cannot be resized."""
+        """Raises ValueError where the image cannot be resized."""
         raise NotImplementedError
 
-    def _prompt_image(self, pixels: Tensor, grid: tuple[int, ...], found: Any) -> PromptImage:  # noqa: ANN401
-        """A picture with as many visual tokens as the processor says.
+    def _prompt_image(self, pixels: Tensor, grid: tuple[int, ...], processed: Any) -> PromptImage:  # noqa: ANN401
+        """An image with as many visual tokens as the processor says.
 
         Args:
-            pixels: As `see` takes them.
-            grid: As `see` takes it.
-            found: What the image processor returned for this one picture.
+            pixels: As `encode_images` takes them.
+            grid: As `encode_images` takes it.
+            processed: The image processor's output for this one image.
         """
-        written: PromptParts = self.text.trusted(self._processor.replace_image_token(found, 0))
+        written: PromptParts = self.text.trusted(self._processor.replace_image_token(processed, 0))
         return PromptImage(
             pixels=pixels,
             grid=grid,
@@ -187,9 +187,9 @@ class Pretrained:
 
 
 def _stop_ids(generation: Any, tokenizer: Any) -> frozenset[int]:  # noqa: ANN401 - as above
-    found = generation.eos_token_id
-    several = found if isinstance(found, list) else [found]
-    return frozenset(int(one) for one in (*several, tokenizer.eos_token_id) if one is not None)
+    configured = generation.eos_token_id
+    ids = configured if isinstance(configured, list) else [configured]
+    return frozenset(int(i) for i in (*ids, tokenizer.eos_token_id) if i is not None)
 
 
 def _decoder(language: Any, head_weight: Tensor, name: str) -> Decoder:  # noqa: ANN401 - as above
@@ -252,7 +252,7 @@ def _applied(linear: Any, like: Tensor) -> Tensor:  # noqa: ANN401 - as above
 
 
 def _plain_weight(linear: Any) -> Tensor | None:  # noqa: ANN401 - as above
-    """Of a layer that is not quantised; AWQ's and GPTQ's have no weight at all."""
+    """The weight of a layer that is not quantised; AWQ's and GPTQ's have none."""
     weight: Tensor | None = getattr(linear, "weight", None)
     return weight if weight is not None and _is_plain(weight) else None
 

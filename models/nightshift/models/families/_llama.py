@@ -26,7 +26,7 @@ _LIKE_LLAMA = {
 
 
 def no_layer_ops_reason(config: PreTrainedConfig) -> str | None:
-    """Why a decoder's layers cannot be taken apart with the same result; None where they can.
+    """The reason why a decoder's layers cannot be run one by one; None where they can.
 
     Args:
         config: Of the language model.
@@ -65,8 +65,8 @@ class LlamaLayerOps:
 
     def attention_input(self, layer: int, states: Tensor) -> Tensor:
         """See `LayerOps`."""
-        found: Tensor = self._layers[layer].input_layernorm(states)
-        return found
+        normed: Tensor = self._layers[layer].input_layernorm(states)
+        return normed
 
     def queries(self, layer: int, normed: Tensor, rotary: Rotary) -> Tensor:
         """See `LayerOps`."""
@@ -83,18 +83,18 @@ class LlamaLayerOps:
 
     def add_attention(self, layer: int, states: Tensor, heads: Tensor) -> Tensor:
         """See `LayerOps`."""
-        found: Tensor = self._layers[layer].self_attn.o_proj(heads.transpose(1, 2).flatten(2))
-        return found.add_(states)
+        output: Tensor = self._layers[layer].self_attn.o_proj(heads.transpose(1, 2).flatten(2))
+        return output.add_(states)
 
     def feed_forward_input(self, layer: int, states: Tensor) -> Tensor:
         """See `LayerOps`."""
-        found: Tensor = self._layers[layer].post_attention_layernorm(states)
-        return found
+        normed: Tensor = self._layers[layer].post_attention_layernorm(states)
+        return normed
 
 
 def _heads(projected: Tensor, width: int) -> Tensor:
-    found: Tensor = projected.unflatten(2, (-1, width)).transpose(1, 2)
-    return found
+    heads: Tensor = projected.unflatten(2, (-1, width)).transpose(1, 2)
+    return heads
 
 
 def _rotated(heads: Tensor, rotary: Rotary) -> Tensor:

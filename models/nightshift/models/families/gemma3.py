@@ -20,9 +20,9 @@ def load(facts: ModelFacts, device: torch.device) -> "Gemma3":
 
 
 class Gemma3(Pretrained):
-    """A `Family`: every picture one square of one size."""
+    """A `Family`: every image one square of one size."""
 
-    pictures = "one square of one size, whatever the pixel limits"
+    image_handling = "one square of one size, whatever the pixel limits"
     unpacked_reason = "visual tokens look ahead, and most layers attend to a window only"
 
     def _decoding(self, embedded: Embedded) -> dict[str, Any]:
@@ -37,6 +37,6 @@ class Gemma3(Pretrained):
         return {"attention_mask": masks}
 
     def _prepare(self, image: Image.Image, limits: PixelLimits) -> PromptImage:  # noqa: ARG002
-        found = self._images(images=[image], do_pan_and_scan=False, return_tensors="pt")
-        pixels = found["pixel_values"]
-        return self._prompt_image(pixels, (len(pixels),), found)
+        processed = self._images(images=[image], do_pan_and_scan=False, return_tensors="pt")
+        pixels = processed["pixel_values"]
+        return self._prompt_image(pixels, (len(pixels),), processed)

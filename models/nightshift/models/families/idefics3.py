@@ -22,29 +22,29 @@ def load(facts: ModelFacts, device: torch.device) -> "Idefics3":
 
 
 class Idefics3(Pretrained):
-    """A `Family`: pictures enlarged to whole tiles, and an overview."""
+    """A `Family`: images enlarged to whole tiles, and an overview."""
 
-    pictures = "cut into tiles, with an overview"
+    image_handling = "cut into tiles, with an overview"
 
     def _language(self, model: Any) -> Any:  # noqa: ANN401 - transformers' own type
         return model.model.text_model
 
-    def _features(self, pixels: Tensor, pictures: Sequence[PromptImage]) -> Tensor:  # noqa: ARG002
-        found: list[Tensor] = self._model.get_image_features(pixels[None]).pooler_output
-        return torch.cat(found)
+    def _features(self, pixels: Tensor, images: Sequence[PromptImage]) -> Tensor:  # noqa: ARG002
+        features: list[Tensor] = self._model.get_image_features(pixels[None]).pooler_output
+        return torch.cat(features)
 
     def _prepare(self, image: Image.Image, limits: PixelLimits) -> PromptImage:
         side = self._images.max_image_size["longest_edge"]
-        most = max_tiles(limits, side**2, self._processor.image_seq_len)
+        max_n_tiles = max_tiles(limits, side**2, self._processor.image_seq_len)
         # The longest edge is so many tiles: as many as there may be, in the end one.
         for edge in range(max(1, self._images.size["longest_edge"] // side), 0, -1):
-            found = self._images(
+            processed = self._images(
                 images=[[image]],
                 size={"longest_edge": edge * side},
                 return_row_col_info=True,
                 return_tensors="pt",
             )
-            pixels = found["pixel_values"][0]
-            if len(pixels) <= most:
+            pixels = processed["pixel_values"][0]
+            if len(pixels) <= max_n_tiles:
                 break
-        return self._prompt_image(pixels, (len(pixels),), found)
+        return self._prompt_image(pixels, (len(pixels),), processed)

@@ -18,21 +18,21 @@ def load(facts: ModelFacts, device: torch.device) -> "InternVL":
 
 
 class InternVL(Pretrained):
-    """A `Family`: the tiling nearest to a picture's aspect ratio, and an overview."""
+    """A `Family`: the tiling nearest to an image's aspect ratio, and an overview."""
 
-    pictures = "cut into tiles, with an overview"
+    image_handling = "cut into tiles, with an overview"
 
     def _prepare(self, image: Image.Image, limits: PixelLimits) -> PromptImage:
-        size, own = self._images.size, self._images.max_patches
-        most = max_tiles(limits, size["height"] * size["width"], self._processor.image_seq_length)
+        size, of_model = self._images.size, self._images.max_patches
+        n_max = max_tiles(limits, size["height"] * size["width"], self._processor.image_seq_length)
         # More than one tile bring an overview with them.
-        most = max(1, most - 1 if limits.max_pixels else min(own, most - 1))
-        found = self._images(
+        n_max = max(1, n_max - 1 if limits.max_pixels else min(of_model, n_max - 1))
+        processed = self._images(
             images=[image],
             crop_to_patches=True,
-            min_patches=min(self._images.min_patches, most),
-            max_patches=most,
+            min_patches=min(self._images.min_patches, n_max),
+            max_patches=n_max,
             return_tensors="pt",
         )
-        pixels = found["pixel_values"]
-        return self._prompt_image(pixels, (len(pixels),), found)
+        pixels = processed["pixel_values"]
+        return self._prompt_image(pixels, (len(pixels),), processed)

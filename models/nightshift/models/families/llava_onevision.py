@@ -28,47 +28,49 @@ def load(facts: ModelFacts, device: torch.device) -> "LlavaOnevision":
 class LlavaOnevision(Pretrained):
     """A `Family`: an overview, and tiles where the limits allow them.
 
-    Without tiles a picture is shown as the model shows each of several in one prompt.
+    Without tiles an image is shown as the model shows each of several in one prompt.
     """
 
-    pictures = "an overview, and tiles from --max-pixels of three tiles on"
+    image_handling = "an overview, and tiles from --max-pixels of three tiles on"
 
-    def _features(self, pixels: Tensor, pictures: Sequence[PromptImage]) -> Tensor:
-        found: list[Tensor] = []
+    def _features(self, pixels: Tensor, images: Sequence[PromptImage]) -> Tensor:
+        features: list[Tensor] = []
         start = 0
-        for tiled, run in groupby(pictures, key=lambda one: len(one.pixels) > 1):
+        for tiled, run in groupby(images, key=lambda image: len(image.pixels) > 1):
             some = list(run)
-            stop = start + sum(len(picture.pixels) for picture in some)
+            stop = start + sum(len(image.pixels) for image in some)
             output = self._model.get_image_features(
                 pixels[start:stop],
-                image_sizes=torch.tensor([picture.grid for picture in some]),
+                image_sizes=torch.tensor([image.grid for image in some]),
                 # Of one prompt that shows more than one: no tiles are expected.
                 batch_num_images=[1] * len(some) if tiled else [len(some) + 1],
             )
-            found += output.pooler_output
+            features += output.pooler_output
             start = stop
-        return torch.cat(found)
+        return torch.cat(features)
 
     def _prepare(self, image: Image.Image, limits: PixelLimits) -> PromptImage:
         side = self._images.size["height"]
-        most = max_tiles(limits, side**2, self._processor.num_image_tokens)
-        if most < _LEAST_TILES:
-            # Only beside another is a picture shown without tiles.
-            found = self._images([[image, Image.new("RGB", (1, 1))]], return_tensors="pt")
+        max_n_tiles = max_tiles(limits, side**2, self._processor.num_image_tokens)
+        if max_n_tiles < _LEAST_TILES:
+            # Only beside another is an image shown without tiles.
+            processed = self._images([[image, Image.new("RGB", (1, 1))]], return_tensors="pt")
         else:
-            found = self._images([[self._shrunk(image, most - 1, side)]], return_tensors="pt")
-        height, width = found["image_sizes"][0].tolist()
-        return self._prompt_image(found["pixel_values"][0], (height, width), found)
+            processed = self._images(
+                [[self._shrunk(image, max_n_tiles - 1, side)]], return_tensors="pt"
+            )
+        height, width = processed["image_sizes"][0].tolist()
+        return self._prompt_image(processed["pixel_values"][0], (height, width), processed)
 
-    def _shrunk(self, image: Image.Image, most: int, side: int) -> Image.Image:
-        """Small enough that the model's own choice of a grid has so many tiles at the most."""
+    def _shrunk(self, image: Image.Image, max_n_tiles: int, side: int) -> Image.Image:
+        """Small enough that the model's own choice of a grid has at most so many tiles."""
         grids = self._images.image_grid_pinpoints
         height, width = select_best_resolution((image.height, image.width), grids)
-        if height * width <= most * side**2:
+        if height * width <= max_n_tiles * side**2:
             return image
-        grids = [grid for grid in grids if grid[0] * grid[1] <= most * side**2]
+        grids = [grid for grid in grids if grid[0] * grid[1] <= max_n_tiles * side**2]
         height, width = select_best_resolution((image.height, image.width), grids)
-        # It chooses the smallest grid that holds all of a picture.
+        # It chooses the smallest grid that holds all of an image.
         scale = min(height / image.height, width / image.width, 1)
         size = max(1, int(image.width * scale)), max(1, int(image.height * scale))
         return image.resize(size, Image.Resampling.BICUBIC)

@@ -44,43 +44,45 @@ def patch_conv_as_linear(model: _Model) -> _Model:
 
 
 class QwenVL(Pretrained):
-    """A `Family`: pictures at their own resolution, rotary positions of three axes."""
+    """A `Family`: images at their own resolution, rotary positions of three axes."""
 
-    pictures = "at their own resolution"
+    image_handling = "at their own resolution"
     no_codecs = ()
 
-    def encode_images(self, pictures: Sequence[PromptImage]) -> list[VisualTokens]:
+    def encode_images(self, images: Sequence[PromptImage]) -> list[VisualTokens]:
         """See `Family`."""
-        return [VisualTokens(tokens=tokens) for tokens in self._seen(pictures).pooler_output]
+        return [
+            VisualTokens(tokens=tokens) for tokens in self._image_features(images).pooler_output
+        ]
 
-    def positions(self, ids: Tensor, pictures: Sequence[PromptImage]) -> Tensor:
+    def positions(self, ids: Tensor, images: Sequence[PromptImage]) -> Tensor:
         """See `Family`: time, height and width of multimodal rotary positions."""
-        if not pictures:
+        if not images:
             return torch.arange(len(ids)).expand(3, -1)
         positions, _ = self._model.model.get_rope_index(
             ids[None],
             mm_token_type_ids=self.is_visual(ids)[None].int(),
-            image_grid_thw=torch.tensor([picture.grid for picture in pictures]),
+            image_grid_thw=torch.tensor([image.grid for image in images]),
         )
-        found: Tensor = positions[:, 0]
-        return found
+        of_prompt: Tensor = positions[:, 0]
+        return of_prompt
 
-    def _seen(self, pictures: Sequence[PromptImage]) -> Any:  # noqa: ANN401 - transformers' own type
-        pixels = torch.cat([picture.pixels for picture in pictures]).to(self._model.device)
-        grids = torch.tensor([picture.grid for picture in pictures], device=self._model.device)
+    def _image_features(self, images: Sequence[PromptImage]) -> Any:  # noqa: ANN401 - transformers' of_model type
+        pixels = torch.cat([image.pixels for image in images]).to(self._model.device)
+        grids = torch.tensor([image.grid for image in images], device=self._model.device)
         return self._model.get_image_features(pixels, grids)
 
     def _decoding(self, embedded: Embedded) -> dict[str, Any]:
         return {"position_ids": embedded.positions.to(self._model.device)}
 
     def _prepare(self, image: Image.Image, limits: PixelLimits) -> PromptImage:
-        own = self._images.size
-        most = limits.max_pixels or min(own["longest_edge"], DEFAULT_MAX_PIXELS)
-        least = min(limits.min_pixels or own["shortest_edge"], most)
-        size = {"shortest_edge": least, "longest_edge": most}
-        found = self._images(images=[image], size=size, return_tensors="pt")
-        time, height, width = found["image_grid_thw"][0].tolist()
-        return self._prompt_image(found["pixel_values"], (time, height, width), found)
+        of_model = self._images.size
+        max_pixels = limits.max_pixels or min(of_model["longest_edge"], DEFAULT_MAX_PIXELS)
+        min_pixels = min(limits.min_pixels or of_model["shortest_edge"], max_pixels)
+        size = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
+        processed = self._images(images=[image], size=size, return_tensors="pt")
+        time, height, width = processed["image_grid_thw"][0].tolist()
+        return self._prompt_image(processed["pixel_values"], (time, height, width), processed)
 
 
 class _PatchEmbedding(nn.Module):

@@ -23,11 +23,11 @@ def load(facts: ModelFacts, device: torch.device) -> "Qwen3VL":
 class Qwen3VL(QwenVL):
     """A `Family`."""
 
-    def encode_images(self, pictures: Sequence[PromptImage]) -> list[VisualTokens]:
+    def encode_images(self, images: Sequence[PromptImage]) -> list[VisualTokens]:
         """See `Family`."""
-        found = self._seen(pictures)
-        by_picture = zip(found.pooler_output, *found.deepstack_features, strict=True)
-        return [VisualTokens(tokens=tokens, deepstack=tuple(deep)) for tokens, *deep in by_picture]
+        features = self._image_features(images)
+        by_image = zip(features.pooler_output, *features.deepstack_features, strict=True)
+        return [VisualTokens(tokens=tokens, deepstack=tuple(deep)) for tokens, *deep in by_image]
 
     def _n_deepstack(self) -> int:
         return len(self._model.config.vision_config.deepstack_visual_indexes)

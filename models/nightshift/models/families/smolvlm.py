@@ -16,7 +16,7 @@ class SmolVLM(Idefics3):
 
 def load(facts: ModelFacts, device: torch.device) -> SmolVLM:
     """Load the model; see `load_pretrained`."""
-    # Its own processor writes pictures the same, but wants a package that spells out how long a
+    # Its own processor writes images the same, but wants a package that spells out how long a
     # video is.
     return SmolVLM(
         *load_pretrained(SmolVLMForConditionalGeneration, facts, device, Idefics3Processor)

@@ -204,7 +204,7 @@ class PackedForward:
         self._prefix_rows_on_device = torch.tensor(rows, device=self._prefixes.states.device)
 
     def _for_block(self, of_rows: Tensor, block: Block) -> Tensor:
-        """Of keys or values of all prefix rows those that each prompt of a block reads."""
+        """Keys or values that each prompt of a block reads, from those of all prefix rows."""
         prompts = slice(block.prompts.start, block.prompts.stop)
         rows = self._prefix_rows[prompts]
         if len(set(rows)) == 1:

@@ -1,4 +1,4 @@
-"""What a loaded model has done: forwards are counted where they end, whoever asked for them."""
+"""Counters of a loaded model's work: forwards are counted where they end."""
 
 from dataclasses import dataclass
 
@@ -11,11 +11,11 @@ class WorkCounters:
 
     #: Beginnings of prompts, each as often as it was read; a prompt read whole has one of its own.
     prefixes: int = 0
-    #: Pictures that went through the vision tower.
+    #: Images that went through the vision tower.
     images: int = 0
 
     def since(self, before: "WorkCounters") -> "WorkCounters":
-        """What came after an earlier copy was taken."""
+        """The difference to an earlier copy."""
         return WorkCounters(
             prefixes=self.prefixes - before.prefixes, images=self.images - before.images
         )

@@ -1,4 +1,4 @@
-"""What was made lately and may be wanted again, within a number of bytes."""
+"""A least-recently-used cache whose limit is a number of bytes."""
 
 from collections import OrderedDict
 from collections.abc import Hashable
@@ -10,14 +10,14 @@ _T = TypeVar("_T")
 
 
 class ByteLimitedLru(Generic[_T]):
-    """Values by key; what was not wanted for longest goes first.
+    """Values by key; the least recently used one is dropped first.
 
     Args:
-        most_bytes: Of all values together; a value larger than that is not kept.
+        max_bytes: Of all values together; a larger value is not kept.
     """
 
-    def __init__(self, most_bytes: int) -> None:
-        self._most_bytes = most_bytes
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
         self._bytes = 0
         self._kept: OrderedDict[Hashable, tuple[_T, int]] = OrderedDict()
 
@@ -30,11 +30,11 @@ class ByteLimitedLru(Generic[_T]):
 
     def keep(self, key: Hashable, value: _T, n_bytes: int) -> None:
         """Keep a value under a key that has none."""
-        if n_bytes > self._most_bytes:
+        if n_bytes > self._max_bytes:
             return
         self._kept[key] = value, n_bytes
         self._bytes += n_bytes
-        while self._bytes > self._most_bytes:
+        while self._bytes > self._max_bytes:
             _, (_, gone) = self._kept.popitem(last=False)
             self._bytes -= gone
 

@@ -1,4 +1,4 @@
-"""What works with a loaded model, told when it is loaded."""
+"""The load report: what works with a loaded model, and what does not."""
 
 from dataclasses import dataclass
 
@@ -14,8 +14,8 @@ class LoadReport:
     #: transformers' name of the language model inside, and its layers.
     decoder: str
     n_layers: int
-    #: How pictures become visual tokens.
-    pictures: str
+    #: How images become visual tokens.
+    image_handling: str
     #: Why layers cannot be taken apart, so that prompts are not packed, and the enhancement cannot
     #: act on what is written token by token; None where they can.
     unpacked_reason: str | None
@@ -23,7 +23,7 @@ class LoadReport:
     no_attn_site_reason: str | None
     #: Codecs that cannot reduce its visual tokens.
     no_codecs: tuple[str, ...] = ()
-    #: Layers of the decoder that get features of the picture (DeepStack).
+    #: Layers of the decoder that get features of the image (DeepStack).
     n_deepstack: int = 0
 
     def text(self) -> str:
@@ -34,7 +34,7 @@ class LoadReport:
             f"visual enhancement: {self._enhanced()}",
             f"FreeRet embedding: {self._embedding()}",
             f"stored visual tokens: {self._codecs()}",
-            f"pictures: {self.pictures}",
+            f"images: {self.image_handling}",
         ]
         if self.n_deepstack:
             facts.append(f"DeepStack features for {self.n_deepstack} layers")
@@ -54,7 +54,7 @@ class LoadReport:
             self._embedding(),
             self._codecs(),
             "yes" if self.n_deepstack else "–",
-            self.pictures,
+            self.image_handling,
         ]
         return f"| {' | '.join(cells)} |"
 
@@ -72,5 +72,5 @@ class LoadReport:
         return f"yes, but not by {' or '.join(self.no_codecs)}" if self.no_codecs else "yes"
 
 
-def _yes(why_not: str | None) -> str:
-    return f"no ({why_not})" if why_not else "yes"
+def _yes(reason: str | None) -> str:
+    return f"no ({reason})" if reason else "yes"
