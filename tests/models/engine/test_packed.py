@@ -420,7 +420,7 @@ def test_an_image_that_does_not_fit_alone_is_refused_with_its_tokens(
     monkeypatch.setattr(qwen, "encode_images", full)
     qwen.vision_cache.clear()
 
-    with pytest.raises(InputError, match=r"picture 0 has 4 tokens .* limit") as refused:
+    with pytest.raises(InputError, match=r"image 0 has 4 tokens .* limit") as refused:
         score(packed, PICTURES[:1], OFF)
 
     assert refused.value.reason == "out_of_memory"
