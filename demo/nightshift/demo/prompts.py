@@ -70,7 +70,7 @@ def _content(side: str) -> Content:
 def _split(segment: str, *texts: str) -> list[str]:
     """The segment cut before and after each of the texts."""
     for text in filter(None, texts):
-        before, found, after = segment.partition(text)
-        if found:
+        before, separator, after = segment.partition(text)
+        if separator:
             return [*_split(before, *texts), text, *_split(after, *texts)]
     return [segment] if segment else []
