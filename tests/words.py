@@ -76,6 +76,11 @@ BAD_BEGINNINGS = ("How", "Of", "What", "Whether", "Whose", "Why")
 QUOTED_FILES: dict[str, str] = {
     "tests/words.py": "lists the words",
 }
+#: Parts of strings that stay as they are, by the reason.
+QUOTED_PHRASES: dict[str, str] = {
+    "What is in this picture?": "a published prompt; another one would give other scores",
+    "pairs, prefixes, pictures, vectors": "values of a tally, in a comment of the database",
+}
 #: Public names that stay, by the reason.
 PUBLIC_NAMES: dict[str, str] = {
     "PICTURES": "the name of a tally, a value in the database",
@@ -158,6 +163,8 @@ def _of_text(path: str, line: int, text: str) -> Iterator[Offence]:
     text = re.sub(
         r"```.*?```|`[^`\n]*`", lambda quoted: "\n" * quoted[0].count("\n"), text, flags=re.DOTALL
     )
+    for phrase in QUOTED_PHRASES:
+        text = text.replace(phrase, "")
     for match in _PROSE.finditer(text):
         place = line + text.count("\n", 0, match.start())
         remedy = PROSE[match[0].lower()]

@@ -20,7 +20,7 @@ __all__ = ["Rankings"]
 class Rankings:
     """The rankings of a run, in the order of its queries, best item first.
 
-    Iterating reads the rows from Postgres as they are needed, each time anew: a run that goes on
+    Iterating reads the rows from Postgres as they are needed, again each time: a run that goes on
     has more of them later. Memory stays flat, whatever their number.
 
     Example:

@@ -82,7 +82,7 @@ class ReadingMethods(ServiceConnection):
         return list_progress(self.database, limit)
 
     def failures(self, run: int | HasRunId, limit: int | None = None) -> "list[FailureRow]":
-        """What failed in a run and in reading its queries, oldest first, with reason and remedy.
+        """Failures of a run and of reading its queries, oldest first, with reason and remedy.
 
         Example:
             >>> [(row.subject_id, row.reason) for row in ns.failures(8)]

@@ -22,14 +22,14 @@ __all__ = ["demo"]
     type=click.Choice(["retllm", "freeret", "indexmllm"]),
     default="retllm",
     show_default=True,
-    help="Show this one beside RetLLM; indexmllm finds other pictures of the same scene.",
+    help="Show this one beside RetLLM; indexmllm finds other images of the same scene.",
 )
 @click.option(
     "--output",
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("demo-output"),
     show_default=True,
-    help="Directory for the pictures of a few rankings.",
+    help="Directory for the images of a few rankings.",
 )
 @data_dir_option
 @json_option
@@ -67,27 +67,27 @@ def demo(method: "MethodName", output: Path, data_dir: Path | None, as_json: boo
                 nightshift.wait(run_id, progress=view.show).require_done()
 
         night = run_night(nightshift, settings.data_dir / "demo", method=method, wait=wait, say=say)
-        pictures = _draw(nightshift, night, output)
+        images = _draw(nightshift, night, output)
         if as_json:
             echo_json(_facts(night), indent=None)
         else:
-            print_night(nightshift.database, night, pictures, data_dir)
+            print_night(nightshift.database, night, images, data_dir)
 
 
 def _draw(nightshift: "Nightshift", night: "Night", output: Path) -> list[Path]:
-    from nightshift.cli.demo_text import PICTURED
+    from nightshift.cli.demo_text import QUERIES_SHOWN
 
     output.mkdir(parents=True, exist_ok=True)
-    pictures = []
+    images = []
     for ranked in _all(night):
         name = ranked.direction.name
         if ranked.method != "retllm":
             name += f"-{ranked.method}"
         for suffix in ("html", "png"):
             path = output / f"{name}.{suffix}"
-            nightshift.report(ranked.run_id, path, n_queries=PICTURED)
-            pictures.append(path)
-    return pictures
+            nightshift.report(ranked.run_id, path, n_queries=QUERIES_SHOWN)
+            images.append(path)
+    return images
 
 
 def _facts(night: "Night") -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the demo came to, as text for people."""
+"""The results of the demo, as text for people."""
 
 import shlex
 import shutil
@@ -15,22 +15,22 @@ from nightshift.demo.night import TOP_K, Night, Ranked
 from nightshift.results.report_data import QuerySection, ReportCandidate, load_report
 from nightshift.stores.postgres.database import Database
 
-__all__ = ["PICTURED", "measures", "print_night", "rankings"]
+__all__ = ["QUERIES_SHOWN", "measures", "print_night", "rankings"]
 
-#: Queries in a picture; those that are printed are among them.
-PICTURED = 4
+#: Queries in an image; those that are printed are among them.
+QUERIES_SHOWN = 4
 _PLACES = 3
 
 
 def print_night(
-    database: Database, night: Night, pictures: list[Path], data_dir: Path | None
+    database: Database, night: Night, images: list[Path], data_dir: Path | None
 ) -> None:
     """Print recall, a few rankings, where the results are and what to try next.
 
     Args:
         database: Postgres, which holds the rankings.
         night: What was done.
-        pictures: Files of more rankings.
+        images: Files of more rankings.
         data_dir: As given on the command line, for the commands that are suggested.
     """
     forward, backward = night.text_to_image, night.image_to_text
@@ -53,16 +53,16 @@ def print_night(
     console.print(_of_enhancement(night))
     for table in (*rankings(database, forward), *rankings(database, backward, n=1)):
         console.print(table)
-    console.print("✓ is what was looked for. Pictures stand here under captions that no model saw.")
+    console.print("✓ is what was looked for. Images stand here under captions that no model saw.")
     console.print("\nMore of them, drawn:")
-    for picture in pictures:
-        console.print(f"  {picture}", soft_wrap=True)
+    for image in images:
+        console.print(f"  {image}", soft_wrap=True)
     console.print("\nAll of it is in Postgres, and the stack keeps running. Try:")
     home = "" if data_dir is None else f" --data-dir {shlex.quote(str(data_dir))}"
-    hints = [(f"  {_invoked()} {words}{home}", why) for words, why in _hints(forward.run_id)]
+    hints = [(f"  {_invoked()} {words}{home}", reason) for words, reason in _hints(forward.run_id)]
     width = max(len(command) for command, _ in hints)
-    for command, why in hints:
-        console.print(f"{command:{width}}   {why}", soft_wrap=True)
+    for command, reason in hints:
+        console.print(f"{command:{width}}   {reason}", soft_wrap=True)
 
 
 def rankings(database: Database, ranked: Ranked, *, n: int = 2) -> Iterator[Table]:
@@ -74,13 +74,13 @@ def rankings(database: Database, ranked: Ranked, *, n: int = 2) -> Iterator[Tabl
         n: 1 for the first of them alone.
     """
     # In the order of what became of the first place: brought there, kept, lost, not reached.
-    sections = load_report(database, ranked.run_id, n_queries=PICTURED).sections
+    sections = load_report(database, ranked.run_id, n_queries=QUERIES_SHOWN).sections
     for section in (sections[0], sections[-1])[: min(n, len(sections))]:
         yield _ranking(ranked, section)
 
 
 def measures(ranked: Ranked) -> dict[str, dict[str, float]]:
-    """What both orders reach, of four digits.
+    """Quality of both orders, with four digits.
 
     Recall at 1, 5 and 10 where a query looks for one item. Where it looks for several, one item
     cannot be all of them: success at 1 and 5 (the field's R@1 and R@5), and mean average precision
@@ -99,7 +99,7 @@ def measures(ranked: Ranked) -> dict[str, dict[str, float]]:
 
 
 def _of_enhancement(night: Night) -> str:
-    """What a firing enhancement changed, whether for the better or not."""
+    """Changes by a firing enhancement, for the better or not."""
     enhanced, before = night.enhanced, night.text_to_image
     without, with_it = (measures(ranked)["fine"] for ranked in (before, enhanced.ranked))
     changed = ", ".join(
@@ -118,18 +118,18 @@ def _table(ranked: list[Ranked], title: str) -> Table:
     table = make_table(
         "direction", "order", *numbers, right=" ".join(numbers), title=title
     )  # fmt: skip
-    for one in ranked:
-        for order, values in measures(one).items():
-            by = order if order == "coarse" else one.method
+    for result in ranked:
+        for order, values in measures(result).items():
+            by = order if order == "coarse" else result.method
             cells = [f"{value:.3f}" for value in values.values()]
-            table.add_row(one.direction.name, by, *cells, str(one.run_id))
+            table.add_row(result.direction.name, by, *cells, str(result.run_id))
     return table
 
 
 def _ranking(ranked: Ranked, section: QuerySection) -> Table:
-    asked = f"{ranked.direction.name}, query {section.id}, {section.winner_change}"
+    title = f"{ranked.direction.name}, query {section.id}, {section.winner_change}"
     table = make_table(
-        "", "coarse search", "fine scoring", title=f"{asked}\n{section.text or '(a picture)'}"
+        "", "coarse search", "fine scoring", title=f"{title}\n{section.text or '(an image)'}"
     )
     heads = zip(section.coarse[:_PLACES], section.fine[:_PLACES], strict=True)
     for place, (coarse, fine) in enumerate(heads, 1):
@@ -138,8 +138,10 @@ def _ranking(ranked: Ranked, section: QuerySection) -> Table:
 
 
 def _cell(row: ReportCandidate) -> Text:
-    found = row.relevant
-    return Text(f"{'✓' if found else ' '} {row.caption}", style="green" if found else "")
+    is_relevant = row.relevant
+    return Text(
+        f"{'✓' if is_relevant else ' '} {row.caption}", style="green" if is_relevant else ""
+    )
 
 
 def _hints(run_id: int) -> list[tuple[str, str]]:

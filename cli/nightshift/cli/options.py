@@ -33,11 +33,11 @@ json_option = click.option(
 
 
 def pixel_options(command: _Command) -> _Command:
-    """Bounds on the pixels of a picture; the same ones for all who share visual tokens."""
+    """Bounds on the pixels of an image; the same ones for all who share visual tokens."""
     kind = click.IntRange(min=1)
-    least = "Smallest picture the scorer sees: smaller ones are enlarged."
-    most = "Largest picture the scorer sees."
+    smallest = "Smallest image the scorer sees: smaller ones are enlarged."
+    largest = "Largest image the scorer sees."
     side = "Scale each image so that its longer side has so many pixels, before these limits apply."
     command = click.option("--long-side", type=click.IntRange(1, 16384), help=side)(command)
-    command = click.option("--max-pixels", type=kind, help=most)(command)
-    return click.option("--min-pixels", type=kind, help=least)(command)
+    command = click.option("--max-pixels", type=kind, help=largest)(command)
+    return click.option("--min-pixels", type=kind, help=smallest)(command)

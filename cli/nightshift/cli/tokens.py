@@ -14,7 +14,7 @@ __all__ = ["tokens"]
 
 @click.group()
 def tokens() -> None:
-    """Keep what a scorer's vision tower makes of pictures, so that it is made once."""
+    """Keep what a scorer's vision tower makes of images, so that it is made once."""
 
 
 @tokens.command()
@@ -49,7 +49,7 @@ def build(
     as_json: bool,
     **fields: Any,  # noqa: ANN401 - the fields of TokenRequest
 ) -> None:
-    """Enqueue jobs that store the visual tokens of CATALOG; of new and changed pictures only.
+    """Enqueue jobs that store the visual tokens of CATALOG; of new and changed images only.
 
     \b
     Examples:
@@ -101,26 +101,26 @@ def list_(data_dir: Path | None, as_json: bool) -> None:
     from nightshift.stores.tokens.token_reports import list_sets
 
     with open_database(read_settings(data_dir)) as database, database.begin() as connection:
-        found = list_sets(connection)
+        token_sets = list_sets(connection)
     if as_json:
-        echo_json(found)
+        echo_json(token_sets)
         return
     table = make_table(
         "set", "catalogue", "codec", "items", "stored", "bytes", "an image", "shards", "scorer",
         "store", right="set items stored bytes shards an image",
     )  # fmt: skip
-    for one in found:
+    for token_set in token_sets:
         table.add_row(
-            str(one.id),
-            one.catalog,
-            one.codec,
-            f"{one.items:,}",
-            f"{one.stored:,}",
-            f"{one.bytes:,}",
-            "–" if one.bytes_per_image is None else f"{one.bytes_per_image:,.0f}",
-            f"{one.shards:,}",
-            one.scorer,
-            one.address,
+            str(token_set.id),
+            token_set.catalog,
+            token_set.codec,
+            f"{token_set.items:,}",
+            f"{token_set.stored:,}",
+            f"{token_set.bytes:,}",
+            "–" if token_set.bytes_per_image is None else f"{token_set.bytes_per_image:,.0f}",
+            f"{token_set.shards:,}",
+            token_set.scorer,
+            token_set.address,
         )
     make_console().print(table)
 
@@ -171,7 +171,7 @@ def verify(forget: bool, data_dir: Path | None, as_json: bool) -> None:
 def prune(named: tuple[int, ...], dry_run: bool, data_dir: Path | None, as_json: bool) -> None:
     """Delete stored tokens that no item needs any more, and files that were left over.
 
-    A shard goes when none of its pictures is that of a live item: they were deleted or changed.
+    A shard goes when none of its images is that of a live item: they were deleted or changed.
     Catalogues are left alone while an unfinished run of theirs reads tokens.
 
     \b
@@ -184,8 +184,13 @@ def prune(named: tuple[int, ...], dry_run: bool, data_dir: Path | None, as_json:
     from nightshift.cli.token_text import print_pruned, prune_progress
     from nightshift.stores.tokens.token_pruning import prune_tokens
 
-    with open_database(read_settings(data_dir)) as database, prune_progress(quiet=as_json) as told:
-        report = prune_tokens(database, named=named, dry_run=dry_run, report_progress=told)
+    with (
+        open_database(read_settings(data_dir)) as database,
+        prune_progress(quiet=as_json) as report_progress,
+    ):
+        report = prune_tokens(
+            database, named=named, dry_run=dry_run, report_progress=report_progress
+        )
     if as_json:
         totals = {"dry_run": dry_run, "images": report.images, "bytes": report.bytes}
         echo_json({**totals, **asdict(report)}, indent=None)

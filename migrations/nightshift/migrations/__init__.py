@@ -61,7 +61,7 @@ def head_revision() -> str:
 
 
 def knows_revision(revision: str) -> bool:
-    """Whether this program can bring a database of that revision up to date."""
+    """Tells whether this program can bring a database of that revision up to date."""
     script = ScriptDirectory.from_config(_config(""))
     return revision in {known.revision for known in script.walk_revisions()}
 

@@ -8,7 +8,7 @@ from nightshift.stores.files.image_formats import is_image_name
 
 __all__ = ["ColumnSummary"]
 
-_MOST = 100
+_MAX_COLUMNS = 100
 _ROWS = 1000
 _WORDS = ("image", "img", "photo", "picture", "thumb")
 
@@ -18,7 +18,7 @@ class ColumnSummary:
     """The first columns of a source, by its first rows and by their own names."""
 
     #: Name → whether a value of it is an image or names one.
-    _seen: dict[str, bool] = field(default_factory=dict)
+    _has_value: dict[str, bool] = field(default_factory=dict)
     _rows: int = 0
 
     def look_at(self, fields: Mapping[str, Any]) -> None:
@@ -27,17 +27,17 @@ class ColumnSummary:
             return
         self._rows += 1
         for name, value in fields.items():
-            if name in self._seen or len(self._seen) < _MOST:
-                self._seen[name] = self._seen.get(name, False) or _may_be_image(value)
+            if name in self._has_value or len(self._has_value) < _MAX_COLUMNS:
+                self._has_value[name] = self._has_value.get(name, False) or _may_be_image(value)
 
     def names(self) -> str:
         """All of them, for a message."""
-        return ", ".join(repr(name) for name in list(self._seen)[:12])[:300] or "none"
+        return ", ".join(repr(name) for name in list(self._has_value)[:12])[:300] or "none"
 
     def like_images(self) -> list[str]:
         """Those whose values or names speak of images, beside `image` itself."""
-        by_value = [name for name, is_like in self._seen.items() if is_like]
-        by_name = [name for name in self._seen if any(word in name.lower() for word in _WORDS)]
+        by_value = [name for name, is_like in self._has_value.items() if is_like]
+        by_name = [name for name in self._has_value if any(word in name.lower() for word in _WORDS)]
         return [name for name in dict.fromkeys([*by_value, *by_name]) if name != "image"]
 
 

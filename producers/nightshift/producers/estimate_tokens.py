@@ -1,4 +1,4 @@
-"""What visual tokens would take, before any is made: judged by a sample of the pictures."""
+"""Estimates the size of visual tokens from a sample of the images, before any is made."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ from nightshift.stores.tokens import token_sets
 
 __all__ = ["Projection", "estimate_tokens"]
 
-# Items whose pictures stand for those of the catalogue.
+# Items whose images stand for those of the catalogue.
 _SAMPLE = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Projection:
-    """What one codec would take for the pictures of a catalogue."""
+    """The estimated size of a catalogue's visual tokens under one codec."""
 
     codec: str
     bytes_per_image: float
@@ -43,18 +43,18 @@ def estimate_tokens(
     codecs: Sequence[CodecSpec],
     count: Callable[[Sequence[Image.Image]], list[Grid]],
 ) -> list[Projection]:
-    """What each codec would take.
+    """Estimate the size under each codec.
 
     Args:
         database: Postgres.
         catalog: Its name.
         vision: Whose tokens.
         codecs: Which.
-        count: Visual tokens of pictures in time, rows and columns.
+        count: Visual tokens of images in time, rows and columns.
 
     Raises:
         NotFoundError: There is no such catalogue.
-        ConflictError: It has no picture that can be read.
+        ConflictError: It has no image that can be read.
     """
     with database.begin() as connection:
         catalog_id = catalogs.catalog_id(connection, catalog)
@@ -62,29 +62,31 @@ def estimate_tokens(
         records = load_records(connection, "item", every[:: max(1, len(every) // _SAMPLE)])
         missing = {}
         for codec in codecs:
-            found = token_sets.find_set(
+            token_set = token_sets.find_set(
                 connection,
                 catalog_id=catalog_id,
                 vision_fingerprint=vision.fingerprint,
                 codec=str(codec),
             )
-            to_see = every if found is None else token_sets.items_to_see(connection, found)
+            to_see = every if token_set is None else token_sets.items_to_see(connection, token_set)
             missing[codec] = len(to_see)
-    parts = [part for one in records.values() for part in one.parts if isinstance(part, ImagePart)]
+    parts = [
+        part for record in records.values() for part in record.parts if isinstance(part, ImagePart)
+    ]
     # In turn: all at once, decoded images of many megapixels would take gigabytes.
     grids = [
         grid for part in parts if (image := _read(part)) is not None for grid in count([image])
     ]
     if not grids:
-        raise ConflictError(f"no item of catalogue {catalog!r} has a picture that can be read")
-    pictures = len(every) * len(parts) / len(records)
+        raise ConflictError(f"no item of catalogue {catalog!r} has an image that can be read")
+    n_images = len(every) * len(parts) / len(records)
     plain = _mean(CodecSpec.plain(), grids, vision)
     return [
         Projection(
             codec=str(codec),
             bytes_per_image=(each := _mean(codec, grids, vision)),
-            bytes=round(each * pictures),
-            bytes_to_add=round(each * pictures * missing[codec] / len(every)),
+            bytes=round(each * n_images),
+            bytes_to_add=round(each * n_images * missing[codec] / len(every)),
             times_smaller=plain / each,
         )
         for codec in codecs

@@ -18,7 +18,7 @@ _QUERIES_PER_JOB = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedAnswers:
-    """What planning queued."""
+    """The queries and jobs that planning queued."""
 
     run_id: int
     #: 0 where every query asked for has an answer, or a job that will give it one.

@@ -23,7 +23,7 @@ __all__ = ["RerankEstimate", "estimate_rerank", "plan_rerank"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RerankEstimate:
-    """What a run would do, before it does it."""
+    """The estimated work of a run."""
 
     items: int
     queries: int
@@ -97,7 +97,7 @@ def estimate_rerank(
     scorer: ModelFacts,
     params: RerankParams,
 ) -> RerankEstimate:
-    """What `plan_rerank` would cost; writes nothing.
+    """Estimate the work of `plan_rerank`; writes nothing.
 
     Args:
         connection: A transaction, which may hold queries that it will not keep.

@@ -116,14 +116,14 @@ def token_set_of(
         NotFoundError: The codec is lossy, and no token set has been built with it.
     """
     with database.begin() as connection:
-        found = token_sets.find_set(
+        token_set = token_sets.find_set(
             connection,
             catalog_id=catalogs.catalog_id(connection, catalog),
             vision_fingerprint=vision.fingerprint,
             codec=str(codec),
         )
-    if codec.lossless or (found is not None and not _untrained(codec, found)):
-        return found
+    if codec.lossless or (token_set is not None and not _untrained(codec, token_set)):
+        return token_set
     raise NotFoundError(
         f"catalogue {catalog!r} has no {codec} tokens by this model at these pixel limits: run "
         f"`nightshift tokens build {catalog} --scorer {vision.spec} --codec '{codec}'` first"

@@ -40,10 +40,10 @@ AnswerKind = Literal["label", "number", "index"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageRef:
-    """The place of one picture in a prompt."""
+    """The place of one image in a prompt."""
 
     side: Side
-    #: Position among the pictures of that side, from 0.
+    #: Position among the images of that side, from 0.
     index: int
 
 
@@ -52,7 +52,7 @@ Segment = str | ImageRef
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Content:
-    """What a prompt may show of a query or a candidate."""
+    """A part of a query or a candidate that a prompt may show."""
 
     texts: tuple[str, ...] = ()
     n_images: int = 0
@@ -118,7 +118,7 @@ class Slot(Enum):
 class Template:
     """One prompt of a framing.
 
-    The prefix ends at a picture or just before a space, so that the two halves tokenise as the
+    The prefix ends at an image or just before a space, so that the two halves tokenise as the
     whole would.
     """
 
@@ -167,7 +167,7 @@ class Framing:
         return fingerprint(facts)
 
     def shared_side(self, query_kinds: Kinds, item_kinds: Kinds) -> Side:
-        """Whose content comes first in the prompt, hence what the planner groups pairs by.
+        """The side that comes first in the prompt, by which the planner groups pairs.
 
         Raises:
             InputError: No prompt of this framing fits these kinds.
@@ -203,12 +203,12 @@ class Framing:
         """The same questions about (candidate, query) in place of (query, candidate)."""
         templates = {
             (query, item): Template(
-                shared_side="candidate" if found.shared_side == "query" else "query",
-                prefix=tuple(map(_exchanged, found.prefix)),
-                suffix=tuple(map(_exchanged, found.suffix)),
+                shared_side="candidate" if template.shared_side == "query" else "query",
+                prefix=tuple(map(_exchanged, template.prefix)),
+                suffix=tuple(map(_exchanged, template.suffix)),
                 published=False,
             )
-            for (item, query), found in self.templates.items()
+            for (item, query), template in self.templates.items()
         }
         return replace(self, name=f"{self.name}_mirrored", templates=MappingProxyType(templates))
 

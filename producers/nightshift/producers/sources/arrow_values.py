@@ -39,7 +39,7 @@ def unpacked_bytes(values: pa.RecordBatch | pa.Array) -> int:
 
 
 def _inner(values: pa.Array) -> list[pa.Array]:
-    """What nested values hold; nothing where they are not nested."""
+    """Values inside nested ones; none where they are not nested."""
     if isinstance(values, pa.ExtensionArray):
         return [values.storage]
     if isinstance(values, pa.StructArray):

@@ -57,14 +57,14 @@ class _Lines:
     n_chars: int = 0
     taken: list[tuple[int, str]] = field(default_factory=list)
     too_long: list[int] = field(default_factory=list)
-    _again: deque[tuple[int, str]] = field(default_factory=deque)
+    _repeated: deque[tuple[int, str]] = field(default_factory=deque)
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> str:
-        if self._again:
-            self.taken.append(self._again.popleft())
+        if self._repeated:
+            self.taken.append(self._repeated.popleft())
         else:
             number, line = next(self.numbered)
             if line is not None and line.count(self.delimiter) > _MAX_FIELDS:
@@ -87,7 +87,7 @@ class _Lines:
 
     def give_back(self, lines: list[tuple[int, str]]) -> None:
         """Read these again next."""
-        self._again.extendleft(reversed(lines))
+        self._repeated.extendleft(reversed(lines))
 
 
 class _Records:
@@ -144,7 +144,7 @@ class _Records:
         yield from _lost(first[0], swallowed)
 
     def _is_row(self, line: tuple[int, str]) -> bool:
-        """Whether a line is a row by itself, or blank."""
+        """Tells whether a line is a row by itself, or blank."""
         try:
             (values,) = csv.reader([line[1]], delimiter=self._delimiter, strict=True)
         except csv.Error:
@@ -152,7 +152,7 @@ class _Records:
         return not values or len(values) == self.width
 
     def _may_begin_row(self, last: list[tuple[int, str]]) -> bool:
-        """Whether the line at which a record broke is a row, or ends within quotes of its own."""
+        """Tells whether the line at which a record broke is a row, or ends within own quotes."""
         if not last or self._is_row(last[0]):
             return True
         lenient = csv.reader([last[0][1]], delimiter=self._delimiter)

@@ -68,7 +68,7 @@ def open_source(source: str, skipped: SkippedFiles | None = None) -> Iterator[Ro
 
 
 def _remedy(name: str) -> str:
-    """What to do with a file of an unknown format; empty if nothing is known about it."""
+    """Advice for a file of an unknown format; empty if nothing is known about it."""
     suffix = f".{name.lower().rpartition('.')[2]}"
     packed = packed_format_by_suffix(suffix)
     return packed.remedy if packed is not None else _REMEDIES.get(suffix, "")

@@ -158,10 +158,12 @@ def _parts(row: RawRow, names: FieldNames) -> tuple[tuple[RawPart, ...], tuple[s
         parts = tuple(_listed_part(part, row.folder) for part in listed)
         return parts, (names.parts or "parts",)
     images, texts = names.image or ("image",), names.text or ("text",)
-    seen = tuple(_image(value, row.folder) for value in _given(row, images) if not _is_blank(value))
+    shown = tuple(
+        _image(value, row.folder) for value in _given(row, images) if not _is_blank(value)
+    )
     # A CSV has no null: beside an image, an empty cell is no text.
-    read = tuple(_text(value) for value in _given(row, texts) if not (seen and _is_blank(value)))
-    return (*seen, *read), (*images, *texts)
+    read = tuple(_text(value) for value in _given(row, texts) if not (shown and _is_blank(value)))
+    return (*shown, *read), (*images, *texts)
 
 
 def _given(row: RawRow, names: tuple[str, ...]) -> Iterator[Any]:
@@ -174,7 +176,7 @@ def _given(row: RawRow, names: tuple[str, ...]) -> Iterator[Any]:
 
 
 def _is_null(value: object) -> bool:
-    """Whether a value is none, as Parquet files may write it: a struct of nulls, too."""
+    """Tells whether a value is none, as Parquet files may write it: a struct of nulls, too."""
     if isinstance(value, dict):
         return bool(value) and all(inner is None for inner in value.values())
     return value is None
@@ -254,7 +256,7 @@ def _address(path: str, folder: str) -> str:
         raise InputError(
             f"{path} is a URL without its protocol; write https:{path}", "image_missing"
         )
-    address = resolve_beside(folder, _SCHEME.sub(lambda found: found[0].lower(), path))
+    address = resolve_beside(folder, _SCHEME.sub(lambda match: match[0].lower(), path))
     if address.startswith("tar://") and MemberAddress.parse(address) is None:
         raise InputError(
             "the image's address names no place in a tar; write "

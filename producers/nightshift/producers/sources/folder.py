@@ -52,10 +52,10 @@ def read_folder(address: str, skipped: SkippedFiles) -> Iterator[Row]:
             empty = False
             yield row
     if empty:
-        why = skipped.message()
+        reason = skipped.message()
         raise InputError(
             f"{address} holds no image and no data file; name the folder or file itself"
-            + (f". {why}" if why else ""),
+            + (f". {reason}" if reason else ""),
             "empty_source",
         )
 
@@ -118,7 +118,7 @@ class _Described:
     _named: set[bytes] = field(default_factory=set)
 
     def covers(self, other: ListedFile) -> bool:
-        """Whether a file lies in this folder or below it."""
+        """Tells whether a file lies in this folder or below it."""
         return f"{other.folder}/".startswith(f"{self.file.folder}/")
 
     def rows(self, rows: Iterable[Row]) -> Iterator[Row]:

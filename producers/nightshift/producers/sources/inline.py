@@ -14,7 +14,7 @@ __all__ = ["from_base64", "inline_image"]
 _DATA_URI = re.compile(r"data:(?P<type>[^,]{0,200}),", re.IGNORECASE)
 # Shorter than any image, longer than any name of a file that has no dot.
 _LEAST_CHARS = 64
-_LOOKED_AT = 4096
+_EXAMINED_BYTES = 4096
 _BASE64 = re.compile(r"[A-Za-z0-9+/_\-\s]+=*\s*")
 
 
@@ -26,7 +26,7 @@ def inline_image(value: str) -> EmbeddedImage | None:
     """
     if value[:5].lower() == "data:":
         return _from_data_uri(value)
-    if len(value) < _LEAST_CHARS or not _BASE64.fullmatch(value[:_LOOKED_AT]):
+    if len(value) < _LEAST_CHARS or not _BASE64.fullmatch(value[:_EXAMINED_BYTES]):
         return None
     try:
         begins_so = looks_like_image(_decoded(value[:60]))

@@ -52,9 +52,9 @@ def parse_object(line: bytes | None) -> dict[str, Any]:
         ) from error
     except (ValueError, RecursionError) as error:
         # Python's remedy for a number that is too long is none here.
-        why = str(error).partition("; use sys.")[0]
+        reason = str(error).partition("; use sys.")[0]
         raise InputError(
-            f"the line is not JSON: {why:.300}; write one object, {{…}}, a line",
+            f"the line is not JSON: {reason:.300}; write one object, {{…}}, a line",
             "malformed_line",
         ) from error
     if not isinstance(value, dict):

@@ -22,11 +22,11 @@ _BATCH_BYTES = 64 * 2**20
 #: Bytes of one row; an image has up to 256 MiB, and is not packed.
 _ROW_BYTES = 288 * 2**20
 #: A column that becomes so many times larger when unpacked, and large, is a bomb.
-_MOST_TIMES = 100
+_MAX_RATIO = 100
 #: So is one of lists with so many values: runs of one value cost next to nothing.
 _MANY_VALUES = 16 * 10**6
-_MOST_TIMES_OF_MANY = 20
-_MOST_VALUES_A_BYTE = 8
+_MAX_RATIO_OF_MANY = 20
+_MAX_VALUES_PER_BYTE = 8
 
 
 def read_parquet(file: ListedFile) -> Iterator[Row]:
@@ -84,10 +84,10 @@ def _bomb(group: pq.RowGroupMetaData) -> str:
     """A column that takes far more memory than the file has bytes; empty where there is none."""
     for column in map(group.column, range(group.num_columns)):
         size, packed = column.total_uncompressed_size, column.total_compressed_size
-        times = _MOST_TIMES if size > _BATCH_BYTES else None
+        times = _MAX_RATIO if size > _BATCH_BYTES else None
         if column.num_values > max(_MANY_VALUES, group.num_rows):  # lists
-            times = _MOST_TIMES_OF_MANY
-            if column.num_values > _MOST_VALUES_A_BYTE * size:
+            times = _MAX_RATIO_OF_MANY
+            if column.num_values > _MAX_VALUES_PER_BYTE * size:
                 times = 0
         if times is not None and size > times * packed:
             return str(column.path_in_schema)[:200]

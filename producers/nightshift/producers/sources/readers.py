@@ -18,12 +18,12 @@ _DESCRIBING = frozenset({"metadata.jsonl", "metadata.csv", "metadata.parquet"})
 
 
 def describes_images(name: str) -> bool:
-    """Whether a file may name the images of its folder, as Hugging Face's imagefolder has it."""
+    """Tells whether a file may name the images of its folder, as in Hugging Face's imagefolder."""
     return name.lower().rpartition("/")[2].removesuffix(".gz") in _DESCRIBING
 
 
 def is_data(name: str) -> bool:
-    """Whether a file holds rows, by its extension in any case."""
+    """Tells whether a file holds rows, by its extension in any case."""
     plain = name.lower().removesuffix(".gz")
     if plain.endswith((".parquet", ".pq", ".tar")):
         return plain == name.lower()

@@ -1,4 +1,4 @@
-"""What a reader yields: rows as they stand in the source, and rows that cannot be read."""
+"""Output of readers: rows as they stand in the source, and rows that cannot be read."""
 
 import gzip
 import tarfile

@@ -135,7 +135,7 @@ def _read(
     is_image = is_image_name(name) or looks_like_image(head)
     if not (is_image or kind in {"txt", "json"}) or not info.isreg():
         return None
-    most = {"txt": _MAX_TEXT_BYTES, "json": _MAX_JSON_BYTES}.get(kind, MAX_MEMBER_BYTES)
+    max_bytes = {"txt": _MAX_TEXT_BYTES, "json": _MAX_JSON_BYTES}.get(kind, MAX_MEMBER_BYTES)
     fault, data = None, b""
     if stream is None:
         message = f"{name} is a sparse file; write the tar again without --sparse"
@@ -143,8 +143,10 @@ def _read(
     elif not _is_utf8(info.name):
         message = "the name of this file is not UTF-8; write the tar again with names that are"
         fault = InputError(message, "not_utf8")
-    elif info.size > most:
-        message = f"{name} has {info.size:,} bytes, at most {most:,} are taken; make it smaller"
+    elif info.size > max_bytes:
+        message = (
+            f"{name} has {info.size:,} bytes, at most {max_bytes:,} are taken; make it smaller"
+        )
         reason = {"txt": "text_too_long", "json": "metadata_too_long"}.get(kind, "image_too_large")
         fault = InputError(message, reason)
     elif info.size > room:

@@ -48,9 +48,10 @@ def _framing(labels: str, first: Side, *, swapped: bool = False) -> Framing:
         if swapped:
             positive, negative = negative, positive
     else:
-        one, other = (negative, positive) if swapped else (positive, negative)
+        named_first, named_second = (negative, positive) if swapped else (positive, negative)
         question = (
-            f"\nDoes the candidate fully match the query? Reply only with {one!r} or {other!r}."
+            "\nDoes the candidate fully match the query? "
+            f"Reply only with {named_first!r} or {named_second!r}."
         )
     return Framing(
         name="_".join(["freeret", *_variant(labels, first)]) + ("_swapped" if swapped else ""),
@@ -98,7 +99,7 @@ FREERET = Method(
     name="freeret",
     framings=tuple(_FRAMINGS.values()),
     swapped=MappingProxyType(
-        {one.name: _framing(*how, swapped=True) for how, one in _FRAMINGS.items()}
+        {framing_.name: _framing(*how, swapped=True) for how, framing_ in _FRAMINGS.items()}
     ),
     depth=50,
     quantum=0.0,

@@ -31,7 +31,7 @@ class _Wording:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """How queries and items of one kind of search are related."""
+    """The relation of queries and items in one kind of search."""
 
     #: A sentence.
     relation: str

@@ -1,6 +1,6 @@
-"""IndexMLLM (Tharwat et al., CVPR 2026 Findings, arXiv 2604.13268): pairs of pictures.
+"""IndexMLLM (Tharwat et al., CVPR 2026 Findings, arXiv 2604.13268): pairs of images.
 
-The model is shown the query's picture, then the candidate's, and asked for one digit; the margin is
+The model is shown the query's image, then the candidate's, and asked for one digit; the margin is
 the logit of "1" minus that of "0", raw. The final score is λ times the coarse score plus 1 − λ
 times the probability. Visual tokens of candidates may come from a compressed index (`codecs`).
 Prompts: methods §4.1, from the authors' code (gkordo/mllm-ilr, `utils.py`) but for `product`, which
@@ -62,7 +62,7 @@ Determine whether both show the exact same product.
 
 def _framing(name: str) -> Framing:
     question, absent, present = _QUESTIONS[name]
-    asked = (
+    question = (
         f"\nYou are given two images: a query and a candidate. {question}\n"
         f"Output strictly a single digit:\n0 = {absent}\n1 = {present}\n\n"
         "Do not output anything else.\n"
@@ -70,7 +70,7 @@ def _framing(name: str) -> Framing:
     template = Template(
         shared_side="query",
         prefix=(Slot.QUERY_IMAGES,),
-        suffix=(Slot.CANDIDATE_IMAGES, asked),
+        suffix=(Slot.CANDIDATE_IMAGES, question),
         published=name != "product",
     )
     return Framing(

@@ -23,7 +23,7 @@ EXPECTED_ANSWER: Mapping[ScoreName, AnswerKind] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
-    """How a paper prompts for a pair and orders the candidates.
+    """A paper's prompts for a pair and its order of the candidates.
 
     The score of a pair is always log-odds. By default these are the margin: the logit of the
     framing's positive label minus that of its negative one, at the end of the prompt.

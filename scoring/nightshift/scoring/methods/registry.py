@@ -21,7 +21,7 @@ METHODS: Mapping[MethodName, Method] = MappingProxyType(
 
 #: Every framing by name.
 FRAMINGS: Mapping[str, Framing] = MappingProxyType(
-    {one.name: one for method in METHODS.values() for one in method.framings}
+    {known.name: known for method in METHODS.values() for known in method.framings}
 )
 
 
@@ -42,12 +42,12 @@ def framing(name: str) -> Framing:
 
 
 def tie_framing(params: ScorerParams) -> Framing | None:
-    """What is asked once more of pairs whose scores tie; None where the score holds an entropy."""
+    """The second question for pairs whose scores tie; None where the score holds an entropy."""
     return TIE_FRAMING if params.score == "number" else None
 
 
 def framings_of(params: ScorerParams) -> tuple[Framing, ...]:
-    """What is asked of every pair: one framing, and its twins where a score is a mean.
+    """The questions of every pair: one framing, and its twins where a score is a mean.
 
     All of them have the same two labels. The first one's shared side is what pairs are grouped by;
     a mirrored one shares the other.
@@ -57,17 +57,17 @@ def framings_of(params: ScorerParams) -> tuple[Framing, ...]:
     """
     method, rule = METHODS[params.method], framing(params.framing)
     if rule not in method.framings:
-        known = ", ".join(one.name for one in method.framings)
+        known = ", ".join(option.name for option in method.framings)
         msg = f"framing {rule.name!r} is not one of {method.name}; it has: {known}"
         raise ConfigurationError(msg)
-    asked_for = EXPECTED_ANSWER[params.score]
-    if rule.asks_for != asked_for:
+    expected = EXPECTED_ANSWER[params.score]
+    if rule.asks_for != expected:
         msg = (
-            f"score {params.score!r} is read from {_AN[asked_for]}, and framing {rule.name!r} asks "
+            f"score {params.score!r} is read from {_AN[expected]}, and framing {rule.name!r} asks "
             f"for {_AN[rule.asks_for]}: choose another score or framing"
         )
         raise ConfigurationError(msg)
-    if params.symmetrise and asked_for != "label":
+    if params.symmetrise and expected != "label":
         msg = f"score {params.score!r} cannot be symmetrised: choose one that is read from a label"
         raise ConfigurationError(msg)
     if params.subtract_prior and method is not FREERET:
@@ -83,5 +83,5 @@ def framings_of(params: ScorerParams) -> tuple[Framing, ...]:
             raise ConfigurationError(msg)
         rules.append(method.swapped[rule.name])
     if params.symmetrise:
-        rules += [one.mirrored() for one in rules]
+        rules += [twin.mirrored() for twin in rules]
     return tuple(rules)

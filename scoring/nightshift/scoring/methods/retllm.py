@@ -2,7 +2,7 @@
 
 For each pair one prefill asks whether the candidate matches, "True or False"; the margin is the
 log-odds of the two answers at the last position. While the prompt is read, a layer that leaves the
-answer uncertain makes the next one look at the picture again (visual enhancement). The entropy of
+answer uncertain makes the next one look at the image again (visual enhancement). The entropy of
 the whole vocabulary at the same position breaks ties (`tie_break`).
 
 Paper and released code differ from this and from each other: presets `paper` and `code`, methods

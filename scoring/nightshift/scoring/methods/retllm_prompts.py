@@ -18,23 +18,19 @@ _NUMBER = (
     ' Please directly output the relevance score in a format of "Answer: score" '
     "Keep four decimal places"
 )
-#: Both pictures precede the question; the query's comes first and is shared.
-_TWO_PICTURES = ("Query image", Slot.QUERY_IMAGES, "Candidate image")
+#: Both images precede the question; the query's comes first and is shared.
+_TWO_IMAGES = ("Query image", Slot.QUERY_IMAGES, "Candidate image")
 
 
 def _pairwise(answer: str) -> Mapping[tuple[Kinds, Kinds], Template]:
     """The nine questions about a pair."""
     return {
-        (_TEXT, _IMAGE): _about_one_picture(
-            answer, side=Slot.CANDIDATE_IMAGES, text=Slot.QUERY_TEXT
-        ),
+        (_TEXT, _IMAGE): _about_one_image(answer, side=Slot.CANDIDATE_IMAGES, text=Slot.QUERY_TEXT),
         # Published for text→image; the paper scores image→text pairs alike, its code list-wise.
-        (_IMAGE, _TEXT): _about_one_picture(
-            answer, side=Slot.QUERY_IMAGES, text=Slot.CANDIDATE_TEXT
-        ),
+        (_IMAGE, _TEXT): _about_one_image(answer, side=Slot.QUERY_IMAGES, text=Slot.CANDIDATE_TEXT),
         (_BOTH, _IMAGE): Template(
             shared_side="query",
-            prefix=_TWO_PICTURES,
+            prefix=_TWO_IMAGES,
             suffix=(
                 Slot.CANDIDATE_IMAGES,
                 "Does the candidate image match the Query text: <",
@@ -45,7 +41,7 @@ def _pairwise(answer: str) -> Mapping[tuple[Kinds, Kinds], Template]:
         ),
         (_BOTH, _BOTH): Template(
             shared_side="query",
-            prefix=_TWO_PICTURES,
+            prefix=_TWO_IMAGES,
             suffix=(
                 Slot.CANDIDATE_IMAGES,
                 "Does the Candidate image and Candidate image caption :",
@@ -58,7 +54,7 @@ def _pairwise(answer: str) -> Mapping[tuple[Kinds, Kinds], Template]:
         ),
         (_IMAGE, _IMAGE): Template(
             shared_side="query",
-            prefix=_TWO_PICTURES,
+            prefix=_TWO_IMAGES,
             suffix=(
                 Slot.CANDIDATE_IMAGES,
                 "Does the candidate image match the query image?" + answer,
@@ -67,7 +63,7 @@ def _pairwise(answer: str) -> Mapping[tuple[Kinds, Kinds], Template]:
         ),
         (_IMAGE, _BOTH): Template(
             shared_side="query",
-            prefix=_TWO_PICTURES,
+            prefix=_TWO_IMAGES,
             suffix=(
                 Slot.CANDIDATE_IMAGES,
                 "Does the candidate image with the caption: <",
@@ -107,7 +103,7 @@ def _pairwise(answer: str) -> Mapping[tuple[Kinds, Kinds], Template]:
     }
 
 
-def _about_one_picture(answer: str, *, side: Slot, text: Slot) -> Template:
+def _about_one_image(answer: str, *, side: Slot, text: Slot) -> Template:
     return Template(
         shared_side="candidate" if side is Slot.CANDIDATE_IMAGES else "query",
         prefix=(side, "Does the image match the caption:"),
@@ -125,12 +121,12 @@ def _listed() -> Mapping[tuple[Kinds, Kinds], Template]:
         _BOTH: (Slot.QUERY_IMAGES, Slot.QUERY_TEXT, f"\n{options}"),
         _TEXT: (Slot.QUERY_TEXT, f"\n{options.replace(' of the image', '')}"),
     }
-    asked = ". You should directly output the answer index, for example: 1."
+    request = ". You should directly output the answer index, for example: 1."
     return {
         (query, _TEXT): Template(
             shared_side="query",
             prefix=prefix,
-            suffix=(" ", Slot.CANDIDATE_LIST, asked),
+            suffix=(" ", Slot.CANDIDATE_LIST, request),
             published=query == _IMAGE,
         )
         for query, prefix in begins.items()
@@ -145,22 +141,22 @@ def _tied() -> Mapping[tuple[Kinds, Kinds], Template]:
     }
 
     def shown(kinds: Kinds, side: int) -> tuple[Slot, ...]:
-        return tuple(slots[one][side] for one in (_IMAGE, _TEXT) if one <= kinds)
+        return tuple(slots[kind][side] for kind in (_IMAGE, _TEXT) if kind <= kinds)
 
-    found = {}
+    templates = {}
     for query, candidate in product((_TEXT, _IMAGE, _BOTH), repeat=2):
-        whole: tuple[str | Slot, ...] = (
+        parts: tuple[str | Slot, ...] = (
             *shown(query, 0),
             ", ",
             *shown(candidate, 1),
             ". Does the candidate match the query, True or False.",
         )
-        # Only a picture ends where tokens end.
-        cut = int(whole[0] is Slot.QUERY_IMAGES)
-        found[query, candidate] = Template(
-            shared_side="query", prefix=whole[:cut], suffix=whole[cut:], published=True
+        # Only an image ends where tokens end.
+        cut = int(parts[0] is Slot.QUERY_IMAGES)
+        templates[query, candidate] = Template(
+            shared_side="query", prefix=parts[:cut], suffix=parts[cut:], published=True
         )
-    return found
+    return templates
 
 
 _LABELS = Labels(positive="True", negative="False")

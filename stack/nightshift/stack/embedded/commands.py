@@ -9,7 +9,7 @@ __all__ = ["StackCommands"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackCommands:
-    """How the dispatcher and the workers are started; the caller decides, not the stack.
+    """Commands that start the dispatcher and the workers; the caller of the stack gives them.
 
     Args:
         dispatcher: Program and arguments; none where the stack starts no dispatcher.

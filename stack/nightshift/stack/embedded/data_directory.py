@@ -1,4 +1,4 @@
-"""A data directory: private to its owner, and told from its copies."""
+"""A data directory: private to its owner, and distinct from its copies."""
 
 import fcntl
 import os
