@@ -280,7 +280,10 @@ def test_a_codec_by_blocks_is_refused_where_a_family_has_no_grid(qwen: Qwen25VL)
         def _prepare(self, image, limits):
             results = super()._prepare(image, limits)
             return type(results)(
-                pixels=results.pixels, grid=(1,), n_tokens=results.n_tokens, written=results.written
+                pixels=results.pixels,
+                grid=(1,),
+                n_tokens=results.n_tokens,
+                prompt_parts=results.prompt_parts,
             )
 
     tiled = Tiled(qwen._model, qwen._processor, "tiled")

@@ -21,7 +21,7 @@ EXTRAS = {
     for extra, lines in PROJECT["project"]["optional-dependencies"].items()
 }
 #: Extras whose packages the rooms import.
-RUNTIME = [*BASE, *EXTRAS["worker"], *EXTRAS["embedded"]]
+RUNTIME = [*BASE, *EXTRAS["worker"], *EXTRAS["embedded"], *EXTRAS["pandas"]]
 ROOMS = PROJECT["tool"]["hatch"]["build"]["dev-mode-dirs"]
 
 
