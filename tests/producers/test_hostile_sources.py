@@ -142,7 +142,8 @@ def test_any_csv_is_taken_or_has_a_reason(folder: Path, name: str, lines: list[b
 
 @quick
 @given(
-    st.lists(st.tuples(odd_rows, st.integers(-(2**62), 2**62)), min_size=1, max_size=5),
+    # Parquet writes seconds as milliseconds: larger numbers of them would not fit.
+    st.lists(st.tuples(odd_rows, st.integers(-(2**53), 2**53)), min_size=1, max_size=5),
     st.sampled_from(["s", "ms", "us", "ns"]),
     st.sampled_from([None, "UTC", "Mars/Olympus", "+99:99"]),
 )
