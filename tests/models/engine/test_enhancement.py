@@ -1,11 +1,13 @@
 """Visual enhancement: the formula, the state machine, and that it leaves no trace."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from nightshift.models.checkpoints.describe import describe_scorer
@@ -58,6 +60,10 @@ def numbers(readings: list[Reading]) -> np.ndarray:
 
 def n_hooks(family: Qwen25VL) -> int:
     return sum(len(module._forward_hooks) for module in family._model.modules())
+
+
+def hook_counts(modules: Iterable[nn.Module]) -> list[int]:
+    return [len(module._forward_hooks) for module in modules]
 
 
 # The formula.
@@ -346,10 +352,15 @@ def test_the_lens_may_skip_the_final_norm(qwen: Qwen25VL) -> None:
 
 
 def test_only_layers_of_the_window_are_hooked(qwen: Qwen25VL) -> None:
-    layers = window_layers(ON.window, 18)
-    with enhanced(qwen.decoder, ON, [torch.zeros(1, 64)], [1]):
-        examined = [i for i, m in enumerate(qwen.decoder.layers) if m._forward_hooks]
-        injected = [i for i, m in enumerate(qwen.decoder.feed_forwards) if m._forward_hooks]
+    decoder, layers = qwen.decoder, window_layers(ON.window, 18)
+    # transformers hooks all layers, for good, at the first forward that returns hidden states.
+    before = hook_counts(decoder.layers), hook_counts(decoder.feed_forwards)
+    with enhanced(decoder, ON, [torch.zeros(1, 64)], [1]):
+        within = hook_counts(decoder.layers), hook_counts(decoder.feed_forwards)
+    examined, injected = (
+        [i for i, (old, new) in enumerate(zip(*counts, strict=True)) if new > old]
+        for counts in zip(before, within, strict=True)
+    )
 
     assert examined == list(layers)
     assert injected == [layer + 1 for layer in layers]
