@@ -23,7 +23,7 @@ GROUPED_ROOMS = ("stores", "models", "stack")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoomCounts:
-    """How the children of a room depend on each other."""
+    """Counts of how the children of a room depend on each other."""
 
     room: str
     modules: int

@@ -1,4 +1,4 @@
-"""Whether a `nightshift …` line that is written somewhere would be understood."""
+"""Checks whether a `nightshift …` line that is written somewhere would be understood."""
 
 from collections.abc import Sequence
 

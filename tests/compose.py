@@ -41,7 +41,7 @@ def command(service: str) -> list[str]:
 def environment(
     service: str, values: Mapping[str, str], addresses: Mapping[str, str]
 ) -> dict[str, str]:
-    """What a container of the service is told.
+    """The environment of a container of the service.
 
     Args:
         service: Its name.
@@ -50,7 +50,7 @@ def environment(
     """
     reported = {}
     for name, template in SERVICES[service]["environment"].items():
-        value = VARIABLE.sub(lambda found: values[found[1]], template)
+        value = VARIABLE.sub(lambda match: values[match[1]], template)
         for theirs, here in addresses.items():
             value = value.replace(theirs, here)
         reported[name] = value
@@ -65,7 +65,7 @@ def run(words: list[str], environment: Mapping[str, str]) -> subprocess.Complete
 
 
 def is_healthy(test: list[str], environment: Mapping[str, str]) -> bool:
-    """Whether a health check, `[CMD, …]` or `[CMD-SHELL, line]`, is content."""
+    """True if a health check, `[CMD, …]` or `[CMD-SHELL, line]`, succeeds."""
     kind, *words = test
     return run(words if kind == "CMD" else ["sh", "-c", *words], environment).returncode == 0
 

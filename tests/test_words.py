@@ -6,8 +6,6 @@ import pytest
 
 from tests.words import ROOMS, ROOT, name_remedy, offences
 
-#: Rooms that are not yet clean. A room leaves when its last offence does; none may join.
-NOT_YET_CLEAN = {"tests"}
 METAPHORS = {"doorbell", "ledger", "lease", "fencing token", "claim", "drill", "receipt"}
 
 
@@ -15,9 +13,6 @@ METAPHORS = {"doorbell", "ledger", "lease", "fencing token", "claim", "drill", "
 def test_every_word_of_a_room_is_plain(room):
     listed = "\n".join(map(str, offences(room)))
 
-    if room in NOT_YET_CLEAN:
-        assert listed, f"{room} is clean: take it out of NOT_YET_CLEAN"
-        pytest.xfail("not yet clean")
     assert not listed, listed
 
 

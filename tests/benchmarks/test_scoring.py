@@ -1,4 +1,4 @@
-"""The scoring benchmark measures what its rows say, and every broken promise is told."""
+"""The scoring benchmark measures what its rows say, and reports every broken promise."""
 
 import math
 from dataclasses import replace
@@ -29,7 +29,7 @@ CONDITIONS = {"case", "queries_per_image", "enhancement", "source"}
 
 
 @pytest.mark.parametrize(
-    ("changed", "preset", "on_cpu", "told"),
+    ("changed", "preset", "on_cpu", "message"),
     [
         ({"case": "freeret", "ratio": 0.99}, "tiny", True, "ratio is 0.99, not 1"),
         ({"source": "tokens", "ratio_batched": 0.94}, "2b", True, "ratio_batched is 0.94"),
@@ -45,11 +45,11 @@ CONDITIONS = {"case", "queries_per_image", "enhancement", "source"}
         ({"matrix_share": 0.44}, "7b", False, "matrix_share is 0.44, not 0.45"),
     ],
 )
-def test_each_promise_that_is_broken_is_told_and_no_other(changed, preset, on_cpu, told):
+def test_each_promise_that_is_broken_is_reported_and_no_other(changed, preset, on_cpu, message):
     kept = {**KEPT, **{name: changed[name] for name in changed if name in CONDITIONS}}
     (line,) = broken_promises([kept, {**kept, **changed}], preset, on_cpu=on_cpu)
 
-    assert told in line
+    assert message in line
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_each_promise_that_is_broken_is_told_and_no_other(changed, preset, on_cp
         ({"max_abs_diff": 0.1, "ratio": 1.5, "matrix_share": 0.1}, "2b", False),
     ],
 )
-def test_what_nobody_promised_is_not_told(changed, preset, on_cpu):
+def test_what_nobody_promised_is_not_reported(changed, preset, on_cpu):
     assert broken_promises([{**KEPT, **changed}], preset, on_cpu=on_cpu) == []
 
 

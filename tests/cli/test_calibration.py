@@ -60,7 +60,7 @@ def _score(connection, run_id, query, item, margin, plain):
     )  # fmt: skip
 
 
-def test_gain_on_relevant_pairs_is_told_beside_the_shift_of_the_others(shown):
+def test_gain_on_relevant_pairs_is_shown_beside_the_shift_of_the_others(shown):
     facts, printed = shown(COMPARED)
 
     assert facts["directionality"] == {

@@ -1,4 +1,4 @@
-"""What the demo prints: rankings that fine scoring mended, and such as it did not."""
+"""The demo prints rankings that fine scoring mended, and rankings that it did not."""
 
 import io
 import sys

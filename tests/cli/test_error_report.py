@@ -141,7 +141,7 @@ def test_a_secret_in_an_error_reaches_neither_the_screen_nor_the_log(tmp_path):
     assert not any(secret in done.output + kept for secret in ("hunter2", "SECRET"))
 
 
-def test_an_interrupt_is_told_in_a_word(tmp_path):
+def test_an_interrupt_is_reported_in_a_word(tmp_path):
     done = end_with(KeyboardInterrupt(), tmp_path)
 
     assert (done.exit_code, done.stderr) == (130, "interrupted\n")

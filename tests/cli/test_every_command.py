@@ -129,13 +129,15 @@ def states(shared_database_url: str) -> dict[str, int]:
         first = add_reference_run(database)
         with database.begin() as connection:
             made = {
-                "waiting": _again(connection, Stage.EMBED),
-                "queued": _again(connection, Stage.SCORE, jobs=True),
-                "stuck": _again(connection, Stage.SCORE, jobs=True, stuck=True),
-                "paused": _again(connection, Stage.SEARCH, jobs=True, end=RunState.PAUSED),
-                "cancelled": _again(connection, Stage.SCORE, jobs=True, end=RunState.CANCELLED),
-                "failed": _again(connection, Stage.EMBED, end=RunState.FAILED),
-                "empty": _again(connection, Stage.RANK, end=RunState.DONE),
+                "waiting": _repeat_run(connection, Stage.EMBED),
+                "queued": _repeat_run(connection, Stage.SCORE, jobs=True),
+                "stuck": _repeat_run(connection, Stage.SCORE, jobs=True, stuck=True),
+                "paused": _repeat_run(connection, Stage.SEARCH, jobs=True, end=RunState.PAUSED),
+                "cancelled": _repeat_run(
+                    connection, Stage.SCORE, jobs=True, end=RunState.CANCELLED
+                ),
+                "failed": _repeat_run(connection, Stage.EMBED, end=RunState.FAILED),
+                "empty": _repeat_run(connection, Stage.RANK, end=RunState.DONE),
             }
             for subject in ("q5", "q1"):
                 record_failure(
@@ -146,7 +148,7 @@ def states(shared_database_url: str) -> dict[str, int]:
     return {"partly failed": first, **made}
 
 
-def _again(connection, stage, *, jobs=False, stuck=False, end=None) -> int:
+def _repeat_run(connection, stage, *, jobs=False, stuck=False, end=None) -> int:
     """Another run as run 1, without its results."""
     like = runs.get_run(connection, 1)
     run_id = create_rerank_run(

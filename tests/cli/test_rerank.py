@@ -165,7 +165,7 @@ def test_a_dry_run_plans_nothing_and_still_refuses_what_cannot_be(rerank, databa
 
 @pytest.fixture
 def embedded(database):
-    """How many items the index holds."""
+    """The number of items that the index holds."""
     with database.begin() as connection:
         ids = [row.id for row in connection.execute(text("SELECT id FROM item ORDER BY id"))]
         keys = [(item_id, f"{item_id:032x}") for item_id in ids]
@@ -208,9 +208,9 @@ def test_a_dry_run_counts_the_work_and_judges_the_time_by_earlier_nights(
 def test_a_dry_run_keeps_nothing_and_tells_bad_rows(rerank, database, embedded, tmp_path):
     image = io.BytesIO()
     Image.new("RGB", (40, 30), "teal").save(image, "png")
-    rows = {"id": ["a", "b"], "image": [image.getvalue(), b"no picture"]}
-    pq.write_table(pa.table(rows), tmp_path / "pictures.parquet")
-    words = ("--queries", str(tmp_path / "pictures.parquet"), "--top-k", "5", "--dry-run")
+    rows = {"id": ["a", "b"], "image": [image.getvalue(), b"no image"]}
+    pq.write_table(pa.table(rows), tmp_path / "images.parquet")
+    words = ("--queries", str(tmp_path / "images.parquet"), "--top-k", "5", "--dry-run")
 
     before = _row_counts(database)
     said = rerank(*words, exit_code=7).stdout

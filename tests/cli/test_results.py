@@ -128,7 +128,7 @@ def test_calibration_prints_its_figures(cli, database):
     assert "█" in plot
 
 
-def test_winners_that_the_enhancement_changed_are_told_of_the_sample_they_were_counted_in(
+def test_winners_that_the_enhancement_changed_are_reported_with_the_sample_they_were_counted_in(
     cli, database
 ):
     run_id = add_reference_run(database)

@@ -38,8 +38,8 @@ def cli(
     database: Database, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Result]:
     """Runs a command line; run 1 is done, its index is ready, and nobody works."""
-    (tmp_path / "pictures").mkdir()
-    add_reference_run(database, tmp_path / "pictures")
+    (tmp_path / "images").mkdir()
+    add_reference_run(database, tmp_path / "images")
     with database.begin() as connection:
         runs.set_run_state(connection, 1, RunState.DONE)
         connection.execute(text("UPDATE \"index\" SET state = 'ready'"))
@@ -129,7 +129,7 @@ def test_a_run_with_failures_ends_with_7_and_names_them(cli, somebody, command):
     assert printed["failed"] == sum(printed["reasons"].values())
 
 
-def test_failures_are_told_in_words_too(cli, somebody):
+def test_failures_are_reported_in_words_too(cli, somebody):
     with somebody(_end_with_failures):
         done = cli(*COMMANDS["index"], "--wait")
 
@@ -147,7 +147,7 @@ def test_a_cancelled_run_ends_with_1(cli, somebody, command):
     assert "run 2 is cancelled" in done.stderr
 
 
-def test_bad_rows_of_a_file_of_queries_are_told_without_waiting(cli):
+def test_bad_rows_of_a_file_of_queries_are_reported_without_waiting(cli):
     done = cli(*COMMANDS["rerank"])
     facts = json.loads(cli(*COMMANDS["rerank"], "--json").stdout)
 

@@ -24,8 +24,8 @@ INSTANT, FOR_EVER = 1e-9, 1e6  # minutes: the first takes one step a stage
 class Toy:
     """A model that learns from one drawn number a step, and is kept after every step."""
 
-    def __init__(self, folder: Path, **asked: float) -> None:
-        self.course = Course(folder / "toy-training.pt", **asked)
+    def __init__(self, folder: Path, **options: float) -> None:
+        self.course = Course(folder / "toy-training.pt", **options)
         self.model = nn.Linear(2, 2)
         for weight in self.model.parameters():
             nn.init.ones_(weight)
@@ -110,7 +110,7 @@ def stock() -> Iterator[Stock]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(coarse, "_BATCH", 8)
         patch.setattr(scorer, "_CHECK_BATCHES", 1)
-        for name, size in {"_PICTURES": 6, "_GROUPS": 2, "_GLANCED_GROUPS": 3}.items():
+        for name, size in {"_IMAGES": 6, "_GROUPS": 2, "_GLANCED_GROUPS": 3}.items():
             patch.setattr(batches, name, size)
         yield Stock(
             training=draw_pool(0, Split.TRAIN, 12),
@@ -125,7 +125,7 @@ def test_every_stage_of_both_models_runs_and_what_is_written_can_be_loaded(
 ) -> None:
     entry, two = tmp_path / "coarse", tmp_path / "scorer"
 
-    for _again in range(2):
+    for _ in range(2):
         with caplog.at_level("INFO", logger="nightshift.demo"):
             caplog.clear()
             train_coarse(entry, stock, minutes=INSTANT, seed=0)

@@ -9,11 +9,11 @@ from nightshift.scoring.methods.registry import METHODS, framing
 from nightshift.scoring.prompts import Content
 
 TEXT = Content(texts=("a small red circle above a large blue square",))
-PICTURE = Content(n_images=1)
+ONE_IMAGE = Content(n_images=1)
 SAID = TEXT.texts[0]
 
 
-def asked(name: str, query: Content, candidate: Content) -> str:
+def rendered(name: str, query: Content, candidate: Content) -> str:
     rendered = framing(name).render(query, candidate)
     segments = (*rendered.prefix, *rendered.suffix)
     return "".join(segment if isinstance(segment, str) else IMAGE for segment in segments)
@@ -22,22 +22,22 @@ def asked(name: str, query: Content, candidate: Content) -> str:
 @pytest.mark.parametrize(
     ("method", "query", "candidate", "trained"),
     [
-        ("retllm", TEXT, PICTURE, prompts.retllm(SAID)),
-        ("retllm", PICTURE, TEXT, prompts.retllm(SAID)),
-        ("retllm", PICTURE, PICTURE, prompts.retllm_pair()),
-        ("freeret", TEXT, PICTURE, prompts.freeret(SAID, IMAGE)),
-        ("freeret", PICTURE, TEXT, prompts.freeret(IMAGE, SAID)),
-        ("freeret", PICTURE, PICTURE, prompts.freeret(IMAGE, IMAGE)),
-        ("indexmllm", PICTURE, PICTURE, prompts.indexmllm()),
+        ("retllm", TEXT, ONE_IMAGE, prompts.retllm(SAID)),
+        ("retllm", ONE_IMAGE, TEXT, prompts.retllm(SAID)),
+        ("retllm", ONE_IMAGE, ONE_IMAGE, prompts.retllm_pair()),
+        ("freeret", TEXT, ONE_IMAGE, prompts.freeret(SAID, IMAGE)),
+        ("freeret", ONE_IMAGE, TEXT, prompts.freeret(IMAGE, SAID)),
+        ("freeret", ONE_IMAGE, ONE_IMAGE, prompts.freeret(IMAGE, IMAGE)),
+        ("indexmllm", ONE_IMAGE, ONE_IMAGE, prompts.indexmllm()),
     ],
 )
 def test_a_trained_prompt_is_the_one_that_its_method_asks(
     method: MethodName, query: Content, candidate: Content, trained: Prompt
 ) -> None:
     chosen = METHODS[method].preset(None)
-    assert asked(chosen.framing_for(chosen.score).name, query, candidate) == "".join(trained)
+    assert rendered(chosen.framing_for(chosen.score).name, query, candidate) == "".join(trained)
 
 
 def test_freeret_is_trained_with_the_image_first_too() -> None:
     trained = prompts.freeret_candidate_first(IMAGE, SAID)
-    assert asked("freeret_candidate_first", TEXT, PICTURE) == "".join(trained)
+    assert rendered("freeret_candidate_first", TEXT, ONE_IMAGE) == "".join(trained)

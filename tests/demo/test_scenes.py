@@ -1,4 +1,4 @@
-"""What the drawn scenes promise: disjoint splits, hard negatives that stay put, clear words."""
+"""The drawn scenes have disjoint splits, hard negatives that stay put, clear words."""
 
 from dataclasses import replace
 from itertools import product

@@ -108,17 +108,17 @@ def test_most_things_of_an_image_are_shown_by_some_visual_token(pool: Pool) -> N
             assert owners == set(range(len(shown.things)))
 
 
-def test_each_thing_of_an_image_is_told_what_it_shares_with_a_wanted_scene() -> None:
+def test_each_thing_of_an_image_is_labelled_with_what_it_shares_with_a_wanted_scene() -> None:
     shown = Shown(place=0, scene=SCENE, owners=OWNERS)
     other = Scene(
         direction=Axis.ROW, things=(CIRCLE, Thing(size="large", colour="red", shape="square"))
     )
     turned = Scene(direction=Axis.COLUMN, things=SCENE.things)
 
-    def found(wanted: Scene) -> list[int]:
+    def levels(wanted: Scene) -> list[int]:
         return [level for level in shown.likeness(wanted) if level != IGNORED]
 
     everything = Likeness(sum(Likeness))
-    assert found(SCENE) == [everything, everything]
-    assert found(turned) == [everything & ~Likeness.PLACE] * 2
-    assert found(other) == [everything, Likeness.SHAPE]
+    assert levels(SCENE) == [everything, everything]
+    assert levels(turned) == [everything & ~Likeness.PLACE] * 2
+    assert levels(other) == [everything, Likeness.SHAPE]

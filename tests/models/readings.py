@@ -1,4 +1,4 @@
-"""What tests of the engines do with readings."""
+"""Helpers for the readings of engines."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,10 +28,10 @@ def numbers(readings: Sequence[Reading]) -> np.ndarray:
     return np.array([[*r.label_logits, r.logsumexp, r.entropy] for r in readings])
 
 
-def assert_same(found: Sequence[Reading], expected: Sequence[Reading]) -> None:
+def assert_same(readings: Sequence[Reading], expected: Sequence[Reading]) -> None:
     """The same numbers to 1e-5, and the same trace."""
-    assert numbers(found) == pytest.approx(numbers(expected), abs=1e-5)
-    for result, other in zip(found, expected, strict=True):
+    assert numbers(readings) == pytest.approx(numbers(expected), abs=1e-5)
+    for result, other in zip(readings, expected, strict=True):
         assert (result.trace.fired, result.trace.layer) == (other.trace.fired, other.trace.layer)
         assert result.trace.uncertainty == pytest.approx(other.trace.uncertainty, abs=1e-5)
 

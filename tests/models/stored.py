@@ -17,7 +17,7 @@ def codec_of(name: str, codebook: bytes | None = None) -> Codec:
     return Codec(parse_codec(name), width=WIDTH, precision="float32", codebook=codebook)
 
 
-def seen(
+def visual_tokens_of(
     family: Family, facts: ModelFacts, *contents: ItemContent
 ) -> list[tuple[StoredVisualTokens, ...]]:
     tower = bind(family, facts)
@@ -25,7 +25,7 @@ def seen(
 
 
 def stored(family: Family, facts: ModelFacts, content: ItemContent, codec: Codec) -> ItemContent:
-    (images,) = seen(family, facts, content)
+    (images,) = visual_tokens_of(family, facts, content)
     return ItemContent(
         texts=content.texts, stored=decode_record(encode_record(images, codec), codec)
     )

@@ -25,12 +25,12 @@ from nightshift.models.scorers.protocol import PairGroup
 from nightshift.schema.errors import InputError
 from nightshift.schema.params import EnhancementParams, ScorerParams
 from tests.models.stored import codec_of, stored
-from tests.models.tiny import picture
+from tests.models.tiny import random_image
 
 QUERY = ItemContent(texts=("a red square",))
 RESULTS = (
-    ItemContent(texts=("grass",), images=(picture(1),)),
-    ItemContent(images=(picture(2, (84, 56)), picture(3))),
+    ItemContent(texts=("grass",), images=(random_image(1),)),
+    ItemContent(images=(random_image(2, (84, 56)), random_image(3))),
 )
 QUESTION = Question(query=QUERY, results=RESULTS)
 
@@ -38,8 +38,8 @@ QUESTION = Question(query=QUERY, results=RESULTS)
 @pytest.fixture
 def prompts(qwen: Qwen25VL) -> PreparedPrompts:
     groups = [
-        Group(prefix=(), suffixes=((picture(1), "What is this?"),)),
-        Group(prefix=(), suffixes=(("A red square: ", picture(2, (84, 56)), " or grass?"),)),
+        Group(prefix=(), suffixes=((random_image(1), "What is this?"),)),
+        Group(prefix=(), suffixes=(("A red square: ", random_image(2, (84, 56)), " or grass?"),)),
         Group(prefix=(), suffixes=(("one word",),)),
     ]
     return prepare(qwen, PixelLimits(), groups)
@@ -48,10 +48,10 @@ def prompts(qwen: Qwen25VL) -> PreparedPrompts:
 def tokens(
     family: Qwen25VL, prompts: PreparedPrompts, *, stop: frozenset[int] = frozenset()
 ) -> list[int]:
-    return [token for reading in alone(family, prompts, stop=stop) for token in reading]
+    return [token for reading in generated_singly(family, prompts, stop=stop) for token in reading]
 
 
-def alone(
+def generated_singly(
     family: Qwen25VL, prompts: PreparedPrompts, *, stop: frozenset[int] = frozenset()
 ) -> list[list[int]]:
     visual_tokens = encode_images(family, prompts.images)
@@ -65,7 +65,7 @@ def test_the_tokens_are_those_of_the_library_s_own_generation(
     qwen: Qwen25VL, qwen_folder: Path
 ) -> None:
     question = "What is this?"
-    content = [{"type": "image", "image": picture(1)}, {"type": "text", "text": question}]
+    content = [{"type": "image", "image": random_image(1)}, {"type": "text", "text": question}]
     inputs = AutoProcessor.from_pretrained(qwen_folder).apply_chat_template(
         [{"role": "user", "content": content}],
         tokenize=True,
@@ -74,7 +74,9 @@ def test_the_tokens_are_those_of_the_library_s_own_generation(
         return_tensors="pt",
     )
     library = qwen._model.generate(**inputs, do_sample=False, max_new_tokens=12, eos_token_id=None)
-    prepared = prepare(qwen, PixelLimits(), [Group(prefix=(), suffixes=((picture(1), question),))])
+    prepared = prepare(
+        qwen, PixelLimits(), [Group(prefix=(), suffixes=((random_image(1), question),))]
+    )
 
     assert tokens(qwen, prepared) == library[0, inputs["input_ids"].shape[1] :].tolist()
 
@@ -93,7 +95,7 @@ def test_kept_keys_and_values_change_no_token(
 def test_prompts_of_different_lengths_write_at_once_what_each_writes_alone(
     qwen: Qwen25VL, prompts: PreparedPrompts, monkeypatch: pytest.MonkeyPatch, apart: bool
 ) -> None:
-    singly = alone(qwen, prompts)
+    singly = generated_singly(qwen, prompts)
     if not apart:
         monkeypatch.setattr(qwen, "layer_ops", None)
     visual_tokens = encode_images(qwen, prompts.images)
@@ -108,9 +110,9 @@ def test_prompts_of_different_lengths_write_at_once_what_each_writes_alone(
 def test_an_answer_that_ends_early_leaves_the_others_as_they_are(
     qwen: Qwen25VL, prompts: PreparedPrompts, monkeypatch: pytest.MonkeyPatch, apart: bool
 ) -> None:
-    first, *_ = alone(qwen, prompts)
+    first, *_ = generated_singly(qwen, prompts)
     stop = frozenset({first[3]})
-    singly = alone(qwen, prompts, stop=stop)
+    singly = generated_singly(qwen, prompts, stop=stop)
     if not apart:
         monkeypatch.setattr(qwen, "layer_ops", None)
 
@@ -175,13 +177,13 @@ def test_stored_tokens_give_the_answer_of_the_pixels_and_no_image_is_looked_at(
         assert isinstance(answer, GeneratedAnswer)
         return answer
 
-    entry, other = (ItemContent(images=(picture(seed, (112, 112)),)) for seed in (1, 7))
+    entry, other = (ItemContent(images=(random_image(seed, (112, 112)),)) for seed in (1, 7))
     from_pixels = answered(entry)
     later = stored(qwen, tower, entry, codec_of("none"))
-    looked_at = qwen.counters.images
+    images_before = qwen.counters.images
 
     assert answered(later) == from_pixels
-    assert qwen.counters.images == looked_at
+    assert qwen.counters.images == images_before
     assert answered(other).text != from_pixels.text
 
 

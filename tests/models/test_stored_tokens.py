@@ -26,15 +26,15 @@ from nightshift.schema.errors import InputError, ModelError
 from nightshift.schema.params import EnhancementParams, ScorerParams
 from nightshift.scoring.codecs import Quantise
 from nightshift.scoring.prompts import Labels
-from tests.models.stored import WIDTH, codec_of, seen, stored
-from tests.models.tiny import picture
+from tests.models.stored import WIDTH, codec_of, stored, visual_tokens_of
+from tests.models.tiny import random_image
 
 OFF = EnhancementParams(trigger="never")
 LABELS = Labels(positive="1", negative="0")
-QUERY = ItemContent(images=(picture(1),))
+QUERY = ItemContent(images=(random_image(1),))
 # 2 × 2, 4 × 2, 1 × 3 and 3 × 4 visual tokens: odd sides among them.
 SIZES = [(56, 56), (56, 112), (84, 28), (112, 84)]
-CANDIDATES = tuple(ItemContent(images=(picture(n, size),)) for n, size in enumerate(SIZES, 2))
+CANDIDATES = tuple(ItemContent(images=(random_image(n, size),)) for n, size in enumerate(SIZES, 2))
 TWO = ItemContent(images=CANDIDATES[0].images + CANDIDATES[3].images)
 
 
@@ -81,9 +81,9 @@ def test_tokens_under_codec_none_score_as_pixels_do_bit_for_bit(
 
 
 def test_an_image_seen_alone_has_the_tokens_that_it_has_among_others(qwen: Qwen25VL, facts) -> None:
-    together = seen(qwen, facts, *CANDIDATES, TWO)
+    together = visual_tokens_of(qwen, facts, *CANDIDATES, TWO)
     for content, images in zip((*CANDIDATES, TWO), together, strict=True):
-        (separate,) = seen(qwen, facts, content)
+        (separate,) = visual_tokens_of(qwen, facts, content)
         for reading, other in zip(separate, images, strict=True):
             assert reading.values.tobytes() == other.values.tobytes()
 
@@ -126,7 +126,7 @@ def test_what_a_codec_stored_scores_as_what_it_does_on_the_fly(
 
 
 def test_a_codebook_that_holds_every_token_changes_no_score(qwen: Qwen25VL, facts) -> None:
-    (images,) = seen(qwen, facts, CANDIDATES[0])
+    (images,) = visual_tokens_of(qwen, facts, CANDIDATES[0])
     book = train(Quantise(kind="pq", parts=1, bits=2), images[0].values).to_bytes()
     codec = codec_of("pq(1,2)", book)
     scorer = bind(qwen, family_params(codec="pq(1,2)"), "f", codec)
@@ -140,7 +140,8 @@ def test_a_codebook_that_holds_every_token_changes_no_score(qwen: Qwen25VL, fact
 def test_an_image_seen_lately_is_shown_by_the_codebook_of_this_run(qwen: Qwen25VL, facts) -> None:
     own, others = (
         train(
-            Quantise(kind="pq", parts=1, bits=2), seen(qwen, facts, candidate)[0][0].values
+            Quantise(kind="pq", parts=1, bits=2),
+            visual_tokens_of(qwen, facts, candidate)[0][0].values,
         ).to_bytes()
         for candidate in CANDIDATES[:2]
     )
@@ -152,11 +153,11 @@ def test_an_image_seen_lately_is_shown_by_the_codebook_of_this_run(qwen: Qwen25V
         )
 
     by_own = coded(own)
-    looked_at = qwen.counters.images
+    images_before = qwen.counters.images
 
     assert coded(others) != by_own
     assert coded(own) == by_own
-    assert qwen.counters.images == looked_at
+    assert qwen.counters.images == images_before
 
 
 def test_queries_stay_as_they_are_unless_they_are_coded_too(qwen: Qwen25VL) -> None:
@@ -230,7 +231,7 @@ def test_replicated_tokens_keep_the_length(qwen: Qwen25VL) -> None:
 
 
 def test_records_are_as_large_as_their_codec_says_and_a_header(qwen: Qwen25VL, facts) -> None:
-    (images,) = seen(qwen, facts, TWO)
+    (images,) = visual_tokens_of(qwen, facts, TWO)
     codec = codec_of("int8")
     payload = sum(codec.n_bytes(entry.tokens) for entry in images)
 
@@ -243,7 +244,7 @@ def test_records_are_as_large_as_their_codec_says_and_a_header(qwen: Qwen25VL, f
     "change", [lambda d: d[:-1], lambda d: d + b"x", lambda d: bytes(8) + d[8:], lambda d: d[4:]]
 )
 def test_bytes_that_are_no_record_are_refused(qwen: Qwen25VL, facts, change) -> None:
-    (images,) = seen(qwen, facts, TWO)
+    (images,) = visual_tokens_of(qwen, facts, TWO)
     record = encode_record(images, codec_of("none"))
     with pytest.raises(InputError, match="again"):
         decode_record(change(record), codec_of("none"))
@@ -270,7 +271,7 @@ def test_tokens_are_counted_without_weights(qwen: Qwen25VL, facts) -> None:
 
     grids = token_grids(facts, images)
 
-    assert grids == [image.tokens for (image,) in seen(qwen, facts, *CANDIDATES)]
+    assert grids == [image.tokens for (image,) in visual_tokens_of(qwen, facts, *CANDIDATES)]
     family: Family = load_family(facts, device="meta")
     assert family.decoder.head_weight.is_meta
 

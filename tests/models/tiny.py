@@ -49,7 +49,7 @@ CHAT_TEMPLATE = (
 )
 
 
-def picture(seed: int, size: tuple[int, int] = (56, 56)) -> Image.Image:
+def random_image(seed: int, size: tuple[int, int] = (56, 56)) -> Image.Image:
     """A random image of (width, height)."""
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.randint(0, 256, (size[1], size[0], 3), generator=generator, dtype=torch.uint8)
@@ -255,7 +255,7 @@ def _clip_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def corpus() -> list[str]:
-    """What tokenizers of the tests are trained on."""
+    """The texts that tokenizers of the tests are trained on."""
     words = ("True", "False", "Yes", "No", "Right", "Wrong", "A", "B", "0", "1")
     labels = [spaced + word for word in words for spaced in ("", " ")]
     sentences = [

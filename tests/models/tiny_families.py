@@ -126,9 +126,9 @@ def own_processor(folder: Path) -> Any:
 
 
 def upstream(folder: Path, pieces: Sequence[Any]) -> Any:
-    """What the checkpoint's own processor makes of a prompt."""
+    """The inputs of a prompt by the checkpoint's own processor."""
     content: list[dict[str, Any]] = []
-    for is_text, run in groupby(pieces, key=lambda one: isinstance(one, str)):
+    for is_text, run in groupby(pieces, key=lambda piece: isinstance(piece, str)):
         if is_text:
             content.append({"type": "text", "text": "".join(map(str, run))})
         else:

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.night, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture
-def place() -> Iterator[Path]:
+def parent_folder() -> Iterator[Path]:
     with TemporaryDirectory(prefix="ns-night-", ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 
@@ -58,28 +58,28 @@ def _parquet(scenes: Path, file: Path) -> None:
 
 
 def test_a_run_in_progress_is_backed_up_and_ends_in_the_restored_stack(
-    place: Path, scenes: Path, embedder: str, scorer: str
+    parent_folder: Path, scenes: Path, embedder: str, scorer: str
 ):
-    first, second = place / "first", place / "second"
-    _parquet(scenes, place / "items.parquet")
+    first, second = parent_folder / "first", parent_folder / "second"
+    _parquet(scenes, parent_folder / "items.parquet")
     rerank = ("rerank", "scenes", "--queries", str(scenes / "queries-text.jsonl"))
     rerank = (*rerank, "--scorer", scorer, "--top-k", "4")
     try:
         _cli(first, "up")
-        _cli(first, "catalog", "import", "scenes", str(place / "items.parquet"))
+        _cli(first, "catalog", "import", "scenes", str(parent_folder / "items.parquet"))
         _cli(first, "index", "build", "scenes", "--embedder", embedder, "--wait")
         done = _cli(first, *rerank, "--wait")["run_id"]
         under_way = _cli(first, *rerank, "--preset", "code")["run_id"]
 
-        _cli(first, "backup", str(place / "backup"))
+        _cli(first, "backup", str(parent_folder / "backup"))
 
         before = _cli(first, "verify", str(done))
         embedded = _embed_jobs(first)
         ranked = _text(first, "results", str(done), "--format", "jsonl")
         Stack(first).down()
         # What the second reads must be its own.
-        first.rename(place / "gone")
-        _cli(second, "restore", str(place / "backup"))
+        first.rename(parent_folder / "gone")
+        _cli(second, "restore", str(parent_folder / "backup"))
         _cli(second, "up")
 
         assert _cli(second, "verify", str(done)) == before
@@ -92,5 +92,5 @@ def test_a_run_in_progress_is_backed_up_and_ends_in_the_restored_stack(
         # Nothing was embedded again: the vectors came with the backup.
         assert _embed_jobs(second) == embedded
     finally:
-        Stack(place / "gone" if (place / "gone").exists() else first).down(0)
+        Stack(parent_folder / "gone" if (parent_folder / "gone").exists() else first).down(0)
         Stack(second).down(0)

@@ -99,7 +99,7 @@ def test_items_that_lost_their_image_are_no_candidates(
     assert [index["items"] for index in listed if index["catalog"] == "losing"] == [0]
 
 
-def test_what_the_embedder_cannot_read_or_reads_in_part_is_told(
+def test_what_the_embedder_cannot_read_or_reads_in_part_is_reported(
     busy_night: Night, scenes: Path, embedder: str, scorer: str, tmp_path: Path
 ):
     """Its context is 32 tokens; a caption beside an image is read here because it is asked for."""

@@ -19,23 +19,23 @@ pytestmark = [pytest.mark.night, pytest.mark.timeout(1500)]
 
 
 @dataclass(frozen=True)
-class Told:
-    """What it printed: for a program the first time and the second, then for a person."""
+class Printed:
+    """Output of the demo: for a program the first time and the second, then for a person."""
 
     first: dict[str, Any]
-    again: dict[str, Any]
+    second: dict[str, Any]
     person: str
 
 
 @pytest.fixture(scope="module")
-def demo() -> Iterator[Told]:
+def demo() -> Iterator[Printed]:
     with tempfile.TemporaryDirectory(prefix="ns-demo-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o711)  # Postgres may run as another user
-        data, images = Path(folder) / "data", Path(folder) / "pictures"
+        data, images = Path(folder) / "data", Path(folder) / "images"
         try:
-            yield Told(
+            yield Printed(
                 first=json.loads(_demo(data, images, "--json")),
-                again=json.loads(_demo(data, images, "--json")),
+                second=json.loads(_demo(data, images, "--json")),
                 person=_demo(data, images),
             )
         finally:
@@ -60,9 +60,9 @@ def test_the_demo_counts_what_it_did(demo):
 
 def test_running_it_again_is_safe_and_finds_the_same(demo):
     passing = {"seconds", "run_id"}
-    for entry in (demo.first, demo.again):
+    for entry in (demo.first, demo.second):
         entry["enhancement"].pop("run_id")
-    runs = (demo.first, demo.again)
+    runs = (demo.first, demo.second)
     first, repeated = ({k: v for k, v in facts.items() if k not in passing} for facts in runs)
     assert repeated == first
 
@@ -76,7 +76,7 @@ def test_the_enhancement_fires_on_the_share_that_it_is_given_and_says_what_it_ch
         assert f"{name} {value:.3f} → {after[name]:.3f}" in " ".join(demo.person.split())
 
 
-def test_a_person_is_told_recall_and_a_few_rankings_with_both_orders_beside_each_other(demo):
+def test_a_person_is_shown_recall_and_a_few_rankings_with_both_orders_beside_each_other(demo):
     recalls = [line.split()[2:5] for line in demo.person.splitlines() if "-to-" in line[:14]]
     for direction in (demo.first, demo.first["image_to_text"]):
         for order in ("coarse", "fine"):
@@ -86,9 +86,17 @@ def test_a_person_is_told_recall_and_a_few_rankings_with_both_orders_beside_each
     assert len(re.findall(r"image-to-text, query image-\d+, ", demo.person)) == 1
 
 
-def _demo(data: Path, pictures: Path, *options: str) -> str:
+def _demo(data: Path, image_folder: Path, *options: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "nightshift.cli.main", "demo", "--output", str(pictures), *options],
+        [
+            sys.executable,
+            "-m",
+            "nightshift.cli.main",
+            "demo",
+            "--output",
+            str(image_folder),
+            *options,
+        ],
         env={**os.environ, "OMP_NUM_THREADS": "1", "NIGHTSHIFT_DATA_DIR": str(data)},
         capture_output=True,
         text=True,
@@ -96,7 +104,7 @@ def _demo(data: Path, pictures: Path, *options: str) -> str:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert {path.name for path in pictures.glob("*.png")} == {
+    assert {path.name for path in image_folder.glob("*.png")} == {
         "text-to-image.png",
         "image-to-text.png",
     }

@@ -30,7 +30,7 @@ class Row:
 
 
 @pytest.fixture(scope="module")
-def told() -> Iterator[dict[str, list[Row]]]:
+def tables() -> Iterator[dict[str, list[Row]]]:
     """The table that each method's demo prints, the second over the catalogue of the first."""
     with tempfile.TemporaryDirectory(prefix="ns-demo-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o711)  # Postgres may run as another user
@@ -53,9 +53,9 @@ def told() -> Iterator[dict[str, list[Row]]]:
     ],
 )
 def test_a_method_stands_beside_retllm_in_each_direction_that_it_is_shown_on(
-    told, method, shown_on, gains_at
+    tables, method, shown_on, gains_at
 ):
-    rows = told[method]
+    rows = tables[method]
     assert [row.direction for row in rows if row.order == method] == shown_on
     for direction in shown_on:
         of_direction = [row for row in rows if row.direction == direction]
@@ -65,9 +65,9 @@ def test_a_method_stands_beside_retllm_in_each_direction_that_it_is_shown_on(
         assert fine.recall[gains_at] > before.recall[gains_at], "more than the coarse search found"
 
 
-def test_retllm_finds_the_same_whoever_stands_beside_it(told):
+def test_retllm_finds_the_same_whoever_stands_beside_it(tables):
     of_retllm = [
-        {row.direction: row.recall for row in told[method] if row.order == "retllm"}
+        {row.direction: row.recall for row in tables[method] if row.order == "retllm"}
         for method in ("freeret", "indexmllm")
     ]
     assert of_retllm[0].items() <= of_retllm[1].items()
@@ -85,10 +85,10 @@ def _rows(printed: str) -> list[Row]:
     ]
 
 
-def _demo(method: str, data: Path, pictures: Path) -> str:
+def _demo(method: str, data: Path, image_folder: Path) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "nightshift.cli.main", "demo", "--method", method, "--output",
-         str(pictures)],
+         str(image_folder)],
         env={**os.environ, "OMP_NUM_THREADS": "1", "NIGHTSHIFT_DATA_DIR": str(data)},
         capture_output=True,
         text=True,
@@ -96,5 +96,5 @@ def _demo(method: str, data: Path, pictures: Path) -> str:
         check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert any(path.name.endswith(f"-{method}.png") for path in pictures.iterdir())
+    assert any(path.name.endswith(f"-{method}.png") for path in image_folder.iterdir())
     return done.stdout

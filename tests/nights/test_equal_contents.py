@@ -114,7 +114,7 @@ class Nights:
         with self.database.begin() as connection:
             return runs.get_run(connection, run_id).plan
 
-    def asked(self, run_id: int) -> int:
+    def scored_pairs(self, run_id: int) -> int:
         """Pairs that went through the model."""
         with self.database.begin() as connection:
             results = connection.execute(
@@ -159,13 +159,13 @@ def test_equal_contents_have_one_score_and_one_order_in_every_run(nights, monkey
     assert lists["q1"] == lists["q3"]
     plan = nights.plan(first)
     # Two distinct queries, and of each list as many as have distinct contents.
-    assert nights.asked(first) == plan.to_score == len(_distinct(lists))
+    assert nights.scored_pairs(first) == plan.to_score == len(_distinct(lists))
     assert plan.pairs == 24 == plan.reused + plan.equal + plan.to_score
     assert verify(nights.database, first).complete
 
     repeated = nights.rerank("first")
     assert nights.plan(repeated).reused == 24
-    assert nights.asked(repeated) == 0
+    assert nights.scored_pairs(repeated) == 0
     assert nights.lists(repeated) == lists
 
     # Other jobs, in which other pairs share a batch; and a catalogue that was read backwards.
@@ -176,7 +176,7 @@ def test_equal_contents_have_one_score_and_one_order_in_every_run(nights, monkey
             monkeypatch.setattr(module, "job_size", lambda *_, size=size: size)
         other = nights.rerank(catalog)
         assert nights.orders(other) == nights.orders(first)
-        assert nights.asked(other) == plan.to_score
+        assert nights.scored_pairs(other) == plan.to_score
 
 
 def _distinct(lists) -> set[tuple[str, str]]:
@@ -188,7 +188,7 @@ def test_a_list_shows_a_content_once(nights):
     first = nights.rerank("first", score="listwise")
     lists = nights.lists(first)
 
-    assert nights.asked(first) == len(_distinct(lists))
+    assert nights.scored_pairs(first) == len(_distinct(lists))
     for rows in lists.values():
         assert len({margin for item, _, margin in rows if item in {"a", "m", "z"}}) == 1
     repeated = nights.rerank("first", score="listwise")
@@ -214,10 +214,10 @@ def test_where_one_of_two_equal_images_cannot_be_read_the_other_has_its_score(ni
         (Image.new("RGB", (40, 40), "blue") if name == "c" else image).save(
             tmp_path / f"{name}.png"
         )
-    nights.index("pictures", [{"id": n, "image": f"{n}.png"} for n in "abc"], parts="image")
+    nights.index("images", [{"id": n, "image": f"{n}.png"} for n in "abc"], parts="image")
     (tmp_path / "a.png").unlink()
 
-    run_id = nights.rerank("pictures", parts="image")
+    run_id = nights.rerank("images", parts="image")
 
     for rows in nights.lists(run_id).values():
         margins = {item: margin for item, _, margin in rows}
@@ -234,11 +234,11 @@ def test_where_one_of_two_equal_images_cannot_be_read_the_other_has_its_score(ni
 def test_pairs_of_a_content_that_nobody_can_read_all_say_why(nights, tmp_path):
     for name in ("a", "b", "c", "d", "e"):
         Image.new("RGB", (40, 40), "red").save(tmp_path / f"{name}.png")
-    nights.index("pictures", [{"id": n, "image": f"{n}.png"} for n in "abcde"], parts="image")
+    nights.index("images", [{"id": n, "image": f"{n}.png"} for n in "abcde"], parts="image")
     for name in "abcde":
         (tmp_path / f"{name}.png").unlink()
 
-    run_id = nights.rerank("pictures", parts="image")
+    run_id = nights.rerank("images", parts="image")
 
     receipt = verify(nights.database, run_id)
     pairs = next(tally for tally in receipt.balances if tally.unit == "pairs")

@@ -1,4 +1,4 @@
-"""Of several dispatchers one leads; when it is frozen the next one does, and it stays that way."""
+"""One of several dispatchers leads; when it is frozen the next one does, and it stays that way."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""What no worker gets through is named: an item that kills it, a model that will not load."""
+"""An item that kills every worker is named, and so is a model that does not load."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -107,7 +107,7 @@ def test_an_item_that_kills_its_workers_fails_alone(night: Night, embedder: str,
         "SELECT subject_id, reason, message FROM failure WHERE run_id = :r", r=run_id
     )
     assert (name, reason) == ("item-3", "worker_lost")
-    assert "fell silent at this job" in str(message)
+    assert "stopped responding during this job" in str(message)
     cut = night.rows("SELECT n_units, attempt FROM job WHERE state = 'split' ORDER BY id")
     assert cut == [(5, 2), (3, 2), (2, 2)]
     deaths = [worker.poll() for worker in workers]

@@ -193,7 +193,7 @@ def test_every_role_may_ask_at_which_revision_the_database_is(urls: dict[str, UR
 def test_neither_of_the_lesser_roles_can_hold_migrations_up_by_their_lock(
     urls: dict[str, URL], role: str
 ):
-    """What they may do with the table that migrations lock, they do, and migrations go on."""
+    """They lock the migrations table as far as they may, and migrations go on."""
     plain = urls[role].set(drivername="postgresql").render_as_string(hide_password=False)
     with psycopg2.connect(plain) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT * FROM alembic_version; LOCK alembic_version IN ACCESS SHARE MODE")
@@ -202,7 +202,9 @@ def test_neither_of_the_lesser_roles_can_hold_migrations_up_by_their_lock(
 
 
 @pytest.mark.parametrize("role", ["write", "read"])
-def test_a_role_that_may_not_migrate_is_told_which_one_may(urls: dict[str, URL], role: str):
+def test_an_error_names_the_role_that_may_migrate_to_one_that_may_not(
+    urls: dict[str, URL], role: str
+):
     with pytest.raises(ConfigurationError, match="nightshift_migrate"):
         upgrade(urls[role].render_as_string(hide_password=False))
 

@@ -1,4 +1,4 @@
-"""What is secret stays so: in no log, no command line, no message, and not in the database."""
+"""Secrets stay secret: in no log, no command line, no message, and not in the database."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.night
 
 @pytest.fixture
 def secrets(stack: Stack) -> dict[str, str]:
-    """What nobody may read, by name."""
+    """Secrets that nobody may read, by name."""
     passwords = {
         name: make_url(url).password
         for name, url in (
@@ -52,27 +52,27 @@ def test_no_secret_is_in_a_log_a_command_line_a_message_or_the_database(
     # Whoever finds a service away, or refusing the password, says so.
     refused = _refused(night)
 
-    def found(text: str) -> list[str]:
+    def secrets_in(text: str) -> list[str]:
         return [name for name, secret in secrets.items() if secret in text]
 
-    assert found((stack.data_dir / "stack.json").read_text()) == [
+    assert secrets_in((stack.data_dir / "stack.json").read_text()) == [
         "postgres",
         "redis",
         "milvus",
     ]
     assert all(done.returncode for done in refused)
     assert {
-        name for done in (*said, *refused) for name in found(done.stdout + done.stderr)
+        name for done in (*said, *refused) for name in secrets_in(done.stdout + done.stderr)
     } == set()
-    assert {name for text in _command_lines() for name in found(text)} == set()
+    assert {name for text in _command_lines() for name in secrets_in(text)} == set()
     logs = [*night.logs.iterdir(), *(stack.data_dir / "logs").iterdir()]
-    assert {name for log in logs for name in found(log.read_text(errors="replace"))} == set()
-    assert {name for row in _every_row(night) for name in found(row)} == set()
-    assert {name for value in _redis_values(night) for name in found(value)} == set()
+    assert {name for log in logs for name in secrets_in(log.read_text(errors="replace"))} == set()
+    assert {name for row in _every_row(night) for name in secrets_in(row)} == set()
+    assert {name for value in _redis_values(night) for name in secrets_in(value)} == set()
 
 
 def _refused(night: Night) -> list[CompletedProcess[str]]:
-    """What a command says to each service that is elsewhere, or has another password."""
+    """Commands whose services are elsewhere, or have another password."""
     reported = []
     wrong_token = night.settings.model_copy(update={"milvus_token": SecretStr("x")})
     reported.append(replace(night, settings=wrong_token).cli("doctor", check=False))

@@ -1,4 +1,4 @@
-"""A worker in the middle of a long forward is told to stop: its job is free in time."""
+"""A worker in the middle of a long forward is asked to stop: its job is free in time."""
 
 import signal
 import subprocess

@@ -12,25 +12,25 @@ from tests.nights.night import Night
 
 pytestmark = pytest.mark.night
 
-PICTURES = 24
+N_IMAGES = 24
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of the catalogue's own, which tests may take away."""
-    return tmp_path_factory.mktemp("pictures")
+    return tmp_path_factory.mktemp("images")
 
 
 @pytest.fixture(scope="module")
-def token_night(busy_night: Night, scenes: Path, pictures: Path, embedder: str) -> Night:
+def token_night(busy_night: Night, scenes: Path, image_folder: Path, embedder: str) -> Night:
     """A night with an indexed catalogue `few`."""
     rows = []
-    for line in (scenes / "items.jsonl").read_text().splitlines()[:PICTURES]:
+    for line in (scenes / "items.jsonl").read_text().splitlines()[:N_IMAGES]:
         row = json.loads(line)
-        image = pictures / Path(row["image"]).name
+        image = image_folder / Path(row["image"]).name
         shutil.copy(scenes / row["image"], image)
         rows.append({"id": row["id"], "image": str(image)})
-    source = pictures.parent / "few.jsonl"
+    source = image_folder.parent / "few.jsonl"
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
     busy_night.cli("catalog", "import", "few", str(source), "--json")
     busy_night.cli("index", "build", "few", "--embedder", embedder, "--wait", "--json")
@@ -80,7 +80,7 @@ def ranking(night: Night, run_id: int) -> list[tuple[object, ...]]:
 
 
 def answered(night: Night, scenes: Path, run_id: int) -> dict[str, object]:
-    """What the model says to the first query of the texts."""
+    """The answer to the first query of the texts."""
     query = json.loads((scenes / "queries-text.jsonl").read_text().splitlines()[0])["id"]
     done = night.cli("answer", str(run_id), "--query", query, "--json")
     (printed,) = json.loads(done.stdout)
@@ -95,7 +95,7 @@ def failures(night: Night, run_id: int) -> list[tuple[object, ...]]:
 
 @pytest.mark.parametrize("method", ["retllm", "freeret"])
 def test_a_later_night_reads_tokens_and_scores_the_same_bits_without_any_image(
-    token_night: Night, scenes: Path, pictures: Path, scorer: str, method: str
+    token_night: Night, scenes: Path, image_folder: Path, scorer: str, method: str
 ) -> None:
     night = token_night
     pixels = f"{scorer}@float32"
@@ -103,17 +103,17 @@ def test_a_later_night_reads_tokens_and_scores_the_same_bits_without_any_image(
     if method == "freeret":
         limits = ("--max-pixels", "4704", "--min-pixels", "3920")
         # By way of fsspec, as a bucket would be, between processes.
-        store = ("--store", f"file://{pictures.parent}/bucket")
+        store = ("--store", f"file://{image_folder.parent}/bucket")
     first = rerank(night, scenes, pixels, "--method", method, *limits)
     from_pixels = ranking(night, first)
     answer = answered(night, scenes, first)
 
     built = build(night, pixels, *limits, *store)
-    with away(pictures):
+    with away(image_folder):
         run_id = rerank(night, scenes, pixels, "--method", method, *limits)
         assert answered(night, scenes, run_id) == answer
 
-    assert built["items"] == PICTURES
+    assert built["items"] == N_IMAGES
     assert night.rows(
         "SELECT name, amount FROM v_tally WHERE run_id = :r AND name <> 'prefixes' ORDER BY name",
         r=run_id,
@@ -131,25 +131,25 @@ def test_only_new_images_are_seen_and_the_size_of_an_image_is_measured(
     repeated = build(token_night, scorer, "--codec", "int8")
     listed = json.loads(token_night.cli("tokens", "list", "--json").stdout)
 
-    assert (first["items"], repeated["items"]) == (PICTURES, 0)
+    assert (first["items"], repeated["items"]) == (N_IMAGES, 0)
     (results,) = [row for row in listed if row["codec"] == "int8"]
     assert (results["items"], results["stored"], results["images"]) == (
-        PICTURES,
-        PICTURES,
-        PICTURES,
+        N_IMAGES,
+        N_IMAGES,
+        N_IMAGES,
     )
     stored = sum(
         path.stat().st_size for path in Path(str(first["address"])).rglob("*") if path.is_file()
     )
     assert results["bytes"] == stored
-    assert results["bytes_per_image"] == stored / PICTURES
+    assert results["bytes_per_image"] == stored / N_IMAGES
     for run_id in (first["run_id"], repeated["run_id"]):
         assert "is complete" in token_night.cli("verify", str(run_id)).stdout
         assert "int8 tokens of few" in token_night.cli("run", "show", str(run_id)).stdout
 
 
 def test_indexmllm_ranks_images_from_a_trained_codec_by_the_fused_score(
-    token_night: Night, scenes: Path, pictures: Path, scorer: str
+    token_night: Night, scenes: Path, image_folder: Path, scorer: str
 ) -> None:
     night = token_night
     arguments = ("--method", "indexmllm", "--codec", "pq(16,4)")
@@ -162,7 +162,7 @@ def test_indexmllm_ranks_images_from_a_trained_codec_by_the_fused_score(
 
     build(night, scorer, "--codec", "pq(16,4)")
     plain = rerank(night, scenes, scorer, "--method", "indexmllm", queries="image")
-    with away(pictures):
+    with away(image_folder):
         coded = rerank(night, scenes, scorer, *arguments, queries="image")
     symmetric = rerank(
         night, scenes, scorer, *arguments, "--symmetrise", "--code-queries", queries="image"
@@ -184,11 +184,11 @@ def test_indexmllm_ranks_images_from_a_trained_codec_by_the_fused_score(
 
 
 def test_an_index_of_the_scorer_s_own_model_is_built_from_tokens_without_any_image(
-    token_night: Night, scenes: Path, pictures: Path, scorer: str
+    token_night: Night, scenes: Path, image_folder: Path, scorer: str
 ) -> None:
     night = token_night
 
-    def found(name: str, options: str = "") -> list[tuple[object, ...]]:
+    def candidates_of(name: str, options: str = "") -> list[tuple[object, ...]]:
         embedder = scorer.replace("hf:", "freeret:") + options
         built = night.cli(
             "index", "build", "few", "--embedder", embedder, "--name", name, "--rebuild", "--wait",
@@ -202,7 +202,7 @@ def test_an_index_of_the_scorer_s_own_model_is_built_from_tokens_without_any_ima
             run=run_id,
         )
 
-    from_pixels = found("pixels")
+    from_pixels = candidates_of("pixels")
     unbuilt = night.cli(
         "index", "build", "few", "--embedder", scorer.replace("hf:", "freeret:") + "?codec=sample2",
         check=False,
@@ -210,10 +210,10 @@ def test_an_index_of_the_scorer_s_own_model_is_built_from_tokens_without_any_ima
     build(night, scorer)
     build(night, scorer, "--codec", "pool2")
     build(night, scorer, "--codec", "pq(16,4)")
-    with away(pictures):
-        from_tokens = found("tokens")
-        from_fewer = found("fewer", "?codec=pool2")
-        from_codes = found("codes", "?codec=pq(16,4)")
+    with away(image_folder):
+        from_tokens = candidates_of("tokens")
+        from_fewer = candidates_of("fewer", "?codec=pool2")
+        from_codes = candidates_of("codes", "?codec=pq(16,4)")
 
     assert len(from_pixels) == 12 * 6
     assert from_tokens == from_pixels
@@ -248,8 +248,8 @@ def test_a_damaged_shard_is_named_costs_no_result_and_is_made_again(
     assert failures(night, run_id) == [("shard_corrupt", str(shard), False)]
     assert verified.returncode == 7
     assert str(shard) in verified.stdout
-    assert (len(forgotten["damaged"]), forgotten["forgotten"]) == (1, PICTURES)
-    assert build(night, scorer, *limits)["items"] == PICTURES
+    assert (len(forgotten["damaged"]), forgotten["forgotten"]) == (1, N_IMAGES)
+    assert build(night, scorer, *limits)["items"] == N_IMAGES
     assert night.cli("tokens", "verify").returncode == 0
 
 
@@ -272,14 +272,14 @@ def test_a_plan_promises_the_bytes_that_are_then_measured(token_night: Night, sc
     assert "--max-bytes 1,000" in refused.stderr
     assert {load["codec"] for load in others} >= {"none", "int8", "kmeans(70)"}
     # A record has a header beside what its codec promises.
-    assert requested["bytes"] < results["bytes"] < requested["bytes"] + 400 * PICTURES
+    assert requested["bytes"] < results["bytes"] < requested["bytes"] + 400 * N_IMAGES
     assert requested["bytes_to_add"] == requested["bytes"]
 
 
 def test_an_image_that_cannot_be_read_is_one_failure(
-    token_night: Night, pictures: Path, scorer: str
+    token_night: Night, image_folder: Path, scorer: str
 ) -> None:
-    lost = min(pictures.iterdir())
+    lost = min(image_folder.iterdir())
     content = lost.read_bytes()
     lost.unlink()
     try:

@@ -1,4 +1,4 @@
-"""What the rooms import is declared, and within bounds."""
+"""Everything that the rooms import is declared, and within bounds."""
 
 import ast
 import sys

@@ -1,4 +1,4 @@
-"""What pages and messages tell people to install is ours, from its source, or declared."""
+"""Packages in install lines of pages and messages are ours, from source, or declared."""
 
 import re
 import shlex
@@ -37,7 +37,7 @@ TAKE_A_VALUE = {"-r", "--requirement", "--only-binary", "--wheel-dir", "--find-l
 
 
 def installed_by(text):
-    """What each `pip install` or `pip wheel` of a text names."""
+    """Packages that each `pip install` or `pip wheel` of a text names."""
     text = text.replace("$(PIP_INSTALL)", "pip install").replace("\\\n", " ")
     for line in re.findall(r"\bpip (?:install|wheel)\b([^`\n;|&]*)", text):
         words = iter(takewhile(lambda word: word[0] != "$", shlex.split(line, comments=True)))
@@ -49,7 +49,7 @@ def installed_by(text):
 
 
 def fault(named):
-    """Why nobody should install this; empty where they may."""
+    """The reason why nobody should install this; empty where they may."""
     if match := re.fullmatch(r"(\.|[\w./-]+\.whl)(?:\[([\w,]+)\])?", named):
         place, extras = match.groups()
         if place != "." and parse_wheel_filename(Path(place).name)[0] != NAME:

@@ -1,4 +1,4 @@
-"""What a user gets from the wheel, built as a release is: from the source distribution."""
+"""The wheel, built from the source distribution as a release is, gives a user every part."""
 
 import os
 import subprocess

@@ -178,7 +178,7 @@ def test_each_bad_row_is_recorded_and_the_rest_goes_through(database, tmp_path):
     complete = image_bytes(size=(64, 64))
     (tmp_path / "cut.png").write_bytes(complete[: len(complete) // 2])
     (tmp_path / "empty.png").touch()
-    (tmp_path / "text.png").write_text("this is no picture")
+    (tmp_path / "text.png").write_text("this is no image")
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "other.gif").write_bytes(complete)
     source = write_jsonl(
@@ -411,7 +411,7 @@ def test_images_in_cells_need_a_place_to_be_kept(database, tmp_path):
 
 
 def test_a_long_source_is_consumed_as_it_is_written(database):
-    """What is held at once is a batch and a few rows ahead, however long the source."""
+    """At most a batch and a few rows are in memory, however long the source."""
     consumed = 0
     ahead = []
 
@@ -662,13 +662,13 @@ def test_what_a_source_no_longer_names_is_gone_where_the_command_says_so(nightsh
 
 
 def test_images_are_left_for_the_worker_to_decode_where_the_command_says_so(nightshift, tmp_path):
-    (tmp_path / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "broken.png").write_bytes(b"no image")
     source = write_jsonl(tmp_path / "t.jsonl", [{"id": "a", "image": "broken.png"}])
 
-    looked_at = nightshift("catalog", "import", "careful", source)
+    verified = nightshift("catalog", "import", "careful", source)
     left = nightshift("catalog", "import", "quick", source, "--no-verify")
 
-    assert (looked_at.exit_code, left.exit_code) == (7, 0)
+    assert (verified.exit_code, left.exit_code) == (7, 0)
 
 
 def test_catalogues_are_listed_with_what_they_hold(nightshift, tmp_path):

@@ -111,7 +111,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule()
     def leases_run_out(self) -> None:
-        """Of workers that crashed, hang or are frozen."""
+        """Workers crashed, hang or are frozen."""
         with self.database.begin() as connection:
             connection.execute(
                 text("UPDATE job SET lease_until = '-infinity' WHERE state = 'running'")

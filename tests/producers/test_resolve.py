@@ -23,9 +23,12 @@ def request(**fields: object) -> RerankRequest:
 
 
 def resolved(**fields: object):
-    asked = request(**fields)
+    rerank_request = request(**fields)
     return resolve_rerank(
-        asked, scorer=resolve_scorer(asked), query_parts="text", index_parts="image"
+        rerank_request,
+        scorer=resolve_scorer(rerank_request),
+        query_parts="text",
+        index_parts="image",
     )
 
 

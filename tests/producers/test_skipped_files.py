@@ -1,4 +1,4 @@
-"""What a source holds is read, or counted and named."""
+"""Every file of a source is read, or counted and named."""
 
 import io
 import json

@@ -197,7 +197,7 @@ def test_bad_csv_records_are_named_and_their_neighbours_are_read(tmp_path):
         (['3,"two', 'lines, one ""row"""', "4,four"], [3, 4], []),
     ],
 )
-def test_a_stray_quote_loses_no_line_without_a_word(tmp_path, lines, good, bad):
+def test_a_stray_quote_loses_no_line_without_a_message(tmp_path, lines, good, bad):
     path = tmp_path / "t.csv"
     path.write_text("\n".join(["id,text", *lines]) + "\n")
 

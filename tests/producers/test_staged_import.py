@@ -663,7 +663,7 @@ def test_the_command_says_that_nothing_was_pruned_and_exits_with_seven(feed):
     assert (code, facts["gone"], facts["pruned"]) == (0, 1, True)
 
 
-def test_a_bad_row_is_told_from_a_dead_feed_by_the_exit_code(feed):
+def test_a_bad_row_is_distinguished_from_a_dead_feed_by_the_exit_code(feed):
     assert feed([*ROWS, b"{"], "--max-failures", "5%")[0] == 0
     assert feed([*ROWS, b"{"])[0] == 7
 

@@ -52,10 +52,10 @@ LISTS = {
 QRELS = {"q1": {"i3": 1}, "q2": {"i5": 2, "i6": 1}, "q3": {"i2": 1}, "q5": {"i1": 1}}
 
 
-def add_reference_run(database: Database, pictures: Path | None = None) -> int:
+def add_reference_run(database: Database, image_folder: Path | None = None) -> int:
     """`LISTS`, judged by `QRELS`; one more query, q5, was not ranked."""
     with database.begin() as connection:
-        run_id, queries, items = _add_run(connection, [*LISTS, "q5"], _items(), pictures)
+        run_id, queries, items = _add_run(connection, [*LISTS, "q5"], _items(), image_folder)
         jobs = [tuple(queries[name] for name in names) for names in (["q1", "q2"], list(LISTS)[2:])]
         add_jobs(
             connection,
@@ -166,14 +166,14 @@ def _items() -> list[str]:
 
 
 def _add_run(
-    connection: Connection, queries: list[str], items: list[str], pictures: Path | None
+    connection: Connection, queries: list[str], items: list[str], image_folder: Path | None
 ) -> tuple[int, dict[str, int], dict[str, int]]:
     """A rerank run; row ids of its queries and items by name."""
     _add_models(connection)
     catalog_id = _insert(connection, "catalog", name="things")
     set_id = _insert(connection, "query_set", name="questions", content_hash=b"0")
     item_ids = {
-        name: _add_record(connection, "item", "catalog_id", catalog_id, name, pictures)
+        name: _add_record(connection, "item", "catalog_id", catalog_id, name, image_folder)
         for name in items
     }
     query_ids = {
@@ -225,11 +225,11 @@ def _add_record(
     parent: str,
     parent_id: int,
     name: str,
-    pictures: Path | None,
+    image_folder: Path | None,
 ) -> int:
     parts: tuple[Part, ...] = (TextPart(text=f"text of {name}"),)
-    if pictures is not None:
-        path = pictures / f"{len(list(pictures.iterdir()))}.png"
+    if image_folder is not None:
+        path = image_folder / f"{len(list(image_folder.iterdir()))}.png"
         Image.new("RGB", (40, 30), "teal").save(path)
         parts = (ImagePart(uri=str(path)), *parts)
     hashes = content_hashes(parts)

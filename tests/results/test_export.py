@@ -102,12 +102,12 @@ def test_a_trec_reader_that_sorts_by_score_gets_our_order(database):
     lines = write(database, add_reference_run(database), "trec").decode().splitlines()
     fields = [line.split() for line in lines]
 
-    assert {len(one) for one in fields} == {6}
+    assert {len(row) for row in fields} == {6}
     for (query, items), encoded in zip(FINAL.items(), ["q1", "q2", "q3", 'q,"4"%09'], strict=True):
-        own = [one for one in fields if one[0] == encoded]
-        by_score = sorted(own, key=lambda one: float(one[4]), reverse=True)
-        assert len({one[4] for one in own}) == len(items)
-        assert [one[3] for one in by_score] == [str(rank + 1) for rank in range(len(items))]
+        own = [row for row in fields if row[0] == encoded]
+        by_score = sorted(own, key=lambda row: float(row[4]), reverse=True)
+        assert len({row[4] for row in own}) == len(items)
+        assert [row[3] for row in by_score] == [str(rank + 1) for rank in range(len(items))]
         assert len(LISTS[query]) == len(own)
 
 

@@ -16,7 +16,7 @@ from tests.stores.ledger_helpers import add_index_run
 
 @pytest.fixture
 def run_id(database, tmp_path) -> int:
-    images = tmp_path / "pictures"
+    images = tmp_path / "images"
     images.mkdir()
     return add_reference_run(database, images)
 
@@ -59,8 +59,8 @@ def test_the_page_loads_nothing_from_elsewhere(database, run_id, tmp_path):
 
     addresses = _Addresses()
     addresses.feed(page.read_text())
-    assert addresses.found
-    assert all(address.startswith("data:image/jpeg;base64,") for address in addresses.found)
+    assert addresses.urls
+    assert all(address.startswith("data:image/jpeg;base64,") for address in addresses.urls)
 
 
 def test_markup_in_a_catalogue_is_shown_and_not_obeyed(database, run_id, tmp_path):
@@ -113,7 +113,7 @@ def test_the_thumbnail_is_in_the_image(database, run_id, tmp_path):
 
 
 def test_an_image_that_is_gone_leaves_a_gap(database, run_id, tmp_path):
-    for image in (tmp_path / "pictures").iterdir():
+    for image in (tmp_path / "images").iterdir():
         image.unlink()
 
     write_report(database, run_id, tmp_path / "run.html")
@@ -142,8 +142,8 @@ class _Addresses(HTMLParser):
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[str] = []
+        self.urls: list[str] = []
 
     def handle_starttag(self, tag, attrs):
         assert tag not in {"script", "link", "iframe", "object"}
-        self.found += [value for name, value in attrs if name in {"src", "href"}]
+        self.urls += [value for name, value in attrs if name in {"src", "href"}]

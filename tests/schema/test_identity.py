@@ -28,17 +28,17 @@ fingerprints = st.binary(min_size=8, max_size=8).map(bytes.hex)
 
 
 def seen_by_a_model(part):
-    """What may not differ between two equal parts: a read image's address may."""
+    """The values that are the same in two equal parts: a read image's address may differ."""
     if isinstance(part, TextPart):
         return ("text", part.text)
     return ("bytes", part.sha256) if part.sha256 else ("address", part.uri)
 
 
 @given(part_lists, part_lists)
-def test_contents_have_one_hash_exactly_when_they_are_the_same(one, other):
-    same = [seen_by_a_model(p) for p in one] == [seen_by_a_model(p) for p in other]
+def test_contents_have_one_hash_exactly_when_they_are_the_same(left, right):
+    same = [seen_by_a_model(p) for p in left] == [seen_by_a_model(p) for p in right]
 
-    assert (content_hash(one) == content_hash(other)) == same
+    assert (content_hash(left) == content_hash(right)) == same
 
 
 @given(part_lists)
@@ -68,7 +68,7 @@ def test_a_read_image_is_its_bytes_wherever_it_lies(here, there, digest):
 
 
 @given(part_lists)
-def test_a_model_that_sees_one_kind_is_told_only_of_changes_in_it(parts):
+def test_a_model_that_sees_one_kind_is_affected_only_by_changes_in_it(parts):
     hashes = content_hashes(parts)
     only_texts = tuple(part for part in parts if isinstance(part, TextPart))
     only_images = tuple(part for part in parts if isinstance(part, ImagePart))
@@ -84,13 +84,13 @@ def test_an_embedding_key_is_plain_hex_whatever_the_id_holds(item_id, content, m
 
 
 @given(*[st.tuples(unicode, st.binary(), unicode)] * 2)
-def test_embedding_keys_differ_when_any_ingredient_does(one, other):
-    assert (embedding_key(*one) == embedding_key(*other)) == (one == other)
+def test_embedding_keys_differ_when_any_ingredient_does(left, right):
+    assert (embedding_key(*left) == embedding_key(*right)) == (left == right)
 
 
 @given(*[st.tuples(fingerprints, digests, digests)] * 2)
-def test_pair_keys_differ_when_scorer_query_or_item_does(one, other):
-    assert (pair_key(*one) == pair_key(*other)) == (one == other)
+def test_pair_keys_differ_when_scorer_query_or_item_does(left, right):
+    assert (pair_key(*left) == pair_key(*right)) == (left == right)
 
 
 @given(fingerprints, digests, digests)

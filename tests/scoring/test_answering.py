@@ -1,4 +1,4 @@
-"""What is asked about search results, and what is read off the answer."""
+"""The prompt holds the search results, and citations are read off the answer."""
 
 import pytest
 from hypothesis import given
@@ -8,10 +8,10 @@ from nightshift.scoring.answering import answer_prompt, cited_results
 
 
 def test_results_are_numbered_before_the_query_in_their_order() -> None:
-    prompt = "".join(answer_prompt(["what is red?"], [["<picture>", "a square"], ["a circle"]]))
+    prompt = "".join(answer_prompt(["what is red?"], [["<image>", "a square"], ["a circle"]]))
 
     assert prompt.startswith(
-        "Results of a search, the best first.\n[1] <picture>a square\n[2] a circle\n"
+        "Results of a search, the best first.\n[1] <image>a square\n[2] a circle\n"
         "Query: what is red?\nAnswer the query from these results alone"
     )
 

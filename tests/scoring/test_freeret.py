@@ -18,7 +18,7 @@ KINDS: list[frozenset[PartKind]] = [
     frozenset({"image"}),
     frozenset({"text", "image"}),
 ]
-TEXT, PICTURE = Content(texts=("a red square",)), Content(n_images=1)
+TEXT, ONE_IMAGE = Content(texts=("a red square",)), Content(n_images=1)
 
 
 def shown(rule: Framing, query: Content, candidate: Content) -> str:
@@ -34,7 +34,7 @@ def params(name: str, debias: str = "none") -> ScorerParams:
 
 
 def test_the_published_prompt_is_word_for_word() -> None:
-    assert shown(framing("freeret"), TEXT, PICTURE) == (
+    assert shown(framing("freeret"), TEXT, ONE_IMAGE) == (
         "Task: Determine whether the candidate matches the query.\n"
         "Query: a red square\n"
         "Candidate: [candidate]\n"
@@ -46,7 +46,7 @@ def test_the_published_prompt_is_word_for_word() -> None:
 def test_a_swapped_choice_exchanges_the_answers_and_nothing_else() -> None:
     rule, swapped = framings_of(params("freeret", "swap"))
 
-    assert shown(swapped, TEXT, PICTURE) == (
+    assert shown(swapped, TEXT, ONE_IMAGE) == (
         "Task: Determine whether the candidate matches the query.\n"
         "Query: a red square\n"
         "Candidate: [candidate]\n"
@@ -54,7 +54,7 @@ def test_a_swapped_choice_exchanges_the_answers_and_nothing_else() -> None:
         "B. Yes, the candidate fully matches the query."
     )
     assert (swapped.labels.positive, swapped.labels.negative) == ("B", "A")
-    assert swapped.render(TEXT, PICTURE).prefix == rule.render(TEXT, PICTURE).prefix, (
+    assert swapped.render(TEXT, ONE_IMAGE).prefix == rule.render(TEXT, ONE_IMAGE).prefix, (
         "both questions share the beginning of one group"
     )
 
@@ -101,7 +101,7 @@ def test_the_side_that_comes_first_is_the_side_that_is_shared(
     for query, candidate in product(KINDS, KINDS):
         assert rule.shared_side(query, candidate) == first
         assert swapped.shared_side(query, candidate) == first
-    wording = shown(rule, TEXT, PICTURE)
+    wording = shown(rule, TEXT, ONE_IMAGE)
     assert wording.index("Query:") < wording.index("Candidate:") or first == "candidate"
 
 

@@ -11,7 +11,7 @@ from nightshift.scoring.methods.registry import framings_of
 from nightshift.scoring.prompts import Content, ImageRef
 from nightshift.scoring.tie_break import break_ties
 
-PICTURE = Content(n_images=1)
+ONE_IMAGE = Content(n_images=1)
 
 
 def params(framing: str = "object", **more: object) -> ScorerParams:
@@ -29,7 +29,7 @@ def order(margins, coarse, weight: float) -> list[int]:
 def test_every_question_shows_the_query_then_the_candidate_and_asks_for_a_digit(name: str) -> None:
     (rule,) = framings_of(params(name))
 
-    prompt = rule.render(PICTURE, PICTURE)
+    prompt = rule.render(ONE_IMAGE, ONE_IMAGE)
 
     assert prompt.shared_side == "query"
     assert prompt.prefix == (ImageRef(side="query", index=0),)
@@ -62,20 +62,20 @@ def test_the_question_about_objects_is_the_published_one() -> None:
 def test_texts_are_refused_with_the_remedy() -> None:
     (rule,) = framings_of(params())
     with pytest.raises(InputError, match="choose other parts"):
-        rule.render(Content(texts=("a",)), PICTURE)
+        rule.render(Content(texts=("a",)), ONE_IMAGE)
 
 
 def test_a_mirrored_question_shows_the_candidate_first() -> None:
     rule, mirrored = framings_of(params(symmetrise=True))
 
-    prompt = mirrored.render(Content(n_images=2), PICTURE)
+    prompt = mirrored.render(Content(n_images=2), ONE_IMAGE)
 
     assert prompt.shared_side == "candidate"
     assert prompt.prefix == (ImageRef(side="candidate", index=0),)
     assert prompt.suffix[:2] == (ImageRef(side="query", index=0), ImageRef(side="query", index=1))
-    assert prompt.suffix[2:] == rule.render(PICTURE, PICTURE).suffix[1:]
+    assert prompt.suffix[2:] == rule.render(ONE_IMAGE, ONE_IMAGE).suffix[1:]
     assert mirrored.digest != rule.digest
-    assert mirrored.mirrored().render(PICTURE, PICTURE) == rule.render(PICTURE, PICTURE)
+    assert mirrored.mirrored().render(ONE_IMAGE, ONE_IMAGE) == rule.render(ONE_IMAGE, ONE_IMAGE)
 
 
 def test_a_question_of_another_method_is_refused() -> None:

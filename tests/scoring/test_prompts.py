@@ -148,10 +148,10 @@ def test_a_prefix_ends_where_tokens_end_whatever_the_text(rule: Framing) -> None
         if not template.prefix:
             continue
         end, begin = template.prefix[-1], template.suffix[0]
-        at_a_picture = isinstance(end, Slot) or isinstance(begin, Slot)
+        at_an_image = isinstance(end, Slot) or isinstance(begin, Slot)
         before_a_space = isinstance(begin, str) and re.match(r" (\S|$)", begin) is not None
 
-        assert at_a_picture or before_a_space
+        assert at_an_image or before_a_space
 
 
 def test_the_image_is_shared_between_text_and_image() -> None:

@@ -76,13 +76,13 @@ def test_the_quantum_counts_hundredths_without_the_float_quirk(hundredths: int) 
 
 @given(st.integers(1, 9999), st.integers(1, 9999))
 def test_written_numbers_tie_by_their_hundredths_even_as_stored_log_odds(
-    one: int, other: int
+    left: int, right: int
 ) -> None:
-    margins = [np.float32(of_probability(units / 10_000)) for units in (one, other)]
+    margins = [np.float32(of_probability(units / 10_000)) for units in (left, right)]
 
     results = break_ties(margins, [0.1, 0.2], [1, 2])
 
-    assert (results[0].tie_size == 2) == (one // 100 == other // 100)
+    assert (results[0].tie_size == 2) == (left // 100 == right // 100)
 
 
 def test_no_quantum_means_the_exact_score_alone() -> None:
@@ -92,7 +92,7 @@ def test_no_quantum_means_the_exact_score_alone() -> None:
     assert [p.decided_by for p in results] == [DecidedBy.COARSE, DecidedBy.SCORE, DecidedBy.COARSE]
 
 
-def test_margins_that_the_logistic_rounds_to_one_are_still_told_apart() -> None:
+def test_margins_that_the_logistic_rounds_to_one_are_still_ordered() -> None:
     results = break_ties([50.0, 60.0], [0.1, 0.1], [1, 2], quantum=0)
 
     assert order(results) == [1, 0]

@@ -26,15 +26,15 @@ _ROWS = 3000
 
 
 @pytest.fixture(scope="module")
-def place() -> Iterator[Path]:
+def parent_folder() -> Iterator[Path]:
     with TemporaryDirectory(prefix="ns-backup-", ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 
 
 @pytest.fixture(scope="module")
-def original(place: Path) -> Iterator[Stack]:
+def original(parent_folder: Path) -> Iterator[Stack]:
     """A stack with a run, vectors, a blob that an item shows, and stored tokens."""
-    stack = Stack(place / "original")
+    stack = Stack(parent_folder / "original")
     try:
         stack.up(0, dispatcher=False)
         urls = stack.urls()
@@ -61,9 +61,9 @@ def original(place: Path) -> Iterator[Stack]:
 
 
 @pytest.fixture(scope="module")
-def backup(original: Stack, place: Path) -> Path:
+def backup(original: Stack, parent_folder: Path) -> Path:
     """Made by the command, while the stack runs."""
-    target = place / "backup"
+    target = parent_folder / "backup"
     done = _nightshift("backup", str(target), "--data-dir", str(original.data_dir), "--json")
     assert done.exit_code == 0, done.output
     facts = json.loads(done.stdout)
@@ -92,9 +92,9 @@ def _digest(stack: Stack) -> str:
 
 
 def test_a_restored_stack_is_the_same_and_serves_at_once(
-    original: Stack, backup: Path, place: Path
+    original: Stack, backup: Path, parent_folder: Path
 ):
-    copy = Stack(place / "restored")
+    copy = Stack(parent_folder / "restored")
     done = _nightshift("restore", str(backup), "--data-dir", str(copy.data_dir))
     assert done.exit_code == 0, done.output
     assert f"start it: nightshift up --data-dir {copy.data_dir}" in done.output
@@ -200,7 +200,9 @@ def test_an_interrupted_restore_is_not_started(tmp_path: Path):
         Stack(tmp_path).up(0, dispatcher=False)
 
 
-def test_where_a_backup_cannot_be_made_it_says_why(original: Stack, place: Path, tmp_path: Path):
+def test_where_a_backup_cannot_be_made_it_says_why(
+    original: Stack, parent_folder: Path, tmp_path: Path
+):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     here = ("--data-dir", str(original.data_dir))
@@ -208,7 +210,7 @@ def test_where_a_backup_cannot_be_made_it_says_why(original: Stack, place: Path,
 
     full = _nightshift("backup", str(tmp_path / "full"), *here)
     inside = _nightshift("backup", str(original.data_dir / "backup"), *here)
-    stopped = _nightshift("backup", str(tmp_path / "b"), "--data-dir", str(place / "none"))
+    stopped = _nightshift("backup", str(tmp_path / "b"), "--data-dir", str(parent_folder / "none"))
     foreign = _nightshift("backup", str(tmp_path / "b"), *here, env=elsewhere)
 
     assert (full.exit_code, "is not an empty directory" in full.output) == (4, True)

@@ -49,7 +49,7 @@ def test_the_fault_spares_a_large_disk(tmp_path: Path, database: Database, stack
 
 
 def _tried_to_write(ledger: Ledger, kept: Kept) -> ServiceUnavailableError | None:
-    """What stopped a worker that has much to write; it hands its job back, done or not."""
+    """The error that stopped a worker with much to write; the job is handed back in any case."""
     claim = ledger.claim(kept.run_id, 1)
     assert claim is not None
     address = f"{kept.token_set.address}/{shard_name(kept.run_id, 1)}"

@@ -1,4 +1,4 @@
-"""What Milvus Lite cannot read is moved out of its way, and nothing else is."""
+"""Files that Milvus Lite cannot read are moved out of its way, and no others are."""
 
 import json
 from pathlib import Path

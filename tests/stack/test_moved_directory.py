@@ -21,15 +21,15 @@ _SERVICES = ("postgres", "redis", "milvus")
 
 
 @pytest.fixture(scope="module")
-def place() -> Iterator[Path]:
+def parent_folder() -> Iterator[Path]:
     with TemporaryDirectory(prefix="ns-moved-", ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 
 
 @pytest.fixture(scope="module")
-def made(place: Path) -> Iterator[Stack]:
+def made(parent_folder: Path) -> Iterator[Stack]:
     """A stack whose database names a blob, a caption and a token set of the data directory."""
-    stack = open_stack(place / "it's a \\home")
+    stack = open_stack(parent_folder / "it's a \\home")
     try:
         stack.up(0, dispatcher=False)
         here = str(stack.data_dir)
@@ -80,9 +80,9 @@ def addresses(stack: Stack) -> list[str]:
     return [part.get("uri") or part["text"] for part in parts]
 
 
-def test_a_copy_is_a_stack_of_its_own_while_the_original_runs(original: Stack, place: Path):
+def test_a_copy_is_a_stack_of_its_own_while_the_original_runs(original: Stack, parent_folder: Path):
     original.down()
-    copy = Stack(place / "copy")
+    copy = Stack(parent_folder / "copy")
     shutil.copytree(original.data_dir, copy.data_dir, symlinks=True)
     original.up(0, dispatcher=False)
     before, texts = pids(original), addresses(original)
@@ -107,8 +107,10 @@ def test_a_copy_is_a_stack_of_its_own_while_the_original_runs(original: Stack, p
     assert original.status().healthy
 
 
-def test_a_copy_of_a_running_stack_is_refused_and_signals_nobody(original: Stack, place: Path):
-    copy = Stack(place / "torn")
+def test_a_copy_of_a_running_stack_is_refused_and_signals_nobody(
+    original: Stack, parent_folder: Path
+):
+    copy = Stack(parent_folder / "torn")
     subprocess.run(["cp", "-a", str(original.data_dir), str(copy.data_dir)], check=False)
     before = pids(original)
 
@@ -128,10 +130,10 @@ def test_a_copy_of_a_running_stack_is_refused_and_signals_nobody(original: Stack
     assert original.status().healthy
 
 
-def test_a_moved_directory_is_found_again_with_its_blobs(original: Stack, place: Path):
+def test_a_moved_directory_is_found_again_with_its_blobs(original: Stack, parent_folder: Path):
     texts = addresses(original)
     original.down()
-    moved = Stack(place / "moved")
+    moved = Stack(parent_folder / "moved")
     original.data_dir.rename(moved.data_dir)
     try:
         moved.up(0, dispatcher=False)
@@ -145,10 +147,10 @@ def test_a_moved_directory_is_found_again_with_its_blobs(original: Stack, place:
 
 
 def test_what_runs_in_a_renamed_directory_is_started_again_at_its_new_place(
-    original: Stack, place: Path
+    original: Stack, parent_folder: Path
 ):
     before = pids(original)
-    renamed = Stack(place / "renamed")
+    renamed = Stack(parent_folder / "renamed")
     original.data_dir.rename(renamed.data_dir)
     try:
         assert pids(renamed) == before
@@ -162,14 +164,16 @@ def test_what_runs_in_a_renamed_directory_is_started_again_at_its_new_place(
         renamed.data_dir.rename(original.data_dir)
 
 
-def test_what_an_earlier_version_started_is_known_and_started_again(original: Stack, place: Path):
+def test_what_an_earlier_version_started_is_known_and_started_again(
+    original: Stack, parent_folder: Path
+):
     original.up(0)
     before = pids(original)
     for path in (original.data_dir / "run").glob("*.json"):
         record = json.loads(path.read_text())
         del record["home"]  # earlier pid files did not say where they lie
         path.write_text(json.dumps(record))
-    copy = Stack(place / "of-earlier")
+    copy = Stack(parent_folder / "of-earlier")
     subprocess.run(["cp", "-a", str(original.data_dir), str(copy.data_dir)], check=False)
 
     assert pids(original) == before
@@ -183,9 +187,11 @@ def test_what_an_earlier_version_started_is_known_and_started_again(original: St
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root alone kept Postgres elsewhere")
-def test_a_cluster_that_an_earlier_version_kept_outside_is_taken_in(original: Stack, place: Path):
+def test_a_cluster_that_an_earlier_version_kept_outside_is_taken_in(
+    original: Stack, parent_folder: Path
+):
     original.down()
-    outside = place / "nightshift-0123abcd"
+    outside = parent_folder / "nightshift-0123abcd"
     outside.mkdir()
     (original.data_dir / "postgres").rename(outside / "postgres")
     state = StackState.load(original.data_dir)
@@ -232,8 +238,8 @@ def test_a_directory_that_others_may_write_to_is_refused_and_left_as_it_is(tmp_p
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
-def test_another_user_can_read_hold_and_list_nothing(original: Stack, place: Path):
-    place.chmod(0o755)
+def test_another_user_can_read_hold_and_list_nothing(original: Stack, parent_folder: Path):
+    parent_folder.chmod(0o755)
     original.data_dir.chmod(0o755)  # as if somebody had opened it
     names = [path.name for path in original.data_dir.iterdir()]
     program = (

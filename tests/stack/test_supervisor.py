@@ -1,4 +1,4 @@
-"""What dies is started again; what is stopped stays stopped."""
+"""A service that dies is started again; a service that was stopped stays stopped."""
 
 import signal
 import subprocess
@@ -44,7 +44,7 @@ def supervised(own: Stack) -> Iterator[tuple[Stack, subprocess.Popen[str]]]:
         own.down()
 
 
-def test_what_dies_is_started_again_until_the_supervisor_is_told_to_stop(supervised):
+def test_a_service_that_dies_is_started_again_until_the_supervisor_stops(supervised):
     stack, watching = supervised
     for name in ("redis", "dispatcher", "milvus"):
         before = _pid(stack, name)

@@ -10,7 +10,7 @@ from tests.results.ranked import EMBEDDER, SCORER, add_reference_run
 from tests.stores.ledger_helpers import FINGERPRINT, add_index_run
 
 
-def _found(database):
+def _models_in_use(database):
     with database.begin() as connection:
         return [
             (entry.kind, entry.fingerprint, entry.waited_for) for entry in models_in_use(connection)
@@ -30,7 +30,7 @@ def test_a_run_needs_the_models_of_its_stages_to_come(database):
     results = {}
     for stage in (Stage.SEARCH, Stage.SCORE, Stage.RANK):
         _move(database, run_id, stage=stage)
-        results[stage] = {model[:2] for model in _found(database) if model[2]}
+        results[stage] = {model[:2] for model in _models_in_use(database) if model[2]}
 
     scorer, embedder = ("scorer", SCORER), ("embedder", EMBEDDER)
     assert results == {Stage.SEARCH: {scorer, embedder}, Stage.SCORE: {scorer}, Stage.RANK: set()}
@@ -39,10 +39,10 @@ def test_a_run_needs_the_models_of_its_stages_to_come(database):
 def test_a_paused_run_still_waits_for_its_model_and_an_ended_one_does_not(database):
     run_id = add_index_run(database)
     _move(database, run_id, state=RunState.PAUSED)
-    assert _found(database) == [("embedder", FINGERPRINT, True)]
+    assert _models_in_use(database) == [("embedder", FINGERPRINT, True)]
 
     _move(database, run_id, state=RunState.CANCELLED)
-    assert _found(database) == []
+    assert _models_in_use(database) == []
 
 
 def test_a_model_is_named_once_with_all_its_users(database):

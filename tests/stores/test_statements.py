@@ -77,7 +77,7 @@ def test_sql_text_is_a_constant_of_its_module(path):
 
 @pytest.mark.parametrize("path", _PATHS, ids=_name)
 def test_postgres_prepares_every_statement(shared_database, path):
-    """What it cannot prepare, such as CREATE TEMP TABLE, is run, with NULL for each parameter."""
+    """Statements that it cannot prepare, such as CREATE TEMP TABLE, run with NULL parameters."""
     wrong = {}
     with shared_database.sketch() as connection:
         for name, statement in _constants(importlib.import_module(_name(path))):

@@ -70,11 +70,11 @@ class Preparer:
 
     def __init__(self) -> None:
         self.decoded: list[weakref.ref[Image.Image]] = []
-        self.most = 0
+        self.max_in_memory = 0
 
     def __call__(self, image: Image.Image) -> PreparedImage:
         self.decoded.append(weakref.ref(image))
-        self.most = max(self.most, self.in_memory())
+        self.max_in_memory = max(self.max_in_memory, self.in_memory())
         sleep(0.02)
         if image.width == 1:
             raise InputError("too narrow", "image_shape")
@@ -111,7 +111,7 @@ def test_as_many_decoded_images_are_in_memory_as_there_are_cores_and_none_after(
         )
 
     assert len(contents) == len(prepare.decoded) == 24
-    assert 1 <= prepare.most <= cores()
+    assert 1 <= prepare.max_in_memory <= cores()
     assert prepare.in_memory() == 0
 
 

@@ -1,4 +1,4 @@
-"""What a worker reads and scores at a time: groups stay together, lists always."""
+"""A worker reads and scores micro-batches: groups stay together, lists always."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -9,7 +9,7 @@ from nightshift.workers.queues import pick
 
 @dataclass
 class Waiting:
-    """What `pick` looks at in a run with work; such runs come the most urgent and oldest first."""
+    """The fields of a run that `pick` reads; the most urgent and oldest runs come first."""
 
     fingerprint: str | None
     priority: int = 5

@@ -1,4 +1,4 @@
-"""What one bad record or pair does to its micro-batch: it fails, and the others are done once."""
+"""A bad record or pair fails by itself, and the others of its micro-batch are done once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -104,8 +104,8 @@ class TextScorer:
             tuple(self._reading(group.shared, entry) for entry in group.others) for group in groups
         ]
 
-    def _reading(self, one: ItemContent, other: ItemContent) -> PairReading:
-        margin = len(one.texts[0]) + len(other.texts[0]) + 100 * self.enhanced
+    def _reading(self, shared: ItemContent, candidate: ItemContent) -> PairReading:
+        margin = len(shared.texts[0]) + len(candidate.texts[0]) + 100 * self.enhanced
         return PairReading(
             margin=float(margin),
             logit_positive=0.0,

@@ -112,7 +112,7 @@ def test_a_query_that_is_an_image_of_the_catalogue_is_read_from_the_store(opened
 
     assert np.array_equal(of_query.values, of_item.values)
     assert of_item.values.any()
-    assert stored.read("query", records["q2"]) == (), "another picture has to be looked at"
+    assert stored.read("query", records["q2"]) == (), "another image has to be encoded"
 
 
 def test_what_only_items_go_through_is_not_shown_in_place_of_a_query(opened):

@@ -26,11 +26,11 @@ from nightshift.models.scorers.binding import engine_for
 from nightshift.schema.errors import ModelError
 from nightshift.schema.params import ScorerParams
 from tests.models.readings import ON, assert_same, numbers, score
-from tests.models.tiny import picture
+from tests.models.tiny import random_image
 
 GROUPS = [
     Group(
-        prefix=(picture(1), "Does the image match the caption:"),
+        prefix=(random_image(1), "Does the image match the caption:"),
         suffixes=tuple((f" <{text}>? True or False",) for text in ("a red square", "x")),
     )
 ]

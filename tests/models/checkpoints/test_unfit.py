@@ -1,4 +1,4 @@
-"""What cannot be loaded is refused when planning, with what it is and what to do."""
+"""A model that cannot be loaded is refused when planning, with its fault and the remedy."""
 
 import json
 import os
@@ -20,7 +20,7 @@ LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize
 
 
 def _plan(spec: str, *, embedder: bool = False) -> None:
-    """What a command does with a model before it plans anything."""
+    """Check a model as a command does before it plans anything."""
     if not embedder:
         require_loadable(describe_scorer(spec, ScorerParams()), ScorerParams())
     else:
@@ -229,7 +229,9 @@ def test_a_model_that_passed_is_not_looked_at_again_until_a_file_of_it_changes(
 ) -> None:
     examined = []
     examine = loadable.examine
-    monkeypatch.setattr(loadable, "examine", lambda *one: examined.append(one) or examine(*one))
+    monkeypatch.setattr(
+        loadable, "examine", lambda *given: examined.append(given) or examine(*given)
+    )
 
     _plan(f"hf:{folder}")
     _plan(f"hf:{folder}")

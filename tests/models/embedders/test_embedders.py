@@ -22,11 +22,11 @@ from nightshift.models.load import load_embedder
 from nightshift.schema.errors import InputError, ModelError
 from nightshift.scoring.mixing import mix_item, normalise
 from nightshift.scoring.prompts import Side
-from tests.models.tiny import corpus, picture
+from tests.models.tiny import corpus, random_image
 
 TEXT = ItemContent(texts=("a small red square",))
-IMAGE = ItemContent(images=(picture(1),))
-BOTH = ItemContent(texts=("a large blue circle",), images=(picture(2, (90, 40)),))
+IMAGE = ItemContent(images=(random_image(1),))
+BOTH = ItemContent(texts=("a large blue circle",), images=(random_image(2, (90, 40)),))
 LONG = "red " * 40
 
 
@@ -82,7 +82,7 @@ def test_text_and_image_are_mixed_by_role(embedder: Embedder) -> None:
 
 
 def test_several_images_become_their_mean_direction(embedder: Embedder) -> None:
-    entry, two = picture(1), picture(2)
+    entry, two = random_image(1), random_image(2)
     singles = embed(embedder, ItemContent(images=(entry,)), ItemContent(images=(two,)))
 
     both = embed(embedder, ItemContent(images=(entry, two)))[0]
@@ -132,7 +132,7 @@ def test_an_empty_content_is_refused_by_position(embedder: Embedder) -> None:
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
 def test_images_of_any_mode_and_size_are_embedded(embedder: Embedder, mode: str) -> None:
     tiny = Image.new(mode, (1, 1))
-    wide = picture(3, (300, 2)).convert(mode)
+    wide = random_image(3, (300, 2)).convert(mode)
 
     assert np.isfinite(embed(embedder, ItemContent(images=(tiny, wide)))).all()
 

@@ -37,13 +37,15 @@ from nightshift.schema.errors import InputError, ModelError
 from nightshift.schema.params import ScorerParams
 from nightshift.scoring.codecs import Quantise
 from nightshift.scoring.prompts import Side
-from tests.models.stored import codec_of, seen, stored
-from tests.models.tiny import picture
+from tests.models.stored import codec_of, stored, visual_tokens_of
+from tests.models.tiny import random_image
 
 SITES = ("attn_L", "mlp_L_prenorm", "mlp_L_postnorm", "mlp_L-1")
 TEXT = ItemContent(texts=("a red square left of a blue circle",))
-IMAGE = ItemContent(images=(picture(1),))
-BOTH = ItemContent(texts=("grass", "a red square"), images=(picture(1), picture(2, (84, 56))))
+IMAGE = ItemContent(images=(random_image(1),))
+BOTH = ItemContent(
+    texts=("grass", "a red square"), images=(random_image(1), random_image(2, (84, 56)))
+)
 CONTENTS = (TEXT, IMAGE, BOTH)
 
 
@@ -55,7 +57,7 @@ def embedder(qwen: Qwen25VL, qwen_folder: Path) -> FreeRetEmbedder:
 @pytest.fixture(scope="module")
 def prompts(qwen: Qwen25VL) -> PreparedPrompts:
     groups = [
-        Group(prefix=(), suffixes=((picture(1), "What is this?"),)),
+        Group(prefix=(), suffixes=((random_image(1), "What is this?"),)),
         Group(prefix=(), suffixes=(("one word",),)),
     ]
     return prepare(qwen, PixelLimits(), groups)
@@ -95,7 +97,7 @@ def count_hooks(family: Qwen25VL) -> int:
 
 @contextmanager
 def kept_inputs(module: nn.Module) -> Iterator[list[Tensor]]:
-    """What a module read in whole forwards."""
+    """The inputs that a module read in whole forwards."""
     recorded: list[Tensor] = []
     handle = module.register_forward_pre_hook(lambda _, inputs: recorded.append(inputs[0].clone()))
     try:
@@ -127,7 +129,7 @@ def test_the_site_behind_the_norm_is_the_library_s_last_hidden_state(
     qwen: Qwen25VL, qwen_folder: Path
 ) -> None:
     question = "What is this?"
-    content = [{"type": "image", "image": picture(1)}, {"type": "text", "text": question}]
+    content = [{"type": "image", "image": random_image(1)}, {"type": "text", "text": question}]
     inputs = AutoProcessor.from_pretrained(qwen_folder).apply_chat_template(
         [{"role": "user", "content": content}],
         tokenize=True,
@@ -136,7 +138,9 @@ def test_the_site_behind_the_norm_is_the_library_s_last_hidden_state(
         return_tensors="pt",
     )
     library = qwen._model(**inputs, output_hidden_states=True).hidden_states
-    prepared = prepare(qwen, PixelLimits(), [Group(prefix=(), suffixes=((picture(1), question),))])
+    prepared = prepare(
+        qwen, PixelLimits(), [Group(prefix=(), suffixes=((random_image(1), question),))]
+    )
     visual_tokens = encode_images(qwen, prepared.images)
 
     for site, expected in (("mlp_L_postnorm", library[-1]), ("mlp_L-1", library[-2])):
@@ -315,7 +319,9 @@ def test_a_trained_codebook_is_read_alike_from_tokens_and_pixels_and_names_the_e
     tower = describe_vision(f"hf:{qwen_folder}@float32")
     results = []
     for number in (4, 5):
-        ((sample,),) = seen(qwen, tower, ItemContent(images=(picture(number, (112, 112)),)))
+        ((sample,),) = visual_tokens_of(
+            qwen, tower, ItemContent(images=(random_image(number, (112, 112)),))
+        )
         book = train(Quantise(kind="pq", parts=4, bits=2), sample.values).to_bytes()
         codec = codec_of("pq(4,2)", book)
         options = f"?codec=pq(4,2)&codebook={codebook_digest(book)}"

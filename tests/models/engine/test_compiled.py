@@ -16,11 +16,11 @@ from nightshift.models.scorers.binding import engine_for
 from nightshift.schema.errors import ModelError
 from nightshift.schema.params import EnhancementParams, ScorerParams
 from tests.models.readings import OFF, ON, assert_same, score
-from tests.models.tiny import picture, save_qwen
+from tests.models.tiny import random_image, save_qwen
 
 GROUPS = [
     Group(
-        prefix=(picture(seed), "Does the image match the caption:"),
+        prefix=(random_image(seed), "Does the image match the caption:"),
         suffixes=tuple((f" <{text}>? True or False",) for text in ("a red square", "x")),
     )
     for seed in (1, 2)

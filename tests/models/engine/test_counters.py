@@ -1,4 +1,4 @@
-"""What a model counts of its work: prefixes as the engine ran them, images as they were seen."""
+"""A model counts its work: prefixes as the engine ran them, images as they were encoded."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,15 +16,15 @@ from nightshift.models.families.qwen2_5_vl import Qwen25VL
 from nightshift.models.inputs.content import ItemContent
 from nightshift.schema.params import EnhancementParams
 from nightshift.scoring.prompts import Labels
-from tests.models.stored import seen
-from tests.models.tiny import picture
+from tests.models.stored import visual_tokens_of
+from tests.models.tiny import random_image
 
 LABELS = Labels(positive="True", negative="False")
 OFF = EnhancementParams(trigger="never")
 WORDS = ("grass", "a red square", "a blue circle", "large")
 
 
-def asked(*shown: object) -> list[Group]:
+def questions_about(*shown: object) -> list[Group]:
     """Four questions about each image."""
     suffixes = tuple((word,) for word in WORDS)
     return [Group(prefix=(item,), suffixes=suffixes) for item in shown]  # type: ignore[arg-type]
@@ -46,7 +46,7 @@ def packed(qwen: Qwen25VL) -> PackedEngine:
 def test_a_packed_prefix_counts_once_and_a_whole_prompt_has_one_of_its_own(
     qwen: Qwen25VL, packed: PackedEngine
 ) -> None:
-    groups = asked(picture(1), picture(2), picture(1))
+    groups = questions_about(random_image(1), random_image(2), random_image(1))
 
     assert work_of(qwen, packed, groups) == WorkCounters(prefixes=3, images=2)
     qwen.vision_cache.clear()
@@ -57,15 +57,17 @@ def test_a_packed_prefix_counts_once_and_a_whole_prompt_has_one_of_its_own(
 def test_an_image_seen_lately_is_not_sent_through_the_tower_again(
     qwen: Qwen25VL, packed: PackedEngine
 ) -> None:
-    assert work_of(qwen, packed, asked(picture(1), picture(2))).images == 2
-    assert work_of(qwen, packed, asked(picture(2), picture(3))).images == 1
+    assert work_of(qwen, packed, questions_about(random_image(1), random_image(2))).images == 2
+    assert work_of(qwen, packed, questions_about(random_image(2), random_image(3))).images == 1
 
     larger = PackedEngine(qwen, packed._layer_ops, PixelLimits(min_pixels=112 * 112))
-    assert work_of(qwen, larger, asked(picture(2))).images == 1, "another size is another picture"
+    assert work_of(qwen, larger, questions_about(random_image(2))).images == 1, (
+        "another size is another image"
+    )
 
 
 def test_what_was_kept_reads_the_same_bit_for_bit(qwen: Qwen25VL, packed: PackedEngine) -> None:
-    groups = asked(picture(1), picture(2))
+    groups = questions_about(random_image(1), random_image(2))
     first, repeated = (
         packed.score(packed.prepare(groups), labels=LABELS, enhancement=OFF) for _ in range(2)
     )
@@ -79,18 +81,22 @@ def test_what_was_kept_reads_the_same_bit_for_bit(qwen: Qwen25VL, packed: Packed
 def test_a_group_that_does_not_fit_one_batch_reads_its_prefix_again(
     qwen: Qwen25VL, packed: PackedEngine
 ) -> None:
-    (group,) = packed.prepare(asked(picture(1))).groups  # type: ignore[attr-defined]
+    (group,) = packed.prepare(questions_about(random_image(1))).groups  # type: ignore[attr-defined]
     longest = max(len(suffix.ids) for suffix in group.suffixes)
     packed._budget.tokens = len(group.prefix.ids) + 2 * longest
 
-    assert work_of(qwen, packed, asked(picture(1))) == WorkCounters(prefixes=2, images=1)
+    assert work_of(qwen, packed, questions_about(random_image(1))) == WorkCounters(
+        prefixes=2, images=1
+    )
 
 
 def test_stored_tokens_send_no_image_through_the_tower(
     qwen: Qwen25VL, qwen_folder: Path, packed: PackedEngine
 ) -> None:
     facts = describe_vision(f"hf:{qwen_folder}@float32")
-    (kept,) = seen(qwen, facts, ItemContent(images=(picture(1), picture(2))))
+    (kept,) = visual_tokens_of(qwen, facts, ItemContent(images=(random_image(1), random_image(2))))
 
-    assert work_of(qwen, packed, asked(*kept)) == WorkCounters(prefixes=2, images=0)
-    assert work_of(qwen, packed, asked(kept[0], picture(3))) == WorkCounters(prefixes=2, images=1)
+    assert work_of(qwen, packed, questions_about(*kept)) == WorkCounters(prefixes=2, images=0)
+    assert work_of(qwen, packed, questions_about(kept[0], random_image(3))) == WorkCounters(
+        prefixes=2, images=1
+    )

@@ -28,14 +28,14 @@ from nightshift.schema.params import EnhancementParams, ScorerParams
 from nightshift.scoring.prompts import Labels
 from tests.models import tiny
 from tests.models.readings import watching
-from tests.models.tiny import picture
+from tests.models.tiny import random_image
 
 LABELS = Labels(positive="True", negative="False")
 OFF = EnhancementParams(trigger="never")
 ON = EnhancementParams()
 GROUPS = [
     Group(
-        prefix=(picture(seed, size), "Does the image match the caption:"),
+        prefix=(random_image(seed, size), "Does the image match the caption:"),
         suffixes=tuple(
             (f" <{text}>? True or False",) for text in ("a red square", "x", "blue " * 9)
         ),

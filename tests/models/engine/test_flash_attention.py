@@ -1,6 +1,6 @@
-"""What is asked of FlashAttention: its meaning, in plain PyTorch, reads what PyTorch's own reads.
+"""Calls of FlashAttention, run in plain PyTorch, give the values of PyTorch's own attention.
 
-The kernels run on GPUs only; what would go wrong here is a mask that they cannot be told.
+The kernels run on GPUs only; what would go wrong here is a mask that they cannot express.
 """
 
 import sys
@@ -19,14 +19,14 @@ from nightshift.models.engine.family import PixelLimits
 from nightshift.models.engine.plain import PlainEngine
 from nightshift.models.engine.protocol import Group, Reading
 from tests.models.readings import OFF, ON, assert_same, score
-from tests.models.tiny import picture
+from tests.models.tiny import random_image
 from tests.models.tiny_families import loaded, save_family
 
 # Visual tokens of Gemma 3 look ahead, so PyTorch's own attention is chosen.
 CAUSAL = [name for name in FAMILIES if name != "gemma3"]
 GROUPS = [
     Group(
-        prefix=(picture(1, (90, 40)), "Does the image match the caption:"),
+        prefix=(random_image(1, (90, 40)), "Does the image match the caption:"),
         suffixes=((" <a red square>? True or False",), (" <x>? True or False",)),
     ),
     Group(prefix=("Is red blue?",), suffixes=((" <yes>? True or False",),)),
@@ -35,7 +35,7 @@ GROUPS = [
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often each kind of attention was asked of the package `flash-attn`."""
+    """Number of calls of each kind of attention in the package `flash-attn`."""
     counted: Counter[str] = Counter()
 
     def attend(

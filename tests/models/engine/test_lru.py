@@ -1,4 +1,4 @@
-"""What was made lately: within its bytes, the least wanted goes first."""
+"""The cache keeps recent values within its bytes and drops the least recently used first."""
 
 from hypothesis import given
 from hypothesis import strategies as st

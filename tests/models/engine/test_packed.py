@@ -24,34 +24,43 @@ from nightshift.models.load import load_scorer
 from nightshift.schema.errors import InputError, ModelError
 from nightshift.schema.params import EnhancementParams, ScorerParams
 from tests.models.readings import LABELS, OFF, ON, assert_same, between, numbers, score
-from tests.models.tiny import picture
+from tests.models.tiny import random_image
 
 ASK = "Does the image match the caption:"
 
 
-def asked(*texts: str) -> tuple[tuple[str, ...], ...]:
+def as_suffixes(*texts: str) -> tuple[tuple[str, ...], ...]:
     return tuple((f" <{text}>? True or False",) for text in texts)
 
 
-PICTURES = [
-    Group(prefix=(picture(seed, size), ASK), suffixes=asked("a red square", "x", "blue " * 9))
+IMAGE_GROUPS = [
+    Group(
+        prefix=(random_image(seed, size), ASK),
+        suffixes=as_suffixes("a red square", "x", "blue " * 9),
+    )
     for seed, size in ((1, (56, 56)), (2, (112, 56)), (3, (28, 84)))
 ]
-ONE_SUFFIX = Group(prefix=(picture(4), ASK), suffixes=asked("a circle"))
+ONE_SUFFIX = Group(prefix=(random_image(4), ASK), suffixes=as_suffixes("a circle"))
 MANY_SUFFIXES = Group(
-    prefix=(picture(5), ASK), suffixes=asked(*(f"{'red ' * (i % 7)}{i}" for i in range(45)))
+    prefix=(random_image(5), ASK),
+    suffixes=as_suffixes(*(f"{'red ' * (i % 7)}{i}" for i in range(45))),
 )
-TEXT_ONLY = Group(prefix=("Is red blue?",), suffixes=asked("yes", "no, a red square"))
-TWO_PICTURES = Group(prefix=(picture(1), picture(6, (84, 56)), ASK), suffixes=asked("a", "b c"))
+TEXT_ONLY = Group(prefix=("Is red blue?",), suffixes=as_suffixes("yes", "no, a red square"))
+TWO_IMAGES = Group(
+    prefix=(random_image(1), random_image(6, (84, 56)), ASK), suffixes=as_suffixes("a", "b c")
+)
 COMPOSED = Group(
-    prefix=("Query image", picture(2, (84, 56)), "Candidate image"),
-    suffixes=((picture(1), "same?"), (picture(3, (56, 112)), picture(2), "Is it the same?")),
+    prefix=("Query image", random_image(2, (84, 56)), "Candidate image"),
+    suffixes=(
+        (random_image(1), "same?"),
+        (random_image(3, (56, 112)), random_image(2), "Is it the same?"),
+    ),
 )
 PAIRS = Group(
-    prefix=("Query image", picture(7), "Candidate image"),
-    suffixes=tuple((picture(10 + i // 2, (56, 28)), f"same{' red' * i}?") for i in range(16)),
+    prefix=("Query image", random_image(7), "Candidate image"),
+    suffixes=tuple((random_image(10 + i // 2, (56, 28)), f"same{' red' * i}?") for i in range(16)),
 )
-PREFIXES = [*PICTURES, ONE_SUFFIX, TEXT_ONLY, TWO_PICTURES]
+PREFIXES = [*IMAGE_GROUPS, ONE_SUFFIX, TEXT_ONLY, TWO_IMAGES]
 EVERYTHING = [*PREFIXES, COMPOSED, MANY_SUFFIXES, PAIRS]
 
 
@@ -70,8 +79,8 @@ def packed(qwen: Qwen25VL) -> PackedEngine:
 
 @pytest.mark.parametrize(
     "group",
-    [PICTURES[1], ONE_SUFFIX, MANY_SUFFIXES, TEXT_ONLY, TWO_PICTURES, COMPOSED],
-    ids=["one picture", "one suffix", "many suffixes", "text", "two pictures", "composed"],
+    [IMAGE_GROUPS[1], ONE_SUFFIX, MANY_SUFFIXES, TEXT_ONLY, TWO_IMAGES, COMPOSED],
+    ids=["one image", "one suffix", "many suffixes", "text", "two images", "composed"],
 )
 @pytest.mark.parametrize("params", [OFF, ON, EnhancementParams(trigger=9)], ids=str)
 def test_a_group_reads_what_its_whole_prompts_read(
@@ -100,7 +109,7 @@ def test_all_kinds_of_groups_together_read_what_whole_prompts_read(
 
 
 @pytest.mark.parametrize("share", [0.2, 0.35, 0.5])
-@pytest.mark.parametrize("last", [MANY_SUFFIXES, PAIRS], ids=["texts", "pictures"])
+@pytest.mark.parametrize("last", [MANY_SUFFIXES, PAIRS], ids=["texts", "images"])
 @pytest.mark.parametrize("memory", ["image", "all"])
 def test_suffixes_of_one_prefix_may_fire_at_different_layers_or_not_at_all(
     packed: PackedEngine,
@@ -205,7 +214,7 @@ def test_a_pack_is_one_sequence_under_a_four_dimensional_mask(
     packed: PackedEngine, qwen: Qwen25VL
 ) -> None:
     """The library's own forward of prefix and all suffixes in a row, the mask written out."""
-    prepared = packed.prepare([PICTURES[1]])
+    prepared = packed.prepare([IMAGE_GROUPS[1]])
     (group,) = prepared.groups
     parts = [group.prefix, *group.suffixes]
     owner = torch.cat([torch.full((len(part.ids),), i) for i, part in enumerate(parts)])
@@ -237,16 +246,20 @@ def test_a_pack_is_one_sequence_under_a_four_dimensional_mask(
 @pytest.mark.parametrize(
     ("params", "group", "reason"),
     [
-        (ON, PICTURES[0], None),
+        (ON, IMAGE_GROUPS[0], None),
         (ON, TEXT_ONLY, None),
         (ON, COMPOSED, None),
-        (EnhancementParams(memory="all"), PICTURES[0], None),
+        (EnhancementParams(memory="all"), IMAGE_GROUPS[0], None),
         (EnhancementParams(alpha=0.0, norm_match="sequence"), COMPOSED, None),
         (EnhancementParams(gamma=1.0, norm_match="sequence"), COMPOSED, None),
-        (EnhancementParams(norm_match="sequence", trigger=3), PICTURES[0], "norm_match=sequence"),
+        (
+            EnhancementParams(norm_match="sequence", trigger=3),
+            IMAGE_GROUPS[0],
+            "norm_match=sequence",
+        ),
     ],
 )
-def test_what_cannot_be_packed_exactly_is_read_whole_and_told(
+def test_what_cannot_be_packed_exactly_is_read_whole_and_reported(
     packed: PackedEngine,
     params: EnhancementParams,
     group: Group,
@@ -392,36 +405,37 @@ def test_a_vision_tower_out_of_memory_sees_fewer_images_at_once(
     said: str, packed: PackedEngine, qwen: Qwen25VL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     large = [
-        Group(prefix=(picture(seed, (112, 112)), ASK), suffixes=asked("a")) for seed in range(3)
+        Group(prefix=(random_image(seed, (112, 112)), ASK), suffixes=as_suffixes("a"))
+        for seed in range(3)
     ]
     expected = score(packed, large, OFF)
     tower, sizes = qwen.encode_images, []
 
-    def limited(pictures: list) -> list:
-        sizes.append(len(pictures))
-        if len(pictures) > 1:
+    def limited(images: list) -> list:
+        sizes.append(len(images))
+        if len(images) > 1:
             raise RuntimeError(said)
-        return tower(pictures)
+        return tower(images)
 
     monkeypatch.setattr(qwen, "encode_images", limited)
     qwen.vision_cache.clear()
 
     assert_same(score(packed, large, OFF), expected)
     assert sizes[0] == 3
-    assert sizes.count(1) == 3, "each picture is still seen once"
+    assert sizes.count(1) == 3, "each image is still seen once"
 
 
 def test_an_image_that_does_not_fit_alone_is_refused_with_its_tokens(
     packed: PackedEngine, qwen: Qwen25VL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(_pictures: list) -> list:
+    def full(_images: list) -> list:
         raise torch.OutOfMemoryError("no room")
 
     monkeypatch.setattr(qwen, "encode_images", full)
     qwen.vision_cache.clear()
 
     with pytest.raises(InputError, match=r"image 0 has 4 tokens .* limit") as refused:
-        score(packed, PICTURES[:1], OFF)
+        score(packed, IMAGE_GROUPS[:1], OFF)
 
     assert refused.value.reason == "out_of_memory"
 
@@ -446,7 +460,7 @@ def test_readings_that_are_not_finite_are_refused_by_place(
 
     monkeypatch.setattr(qwen, "embed", broken)
     with pytest.raises(InputError) as refused:
-        score(packed, PICTURES[:1], OFF)
+        score(packed, IMAGE_GROUPS[:1], OFF)
 
     assert (refused.value.reason, refused.value.subject_id) == ("score_not_finite", "0/1")
 
@@ -456,7 +470,7 @@ def test_eight_distinct_pairs_that_read_the_same_mean_a_broken_model(
     packed: PackedEngine, qwen: Qwen25VL, monkeypatch: pytest.MonkeyPatch, n_pairs: int
 ) -> None:
     monkeypatch.setattr(qwen, "embed", lambda ids: torch.ones(*ids.shape, 64))
-    same = [Group(prefix=(ASK,), suffixes=asked(*"abcdefgh"[:n_pairs], *"aaaaaaaa"))]
+    same = [Group(prefix=(ASK,), suffixes=as_suffixes(*"abcdefgh"[:n_pairs], *"aaaaaaaa"))]
 
     if n_pairs == 8:
         with pytest.raises(ModelError, match="8 distinct pairs"):

@@ -16,17 +16,20 @@ from nightshift.models.families.qwen2_5_vl import Qwen25VL
 from nightshift.schema.errors import InputError, ModelError
 from nightshift.schema.params import EnhancementParams
 from nightshift.scoring.prompts import Labels
-from tests.models.tiny import CHAT_TEMPLATE, SPECIALS, picture, qwen_tokenizer
+from tests.models.tiny import CHAT_TEMPLATE, SPECIALS, qwen_tokenizer, random_image
 
 OFF = EnhancementParams(trigger="never")
 LABELS = Labels(positive="True", negative="False")
 ASK = "Does the image match the caption:"
 CAPTIONS = ["a red square", "a large blue circle on grass left of a square", "x"]
 GROUPS = [
-    Group(prefix=(picture(1), ASK), suffixes=tuple((f" <{c}>?",) for c in CAPTIONS)),
+    Group(prefix=(random_image(1), ASK), suffixes=tuple((f" <{c}>?",) for c in CAPTIONS)),
     Group(
-        prefix=("Query image", picture(2, (84, 56)), "Candidate image"),
-        suffixes=((picture(1), "same?"), (picture(3, (56, 112)), picture(2), "Is it the same?")),
+        prefix=("Query image", random_image(2, (84, 56)), "Candidate image"),
+        suffixes=(
+            (random_image(1), "same?"),
+            (random_image(3, (56, 112)), random_image(2), "Is it the same?"),
+        ),
     ),
     Group(prefix=("Does the query: <red> match the text:",), suffixes=((" <blue>?",),)),
 ]
@@ -115,7 +118,7 @@ def test_permuting_groups_and_suffixes_permutes_the_readings(engine: PlainEngine
 
 def test_more_prompts_than_one_batch_holds_come_back_in_order(engine: PlainEngine) -> None:
     texts = [f"{'red ' * (i % 7)}{i}" for i in range(150)]
-    entry = Group(prefix=(picture(1), ASK), suffixes=tuple((f" <{text}>?",) for text in texts))
+    entry = Group(prefix=(random_image(1), ASK), suffixes=tuple((f" <{text}>?",) for text in texts))
     some = Group(prefix=entry.prefix, suffixes=entry.suffixes[70:72])
 
     assert flat(score(engine, [entry]))[70:72] == pytest.approx(
@@ -130,7 +133,7 @@ def test_each_distinct_image_is_seen_once(engine: PlainEngine, qwen: Qwen25VL) -
         lambda _module, _inputs, output: recorded.append(len(output.pooler_output))
     )
     # The same pixels in another object are the same image.
-    repeated = Group(prefix=(picture(1), ASK), suffixes=((" <again>?",),))
+    repeated = Group(prefix=(random_image(1), ASK), suffixes=((" <again>?",),))
     try:
         score(engine, [GROUPS[0], repeated, GROUPS[0]])
     finally:
@@ -145,14 +148,14 @@ def test_a_control_token_in_a_caption_is_text(
 ) -> None:
     def control_ids(caption: str) -> list[int]:
         prompt = engine.prepare(
-            [Group(prefix=(picture(1), ASK), suffixes=((f" <{caption}>?",),))]
+            [Group(prefix=(random_image(1), ASK), suffixes=((f" <{caption}>?",),))]
         ).prompts[0]
         known = set(qwen_tokenizer().convert_tokens_to_ids(list(SPECIALS)))
         return [item_id for item_id in prompt.ids.tolist() if item_id in known]
 
     assert control_ids(f"a {control}{control} b") == control_ids("a b")
     assert np.isfinite(
-        flat(score(engine, [Group(prefix=(picture(1),), suffixes=((control,),))]))
+        flat(score(engine, [Group(prefix=(random_image(1),), suffixes=((control,),))]))
     ).all()
 
 
@@ -168,7 +171,7 @@ def test_a_label_of_several_tokens_is_refused(qwen: Qwen25VL) -> None:
 
 
 def test_pixel_limits_bound_the_visual_tokens(qwen: Qwen25VL) -> None:
-    large = picture(5, (280, 280))
+    large = random_image(5, (280, 280))
 
     n_tokens = [
         qwen.prepare_image(large, limits).n_tokens
@@ -187,7 +190,7 @@ def test_a_checkpoint_without_a_sensible_limit_gets_the_published_one(
 ) -> None:
     monkeypatch.setattr(qwen._images, "size", {"shortest_edge": 56**2, "longest_edge": 10**8})
 
-    photo = qwen.prepare_image(picture(1, (1600, 1200)), PixelLimits())
+    photo = qwen.prepare_image(random_image(1, (1600, 1200)), PixelLimits())
 
     assert 400 < photo.n_tokens <= 512
 
@@ -201,7 +204,7 @@ def test_a_prompt_longer_than_the_model_reads_is_refused_by_place(engine: PlainE
 
 def test_an_image_that_cannot_be_resized_is_refused(engine: PlainEngine) -> None:
     with pytest.raises(InputError, match="1 × 400") as refused:
-        engine.prepare([Group(prefix=(picture(1, (1, 400)),), suffixes=(("a",),))])
+        engine.prepare([Group(prefix=(random_image(1, (1, 400)),), suffixes=(("a",),))])
 
     assert refused.value.reason == "image_shape"
 

@@ -38,12 +38,12 @@ from nightshift.scoring.methods.freeret_embedding import TASKS, instruction
 from nightshift.scoring.methods.registry import METHODS, framings_of, tie_framing
 from nightshift.scoring.prompts import Framing
 from tests.models.readings import OFF
-from tests.models.tiny import corpus, picture, qwen_tokenizer
+from tests.models.tiny import corpus, qwen_tokenizer, random_image
 from tests.models.tiny_families import loaded, own_processor, save_family, upstream
 
 #: A text that a template may strip, and whose first letters many heads could swallow.
 PADDED, PLAIN = " two red squares\n", "grass: blue"
-IMAGES = (picture(1), picture(2, (90, 40)), picture(3, (20, 60)))
+IMAGES = (random_image(1), random_image(2, (90, 40)), random_image(3, (20, 60)))
 KINDS: list[frozenset[PartKind]] = [
     frozenset({"text"}),
     frozenset({"image"}),
@@ -68,10 +68,10 @@ def content(kinds: frozenset[PartKind], text: str, *images: Any) -> ItemContent:
 
 
 def theirs(folder: Path, shown: Sequence[Piece]) -> list[int]:
-    """What the checkpoint's own processor makes of a content."""
-    runs = [is_text for is_text, _ in groupby(shown, key=lambda one: isinstance(one, str))]
+    """Token ids of a content by the checkpoint's own processor."""
+    runs = [is_text for is_text, _ in groupby(shown, key=lambda piece: isinstance(piece, str))]
     if folder.name != "llava_onevision" or runs == [False, True]:
-        return [int(one) for one in upstream(folder, shown)["input_ids"][0]]
+        return [int(token_id) for token_id in upstream(folder, shown)["input_ids"][0]]
     # Its template moves images to the front: here they are written where they stand.
     text = ""
     for before, piece in zip([None, *shown], shown, strict=False):
@@ -84,8 +84,8 @@ def theirs(folder: Path, shown: Sequence[Piece]) -> list[int]:
     )
     if not isinstance(shown[0], str):
         prompt = prompt.replace("\n<image>", "<image>", 1)
-    images = [one for one in shown if not isinstance(one, str)] or None
-    return [int(one) for one in processor(text=prompt, images=images)["input_ids"][0]]
+    images = [piece for piece in shown if not isinstance(piece, str)] or None
+    return [int(token_id) for token_id in processor(text=prompt, images=images)["input_ids"][0]]
 
 
 def assert_same(family: Any, folder: Path, prompt: Prompt, shown: Sequence[Piece]) -> None:
@@ -369,7 +369,7 @@ def test_only_models_whose_prompts_changed_have_other_fingerprints(folder: Path)
     cards = [describe_scorer(f"hf:{spec}", param).card for param in PARAMS]
     cards.append(describe_embedder(f"freeret:{spec}").card)
     cards.append(describe_vision(f"hf:{spec}", max_pixels=50176).card)
-    # Weights and files are random here; how images are decoded is told by a number of its own.
+    # Weights and files are random here; how images are decoded is recorded as a number of its own.
     rest = {"files": {}, "weights": ""}
     results = [
         fingerprint(

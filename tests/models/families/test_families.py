@@ -36,7 +36,7 @@ from nightshift.scoring.codecs import parse_codec
 from nightshift.scoring.methods.registry import FRAMINGS
 from nightshift.scoring.prompts import Content
 from tests.models.readings import OFF, ON, assert_same, between, numbers, score
-from tests.models.tiny import picture
+from tests.models.tiny import random_image
 from tests.models.tiny_families import EXPERTS, loaded, own_processor, save_family, upstream
 
 ASK = "Does the image match the caption:"
@@ -45,23 +45,27 @@ ASK = "Does the image match the caption:"
 SPACED = {"idefics3", "smolvlm"}
 
 
-def asked(*texts: str) -> tuple[tuple[str, ...], ...]:
+def as_suffixes(*texts: str) -> tuple[tuple[str, ...], ...]:
     return tuple((f" <{text}>? True or False",) for text in texts)
 
 
-PICTURES = [
-    Group(prefix=(picture(seed, size), ASK), suffixes=asked("a red square", "x", "blue " * 9))
+IMAGE_GROUPS = [
+    Group(
+        prefix=(random_image(seed, size), ASK),
+        suffixes=as_suffixes("a red square", "x", "blue " * 9),
+    )
     for seed, size in ((1, (56, 56)), (2, (90, 40)))
 ]
-TEXT_ONLY = Group(prefix=("Is red blue?",), suffixes=asked("yes", "no, a red square"))
+TEXT_ONLY = Group(prefix=("Is red blue?",), suffixes=as_suffixes("yes", "no, a red square"))
 COMPOSED = Group(
-    prefix=("Query image", picture(2, (90, 40)), "Candidate image"),
-    suffixes=((picture(1), "same?"), (picture(3, (20, 60)), "Is it the same?")),
+    prefix=("Query image", random_image(2, (90, 40)), "Candidate image"),
+    suffixes=((random_image(1), "same?"), (random_image(3, (20, 60)), "Is it the same?")),
 )
 MANY_SUFFIXES = Group(
-    prefix=(picture(5), ASK), suffixes=asked(*(f"{'red ' * (i % 7)}{i}" for i in range(12)))
+    prefix=(random_image(5), ASK),
+    suffixes=as_suffixes(*(f"{'red ' * (i % 7)}{i}" for i in range(12))),
 )
-EVERYTHING = [*PICTURES, TEXT_ONLY, COMPOSED, MANY_SUFFIXES]
+EVERYTHING = [*IMAGE_GROUPS, TEXT_ONLY, COMPOSED, MANY_SUFFIXES]
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -92,7 +96,7 @@ def packed(family: Family) -> PackedEngine:
     return PackedEngine(family, family.layer_ops, PixelLimits())
 
 
-def is_picture(piece: Piece) -> bool:
+def is_image(piece: Piece) -> bool:
     return not isinstance(piece, str)
 
 
@@ -102,7 +106,7 @@ def pieces_of(group: Group) -> list[Piece]:
 
 def comparable(folder: Path) -> Iterator[Group]:
     """Groups that upstream writes in the order in which they are read."""
-    yield from (*PICTURES, TEXT_ONLY)
+    yield from (*IMAGE_GROUPS, TEXT_ONLY)
     # LLaVA-OneVision's template moves images to the front.
     if folder.name != "llava_onevision":
         yield COMPOSED
@@ -180,7 +184,7 @@ def test_a_control_token_in_a_caption_is_text(engine: Engine, family: Any) -> No
     control = {int(token["id"]) for token in family.text._control.values()}
 
     def control_ids(caption: str) -> list[int]:
-        group = Group(prefix=(picture(1), ASK), suffixes=asked(caption))
+        group = Group(prefix=(random_image(1), ASK), suffixes=as_suffixes(caption))
         return [
             item_id
             for item_id in engine.prepare([group]).prompts[0].ids.tolist()
@@ -197,7 +201,7 @@ def test_a_control_token_in_a_caption_is_text(engine: Engine, family: Any) -> No
 def test_an_image_looks_the_same_alone_and_among_others(family: Family) -> None:
     images = [
         family.prepare_image(image, PixelLimits())
-        for image in (picture(1), picture(2, (90, 40)), picture(3, (20, 60)))
+        for image in (random_image(1), random_image(2, (90, 40)), random_image(3, (20, 60)))
     ]
     with torch.inference_mode():
         together = family.encode_images(images)
@@ -221,16 +225,19 @@ def test_an_image_prepared_beforehand_reads_the_same_bits(engine: Engine) -> Non
 
     groups = [
         Group(prefix=prepared(group.prefix), suffixes=tuple(map(prepared, group.suffixes)))
-        for group in PICTURES
+        for group in IMAGE_GROUPS
     ]
 
     assert np.array_equal(
-        numbers(score(engine, groups, OFF)), numbers(score(engine, PICTURES, OFF))
+        numbers(score(engine, groups, OFF)), numbers(score(engine, IMAGE_GROUPS, OFF))
     )
 
 
 def test_pixel_limits_bound_what_an_image_takes(family: Family, folder: Path) -> None:
-    large, tile = picture(7, (200, 100)), 32 * 32 if folder.name.startswith("qwen3") else 28 * 28
+    large, tile = (
+        random_image(7, (200, 100)),
+        32 * 32 if folder.name.startswith("qwen3") else 28 * 28,
+    )
     limits = [PixelLimits(max_pixels=peak * tile) for peak in (1, 3, 8)]
 
     shown = [family.prepare_image(large, limit) for limit in limits]
@@ -272,7 +279,7 @@ def test_the_enhancement_acts_while_a_number_is_written_where_the_report_says_so
             bind(family, params, "test")
     else:
         scorer = bind(family, params, "test")
-        query, item = ItemContent(texts=("a red square",)), ItemContent(images=(picture(1),))
+        query, item = ItemContent(texts=("a red square",)), ItemContent(images=(random_image(1),))
         group = PairGroup(shared_side="candidate", shared=item, others=(query,))
         ((reading,),) = scorer.score(scorer.prepare([group]))
         assert reading.trace.fired
@@ -298,7 +305,7 @@ def test_packed_prompts_read_what_whole_prompts_read(
 def test_prompts_that_fire_and_prompts_that_do_not_share_a_pack(
     engine: Engine, plain: PlainEngine
 ) -> None:
-    groups = [*PICTURES, MANY_SUFFIXES]
+    groups = [*IMAGE_GROUPS, MANY_SUFFIXES]
     quiet = score(plain, groups, EnhancementParams(gamma=1.0))
     params = EnhancementParams(gamma=between([r.trace.uncertainty for r in quiet], 0.5))
 
@@ -354,10 +361,10 @@ def test_alpha_zero_or_gamma_one_is_the_plain_forward_bit_for_bit(
 
 def test_a_forced_layer_looks_at_the_image_again(plain: PlainEngine, family: Family) -> None:
     layers = trigger_layers(ON, len(family.decoder.layers))
-    before = score(plain, PICTURES, OFF)
+    before = score(plain, IMAGE_GROUPS, OFF)
 
     for layer in layers:
-        readings = score(plain, PICTURES, EnhancementParams(trigger=layer))
+        readings = score(plain, IMAGE_GROUPS, EnhancementParams(trigger=layer))
         assert {reading.trace.layer for reading in readings} == {layer}
         assert np.abs(numbers(readings) - numbers(before)).max(axis=1).min() > 1e-4
 
@@ -368,7 +375,7 @@ def test_the_report_says_which_codecs_a_family_takes(
 ) -> None:
     width = 64 * (1 + family.report.n_deepstack)
     codec = Codec(parse_codec(name), width=width, precision="float32", codebook=None)
-    group = replace(PICTURES[0], prefix=(CodedImage(image=picture(1), codec=codec), ASK))
+    group = replace(IMAGE_GROUPS[0], prefix=(CodedImage(image=random_image(1), codec=codec), ASK))
 
     if name in family.report.no_codecs:
         with pytest.raises(ModelError, match=name):
@@ -386,12 +393,12 @@ def test_kept_visual_tokens_read_what_pixels_read_bit_for_bit(
     facts = describe_vision(f"hf:{folder}@float32")
     codec = Codec(parse_codec("none"), width=facts.dim, precision="float32", codebook=None)
     large = Group(
-        prefix=(picture(6, (112, 112)), picture(7, (200, 100)), ASK),
-        suffixes=asked("a", "b c"),
+        prefix=(random_image(6, (112, 112)), random_image(7, (200, 100)), ASK),
+        suffixes=as_suffixes("a", "b c"),
     )
     shown = [*EVERYTHING, large]
     contents = [
-        ItemContent(images=tuple(piece for piece in pieces_of(group) if is_picture(piece)))
+        ItemContent(images=tuple(piece for piece in pieces_of(group) if is_image(piece)))
         for group in shown
     ]
     tower = vision.bind(family, facts)
@@ -422,7 +429,7 @@ def test_kept_visual_tokens_read_what_pixels_read_bit_for_bit(
 def test_the_state_behind_the_last_attention_is_what_the_last_feed_forward_adds_to(
     plain: PlainEngine, family: Any
 ) -> None:
-    prepared = plain.prepare(PICTURES)
+    prepared = plain.prepare(IMAGE_GROUPS)
     assert isinstance(prepared, PreparedPrompts)
     with torch.inference_mode():
         visual_tokens = family.encode_images(prepared.images)
@@ -441,7 +448,7 @@ def test_the_state_behind_the_last_attention_is_what_the_last_feed_forward_adds_
 def test_answers_are_those_of_the_upstream_library(
     plain: PlainEngine, family: Any, folder: Path
 ) -> None:
-    group = replace(PICTURES[1], suffixes=PICTURES[1].suffixes[:1])
+    group = replace(IMAGE_GROUPS[1], suffixes=IMAGE_GROUPS[1].suffixes[:1])
     (prompt,) = plain.prepare([group]).prompts  # type: ignore[attr-defined]
     images = plain.prepare([group]).images  # type: ignore[attr-defined]
     with torch.inference_mode():
@@ -461,7 +468,7 @@ def test_answers_are_those_of_the_upstream_library(
 
 def test_half_precision_weights_are_read_in_float32(folder: Path) -> None:
     half = loaded(folder.name, folder, "bfloat16")
-    logits = numbers(score(engine_for(half, PixelLimits()), PICTURES, ON))[:, :2]
+    logits = numbers(score(engine_for(half, PixelLimits()), IMAGE_GROUPS, ON))[:, :2]
 
     assert half.decoder.head_weight.dtype == torch.bfloat16
     rounded = torch.tensor(logits).bfloat16().double().numpy()
@@ -478,7 +485,7 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def test_llava_shows_an_image_without_tiles_as_one_of_several(llava: Any) -> None:
-    both = [picture(1, (90, 40)), picture(2, (20, 60))]
+    both = [random_image(1, (90, 40)), random_image(2, (20, 60))]
     ours = [llava.prepare_image(image, PixelLimits(max_pixels=2 * 28 * 28)) for image in both]
     results = llava._images([both], return_tensors="pt")
     with torch.inference_mode():
@@ -497,7 +504,7 @@ def test_llava_shows_an_image_without_tiles_as_one_of_several(llava: Any) -> Non
 def test_llava_chooses_no_grid_beyond_the_limit(
     llava: Any, size: tuple[int, int], tiles: int
 ) -> None:
-    image = picture(1, size)
+    image = random_image(1, size)
     shown = llava.prepare_image(image, PixelLimits(max_pixels=tiles * 28 * 28))
     free = llava.prepare_image(image, PixelLimits())
 
@@ -523,7 +530,10 @@ def test_digits_are_read_behind_the_space_that_an_answer_begins_with(
 ) -> None:
     folder = save_family(name, tmp_path / name)
     family = loaded(name, folder)
-    entry, other = ItemContent(images=(picture(1),)), ItemContent(images=(picture(2, (90, 40)),))
+    entry, other = (
+        ItemContent(images=(random_image(1),)),
+        ItemContent(images=(random_image(2, (90, 40)),)),
+    )
     texts = tuple(ItemContent(texts=(text,)) for text in ("a red square", "x", "grass"))
 
     def logits(framing: str, words: Sequence[str], *candidates: ItemContent) -> np.ndarray:
@@ -566,14 +576,14 @@ def test_digits_are_read_behind_the_space_that_an_answer_begins_with(
 def test_features_of_the_depth_of_the_tower_matter(tmp_path: Path) -> None:
     qwen = loaded("qwen3_vl", save_family("qwen3_vl", tmp_path))
     engine = engine_for(qwen, PixelLimits())
-    with_them = numbers(score(engine, PICTURES, OFF))
+    with_them = numbers(score(engine, IMAGE_GROUPS, OFF))
     encode_images = qwen.encode_images
-    qwen.encode_images = lambda pictures: [
-        VisualTokens(tokens=image.tokens) for image in encode_images(pictures)
+    qwen.encode_images = lambda images: [
+        VisualTokens(tokens=image.tokens) for image in encode_images(images)
     ]
     qwen.vision_cache.clear()
 
-    assert np.abs(numbers(score(engine, PICTURES, OFF)) - with_them).max() > 1e-3
+    assert np.abs(numbers(score(engine, IMAGE_GROUPS, OFF)) - with_them).max() > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -584,7 +594,7 @@ def test_features_of_the_depth_of_the_tower_matter(tmp_path: Path) -> None:
         {"model_type": "qwen3", "head_dim": 16},
         {"model_type": "qwen3_moe", "head_dim": 16, **EXPERTS},
     ],
-    ids=lambda one: one["model_type"],
+    ids=lambda config: config["model_type"],
 )
 def test_internvl_is_packed_whichever_known_decoder_is_inside(
     tmp_path: Path, text_config: dict[str, Any]
@@ -592,7 +602,7 @@ def test_internvl_is_packed_whichever_known_decoder_is_inside(
     folder = save_family("internvl", tmp_path / "internvl", text_config=text_config)
     family = loaded("internvl", folder)
     engine = engine_for(family, PixelLimits())
-    group = PICTURES[0]
+    group = IMAGE_GROUPS[0]
 
     assert isinstance(engine, PackedEngine)
     with torch.no_grad():
@@ -615,12 +625,12 @@ def test_a_decoder_without_gates_is_refused(tmp_path: Path) -> None:
         loaded("internvl", folder)
 
 
-def test_a_decoder_with_no_state_behind_its_last_attention_is_told_and_embeds_elsewhere(
+def test_a_decoder_with_no_state_behind_its_last_attention_is_reported_and_embeds_elsewhere(
     tmp_path: Path,
 ) -> None:
     folder = save_family("internvl", tmp_path / "internvl", text_config={"model_type": "cohere"})
     family = loaded("internvl", folder)
-    prepared = PlainEngine(family, PixelLimits()).prepare([PICTURES[0]])
+    prepared = PlainEngine(family, PixelLimits()).prepare([IMAGE_GROUPS[0]])
     assert isinstance(prepared, PreparedPrompts)
 
     assert "FreeRet embedding: yes, but not at attn_L (its layers add" in family.report.text()
@@ -631,7 +641,7 @@ def test_a_decoder_with_no_state_behind_its_last_attention_is_told_and_embeds_el
             prepared.prompts, family.encode_images(prepared.images)
         )
     assert states.isfinite().all()
-    fired = score(PlainEngine(family, PixelLimits()), PICTURES, ON)
+    fired = score(PlainEngine(family, PixelLimits()), IMAGE_GROUPS, ON)
     assert all(reading.trace.fired for reading in fired)
 
 
@@ -642,13 +652,13 @@ def test_a_decoder_with_no_state_behind_its_last_attention_is_told_and_embeds_el
         ({"model_type": "gemma", "head_dim": 16}, "layers of gemma are not like Llama's"),
     ],
 )
-def test_a_decoder_that_cannot_be_taken_apart_is_read_whole_and_told(
+def test_a_decoder_that_cannot_be_taken_apart_is_read_whole_and_reported(
     tmp_path: Path, text_config: dict[str, Any], reason: str
 ) -> None:
     folder = save_family("internvl", tmp_path / "internvl", text_config=text_config)
     family = loaded("internvl", folder)
     engine = engine_for(family, PixelLimits())
-    (group,) = [replace(PICTURES[0], suffixes=PICTURES[0].suffixes[:1])]
+    (group,) = [replace(IMAGE_GROUPS[0], suffixes=IMAGE_GROUPS[0].suffixes[:1])]
 
     assert isinstance(engine, PlainEngine)
     assert f"packed: no ({reason})" in family.report.text()
@@ -662,7 +672,7 @@ def test_a_decoder_that_cannot_be_taken_apart_is_read_whole_and_told(
 @pytest.mark.parametrize(
     "template",
     ["{{ raise_exception('roles must alternate') }}", "{{ messages[0]['content'][0]['text'] }}"],
-    ids=["it raises", "it forgets pictures"],
+    ids=["it raises", "it forgets images"],
 )
 def test_a_model_whose_template_cannot_be_used_is_refused_by_name(
     llava: Any, template: str
@@ -674,7 +684,9 @@ def test_a_model_whose_template_cannot_be_used_is_refused_by_name(
         type(llava)(llava._model, processor, "some/model")
 
 
-def test_a_load_is_told_with_what_works(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_load_is_reported_with_what_works(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = save_family("gemma3", tmp_path)
 
     with caplog.at_level(logging.INFO, "nightshift"):

@@ -1,4 +1,4 @@
-"""What the papers' methods must hold, checked on every family (methods §1.11, §3.7 and §4.5)."""
+"""Laws of the papers' methods, checked on every family (methods §1.11, §3.7 and §4.5)."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -31,17 +31,17 @@ from nightshift.scoring.codecs import parse_codec
 from nightshift.scoring.methods.registry import framings_of
 from nightshift.scoring.prompts import Framing, Labels
 from tests.models.readings import OFF, ON, numbers, score, watching
-from tests.models.tiny import picture
+from tests.models.tiny import random_image
 from tests.models.tiny_families import loaded, save_family, upstream
 
 GROUP = Group(
-    prefix=(picture(2, (90, 40)), "Does the image match the caption:"),
+    prefix=(random_image(2, (90, 40)), "Does the image match the caption:"),
     suffixes=((" <a red square>? True or False",), (" <x>? True or False",)),
 )
 TEXT = ItemContent(texts=("a red square",))
-IMAGE = ItemContent(images=(picture(1),))
-OTHER = ItemContent(images=(picture(2, (90, 40)),))
-BOTH = ItemContent(texts=("grass",), images=(picture(3, (20, 60)),))
+IMAGE = ItemContent(images=(random_image(1),))
+OTHER = ItemContent(images=(random_image(2, (90, 40)),))
+BOTH = ItemContent(texts=("grass",), images=(random_image(3, (20, 60)),))
 CONTENTS = (TEXT, IMAGE, OTHER, BOTH)
 SITES = ("attn_L", "mlp_L_prenorm", "mlp_L_postnorm", "mlp_L-1")
 
@@ -73,9 +73,9 @@ def hooks(family: Any) -> int:
     return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in family._model.modules())
 
 
-def whole(family: Family, prompt: Prompt, pictures: PreparedPrompts) -> torch.Tensor:
+def whole_states(family: Family, prompt: Prompt, prepared: PreparedPrompts) -> torch.Tensor:
     """Normed states (1, length, width) of a prompt read by itself."""
-    return family.decode(embed(family, [prompt], encode_images(family, pictures.images)))
+    return family.decode(embed(family, [prompt], encode_images(family, prepared.images)))
 
 
 # RetLLM's enhancement, §1.11.
@@ -157,7 +157,7 @@ def test_stopping_early_gives_the_state_of_a_whole_forward(family: Any, site: st
     module = modules.get(site, family.decoder.norm)
     handle = module.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0].clone()))
     try:
-        states = whole(family, prompt, requested)
+        states = whole_states(family, prompt, requested)
     finally:
         handle.remove()
 
@@ -262,8 +262,8 @@ def test_sampled_tokens_keep_the_places_of_the_whole_image_and_replicated_ones_t
     family: Family,
 ) -> None:
     if "sample2" in family.report.no_codecs:
-        pytest.skip("its visual tokens stand in no rows and columns of the whole picture")
-    image = picture(4, (112, 84))
+        pytest.skip("its visual tokens stand in no rows and columns of the whole image")
+    image = random_image(4, (112, 84))
 
     def prefix(codec: str | None) -> tuple[torch.Tensor, torch.Tensor]:
         piece = CodedImage(image=image, codec=codec_of(family, codec)) if codec else image

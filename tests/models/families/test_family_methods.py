@@ -21,25 +21,25 @@ from nightshift.schema.params import EnhancementParams, ScorerParams
 from nightshift.scoring.methods.registry import FRAMINGS, METHODS, framings_of, tie_framing
 from nightshift.scoring.prompts import Framing, Labels, Numbers
 from tests.models.readings import OFF, assert_same, between
-from tests.models.tiny import picture
+from tests.models.tiny import random_image
 from tests.models.tiny_families import loaded, save_family
 
 TEXTS = tuple(ItemContent(texts=(text,)) for text in ("a red square", "grass"))
-IMAGES = (ItemContent(images=(picture(1),)), ItemContent(images=(picture(2, (90, 40)),)))
+IMAGES = (ItemContent(images=(random_image(1),)), ItemContent(images=(random_image(2, (90, 40)),)))
 BOTH = tuple(
     ItemContent(texts=text.texts, images=image.images)
     for text, image in zip(TEXTS, IMAGES, strict=True)
 )
 #: Queries and candidates of two kinds of sides, and what methods for images are asked.
 SIDES = ((TEXTS, IMAGES), (BOTH[:1], BOTH))
-PICTURES = ((IMAGES[:1], IMAGES),)
+IMAGE_SIDES = ((IMAGES[:1], IMAGES),)
 #: Prompts are short: images in many tiles are compared in `test_families`.
 LIMITS = PixelLimits(max_pixels=2 * 28 * 28)
 
 
 @dataclass
 class Collecting:
-    """An `Engine` that is only told what a method asks."""
+    """An `Engine` that only collects what a method asks."""
 
     groups: list[Group] = field(default_factory=list)
 
@@ -77,7 +77,7 @@ def every_way_of_asking() -> Iterator[tuple[str, Labels | Numbers, list[Group]]]
 def paired(rules: tuple[Framing, ...]) -> list[Group]:
     requested = Collecting()
     scorer = PairScorer(requested, rules, OFF, "test")
-    for queries, candidates in PICTURES if rules[0] in METHODS["indexmllm"].framings else SIDES:
+    for queries, candidates in IMAGE_SIDES if rules[0] in METHODS["indexmllm"].framings else SIDES:
         shared_side = rules[0].shared_side(kinds(queries[0]), kinds(candidates[0]))
         shared, others = queries, candidates
         if shared_side == "candidate":
@@ -102,7 +102,7 @@ def kinds(content: ItemContent) -> frozenset[Any]:
     return frozenset([*["text"] * bool(content.texts), *["image"] * bool(content.images)])
 
 
-ASKED = list(every_way_of_asking())
+PROMPT_CASES = list(every_way_of_asking())
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -129,17 +129,20 @@ def read(
 
 def by_labels() -> Iterator[tuple[Labels | Numbers, list[Group]]]:
     """All prompts that are read by the same labels together."""
-    for labels in dict.fromkeys(labels for _, labels, _ in ASKED):
-        yield labels, [group for _, other, groups in ASKED if other == labels for group in groups]
+    for labels in dict.fromkeys(labels for _, labels, _ in PROMPT_CASES):
+        yield (
+            labels,
+            [group for _, other, groups in PROMPT_CASES if other == labels for group in groups],
+        )
 
 
 def test_every_framing_of_every_method_is_asked() -> None:
-    assert {name for name, _, _ in ASKED} == {*FRAMINGS, "retllm_tie"}
+    assert {name for name, _, _ in PROMPT_CASES} == {*FRAMINGS, "retllm_tie"}
     # FreeRet's own order: a text that is shared, and images behind it.
     assert any(
         all(isinstance(piece, str) for piece in group.prefix)
         and not all(isinstance(piece, str) for suffix in group.suffixes for piece in suffix)
-        for _, _, groups in ASKED
+        for _, _, groups in PROMPT_CASES
         for group in groups
     )
 

@@ -17,7 +17,7 @@ PACKED = LoadReport(
     unpacked_reason=None,
     no_attn_site_reason=None,
 )
-WHOLE = replace(PACKED, unpacked_reason="tokens look ahead")
+UNPACKED = replace(PACKED, unpacked_reason="tokens look ahead")
 
 
 @pytest.mark.parametrize(
@@ -44,4 +44,4 @@ def test_the_same_preset_without_what_forbids_it_is_packed() -> None:
 
 
 def test_a_family_that_cannot_be_packed_says_why() -> None:
-    assert unbatched_reason(WHOLE, ScorerParams()) == "tokens look ahead"
+    assert unbatched_reason(UNPACKED, ScorerParams()) == "tokens look ahead"

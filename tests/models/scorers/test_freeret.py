@@ -21,20 +21,23 @@ from nightshift.schema.params import EnhancementParams, ScorerParams
 from nightshift.scoring.methods.freeret import FREERET
 from nightshift.scoring.methods.registry import framings_of
 from nightshift.scoring.prompts import Framing, Labels, Side
-from tests.models.tiny import picture
+from tests.models.tiny import random_image
 
 OFF = EnhancementParams(trigger="never")
 QUERIES = {
     "text": ItemContent(texts=("a red square",)),
-    "image": ItemContent(images=(picture(1),)),
-    "both": ItemContent(texts=("a red square",), images=(picture(1),)),
+    "image": ItemContent(images=(random_image(1),)),
+    "both": ItemContent(texts=("a red square",), images=(random_image(1),)),
 }
 ITEMS = {
     "text": (ItemContent(texts=("a blue circle",)), ItemContent(texts=("grass",))),
-    "image": (ItemContent(images=(picture(2),)), ItemContent(images=(picture(3, (84, 56)),))),
+    "image": (
+        ItemContent(images=(random_image(2),)),
+        ItemContent(images=(random_image(3, (84, 56)),)),
+    ),
     "both": (
-        ItemContent(texts=("a blue circle",), images=(picture(2),)),
-        ItemContent(texts=("grass",), images=(picture(3, (84, 56)),)),
+        ItemContent(texts=("a blue circle",), images=(random_image(2),)),
+        ItemContent(texts=("grass",), images=(random_image(3, (84, 56)),)),
     ),
 }
 
@@ -61,8 +64,8 @@ def group(side: Side, shared: ItemContent, *others: ItemContent) -> PairGroup:
     return PairGroup(shared_side=side, shared=shared, others=others)
 
 
-def margins(found: list[tuple[PairReading, ...]]) -> list[float]:
-    return [reading.margin for of_group in found for reading in of_group]
+def margins(groups: list[tuple[PairReading, ...]]) -> list[float]:
+    return [reading.margin for of_group in groups for reading in of_group]
 
 
 def test_text_to_image_is_the_published_prompt_of_the_upstream_model(

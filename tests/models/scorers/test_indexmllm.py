@@ -14,11 +14,11 @@ from nightshift.models.scorers.pairs import PairScorer
 from nightshift.models.scorers.protocol import PairGroup, PairReading
 from nightshift.schema.params import ScorerParams
 from nightshift.scoring.methods.registry import framing
-from tests.models.tiny import picture
+from tests.models.tiny import random_image
 
-QUERY = ItemContent(images=(picture(1),))
+QUERY = ItemContent(images=(random_image(1),))
 CANDIDATES = tuple(
-    ItemContent(images=(picture(n, size),)) for n, size in ((2, (84, 56)), (3, (56, 56)))
+    ItemContent(images=(random_image(n, size),)) for n, size in ((2, (84, 56)), (3, (56, 56)))
 )
 
 
@@ -80,7 +80,7 @@ def test_a_pair_scored_both_ways_round_gives_two_scores_and_their_mean_is_symmet
     assert symmetric.fingerprint != scorer.fingerprint
 
 
-def test_candidates_are_told_apart_and_do_not_depend_on_their_neighbours(
+def test_candidates_are_distinguished_and_do_not_depend_on_their_neighbours(
     scorer: PairScorer,
 ) -> None:
     together = [reading.margin for reading in read(scorer, QUERY, *CANDIDATES)]

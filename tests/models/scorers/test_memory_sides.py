@@ -1,4 +1,4 @@
-"""Whose images the enhancement looks at again, and how large images are."""
+"""The enhancement reads the images of one side again, in their size."""
 
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,16 @@ from nightshift.models.scorers.pairs import PairScorer
 from nightshift.models.scorers.protocol import PairGroup
 from nightshift.schema.params import EnhancementParams, ScorerParams, TokenParams
 from nightshift.scoring.methods.registry import framings_of
-from tests.models.tiny import picture
+from tests.models.tiny import random_image
 
-QUERY = ItemContent(images=(picture(1),))
-ITEMS = tuple(ItemContent(images=(picture(seed),)) for seed in (2, 3))
+QUERY = ItemContent(images=(random_image(1),))
+ITEMS = tuple(ItemContent(images=(random_image(seed),)) for seed in (2, 3))
 
 
-def margins(family: Qwen25VL, *, whole: bool = False, **enhancement: Any) -> list[float]:
+def margins(family: Qwen25VL, *, unpacked: bool = False, **enhancement: Any) -> list[float]:
     params = ScorerParams(enhancement=EnhancementParams(trigger=6, **enhancement))
     scorer: Any = bind(family, params, "test")
-    if whole:
+    if unpacked:
         engine = PlainEngine(family, PixelLimits())
         scorer = PairScorer(engine, framings_of(params), params.enhancement, "test")
     group = PairGroup(shared_side="query", shared=QUERY, others=ITEMS)
@@ -41,7 +41,9 @@ def test_the_images_of_one_side_can_be_looked_at_again(qwen: Qwen25VL) -> None:
 
     assert len({tuple(result) for result in results.values()}) == 3
     for side, packed in results.items():
-        assert packed == pytest.approx(margins(qwen, whole=True, memory=side, alpha=0.5), abs=1e-5)
+        assert packed == pytest.approx(
+            margins(qwen, unpacked=True, memory=side, alpha=0.5), abs=1e-5
+        )
 
 
 def test_a_side_without_an_image_leaves_the_pair_plain(qwen: Qwen25VL) -> None:
@@ -63,7 +65,7 @@ def test_a_side_without_an_image_leaves_the_pair_plain(qwen: Qwen25VL) -> None:
 def test_the_longer_side_is_scaled_before_the_limits_apply(
     qwen: Qwen25VL, size: tuple[int, int], scaled: tuple[int, int]
 ) -> None:
-    image = picture(4, size)
+    image = random_image(4, size)
     ours = prepare_image(qwen, image, PixelLimits(long_side=112))
     by_hand = prepare_image(qwen, image.resize(scaled, Image.Resampling.BICUBIC), PixelLimits())
 

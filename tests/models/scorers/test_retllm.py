@@ -20,20 +20,23 @@ from nightshift.scoring.methods.registry import FRAMINGS, framing
 from nightshift.scoring.methods.retllm import ENHANCEMENTS, RETLLM
 from nightshift.scoring.prompts import Content, Framing, Labels
 from nightshift.scoring.tie_break import break_ties
-from tests.models.tiny import picture
+from tests.models.tiny import random_image
 
 KINDS = ("text", "image", "both")
 QUERY = {
     "text": ItemContent(texts=("a red square",)),
-    "image": ItemContent(images=(picture(1),)),
-    "both": ItemContent(texts=("a red square",), images=(picture(1),)),
+    "image": ItemContent(images=(random_image(1),)),
+    "both": ItemContent(texts=("a red square",), images=(random_image(1),)),
 }
 CANDIDATES = {
     "text": (ItemContent(texts=("a blue circle",)), ItemContent(texts=("grass",))),
-    "image": (ItemContent(images=(picture(2),)), ItemContent(images=(picture(3, (84, 56)),))),
+    "image": (
+        ItemContent(images=(random_image(2),)),
+        ItemContent(images=(random_image(3, (84, 56)),)),
+    ),
     "both": (
-        ItemContent(texts=("a blue circle",), images=(picture(2),)),
-        ItemContent(texts=("grass",), images=(picture(3, (84, 56)),)),
+        ItemContent(texts=("a blue circle",), images=(random_image(2),)),
+        ItemContent(texts=("grass",), images=(random_image(3, (84, 56)),)),
     ),
 }
 
@@ -124,7 +127,7 @@ def test_candidates_of_several_kinds_are_scored_in_order_in_one_group(scorer: Pa
 
 
 def test_permuting_candidates_permutes_the_ranking(scorer: PairScorer) -> None:
-    candidates = [ItemContent(images=(picture(seed),)) for seed in range(6)]
+    candidates = [ItemContent(images=(random_image(seed),)) for seed in range(6)]
     order = [3, 0, 5, 1, 4, 2]
     (entry,) = read(scorer, by_query(QUERY["text"], *candidates))
     (other,) = read(scorer, by_query(QUERY["text"], *(candidates[i] for i in order)))
@@ -141,7 +144,7 @@ def test_permuting_candidates_permutes_the_ranking(scorer: PairScorer) -> None:
 
 
 def test_all_images_of_a_side_are_read(scorer: PairScorer) -> None:
-    entry, two = picture(1), picture(4)
+    entry, two = random_image(1), random_image(4)
     ((single, double, turned),) = read(
         scorer,
         by_query(
@@ -154,7 +157,7 @@ def test_all_images_of_a_side_are_read(scorer: PairScorer) -> None:
 
 
 def test_a_pair_of_images_is_not_symmetric(scorer: PairScorer) -> None:
-    entry, other = (ItemContent(images=(picture(seed),)) for seed in (1, 2))
+    entry, other = (ItemContent(images=(random_image(seed),)) for seed in (1, 2))
     ((there,), (back,)) = read(scorer, by_query(entry, other), by_query(other, entry))
 
     assert there.margin != pytest.approx(back.margin, abs=1e-4)

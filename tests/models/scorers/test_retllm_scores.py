@@ -30,10 +30,10 @@ from nightshift.scoring.fusion import probability
 from nightshift.scoring.log_odds import MAX_LOG_ODDS
 from nightshift.scoring.methods.retllm import ENHANCEMENTS, RETLLM
 from nightshift.scoring.tie_break import break_ties
-from tests.models.tiny import picture
+from tests.models.tiny import random_image
 
 OFF = EnhancementParams(trigger="never")
-PHOTO = ItemContent(images=(picture(1),))
+PHOTO = ItemContent(images=(random_image(1),))
 CAPTIONS = tuple(ItemContent(texts=(text,)) for text in ("a blue circle", "grass", "a cat", "red"))
 
 
@@ -122,7 +122,7 @@ def test_a_preset_scores_every_kind_of_pair(qwen: Qwen25VL, name: str) -> None:
     kinds = (
         ItemContent(texts=("red",)),
         PHOTO,
-        ItemContent(texts=("red",), images=(picture(2),)),
+        ItemContent(texts=("red",), images=(random_image(2),)),
     )
 
     for query, candidate in product(kinds, kinds):
@@ -225,7 +225,7 @@ def test_a_written_number_is_the_score_and_its_words_are_kept(
     assert {(r.logit_positive, r.logsumexp, r.entropy) for r in readings} == {(None,) * 3}
 
 
-def test_numbers_that_tie_are_told_apart_by_the_entropy_of_the_second_question(
+def test_numbers_that_tie_are_ordered_by_the_entropy_of_the_second_question(
     qwen: Qwen25VL, qwen_folder: Path, scribe: Callable[..., None]
 ) -> None:
     scribe("Answer: 0.85", "Answer: 0.33", "Answer: 0.85", "Answer: 0.25")
@@ -276,7 +276,7 @@ def test_a_number_is_written_token_by_token_under_the_enhancement(qwen: Qwen25VL
     assert trace.uncertainty == pytest.approx(expected.uncertainty, abs=1e-5)
     assert trace.fired
     (memory,) = repeated._memories
-    assert torch.equal(memory, visual_tokens[0].tokens), "a token that was written is no picture"
+    assert torch.equal(memory, visual_tokens[0].tokens), "a token that was written is no image"
 
 
 @pytest.mark.parametrize("memory", ["image", "all"])

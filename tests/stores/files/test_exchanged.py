@@ -1,4 +1,4 @@
-"""What is exchanged while it is looked at is refused or read from inside, never from outside."""
+"""A file that is exchanged while it is read is refused, or read from inside the folder only."""
 
 import io
 import os
@@ -64,7 +64,7 @@ def exchanging(link: Path, targets: list[Path]) -> Iterator[None]:
 
 
 def outcomes(read: Callable[[], object]) -> set[object]:
-    """What many reads gave, or why they were refused."""
+    """Results of many reads, or the reasons for which they were refused."""
     visited: set[object] = set()
     for _ in range(READS):
         try:

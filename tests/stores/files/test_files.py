@@ -251,7 +251,7 @@ def test_damage_of_any_kind_never_raises_anything_but_our_error():
 
 
 def test_a_local_file_and_its_url_give_the_same_image_and_digest(tmp_path: Path):
-    path = tmp_path / "a picture.png"
+    path = tmp_path / "an image.png"
     path.write_bytes(encoded(noise()))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -444,7 +444,7 @@ def test_a_dead_web_host_is_that_items_fault(web: str):
 
 
 def test_every_refusal_says_what_to_do(tmp_path: Path):
-    (tmp_path / "bad.png").write_bytes(b"not a picture")
+    (tmp_path / "bad.png").write_bytes(b"not an image")
     for name in ("bad.png", "none.png"):
         with pytest.raises(NightshiftError) as caught:
             read_image(str(tmp_path / name))

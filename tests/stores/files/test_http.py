@@ -24,15 +24,15 @@ STRICT = WebRules()
 
 class _Pages(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    asked: list[tuple[str, str]] = []
+    requests: list[tuple[str, str]] = []
 
     def do_GET(self):
-        _Pages.asked.append((self.path, self.headers["Host"]))
+        _Pages.requests.append((self.path, self.headers["Host"]))
         name, _, rest = self.path.removeprefix("/").partition("?")
         getattr(self, f"_{name}", self._page)(rest)
 
     def _page(self, rest: str) -> None:
-        self._answer(200, b"picture")
+        self._answer(200, b"image")
 
     def _to(self, rest: str) -> None:
         self.send_response(302)
@@ -44,7 +44,7 @@ class _Pages(BaseHTTPRequestHandler):
         self._to("/loop")
 
     def _short(self, rest: str) -> None:
-        self._answer(200, b"picture", length=100)
+        self._answer(200, b"image", length=100)
         self.close_connection = True
 
     def _endless(self, rest: str) -> None:
@@ -83,7 +83,7 @@ class _Pages(BaseHTTPRequestHandler):
 @pytest.fixture
 def port() -> Iterator[int]:
     """A web server on the loopback."""
-    _Pages.asked.clear()
+    _Pages.requests.clear()
     with ThreadingHTTPServer(("127.0.0.1", 0), _Pages) as server:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
@@ -117,8 +117,8 @@ def refused(url: str, rules: WebRules = HERE, **options: int) -> str:
 
 
 def test_a_page_is_fetched_with_its_blanks_and_umlauts(port: int):
-    assert fetch(f"http://127.0.0.1:{port}/a b/ü.png?x=%20", max_bytes=10, rules=HERE) == b"picture"
-    assert _Pages.asked == [("/a%20b/%C3%BC.png?x=%20", f"127.0.0.1:{port}")]
+    assert fetch(f"http://127.0.0.1:{port}/a b/ü.png?x=%20", max_bytes=10, rules=HERE) == b"image"
+    assert _Pages.requests == [("/a%20b/%C3%BC.png?x=%20", f"127.0.0.1:{port}")]
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_a_page_is_fetched_with_its_blanks_and_umlauts(port: int):
 )
 def test_no_spelling_of_the_own_machine_is_reached(port: int, host: str):
     assert refused(f"http://{host}:{port}/x.png", STRICT) == "image_not_allowed"
-    assert _Pages.asked == []
+    assert _Pages.requests == []
 
 
 @pytest.mark.parametrize(
@@ -200,22 +200,22 @@ def test_every_redirect_is_judged_again(port: int, names: dict[str, list[str]], 
     rules = WebRules(hosts=("images.test", "10.0.0.1", "169.254.169.254"), networks=HERE.networks)
 
     assert refused(f"http://images.test:{port}/to?{target}", rules) == "image_not_allowed"
-    assert len(_Pages.asked) == 1
+    assert len(_Pages.requests) == 1
 
 
 def test_a_redirect_to_a_good_place_is_followed_but_not_for_ever(port: int):
     start = f"http://127.0.0.1:{port}"
 
-    assert fetch(f"{start}/to?/to?/page", max_bytes=10, rules=HERE) == b"picture"
+    assert fetch(f"{start}/to?/to?/page", max_bytes=10, rules=HERE) == b"image"
     assert refused(f"{start}/loop") == "image_unreachable"
-    assert len(_Pages.asked) < 12
+    assert len(_Pages.requests) < 12
 
 
 def test_only_hosts_of_the_list_are_asked(port: int, names: dict[str, list[str]]):
     names |= {"a.shop.test": ["127.0.0.1"], "shop.test": ["127.0.0.1"], "eshop.test": ["127.0.0.1"]}
     rules = WebRules(hosts=("*.Shop.test", "other.test"), networks=HERE.networks)
 
-    assert fetch(f"http://A.shop.test.:{port}/x", max_bytes=10, rules=rules) == b"picture"
+    assert fetch(f"http://A.shop.test.:{port}/x", max_bytes=10, rules=rules) == b"image"
     for host in ("shop.test", "eshop.test", "a.shop.test.evil.test", "127.0.0.1"):
         assert refused(f"http://{host}:{port}/x", rules) == "image_not_allowed"
 
@@ -263,7 +263,7 @@ def test_slow_redirects_share_one_time_limit(port: int):
     with pytest.raises(InputError, match="too slow"):
         fetch(f"http://127.0.0.1:{port}/later?", max_bytes=10, rules=rules)
 
-    assert len(_Pages.asked) < 4, "each step takes 0.4 s"
+    assert len(_Pages.requests) < 4, "each step takes 0.4 s"
 
 
 def test_a_name_service_that_does_not_answer_is_left(monkeypatch: pytest.MonkeyPatch):
@@ -325,7 +325,7 @@ def test_repeated_attempts_share_the_time_limit_which_is_shorter_than_the_lease(
             cached.cache_clear()
 
     assert limit_s < 0.8
-    assert len(_Pages.asked) == 1
+    assert len(_Pages.requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -375,7 +375,7 @@ def test_a_certificate_must_be_of_the_host_and_of_a_known_authority(
         foreign = refused(url.replace("images.test", "other.test"))
         server.shutdown()
 
-    assert (unknown, content, foreign) == ("image_unreachable", b"picture", "image_unreachable")
+    assert (unknown, content, foreign) == ("image_unreachable", b"image", "image_unreachable")
 
 
 def test_the_rules_are_those_of_the_settings(monkeypatch: pytest.MonkeyPatch):

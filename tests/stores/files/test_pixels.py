@@ -1,4 +1,4 @@
-"""What models see of ordinary images: pinned, for every stored score depends on it."""
+"""Pixels of ordinary images as models get them are pinned: every stored score depends on them."""
 
 import hashlib
 import io

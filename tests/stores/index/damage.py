@@ -1,4 +1,4 @@
-"""What a kill at the wrong moment does to Milvus Lite, done on purpose."""
+"""Damage that a kill at the wrong moment does to Milvus Lite, done on purpose."""
 
 from collections.abc import Sequence
 

@@ -52,7 +52,7 @@ def unit(count: int, seed: int = 0, dim: int = DIM) -> NDArray[np.float32]:
 
 
 def share_of_own_found(store: VectorStore, index_type: str) -> float:
-    """Of a hundred vectors, how many are among the five nearest of themselves."""
+    """The share of a hundred vectors that are among the five nearest of themselves."""
     name = f"index_{index_type.lower()}"
     keys = filled(store, name, 1200, index_type)
     results = store.search(name, unit(1200)[:100], 5)
@@ -71,7 +71,7 @@ def all_keys(store: VectorStore, name: str) -> list[str]:
     return sorted(value for batch in store.keys(name) for value in batch)
 
 
-def test_the_kind_of_server_is_told(store: VectorStore, request: pytest.FixtureRequest):
+def test_the_kind_of_server_is_known(store: VectorStore, request: pytest.FixtureRequest):
     assert store.is_lite == ("lite" in request.node.name)
 
 

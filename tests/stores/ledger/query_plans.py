@@ -1,4 +1,4 @@
-"""What the statements of a piece of code read, by the account of Postgres."""
+"""The rows and pages that statements read, by the account of Postgres."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""What is asked all the time costs the same with many jobs, and with many runs behind it."""
+"""Frequent statements cost the same with many jobs, and with many runs in the database."""
 
 from functools import partial
 

@@ -70,7 +70,7 @@ def estimated(connection, *, lists=False, top_k=DEPTH, item_parts="text"):
 
 
 def reused(connection, *, lists=False, top_k=DEPTH, item_parts="text") -> int:
-    """What another run of the same queries reuses, whose search finds what is still indexed."""
+    """The number of scores that another run of the same queries reuses."""
     params = RerankParams(query_parts="text", item_parts=item_parts, top_k=top_k)
     run_id = create_rerank_run(
         connection, stage=Stage.SEARCH, catalog_id=1, index_id=1, query_set_id=1,

@@ -26,7 +26,7 @@ from tests.stores.ledger_helpers import FINGERPRINT, add_catalog, expire, make_d
 
 @pytest.fixture
 def token_set(database: Database, tmp_path: Path) -> TokenSetRow:
-    """Of a catalogue of four items with images, two of which are the same, and one without."""
+    """A token set of four items with images, two of them the same, and one item without."""
     catalog_id = add_catalog(database, n_items=5)
     with database.begin() as connection:
         for number, image in enumerate([b"a", b"b", b"b", b"c"]):

@@ -30,7 +30,7 @@ _OF_JOBS = """
 """
 
 
-def _counted(database, run_id):
+def _view_and_jobs(database, run_id):
     columns = _OF_JOBS.split("FROM job", maxsplit=1)[0]
     names = [part.split()[0].strip(",") for part in columns.split(" AS ")[1:]]
     with database.begin() as connection:
@@ -59,14 +59,14 @@ def test_the_view_counts_jobs_and_units_before_and_after_compaction(database, le
     other = add_index_run(database, n_jobs=2, per_job=3)
     _move_jobs_in_every_way(database, ledger, run_id)
 
-    before, expected = _counted(database, run_id)
+    before, expected = _view_and_jobs(database, run_id)
     with database.begin() as connection:
         moved = compact_job_counts(connection)
-    after, _ = _counted(database, run_id)
+    after, _ = _view_and_jobs(database, run_id)
 
     assert before == after == expected
     assert moved > 0
-    view, jobs = _counted(database, other)
+    view, jobs = _view_and_jobs(database, other)
     assert view == jobs
 
 
@@ -79,7 +79,7 @@ def test_compacted_deltas_are_gone_and_later_ones_add_to_the_counts(database, le
         compact_job_counts(connection)
         left = connection.execute(text("SELECT count(*) FROM job_delta")).scalar_one()
 
-    view, jobs = _counted(database, run_id)
+    view, jobs = _view_and_jobs(database, run_id)
     assert left == 0
     assert view == jobs
 

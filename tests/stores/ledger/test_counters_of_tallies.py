@@ -1,4 +1,4 @@
-"""What jobs measure is written with their results, summed in the background, read at any time."""
+"""Tallies of jobs are written with results, summed in the background, read at any time."""
 
 import pytest
 from sqlalchemy import text
@@ -53,7 +53,7 @@ def test_sums_are_the_same_before_between_and_after_compactions(database, ledger
     assert _read(database, run_id) == expected
 
 
-def test_a_job_that_two_workers_did_is_told_once(database, ledger):
+def test_a_job_that_two_workers_did_is_counted_once(database, ledger):
     run_id = add_index_run(database)
     late = ledger.claim(run_id, 1)
     expire(database, run_id, 1)

@@ -50,9 +50,9 @@ def test_of_a_scorer_it_is_said_what_works(
     placed = []
     from_pretrained = PreTrainedModel.from_pretrained.__func__
 
-    def note(cls: type, *where: object, **told: object) -> object:
-        placed.append(told.get("device_map"))
-        return from_pretrained(cls, *where, **told)
+    def note(cls: type, *where: object, **options: object) -> object:
+        placed.append(options.get("device_map"))
+        return from_pretrained(cls, *where, **options)
 
     monkeypatch.setattr("safetensors.torch.load_file", load)
     monkeypatch.setattr(PreTrainedModel, "from_pretrained", classmethod(note))
@@ -195,7 +195,7 @@ def test_without_a_gpu_it_is_said_that_workers_use_the_cpu() -> None:
     assert (finding.check, "workers use the CPU" in finding.message) == ("gpu", True)
 
 
-def test_a_gpu_that_is_full_is_told_and_does_not_end_the_examination(
+def test_a_gpu_that_is_full_is_reported_and_does_not_end_the_examination(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def full(_number: int) -> tuple[int, int]:
