@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -26,8 +27,8 @@ from nightshift.stack import Stack
 from nightshift.stores.ledger import runs
 from nightshift.stores.ledger.claims import AnyClaim
 from nightshift.stores.postgres.database import Database
-from nightshift.workers import do_job
 from nightshift.workers.app import run_worker
+from nightshift.workers.do_job import LoadedModel, do_job
 from nightshift.workers.progress import Progress
 from nightshift.workers.session import WorkerSession
 
@@ -186,9 +187,14 @@ def _work() -> int:
             pass
 
     # A job of a known length has no model to load.
-    do_job._STAGES[Stage.EMBED] = do_nothing  # noqa: SLF001
-    do_job._load = lambda _, run: do_job.LoadedModel(stage=run.stage)  # noqa: SLF001
-    return run_worker(Settings(), stages=frozenset({Stage.EMBED}), device="cpu")
+    job_function = partial(
+        do_job,
+        stage_functions={Stage.EMBED: do_nothing},
+        load_model=lambda _, run: LoadedModel(stage=run.stage),
+    )
+    return run_worker(
+        Settings(), stages=frozenset({Stage.EMBED}), device="cpu", job_function=job_function
+    )
 
 
 if __name__ == "__main__":

@@ -11,18 +11,24 @@ from tests.stores.ledger_helpers import add_index_run
 
 _LONG_FORWARD = """
 import time
+from functools import partial
 from nightshift.schema.settings import Settings
 from nightshift.schema.states import Stage
-from nightshift.workers import do_job
 from nightshift.workers.app import run_worker
+from nightshift.workers.do_job import LoadedModel, do_job
 
 def forward(*_):
     while True:
         time.sleep(0.1)
 
-do_job._load = lambda session, run: do_job.LoadedModel(stage=run.stage)
-do_job._STAGES[Stage.EMBED] = forward
-raise SystemExit(run_worker(Settings(), stages=frozenset(Stage), device="cpu"))
+job_function = partial(
+    do_job,
+    stage_functions={Stage.EMBED: forward},
+    load_model=lambda session, run: LoadedModel(stage=run.stage),
+)
+raise SystemExit(
+    run_worker(Settings(), stages=frozenset(Stage), device="cpu", job_function=job_function)
+)
 """
 
 

@@ -10,7 +10,7 @@ from nightshift.schema.states import RunState
 from nightshift.stores.ledger import runs
 from nightshift.stores.ledger.claims import Ledger
 from nightshift.workers import do_job
-from nightshift.workers.do_job import _do_claimed, _use_model
+from nightshift.workers.do_job import _use_model, do_claimed
 from tests.stores.ledger_helpers import add_index_run, job_row, make_due
 
 _MISSING = ModelError("hf:/gone cannot be loaded: no such directory")
@@ -30,7 +30,7 @@ def _claim_and(session, run_id, between):
     """Claim the run's first job; after `between`, learn that its model does not load."""
     claim = session.ledger.claim(run_id, 1)
     between()
-    _do_claimed(session, claim, _MISSING)
+    do_claimed(session, claim, _MISSING)
 
 
 def _state(database, run_id):

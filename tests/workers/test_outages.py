@@ -14,15 +14,14 @@ from nightshift.stores.index.milvus import VectorStore
 from nightshift.stores.ledger import runs
 from nightshift.stores.ledger.claims import Ledger
 from nightshift.stores.postgres import leases
-from nightshift.workers import do_job
-from nightshift.workers.do_job import _hand_back
+from nightshift.workers.do_job import LoadedModel, _hand_back, do_claimed
 from nightshift.workers.embed import _upsert
 from nightshift.workers.search import _search
 from tests.stores.index.damage import held, tear_index
 from tests.stores.ledger_helpers import add_index_run, job_row, make_due
 
 #: A stage whose function is replaced uses no model.
-LOADED = do_job.LoadedModel(stage=Stage.EMBED)
+LOADED = LoadedModel(stage=Stage.EMBED)
 #: As Postgres says it where a table cannot grow.
 _FULL_AT_THE_FIRST_ITEM = """
 CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -49,7 +48,7 @@ def test_a_job_is_handed_back_once_postgres_returns(stack, database_url, databas
     assert (row.state, row.attempt) == ("queued", 0)
 
 
-def test_a_job_whose_turn_to_write_went_to_another_worker_is_handed_back(database, monkeypatch):
+def test_a_job_whose_turn_to_write_went_to_another_worker_is_handed_back(database):
     run_id = add_index_run(database)
     ledger = Ledger(database, worker_id="a", lease_s=30, max_attempts=3)
     claim = ledger.claim(run_id, 1)
@@ -59,8 +58,7 @@ def test_a_job_whose_turn_to_write_went_to_another_worker_is_handed_back(databas
         with leases.hold(database, "milvus-writer", "a"), database.begin() as connection:
             connection.execute(text("UPDATE lease SET holder = 'b', token = token + 1"))
 
-    monkeypatch.setitem(do_job._STAGES, Stage.EMBED, write)
-    do_job._do_claimed(session, claim, LOADED)
+    do_claimed(session, claim, LOADED, {Stage.EMBED: write})
 
     row = job_row(database, run_id, 1)
     assert (row.state, row.attempt) == ("queued", 0)
@@ -68,7 +66,7 @@ def test_a_job_whose_turn_to_write_went_to_another_worker_is_handed_back(databas
 
 
 def test_a_job_that_by_itself_fills_the_disk_ends_as_failed_and_the_others_are_done(
-    database, monkeypatch
+    database,
 ):
     run_id = add_index_run(database, n_jobs=3, per_job=1)
     ledger = Ledger(database, worker_id="a", lease_s=30, max_attempts=2)
@@ -82,12 +80,11 @@ def test_a_job_that_by_itself_fills_the_disk_ends_as_failed_and_the_others_are_d
         with ledger.finish(claim) as connection:
             write_embeddings(connection, index_id=run.index_id, run_id=run.id, keys=keys)
 
-    monkeypatch.setitem(do_job._STAGES, Stage.EMBED, write)
     for _ in range(4):
         for job_id in (1, 2, 3):
             make_due(database, run_id)
             if claim := ledger.claim(run_id, job_id):
-                do_job._do_claimed(session, claim, LOADED)
+                do_claimed(session, claim, LOADED, {Stage.EMBED: write})
 
     assert [job_row(database, run_id, job).state for job in (1, 2, 3)] == ["failed", "done", "done"]
     with database.begin() as connection:
@@ -96,7 +93,7 @@ def test_a_job_that_by_itself_fills_the_disk_ends_as_failed_and_the_others_are_d
     assert "No space left" in failure.message
 
 
-def test_who_waits_for_a_lease_that_others_hold_keeps_its_attempts(database, monkeypatch):
+def test_who_waits_for_a_lease_that_others_hold_keeps_its_attempts(database):
     run_id = add_index_run(database, n_jobs=2)
     ledger = Ledger(database, worker_id="a", lease_s=30, max_attempts=2)
     session = SimpleNamespace(ledger=ledger, settings=SimpleNamespace(lease_s=30.0), neighbours=1)
@@ -105,11 +102,10 @@ def test_who_waits_for_a_lease_that_others_hold_keeps_its_attempts(database, mon
         with leases.hold(database, "milvus-writer", "a", timeout_s=0.0):
             pass
 
-    monkeypatch.setitem(do_job._STAGES, Stage.EMBED, write)
     leases.acquire(database, "milvus-writer", "b", 60)
     for _ in range(4):
         make_due(database, run_id)
-        do_job._do_claimed(session, ledger.claim(run_id, 1), LOADED)
+        do_claimed(session, ledger.claim(run_id, 1), LOADED, {Stage.EMBED: write})
         if other := ledger.claim(run_id, 2):
             with ledger.finish(other):
                 pass

@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 from celery import Celery, bootsteps, signals
@@ -21,14 +22,24 @@ __all__ = ["make_app", "run_worker"]
 
 _log = logging.getLogger(__name__)
 
+JobFunction = Callable[[WorkerSession, int, int], None]
+
 _IDLE_QUEUE = "idle"
 _CHOOSE_EVERY_S = 0.5
 
 
-def run_worker(settings: Settings, *, stages: frozenset[Stage], device: str) -> int:
+def run_worker(
+    settings: Settings, *, stages: frozenset[Stage], device: str, job_function: JobFunction = do_job
+) -> int:
     """Work in the foreground until stopped.
 
     The pool is `solo`: the one process that initialises CUDA is the one that uses it.
+
+    Args:
+        settings: Addresses and limits.
+        stages: The stages whose jobs this worker does.
+        device: Where models compute.
+        job_function: Does one job, given the session, the run and the job.
 
     Returns:
         The exit code.
@@ -36,7 +47,7 @@ def run_worker(settings: Settings, *, stages: frozenset[Stage], device: str) -> 
     # Celery warns root of pickled messages; ours are JSON, and nothing else is accepted.
     warnings.simplefilter("ignore", SecurityWarning)
     session = open_session(settings, stages=stages, device=device)
-    app = make_app(session)
+    app = make_app(session, job_function)
     session.start_reporting()
     stop = GracefulStop(session)
     signals.worker_shutting_down.connect(stop.ask, weak=False)
@@ -59,12 +70,12 @@ def run_worker(settings: Settings, *, stages: frozenset[Stage], device: str) -> 
         session.close()
 
 
-def make_app(session: WorkerSession) -> Celery:
+def make_app(session: WorkerSession, job_function: JobFunction = do_job) -> Celery:
     """The application with its one task and the step that chooses queues."""
     app = make_celery(session.redis_url)
 
     def answer(run_id: int, job_id: int) -> None:
-        do_job(session, run_id, job_id)
+        job_function(session, run_id, job_id)
 
     app.task(name=TASK_NAME)(answer)
 

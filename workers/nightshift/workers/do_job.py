@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import monotonic, sleep
 from typing import Any, cast
@@ -32,13 +32,15 @@ from nightshift.workers.session import WorkerSession
 from nightshift.workers.stored_tokens import codec_of_index, codec_of_run
 from nightshift.workers.tokens import do_codebook, do_tokens
 
-__all__ = ["LoadedModel", "do_job"]
+__all__ = ["STAGE_FUNCTIONS", "LoadedModel", "do_claimed", "do_job"]
 
 _log = logging.getLogger(__name__)
 
+StageFunction = Callable[[WorkerSession, Claim[Any, Any], Progress, Any], None]
+
 #: The ledger makes each claim with the run and payload that its stage has, and `_load_model` gives
 #: the model; None for `rank`, which needs none.
-_STAGES: dict[Stage, Callable[[WorkerSession, Claim[Any, Any], Progress, Any], None]] = {
+STAGE_FUNCTIONS: Mapping[Stage, StageFunction] = {
     Stage.EMBED: do_embed,
     Stage.SEARCH: do_search,
     Stage.SCORE: do_score,
@@ -59,27 +61,7 @@ class LoadedModel:
     model: Embedder | Scorer | VisionTower | Answerer | None = None
 
 
-def do_job(session: WorkerSession, run_id: int, job_id: int) -> None:
-    """Answer a doorbell; a second ring, or one of a paused run, is dropped.
-
-    Never raises for a job's own sake: the ledger keeps what happened, and the message is done with.
-    """
-    try:
-        with session.database.begin() as connection:
-            run = runs.get_run(connection, run_id)
-        if run.state is not RunState.RUNNING:
-            return
-        loaded = _load(session, run)
-        claim = None if session.stopping else session.ledger.claim(run_id, job_id)
-        if claim is not None:
-            _do_claimed(session, claim, loaded)
-    except ServiceUnavailableError as error:
-        _log.warning("job %d of run %d stays in the ledger: %s", job_id, run_id, error)
-    except NightshiftError as error:
-        _log.warning("job %d of run %d: %s", job_id, run_id, error)
-
-
-def _load(session: WorkerSession, run: AnyRun) -> LoadedModel | ModelError:
+def _load_and_report(session: WorkerSession, run: AnyRun) -> LoadedModel | ModelError:
     """Load the weights before the claim, so that a slow load does not eat the lease.
 
     The load is reported before it begins, so a load that ends the process counts too.
@@ -94,6 +76,40 @@ def _load(session: WorkerSession, run: AnyRun) -> LoadedModel | ModelError:
         raise HandBackError(f"{ahead} may not survive loading its model: waiting to learn")
     with session.loading(run.id, wanted):
         return _use_model(session, run)
+
+
+def do_job(
+    session: WorkerSession,
+    run_id: int,
+    job_id: int,
+    *,
+    stage_functions: Mapping[Stage, StageFunction] = STAGE_FUNCTIONS,
+    load_model: Callable[[WorkerSession, AnyRun], LoadedModel | ModelError] = _load_and_report,
+) -> None:
+    """Answer a doorbell; a second ring, or one of a paused run, is dropped.
+
+    Never raises for a job's own sake: the ledger keeps what happened, and the message is done with.
+
+    Args:
+        session: What the jobs of this process share.
+        run_id: The run of the job.
+        job_id: The number of the job in its run.
+        stage_functions: The function that does the jobs of each stage.
+        load_model: Loads the model of a run before the claim.
+    """
+    try:
+        with session.database.begin() as connection:
+            run = runs.get_run(connection, run_id)
+        if run.state is not RunState.RUNNING:
+            return
+        loaded = load_model(session, run)
+        claim = None if session.stopping else session.ledger.claim(run_id, job_id)
+        if claim is not None:
+            do_claimed(session, claim, loaded, stage_functions)
+    except ServiceUnavailableError as error:
+        _log.warning("job %d of run %d stays in the ledger: %s", job_id, run_id, error)
+    except NightshiftError as error:
+        _log.warning("job %d of run %d: %s", job_id, run_id, error)
 
 
 def _use_model(session: WorkerSession, run: AnyRun) -> LoadedModel | ModelError:
@@ -132,7 +148,13 @@ def _load_model(session: WorkerSession, run: AnyRun, stage: Stage) -> LoadedMode
     return LoadedModel(stage=stage)
 
 
-def _do_claimed(session: WorkerSession, claim: AnyClaim, loaded: LoadedModel | ModelError) -> None:
+def do_claimed(
+    session: WorkerSession,
+    claim: AnyClaim,
+    loaded: LoadedModel | ModelError,
+    stage_functions: Mapping[Stage, StageFunction] = STAGE_FUNCTIONS,
+) -> None:
+    """Run the stage of a claimed job, and record its end in the ledger."""
     session.in_hand = claim
     progress = Progress(session, claim)
     started = monotonic()
@@ -143,17 +165,13 @@ def _do_claimed(session: WorkerSession, claim: AnyClaim, loaded: LoadedModel | M
             return
         if loaded.stage is not claim.stage:  # the run went on between the load and the claim
             loaded = _load_model(session, cast("AnyRun", claim.run), claim.stage)
-        _STAGES[claim.stage](session, claim, progress, loaded.model)
+        stage_functions[claim.stage](session, claim, progress, loaded.model)
         seconds = max(monotonic() - started, 1e-6)
         session.units_per_s = claim.n_units / seconds
         _log.info(
             "run %d: %s job %d done, %d units in %.1f s",
-            claim.run_id,
-            claim.stage.value,
-            claim.job_id,
-            claim.n_units,
-            seconds,
-        )
+            claim.run_id, claim.stage.value, claim.job_id, claim.n_units, seconds,
+        )  # fmt: skip
     except (HandBackError, ServiceUnavailableError) as error:
         _log.info("run %d: job %d handed back: %s", claim.run_id, claim.job_id, error)
         # Those who wait for a lease see others finish, and are at no fault.
