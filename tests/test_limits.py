@@ -48,9 +48,9 @@ def test_no_function_is_longer_than_contributing_allows():
 
 
 def test_no_class_name_is_used_twice():
-    repeated = {name for name, paths in class_paths().items() if len(paths) > 1}
+    duplicates = {name for name, paths in class_paths().items() if len(paths) > 1}
 
-    assert repeated == REPEATED_CLASSES
+    assert duplicates == REPEATED_CLASSES
 
 
 def test_no_room_below_the_commands_names_them():

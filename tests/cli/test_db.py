@@ -23,14 +23,14 @@ def test_an_empty_database_is_behind_until_it_is_upgraded(cli, empty_database_ur
     before = cli(empty_database_url, "db", "status", "--json")
     refused = cli(empty_database_url, "run", "list")
     upgraded = cli(empty_database_url, "db", "upgrade")
-    repeated = cli(empty_database_url, "db", "upgrade")
+    second_upgrade = cli(empty_database_url, "db", "upgrade")
     after = cli(empty_database_url, "db", "status")
 
     assert (before.exit_code, json.loads(before.stdout)["behind"]) == (5, True)
     assert refused.exit_code == 5
     assert "nightshift db upgrade" in refused.stderr
     assert f"none to {head_revision()}" in upgraded.stdout
-    assert "already" in repeated.stdout
+    assert "already" in second_upgrade.stdout
     assert (after.exit_code, head_revision() in after.stdout) == (0, True)
 
 

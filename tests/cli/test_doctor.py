@@ -37,11 +37,11 @@ def test_doctor_looks_at_gpus_and_at_the_models_that_are_needed(settings, databa
         runs.set_run_state(connection, run_id, RunState.CANCELLED)
     only_indexed = _doctor(settings)
 
-    results = {load["check"]: load for load in json.loads(waited_for.stdout)}
+    checks = {load["check"]: load for load in json.loads(waited_for.stdout)}
     assert waited_for.exit_code == 1
-    assert results["model"]["level"] == "error"
-    assert f"open_clip:test (run {run_id}, index {collection})" in results["model"]["message"]
-    assert "gpu" in results
+    assert checks["model"]["level"] == "error"
+    assert f"open_clip:test (run {run_id}, index {collection})" in checks["model"]["message"]
+    assert "gpu" in checks
     assert only_indexed.exit_code == 0, "an index that cannot be searched holds nobody up"
     assert "! model     open_clip:test (index" in only_indexed.stdout
 

@@ -65,9 +65,9 @@ def command_at(path: tuple[str, ...]) -> click.Command:
     command: click.Command = main
     for name in path:
         assert isinstance(command, click.Group)
-        results = command.get_command(click.Context(command), name)
-        assert results is not None
-        command = results
+        subcommand = command.get_command(click.Context(command), name)
+        assert subcommand is not None
+        command = subcommand
     return command
 
 

@@ -104,10 +104,10 @@ def test_a_run_goes_ahead_of_others_and_knows_its_judgements(rerank, database, t
         run = {"run": planned["run_id"]}
         priority = connection.execute(text("SELECT priority FROM run WHERE id = :run"), run)
         assert priority.scalar_one() == 2
-        results = text(
+        statement = text(
             "SELECT relevance FROM qrel JOIN run USING (query_set_id) WHERE run.id = :run"
         )
-        assert connection.execute(results, run).scalars().all() == [3]
+        assert connection.execute(statement, run).scalars().all() == [3]
 
 
 def test_named_parameters_of_the_enhancement_are_stored_and_name_another_scorer(rerank, database):

@@ -93,8 +93,8 @@ def test_a_catalogue_that_was_left_half_drawn_is_drawn_again(tmp_path: Path) -> 
 
 
 def test_another_seed_draws_other_scenes() -> None:
-    entry, two = (build_catalogue(seed, items=100, queries=10) for seed in (1, 2))
-    assert {item.scene for item in entry.items} != {item.scene for item in two.items}
+    first, second = (build_catalogue(seed, items=100, queries=10) for seed in (1, 2))
+    assert {item.scene for item in first.items} != {item.scene for item in second.items}
 
 
 def test_every_image_exists_and_has_the_demo_size(written: Path) -> None:

@@ -123,22 +123,25 @@ def stock() -> Iterator[Stock]:
 def test_every_stage_of_both_models_runs_and_what_is_written_can_be_loaded(
     stock: Stock, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    entry, two = tmp_path / "coarse", tmp_path / "scorer"
+    coarse_folder, scorer_folder = tmp_path / "coarse", tmp_path / "scorer"
 
     for _ in range(2):
         with caplog.at_level("INFO", logger="nightshift.demo"):
             caplog.clear()
-            train_coarse(entry, stock, minutes=INSTANT, seed=0)
-            train_scorer(two, entry, stock, minutes=INSTANT, seed=0)
+            train_coarse(coarse_folder, stock, minutes=INSTANT, seed=0)
+            train_scorer(scorer_folder, coarse_folder, stock, minutes=INSTANT, seed=0)
 
-    assert [entry.msg for entry in caplog.records if "course" in entry.name] == [
+    assert [record.msg for record in caplog.records if "course" in record.name] == [
         "going on from %s"
     ] * 2
-    orders = coarse_orders(stock.evaluation, entry, draw_items(stock.evaluation.items))
+    orders = coarse_orders(stock.evaluation, coarse_folder, draw_items(stock.evaluation.items))
     assert {order.shape for order in orders.values()} == {(2, 32)}
-    assert set(evaluate(stock.evaluation, coarse=entry, scorer=two)) == set(orders)
+    assert set(evaluate(stock.evaluation, coarse=coarse_folder, scorer=scorer_folder)) == set(
+        orders
+    )
     taken = [
-        re.findall(r"- (.+): 1 steps", (home / "README.md").read_text()) for home in (entry, two)
+        re.findall(r"- (.+): 1 steps", (home / "README.md").read_text())
+        for home in (coarse_folder, scorer_folder)
     ]
     assert taken == [
         ["round 1", "round 2"],

@@ -83,11 +83,11 @@ def test_a_packed_row_gives_the_states_of_its_prompts_alone(
 
     assert together.ids.shape[1] < sum(len(row.ids) for row in rows)
     for field in ("answers", "fits"):
-        entry, other = (getattr(batch, field) != IGNORED for batch in (together, apart))
-        assert torch.equal(getattr(together, field)[entry], getattr(apart, field)[other])
+        first, second = (getattr(batch, field) != IGNORED for batch in (together, apart))
+        assert torch.equal(getattr(together, field)[first], getattr(apart, field)[second])
         torch.testing.assert_close(
-            hidden_states(model, together)[entry],
-            hidden_states(model, apart)[other],
+            hidden_states(model, together)[first],
+            hidden_states(model, apart)[second],
             atol=1e-5,
             rtol=1e-5,
         )

@@ -160,9 +160,9 @@ def test_embedding_scoring_and_answering_share_weights_and_leave_them_alone(
     (readings,) = scorer.score(scorer.prepare([pairs]))
 
     assert all(reading.trace.fired for reading in readings)
-    repeated = cache.answerer(facts.spec, params, facts.fingerprint)
-    assert repeated is answerer
-    assert repeated.answer([QUESTION]) == before
+    second_answerer = cache.answerer(facts.spec, params, facts.fingerprint)
+    assert second_answerer is answerer
+    assert second_answerer.answer([QUESTION]) == before
     assert cache._family is family
 
 
@@ -177,14 +177,14 @@ def test_stored_tokens_give_the_answer_of_the_pixels_and_no_image_is_looked_at(
         assert isinstance(answer, GeneratedAnswer)
         return answer
 
-    entry, other = (ItemContent(images=(random_image(seed, (112, 112)),)) for seed in (1, 7))
-    from_pixels = answered(entry)
-    later = stored(qwen, tower, entry, codec_of("none"))
+    first, second = (ItemContent(images=(random_image(seed, (112, 112)),)) for seed in (1, 7))
+    from_pixels = answered(first)
+    later = stored(qwen, tower, first, codec_of("none"))
     images_before = qwen.counters.images
 
     assert answered(later) == from_pixels
     assert qwen.counters.images == images_before
-    assert answered(other).text != from_pixels.text
+    assert answered(second).text != from_pixels.text
 
 
 def test_an_answer_is_text_without_control_tokens(

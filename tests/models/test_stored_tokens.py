@@ -255,15 +255,15 @@ def test_bytes_that_are_no_record_are_refused(qwen: Qwen25VL, facts, change) -> 
 
 def test_scorers_of_one_model_and_limits_share_their_vision_tower(qwen_folder: Path) -> None:
     spec = f"hf:{qwen_folder}@float32"
-    entry = describe_vision(spec)
-    assert entry.dim == WIDTH
-    assert describe_vision(spec).fingerprint == entry.fingerprint
+    facts = describe_vision(spec)
+    assert facts.dim == WIDTH
+    assert describe_vision(spec).fingerprint == facts.fingerprint
     others = [
         describe_vision(spec, max_pixels=5000),
         describe_vision(spec, min_pixels=4000),
         describe_vision(f"hf:{qwen_folder}@bfloat16"),
     ]
-    assert len({entry.fingerprint, *(other.fingerprint for other in others)}) == 4
+    assert len({facts.fingerprint, *(other.fingerprint for other in others)}) == 4
 
 
 def test_tokens_are_counted_without_weights(qwen: Qwen25VL, facts) -> None:

@@ -88,9 +88,9 @@ class Night:
     def wait_until(self, check: Callable[[], str | None], timeout_s: float = 60) -> str:
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
-            results = check()
-            if results:
-                return results
+            result = check()
+            if result:
+                return result
             time.sleep(0.1)
         logs = "\n".join(
             f"--- {log.name}\n{log.read_text()[-3000:]}" for log in self.logs.iterdir()

@@ -115,8 +115,8 @@ def test_what_the_embedder_cannot_read_or_reads_in_part_is_reported(
     source = _write(tmp_path / "torn.jsonl", rows)
     imported = night.cli("catalog", "import", "torn", source, "--no-verify", "--json")
     build = ("index", "build", "torn", "--embedder", embedder, "--parts", "text,image", "--wait")
-    requested = [{"id": "short", "text": "a red circle"}, {"id": "wordy", "text": long}]
-    queries = _write(tmp_path / "asked.jsonl", requested)
+    query_rows = [{"id": "short", "text": "a red circle"}, {"id": "wordy", "text": long}]
+    queries = _write(tmp_path / "asked.jsonl", query_rows)
 
     said = night.cli(*build, check=False)
     built = night.cli(*build, "--json", check=False)

@@ -117,11 +117,11 @@ class Nights:
     def scored_pairs(self, run_id: int) -> int:
         """Pairs that went through the model."""
         with self.database.begin() as connection:
-            results = connection.execute(
+            amount = connection.execute(
                 text("SELECT amount FROM v_tally WHERE run_id = :run AND name = 'pairs'"),
                 {"run": run_id},
             ).scalar()
-        return int(results or 0)
+        return int(amount or 0)
 
     def forget_scores(self) -> None:
         with self.database.begin() as connection:

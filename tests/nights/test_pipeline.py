@@ -123,8 +123,8 @@ def test_the_second_night_scores_only_what_changed(indexed_night, scenes, scorer
     night = indexed_night
     first = _rerank(night, scenes, scorer, "--wait", "--max-pixels", "10000")
 
-    repeated = ("--max-pixels", "10000", "--top-k", "5", "--json")
-    arguments = ("--queries", str(scenes / "queries-text.jsonl"), "--scorer", scorer, *repeated)
+    options = ("--max-pixels", "10000", "--top-k", "5", "--json")
+    arguments = ("--queries", str(scenes / "queries-text.jsonl"), "--scorer", scorer, *options)
     estimate = json.loads(night.cli("rerank", "scenes", *arguments, "--dry-run").stdout)
     second = _run_id(night.cli("rerank", "scenes", *arguments, "--wait"))
 

@@ -27,7 +27,7 @@ ROOMS = PROJECT["tool"]["hatch"]["build"]["dev-mode-dirs"]
 
 def imported_packages():
     """Top-level packages of others that the rooms import, each with one of its importers."""
-    results = {}
+    imported = {}
     for room in ROOMS:
         for path in sorted((ROOT / room).rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text())):
@@ -38,10 +38,10 @@ def imported_packages():
                 else:
                     continue
                 for name in names:
-                    results.setdefault(name.partition(".")[0], str(path.relative_to(ROOT)))
+                    imported.setdefault(name.partition(".")[0], str(path.relative_to(ROOT)))
     # `_typeshed` exists for type checkers only.
     ours = {"nightshift", "_typeshed", *sys.stdlib_module_names}
-    return {name: path for name, path in results.items() if name not in ours}
+    return {name: path for name, path in imported.items() if name not in ours}
 
 
 def test_every_package_that_a_room_imports_is_declared():

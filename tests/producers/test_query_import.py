@@ -98,9 +98,9 @@ def test_any_other_content_is_another_set(database, queries, tmp_path, change):
 
 
 def test_another_name_is_another_set(database, queries):
-    entry, other = (import_queries(database, queries, name=name) for name in ("one", "other"))
+    first, second = (import_queries(database, queries, name=name) for name in ("one", "other"))
 
-    assert entry.query_set_id != other.query_set_id
+    assert first.query_set_id != second.query_set_id
 
 
 def test_bad_queries_are_recorded_and_the_rest_goes_through(database, tmp_path):

@@ -132,8 +132,8 @@ def test_a_run_that_failed_as_a_whole_goes_on_where_it_stood(database, ledger):
     assert retried.units == {Stage.EMBED: 2}
     with database.begin() as connection:
         assert connection.execute(text("SELECT count(*) FROM failure")).scalar_one() == 0
-    repeated = ledger.claim(run_id, claim.job_id)
-    assert (repeated.attempt, repeated.token > claim.token) == (1, True)
+    second_claim = ledger.claim(run_id, claim.job_id)
+    assert (second_claim.attempt, second_claim.token > claim.token) == (1, True)
 
 
 def test_what_every_job_says_is_kept_once_and_outlives_the_failure_of_the_run(database):

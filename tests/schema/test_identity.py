@@ -62,9 +62,9 @@ def test_a_text_is_never_an_image(value):
 
 @given(unicode, unicode, digests)
 def test_a_read_image_is_its_bytes_wherever_it_lies(here, there, digest):
-    entry, other = (ImagePart(uri=uri, sha256=digest.hex()) for uri in (here, there))
+    first, second = (ImagePart(uri=uri, sha256=digest.hex()) for uri in (here, there))
 
-    assert content_hash((entry,)) == content_hash((other,))
+    assert content_hash((first,)) == content_hash((second,))
 
 
 @given(part_lists)

@@ -49,8 +49,8 @@ def test_an_address_that_is_none_is_refused_and_not_repeated(name: str, value: s
 def test_addresses_with_tls_and_without_are_taken(name: str, value: str):
     settings = Settings(_env_file=None, **{name: value})
 
-    results = getattr(settings, name)
-    assert (results if isinstance(results, str) else results.get_secret_value()) == value
+    setting = getattr(settings, name)
+    assert (setting if isinstance(setting, str) else setting.get_secret_value()) == value
     assert "word" not in repr(settings)
 
 

@@ -62,16 +62,16 @@ def test_a_swapped_choice_exchanges_the_answers_and_nothing_else() -> None:
 def test_without_query_and_candidate_the_question_stays_as_it_is() -> None:
     rule, swapped = framings_of(params("freeret", "swap"))
 
-    requested = rule.context_free()
+    context_free = rule.context_free()
 
-    assert "".join(map(str, requested.prefix + requested.suffix)) == (
+    assert "".join(map(str, context_free.prefix + context_free.suffix)) == (
         "Task: Determine whether the candidate matches the query.\n"
         "Query: \n"
         "Candidate: \n"
         "A. Yes, the candidate fully matches the query.\n"
         "B. No, the candidate does not match or only partially matches."
     )
-    assert swapped.context_free().suffix != requested.suffix
+    assert swapped.context_free().suffix != context_free.suffix
 
 
 def test_other_methods_have_no_prior_to_subtract() -> None:
@@ -139,9 +139,9 @@ def test_a_framing_without_a_swapped_twin_cannot_be_debiased() -> None:
 def test_a_method_brings_the_depth_the_ties_and_the_enhancement_of_its_paper(
     method: MethodName, depth: int, quantum: float, trigger: str
 ) -> None:
-    results = METHODS[method]
+    description = METHODS[method]
 
-    assert (results.depth, results.quantum, results.enhancement.trigger) == (
+    assert (description.depth, description.quantum, description.enhancement.trigger) == (
         depth,
         quantum,
         trigger,

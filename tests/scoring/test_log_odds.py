@@ -70,10 +70,10 @@ def test_one_word_against_all_others_is_the_full_softmax(values: list[float]) ->
 @given(logits)
 def test_of_two_a_list_is_the_margin_and_its_chances_sum_to_one(values: list[float]) -> None:
     assert probability(over_list(values)).sum() == pytest.approx(1, abs=1e-6)
-    entry, other = over_list(values[:2])
+    first, second = over_list(values[:2])
     margin = np.clip(values[0] - values[1], -math.inf, MAX_LOG_ODDS)
-    assert entry == pytest.approx(margin, abs=1e-3)
-    assert min(entry, other) <= 1e-9
+    assert first == pytest.approx(margin, abs=1e-3)
+    assert min(first, second) <= 1e-9
 
 
 def test_a_sure_answer_stays_finite() -> None:

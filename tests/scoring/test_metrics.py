@@ -42,11 +42,11 @@ def test_every_measure_agrees_with_trec_eval(queries: dict) -> None:
 
 def test_measures_of_a_list_made_by_hand() -> None:
     wanted = {"a": 1, "b": 1, "z": 0}
-    results = ["x", "a", "z", "b"]
+    ranking = ["x", "a", "z", "b"]
 
-    assert recall(results, wanted, k=2) == 0.5
-    assert success(results, wanted, k=1) == 0.0
-    assert average_precision(results, wanted) == pytest.approx((1 / 2 + 2 / 4) / 2)
+    assert recall(ranking, wanted, k=2) == 0.5
+    assert success(ranking, wanted, k=1) == 0.0
+    assert average_precision(ranking, wanted) == pytest.approx((1 / 2 + 2 / 4) / 2)
     assert ndcg(["a", "b"], wanted, k=2) == pytest.approx(1.0)
 
 

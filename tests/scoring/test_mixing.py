@@ -59,9 +59,9 @@ def test_zeros_become_nan_and_are_not_hidden() -> None:
 def test_the_share_of_the_largest_dimensions_is_of_the_squared_length() -> None:
     even = np.full(20, 3, np.float32)
     massive = np.array([0, -8, 0, 0, 0, 0, 6, *[0] * 13], np.float32)
-    entry = np.array([*[1] * 10, *[-2] * 10], np.float32)
+    halves = np.array([*[1] * 10, *[-2] * 10], np.float32)
 
-    assert top_share(np.stack([even, massive, entry])) == pytest.approx([5 / 20, 1, 20 / 50])
+    assert top_share(np.stack([even, massive, halves])) == pytest.approx([5 / 20, 1, 20 / 50])
     assert top_share(np.ones((1, 3), np.float32)) == pytest.approx([1])
 
 

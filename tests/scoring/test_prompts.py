@@ -119,12 +119,12 @@ def test_each_of_the_nine_combinations_shows_all_there_is_and_nothing_else(
 @given(data=st.data())
 def test_the_prefix_depends_on_the_shared_side_alone(rule: Framing, data: st.DataObject) -> None:
     query_kinds, item_kinds = data.draw(st.sampled_from([*rule.templates]))
-    entry = data.draw(contents(query_kinds)), data.draw(contents(item_kinds))
+    pair = data.draw(contents(query_kinds)), data.draw(contents(item_kinds))
     other = data.draw(contents(query_kinds)), data.draw(contents(item_kinds))
     by_query = rule.shared_side(query_kinds, item_kinds) == "query"
-    mixed = (entry[0], other[1]) if by_query else (other[0], entry[1])
+    mixed = (pair[0], other[1]) if by_query else (other[0], pair[1])
 
-    assert rule.render(*entry).prefix == rule.render(*mixed).prefix
+    assert rule.render(*pair).prefix == rule.render(*mixed).prefix
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)

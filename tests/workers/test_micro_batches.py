@@ -33,11 +33,11 @@ def test_every_pair_is_scored_once_in_order_and_no_small_group_is_cut(
 
 def test_no_batch_and_no_half_of_a_job_cuts_a_list() -> None:
     batches = list(micro_batches(LISTS.groups, 12))
-    entry, other = split_payload(LISTS)
+    first, second = split_payload(LISTS)
     separate = LISTS.model_copy(update={"groups": LISTS.groups[:1]})
 
     assert [len(batch) for batch in batches] == [2] * 15
     assert {len(others) for batch in batches for _, others in batch} == {5}
-    assert [half.n_units for half in (entry, other)] == [75, 75]
-    assert entry.groups + other.groups == LISTS.groups
+    assert [half.n_units for half in (first, second)] == [75, 75]
+    assert first.groups + second.groups == LISTS.groups
     assert split_payload(separate) is None

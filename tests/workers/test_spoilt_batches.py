@@ -118,12 +118,12 @@ class TextScorer:
 
 @pytest.mark.parametrize("bad", [TOO_LONG, NOT_FINITE])
 def test_a_record_that_spoils_its_batch_fails_alone(bad: str) -> None:
-    results = records("a", "bb", bad, "dddd")
+    by_id = records("a", "bb", bad, "dddd")
     steps = Steps()
 
     done = embed_records(
         TextEmbedder(),  # type: ignore[arg-type]
-        list(results.values()),
+        list(by_id.values()),
         TEXT,
         steps,  # type: ignore[arg-type]
         side="candidate",

@@ -58,21 +58,21 @@ def test_the_same_files_elsewhere_are_the_same_model(clip_folder: Path, tmp_path
 def test_whatever_changes_an_embedding_changes_the_fingerprint(
     open_clip_folder: Path, tmp_path: Path
 ) -> None:
-    results = {describe_embedder(f"open_clip:{open_clip_folder}").fingerprint}
-    results.add(describe_embedder(f"open_clip:{open_clip_folder}@bfloat16").fingerprint)
+    fingerprints = {describe_embedder(f"open_clip:{open_clip_folder}").fingerprint}
+    fingerprints.add(describe_embedder(f"open_clip:{open_clip_folder}@bfloat16").fingerprint)
     copy = shutil.copytree(open_clip_folder, tmp_path / "copy")
     config = copy / "open_clip_config.json"
     facts = json.loads(config.read_text())
     facts["preprocess_cfg"]["interpolation"] = "bilinear"
     config.write_text(json.dumps(facts))
-    results.add(describe_embedder(f"open_clip:{copy}").fingerprint)
+    fingerprints.add(describe_embedder(f"open_clip:{copy}").fingerprint)
     weights = copy / "open_clip_model.safetensors"
     raw = bytearray(weights.read_bytes())
     raw[-1] ^= 1
     weights.write_bytes(raw)
-    results.add(describe_embedder(f"open_clip:{copy}").fingerprint)
+    fingerprints.add(describe_embedder(f"open_clip:{copy}").fingerprint)
 
-    assert len(results) == 4
+    assert len(fingerprints) == 4
 
 
 def test_whatever_changes_a_score_changes_the_fingerprint(qwen_folder: Path) -> None:
@@ -88,21 +88,23 @@ def test_whatever_changes_a_score_changes_the_fingerprint(qwen_folder: Path) -> 
         ScorerParams(method="freeret", framing="freeret_candidate_first"),
         ScorerParams(method="freeret", framing="freeret_yes_no"),
     ]
-    results = {
+    fingerprints = {
         describe_scorer(f"hf:{qwen_folder}@float32", variant).fingerprint for variant in variants
     }
-    results.add(describe_scorer(f"hf:{qwen_folder}@bfloat16", ScorerParams()).fingerprint)
+    fingerprints.add(describe_scorer(f"hf:{qwen_folder}@bfloat16", ScorerParams()).fingerprint)
 
-    assert len(results) == len(variants) + 1
+    assert len(fingerprints) == len(variants) + 1
 
 
 def test_pixel_limits_name_a_vision_tower_of_their_own_and_may_not_cross(qwen_folder: Path) -> None:
     spec = f"hf:{qwen_folder}@float32"
     limits: list[tuple[int | None, int | None]] = [(None, None), (3136, None), (3136, 3136)]
 
-    results = {describe_vision(spec, min_pixels=a, max_pixels=b).fingerprint for a, b in limits}
+    fingerprints = {
+        describe_vision(spec, min_pixels=a, max_pixels=b).fingerprint for a, b in limits
+    }
 
-    assert len(results) == len(limits)
+    assert len(fingerprints) == len(limits)
     with pytest.raises(ConfigurationError, match="3,137"):
         describe_vision(spec, min_pixels=3137, max_pixels=3136)
 

@@ -251,9 +251,9 @@ def test_gates_without_a_weight_are_measured_all_the_same(qwen: Any) -> None:
     for layer in model.model.language_model.layers:
         layer.mlp.gate_proj = _NoWeight(layer.mlp.gate_proj)
 
-    results = type(qwen)(model, qwen._processor, "some/model").decoder.gate_sizes
+    gate_sizes = type(qwen)(model, qwen._processor, "some/model").decoder.gate_sizes
 
-    assert results == pytest.approx(qwen.decoder.gate_sizes)
+    assert gate_sizes == pytest.approx(qwen.decoder.gate_sizes)
 
 
 def test_a_head_without_a_weight_is_refused(qwen: Any) -> None:

@@ -82,10 +82,10 @@ def test_text_and_image_are_mixed_by_role(embedder: Embedder) -> None:
 
 
 def test_several_images_become_their_mean_direction(embedder: Embedder) -> None:
-    entry, two = random_image(1), random_image(2)
-    singles = embed(embedder, ItemContent(images=(entry,)), ItemContent(images=(two,)))
+    first, second = random_image(1), random_image(2)
+    singles = embed(embedder, ItemContent(images=(first,)), ItemContent(images=(second,)))
 
-    both = embed(embedder, ItemContent(images=(entry, two)))[0]
+    both = embed(embedder, ItemContent(images=(first, second)))[0]
 
     assert both == pytest.approx(normalise(singles.mean(axis=0)), abs=1e-5)
 
@@ -116,8 +116,8 @@ def test_text_that_just_fits_is_no_notice(embedder: Embedder, words: int, report
 def test_control_tokens_in_a_text_are_text(embedder: Embedder) -> None:
     """Read as control tokens, the first of them would end the text."""
     for control in ("<|endoftext|>", "<end_of_text>", "<END_OF_TEXT>"):
-        entry, other = (ItemContent(texts=(f"{control} {word}",)) for word in ("red", "blue"))
-        vectors = embed(embedder, entry, other)
+        first, second = (ItemContent(texts=(f"{control} {word}",)) for word in ("red", "blue"))
+        vectors = embed(embedder, first, second)
 
         assert not np.allclose(vectors[0], vectors[1], atol=1e-4)
 

@@ -82,9 +82,9 @@ def last_norms(qwen: Qwen25VL) -> Iterator[dict[str, nn.Module]]:
 
 
 def bound(family: Qwen25VL, spec: str, codec: Codec | None = None) -> FreeRetEmbedder:
-    results = bind_embedder(family, describe_embedder(spec), codec)
-    assert isinstance(results, FreeRetEmbedder)
-    return results
+    embedder = bind_embedder(family, describe_embedder(spec), codec)
+    assert isinstance(embedder, FreeRetEmbedder)
+    return embedder
 
 
 def vectors(embedder: Embedder, *contents: ItemContent, side: Side = "candidate") -> np.ndarray:

@@ -120,9 +120,9 @@ def test_the_scale_of_the_values_cancels(norm_match: str) -> None:
     x, f, z = _random_site()
     delta = correction(x, z, 0.05, "silu")
 
-    entry, other = (blend(f, scale * delta, 0.12, norm_match) for scale in (1.0, 37.5))
+    small, large = (blend(f, scale * delta, 0.12, norm_match) for scale in (1.0, 37.5))
 
-    assert torch.allclose(entry, other, rtol=0, atol=1e-6)
+    assert torch.allclose(small, large, rtol=0, atol=1e-6)
 
 
 def test_the_blend_matches_sizes_as_it_says() -> None:

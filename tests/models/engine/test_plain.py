@@ -118,10 +118,10 @@ def test_permuting_groups_and_suffixes_permutes_the_readings(engine: PlainEngine
 
 def test_more_prompts_than_one_batch_holds_come_back_in_order(engine: PlainEngine) -> None:
     texts = [f"{'red ' * (i % 7)}{i}" for i in range(150)]
-    entry = Group(prefix=(random_image(1), ASK), suffixes=tuple((f" <{text}>?",) for text in texts))
-    some = Group(prefix=entry.prefix, suffixes=entry.suffixes[70:72])
+    group = Group(prefix=(random_image(1), ASK), suffixes=tuple((f" <{text}>?",) for text in texts))
+    some = Group(prefix=group.prefix, suffixes=group.suffixes[70:72])
 
-    assert flat(score(engine, [entry]))[70:72] == pytest.approx(
+    assert flat(score(engine, [group]))[70:72] == pytest.approx(
         flat(score(engine, [some])), abs=1e-5
     )
 
@@ -133,9 +133,9 @@ def test_each_distinct_image_is_seen_once(engine: PlainEngine, qwen: Qwen25VL) -
         lambda _module, _inputs, output: recorded.append(len(output.pooler_output))
     )
     # The same pixels in another object are the same image.
-    repeated = Group(prefix=(random_image(1), ASK), suffixes=((" <again>?",),))
+    other_group = Group(prefix=(random_image(1), ASK), suffixes=((" <again>?",),))
     try:
-        score(engine, [GROUPS[0], repeated, GROUPS[0]])
+        score(engine, [GROUPS[0], other_group, GROUPS[0]])
     finally:
         hook.remove()
 

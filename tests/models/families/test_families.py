@@ -487,11 +487,11 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def test_llava_shows_an_image_without_tiles_as_one_of_several(llava: Any) -> None:
     both = [random_image(1, (90, 40)), random_image(2, (20, 60))]
     ours = [llava.prepare_image(image, PixelLimits(max_pixels=2 * 28 * 28)) for image in both]
-    results = llava._images([both], return_tensors="pt")
+    inputs = llava._images([both], return_tensors="pt")
     with torch.inference_mode():
         visual_tokens = llava.encode_images(ours)
         theirs = llava._model.get_image_features(
-            results["pixel_values"][:, 0], results["image_sizes"], batch_num_images=[2]
+            inputs["pixel_values"][:, 0], inputs["image_sizes"], batch_num_images=[2]
         ).pooler_output
 
     assert [image.n_tokens for image in ours] == [5, 5]
@@ -530,7 +530,7 @@ def test_digits_are_read_behind_the_space_that_an_answer_begins_with(
 ) -> None:
     folder = save_family(name, tmp_path / name)
     family = loaded(name, folder)
-    entry, other = (
+    first, second = (
         ItemContent(images=(random_image(1),)),
         ItemContent(images=(random_image(2, (90, 40)),)),
     )
@@ -543,7 +543,7 @@ def test_digits_are_read_behind_the_space_that_an_answer_begins_with(
             n_images=sum(item.n_images for item in candidates),
         )
         prompt = FRAMINGS[framing].render(Content(n_images=1), candidate)
-        shown = {"query": entry, "candidate": candidates[0]}
+        shown = {"query": first, "candidate": candidates[0]}
         inputs = upstream(folder, pieces((*prompt.prefix, *prompt.suffix), shown, {}))
         tokenizer = own_processor(folder).tokenizer
         space, *digits = (
@@ -558,12 +558,12 @@ def test_digits_are_read_behind_the_space_that_an_answer_begins_with(
 
     def margins(*others: ItemContent, **params: Any) -> list[float]:
         scorer = bind(family, ScorerParams(enhancement=OFF, **params), "test")
-        group = PairGroup(shared_side="query", shared=entry, others=others)
+        group = PairGroup(shared_side="query", shared=first, others=others)
         (readings,) = scorer.score(scorer.prepare([group]))
         return [reading.margin for reading in readings]
 
-    yes, no = logits("object", "10", other)
-    assert margins(other, method="indexmllm", framing="object") == pytest.approx(
+    yes, no = logits("object", "10", second)
+    assert margins(second, method="indexmllm", framing="object") == pytest.approx(
         [yes - no], abs=1e-5
     )
     chances = np.exp(logits("retllm_listwise", "123", *texts))

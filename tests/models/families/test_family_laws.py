@@ -58,9 +58,9 @@ def family(folder: Path) -> Any:
 
 
 def prepared(family: Family, *groups: Group) -> PreparedPrompts:
-    results = PlainEngine(family, PixelLimits()).prepare(groups)
-    assert isinstance(results, PreparedPrompts)
-    return results
+    prepared_groups = PlainEngine(family, PixelLimits()).prepare(groups)
+    assert isinstance(prepared_groups, PreparedPrompts)
+    return prepared_groups
 
 
 def margins(scorer: Scorer, query: ItemContent, *candidates: ItemContent) -> list[float]:
@@ -96,13 +96,13 @@ def test_a_forced_layer_changes_states_only_from_the_next_one_on(family: Any) ->
 
 @torch.inference_mode()
 def test_the_memory_enters_at_most_once_a_forward(family: Any) -> None:
-    requested = prepared(family, GROUP)
-    visual_tokens = encode_images(family, requested.images)
-    embedded = embed(family, requested.prompts, visual_tokens)
+    prompts = prepared(family, GROUP)
+    visual_tokens = encode_images(family, prompts.images)
+    embedded = embed(family, prompts.prompts, visual_tokens)
     memories = [
-        torch.cat([visual_tokens[i].tokens for i in prompt.images]) for prompt in requested.prompts
+        torch.cat([visual_tokens[i].tokens for i in prompt.images]) for prompt in prompts.prompts
     ]
-    lengths = [len(prompt.ids) for prompt in requested.prompts]
+    lengths = [len(prompt.ids) for prompt in prompts.prompts]
     feed_forwards: list[nn.Module] = list(family.decoder.feed_forwards)
     # Every layer of the window would fire.
     params = EnhancementParams(gamma=0.0, window=(0, 5))
@@ -142,22 +142,22 @@ def test_hooks_come_off_on_exit_and_on_an_error(family: Any) -> None:
 @torch.inference_mode()
 @pytest.mark.parametrize("site", SITES)
 def test_stopping_early_gives_the_state_of_a_whole_forward(family: Any, site: str) -> None:
-    requested = prepared(family, replace(GROUP, suffixes=GROUP.suffixes[:1]))
-    (prompt,) = requested.prompts
+    prompts = prepared(family, replace(GROUP, suffixes=GROUP.suffixes[:1]))
+    (prompt,) = prompts.prompts
     modules = {
         "attn_L": family.decoder.feed_forward_norms[-1],
         "mlp_L_prenorm": family.decoder.norm,
         "mlp_L-1": family.decoder.layers[-1],
     }
     before = hooks(family)
-    readings = HiddenStates(family, site).read([prompt], encode_images(family, requested.images))
+    readings = HiddenStates(family, site).read([prompt], encode_images(family, prompts.images))
     assert hooks(family) == before
 
     read: list[torch.Tensor] = []
     module = modules.get(site, family.decoder.norm)
     handle = module.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0].clone()))
     try:
-        states = whole_states(family, prompt, requested)
+        states = whole_states(family, prompt, prompts)
     finally:
         handle.remove()
 
@@ -167,14 +167,14 @@ def test_stopping_early_gives_the_state_of_a_whole_forward(family: Any, site: st
 
 @torch.inference_mode()
 def test_the_last_sites_are_the_library_s_last_hidden_states(family: Any, folder: Path) -> None:
-    requested = prepared(family, replace(GROUP, suffixes=GROUP.suffixes[:1]))
-    visual_tokens = encode_images(family, requested.images)
+    prompts = prepared(family, replace(GROUP, suffixes=GROUP.suffixes[:1]))
+    visual_tokens = encode_images(family, prompts.images)
     library = family._model(
         **upstream(folder, (*GROUP.prefix, *GROUP.suffixes[0])), output_hidden_states=True
     ).hidden_states
 
     for site, expected in (("mlp_L_postnorm", library[-1]), ("mlp_L-1", library[-2])):
-        readings = HiddenStates(family, site).read(requested.prompts, visual_tokens)
+        readings = HiddenStates(family, site).read(prompts.prompts, visual_tokens)
         torch.testing.assert_close(readings[0], expected[0, -1], atol=1e-5, rtol=0)
 
 
@@ -235,11 +235,11 @@ def relabelled(rule: Framing) -> Framing:
 
 def test_a_pair_scored_both_ways_round_gives_two_scores(family: Family) -> None:
     scorer = bind(family, same_object(), "test")
-    entry, other = margins(scorer, IMAGE, OTHER)[0], margins(scorer, OTHER, IMAGE)[0]
+    forward, backward = margins(scorer, IMAGE, OTHER)[0], margins(scorer, OTHER, IMAGE)[0]
 
-    assert abs(entry - other) > 1e-4
+    assert abs(forward - backward) > 1e-4
     mean = bind(family, same_object(symmetrise=True), "test")
-    assert margins(mean, IMAGE, OTHER) == pytest.approx([(entry + other) / 2], abs=1e-5)
+    assert margins(mean, IMAGE, OTHER) == pytest.approx([(forward + backward) / 2], abs=1e-5)
 
 
 @torch.inference_mode()

@@ -75,8 +75,8 @@ def every_way_of_asking() -> Iterator[tuple[str, Labels | Numbers, list[Group]]]
 
 
 def paired(rules: tuple[Framing, ...]) -> list[Group]:
-    requested = Collecting()
-    scorer = PairScorer(requested, rules, OFF, "test")
+    collecting = Collecting()
+    scorer = PairScorer(collecting, rules, OFF, "test")
     for queries, candidates in IMAGE_SIDES if rules[0] in METHODS["indexmllm"].framings else SIDES:
         shared_side = rules[0].shared_side(kinds(queries[0]), kinds(candidates[0]))
         shared, others = queries, candidates
@@ -85,17 +85,17 @@ def paired(rules: tuple[Framing, ...]) -> list[Group]:
         scorer.prepare(
             [PairGroup(shared_side=shared_side, shared=entry, others=others) for entry in shared]
         )
-    return requested.groups
+    return collecting.groups
 
 
 def listed(params: ScorerParams) -> list[Group]:
-    requested = Collecting()
+    collecting = Collecting()
     scorer = ListScorer(
-        requested, FRAMINGS[params.framing], params.model_copy(update={"list_orders": 2}), "test"
+        collecting, FRAMINGS[params.framing], params.model_copy(update={"list_orders": 2}), "test"
     )
     for queries in (IMAGES, BOTH):
         scorer.prepare([PairGroup(shared_side="query", shared=queries[0], others=TEXTS)])
-    return requested.groups
+    return collecting.groups
 
 
 def kinds(content: ItemContent) -> frozenset[Any]:
@@ -109,10 +109,10 @@ PROMPT_CASES = list(every_way_of_asking())
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A random model of each family in turn."""
     folder: Path = tmp_path_factory.mktemp("x") / request.param
-    results = loaded(request.param, save_family(request.param, folder))
-    if results.layer_ops is None:
-        pytest.skip(f"cannot be packed: {results.report.unpacked_reason}")
-    return results
+    family = loaded(request.param, save_family(request.param, folder))
+    if family.layer_ops is None:
+        pytest.skip(f"cannot be packed: {family.report.unpacked_reason}")
+    return family
 
 
 def read(

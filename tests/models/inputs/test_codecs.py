@@ -37,9 +37,9 @@ def codec(name: str, *, precision: str = "float32", codebook: bytes | None = Non
 
 
 def reduce(name: str) -> Reduce:
-    results = parse_codec(name).reduce
-    assert results
-    return results
+    reduction = parse_codec(name).reduce
+    assert reduction
+    return reduction
 
 
 # Sizes.
@@ -132,9 +132,9 @@ def test_a_codebook_is_the_same_each_time_and_reads_back() -> None:
     book = train(rule, sample)
 
     assert book.to_bytes() == train(rule, sample).to_bytes()
-    repeated = ProductCodebook(book.to_bytes())
-    assert repeated.encode(sample) == book.encode(sample)
-    assert repeated.width == WIDTH
+    reread = ProductCodebook(book.to_bytes())
+    assert reread.encode(sample) == book.encode(sample)
+    assert reread.width == WIDTH
 
 
 # Places: skip and replicate.

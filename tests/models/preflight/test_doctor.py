@@ -22,8 +22,8 @@ from nightshift.schema.params import ScorerParams, TokenParams
 
 
 def _in_use(facts: ModelFacts, **how: object) -> ModelInUse:
-    requested = {"used_by": ("run 7",), "waited_for": True, **how}
-    return ModelInUse(kind=facts.kind, spec=facts.spec, fingerprint=facts.fingerprint, **requested)
+    fields = {"used_by": ("run 7",), "waited_for": True, **how}
+    return ModelInUse(kind=facts.kind, spec=facts.spec, fingerprint=facts.fingerprint, **fields)
 
 
 def _scorer(folder: Path) -> ModelInUse:

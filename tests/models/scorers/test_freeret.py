@@ -137,12 +137,12 @@ def test_a_pair_s_score_does_not_depend_on_the_others_of_its_batch(qwen: Qwen25V
 def test_a_debiased_score_is_the_mean_of_both_questions(qwen: Qwen25VL) -> None:
     pairs = group("query", QUERIES["text"], *ITEMS["image"])
     rule, swapped = framings_of(asking(debias="swap"))
-    entry, other = (margins(read(plain(qwen, (each,)), pairs)) for each in (rule, swapped))
+    straight, mirrored = (margins(read(plain(qwen, (each,)), pairs)) for each in (rule, swapped))
 
     results = margins(read(scorer(qwen, debias="swap"), pairs))
 
-    assert results == pytest.approx(np.mean([entry, other], axis=0), abs=1e-5)
-    assert abs(entry[0] - other[0]) > 1e-3, "the letter alone sways a random model"
+    assert results == pytest.approx(np.mean([straight, mirrored], axis=0), abs=1e-5)
+    assert abs(straight[0] - mirrored[0]) > 1e-3, "the letter alone sways a random model"
 
 
 def test_a_debiased_score_is_antisymmetric_under_relabelling(qwen: Qwen25VL) -> None:
@@ -166,8 +166,8 @@ def test_a_subtracted_prior_is_what_the_question_gets_by_itself_for_every_pair(
     groups = [group("query", QUERIES[q], *ITEMS[i]) for q, i in product(QUERIES, ITEMS)]
     separate: list[float] = []
     for rule in framings_of(params):
-        requested = rule.context_free()
-        (words,), (ending,) = requested.prefix, requested.suffix
+        context_free = rule.context_free()
+        (words,), (ending,) = context_free.prefix, context_free.suffix
         assert isinstance(words, str)
         assert isinstance(ending, str)
         engine = PlainEngine(qwen, PixelLimits())

@@ -56,12 +56,12 @@ def test_a_score_is_the_raw_margin_of_the_digits_in_the_published_prompt(
     inputs = processor(images=images, text=[rendered], return_tensors="pt")
     with torch.inference_mode():
         logits = qwen._model(**inputs).logits[0, -1]
-    entry, zero = (processor.tokenizer.convert_tokens_to_ids(digit) for digit in "10")
+    one_id, zero_id = (processor.tokenizer.convert_tokens_to_ids(digit) for digit in "10")
 
     (reading,) = read(scorer, QUERY, CANDIDATES[0])
 
-    assert reading.margin == pytest.approx(float(logits[entry] - logits[zero]), abs=1e-5)
-    assert reading.logit_positive == pytest.approx(float(logits[entry]), abs=1e-5)
+    assert reading.margin == pytest.approx(float(logits[one_id] - logits[zero_id]), abs=1e-5)
+    assert reading.logit_positive == pytest.approx(float(logits[one_id]), abs=1e-5)
 
 
 def test_a_pair_scored_both_ways_round_gives_two_scores_and_their_mean_is_symmetric(
@@ -70,13 +70,13 @@ def test_a_pair_scored_both_ways_round_gives_two_scores_and_their_mean_is_symmet
     (forth,), (back,) = read(scorer, QUERY, CANDIDATES[0]), read(scorer, CANDIDATES[0], QUERY)
     symmetric = load(qwen_folder, symmetrise=True)
 
-    entry, other = read(symmetric, QUERY, *CANDIDATES)
+    first, second = read(symmetric, QUERY, *CANDIDATES)
     (turned,) = read(symmetric, CANDIDATES[0], QUERY)
 
     assert abs(forth.margin - back.margin) > 1e-4
-    assert entry.margin == pytest.approx((forth.margin + back.margin) / 2, abs=1e-5)
-    assert entry.margin == pytest.approx(turned.margin, abs=1e-5)
-    assert other.margin != entry.margin
+    assert first.margin == pytest.approx((forth.margin + back.margin) / 2, abs=1e-5)
+    assert first.margin == pytest.approx(turned.margin, abs=1e-5)
+    assert second.margin != first.margin
     assert symmetric.fingerprint != scorer.fingerprint
 
 

@@ -144,12 +144,15 @@ def test_permuting_candidates_permutes_the_ranking(scorer: PairScorer) -> None:
 
 
 def test_all_images_of_a_side_are_read(scorer: PairScorer) -> None:
-    entry, two = random_image(1), random_image(4)
+    first, second = random_image(1), random_image(4)
     ((single, double, turned),) = read(
         scorer,
         by_query(
             QUERY["text"],
-            *(ItemContent(images=images) for images in ((entry,), (entry, two), (two, entry))),
+            *(
+                ItemContent(images=images)
+                for images in ((first,), (first, second), (second, first))
+            ),
         ),
     )
 
@@ -157,8 +160,8 @@ def test_all_images_of_a_side_are_read(scorer: PairScorer) -> None:
 
 
 def test_a_pair_of_images_is_not_symmetric(scorer: PairScorer) -> None:
-    entry, other = (ItemContent(images=(random_image(seed),)) for seed in (1, 2))
-    ((there,), (back,)) = read(scorer, by_query(entry, other), by_query(other, entry))
+    first, second = (ItemContent(images=(random_image(seed),)) for seed in (1, 2))
+    ((there,), (back,)) = read(scorer, by_query(first, second), by_query(second, first))
 
     assert there.margin != pytest.approx(back.margin, abs=1e-4)
 

@@ -176,10 +176,10 @@ def test_all_orders_of_a_list_forget_where_a_candidate_stood(qwen: Qwen25VL) -> 
         return [reading.margin for reading in readings]
 
     once, often = bound(qwen, "listwise"), bound(qwen, "listwise", list_orders=4)
-    entry, other = margins(once, CAPTIONS), margins(once, turned)
-    assert [*entry[1:], entry[0]] != pytest.approx(other, abs=1e-3), "the order matters"
-    entry, other = margins(often, CAPTIONS), margins(often, turned)
-    assert [*entry[1:], entry[0]] == pytest.approx(other, abs=1e-5)
+    straight, reordered = margins(once, CAPTIONS), margins(once, turned)
+    assert [*straight[1:], straight[0]] != pytest.approx(reordered, abs=1e-3), "the order matters"
+    straight, reordered = margins(often, CAPTIONS), margins(often, turned)
+    assert [*straight[1:], straight[0]] == pytest.approx(reordered, abs=1e-5)
 
 
 def test_equal_captions_of_a_list_keep_their_own_places(qwen: Qwen25VL) -> None:
@@ -261,9 +261,9 @@ def test_a_number_is_written_token_by_token_under_the_enhancement(qwen: Qwen25VL
     (prompt,), images = prepared.groups.prompts, prepared.groups.images
     with torch.inference_mode():
         visual_tokens = encode_images(qwen, images)
-        repeated = DecodingEnhancement(qwen.decoder, on, [prompt], visual_tokens)
+        decoding = DecodingEnhancement(qwen.decoder, on, [prompt], visual_tokens)
         (ids,) = generate(
-            qwen, [prompt], visual_tokens, max_tokens=3, stop_ids=(), enhancement=repeated
+            qwen, [prompt], visual_tokens, max_tokens=3, stop_ids=(), enhancement=decoding
         )
         embedded = embed(qwen, [prompt], visual_tokens)
         with enhanced(qwen.decoder, on, [visual_tokens[0].tokens], [len(prompt.ids)]) as state:
@@ -271,11 +271,11 @@ def test_a_number_is_written_token_by_token_under_the_enhancement(qwen: Qwen25VL
         first = int((qwen.decoder.head_weight @ last).argmax())
 
     assert ids[0] == first
-    (expected,), (trace,) = state.traces(), repeated.traces
+    (expected,), (trace,) = state.traces(), decoding.traces
     assert (trace.fired, trace.layer) == (expected.fired, expected.layer)
     assert trace.uncertainty == pytest.approx(expected.uncertainty, abs=1e-5)
     assert trace.fired
-    (memory,) = repeated._memories
+    (memory,) = decoding._memories
     assert torch.equal(memory, visual_tokens[0].tokens), "a token that was written is no image"
 
 

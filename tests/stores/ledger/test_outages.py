@@ -174,8 +174,8 @@ def test_a_stale_claim_gives_nothing_back(database: Database, ledger: Ledger):
     assert claim is not None
     ledger.hand_back(claim, "stopping")
     make_due(database, run_id)
-    repeated = ledger.claim(run_id, 1)
-    assert repeated is not None
+    second_claim = ledger.claim(run_id, 1)
+    assert second_claim is not None
 
     ledger.hand_back_from_outage(claim, "late")
 
