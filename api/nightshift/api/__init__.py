@@ -14,13 +14,16 @@ Example:
     ...     ns.results(run).to_pandas()
 """
 
+from nightshift.api.catalog_methods import CatalogDetails
 from nightshift.api.client import Nightshift, connect
 from nightshift.api.connection import HasRunId
+from nightshift.api.diagnosis import doctor
 from nightshift.api.waiting import RunEnd, WaitTimeoutError
 from nightshift.producers.requests import IndexRequest, RerankRequest, TokenRequest
 from nightshift.schema.settings import Settings
 
 __all__ = [
+    "CatalogDetails",
     "HasRunId",
     "IndexRequest",
     "Nightshift",
@@ -30,4 +33,5 @@ __all__ = [
     "TokenRequest",
     "WaitTimeoutError",
     "connect",
+    "doctor",
 ]

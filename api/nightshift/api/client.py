@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+from nightshift.api.catalog_methods import CatalogMethods
 from nightshift.api.planning_methods import PlanningMethods
 from nightshift.api.reading_methods import ReadingMethods
+from nightshift.api.steering_methods import SteeringMethods
 from nightshift.schema.errors import ConfigurationError
 from nightshift.schema.settings import Settings, read_settings
 
@@ -41,7 +43,7 @@ def connect(
     return Nightshift(settings)
 
 
-class Nightshift(PlanningMethods, ReadingMethods):
+class Nightshift(CatalogMethods, PlanningMethods, SteeringMethods, ReadingMethods):
     """A connection to the services of a Nightshift, made by `connect`.
 
     Wherever a run is expected, its number or what planning it returned will do.

@@ -2,7 +2,6 @@
 
 import sys
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
 
 import click
@@ -149,15 +148,11 @@ def list_(data_dir: Path | None, as_json: bool) -> None:
     Example:
       nightshift catalog list
     """
-    from nightshift.api.services import open_database
+    from nightshift.api import connect
     from nightshift.cli.console import make_console, make_table
-    from nightshift.stores.catalog.catalog_reports import list_catalogs
 
-    with (
-        open_database(read_settings(data_dir)) as database,
-        database.begin() as connection,
-    ):
-        catalogs = list_catalogs(connection)
+    with connect(settings=read_settings(data_dir)) as nightshift:
+        catalogs = nightshift.catalogs()
     if as_json:
         echo_json(catalogs)
         return
@@ -188,18 +183,14 @@ def show(name: str, data_dir: Path | None, as_json: bool) -> None:
     Example:
       nightshift catalog show shop
     """
-    from nightshift.api.services import open_database
+    from nightshift.api import connect
     from nightshift.cli.console import make_console, make_table
-    from nightshift.stores.catalog.catalog_reports import imports_of, list_catalogs
 
-    with (
-        open_database(read_settings(data_dir)) as database,
-        database.begin() as connection,
-    ):
-        (facts,) = list_catalogs(connection, name)
-        imports = imports_of(connection, name)
+    with connect(settings=read_settings(data_dir)) as nightshift:
+        details = nightshift.catalog(name)
+    facts = details.facts
     if as_json:
-        echo_json({**asdict(facts), "imports": imports})
+        echo_json({**asdict(facts), "imports": list(details.imports)})
         return
     console = make_console()
     echo(
@@ -209,7 +200,7 @@ def show(name: str, data_dir: Path | None, as_json: bool) -> None:
     )
     counts = ("read", "accepted", "failed", "unchanged", "not_applied")
     table = make_table("import", "begun", "ended", *counts, "source", right=" ".join(counts))
-    for row in imports:
+    for row in details.imports:
         table.add_row(
             str(row.id),
             f"{row.started_at.astimezone():%Y-%m-%d %H:%M:%S}",
@@ -248,18 +239,13 @@ def failures(
       nightshift catalog failures shop
       nightshift catalog failures shop --reason image_unreadable --limit 0 --json
     """
-    from nightshift.api.services import open_database
+    from nightshift.api import connect
     from nightshift.cli.console import make_console, make_table
-    from nightshift.stores.catalog.catalog_reports import import_of
-    from nightshift.stores.catalog.import_failures import failures_of_import
 
-    with (
-        open_database(read_settings(data_dir)) as database,
-        database.begin() as connection,
-    ):
-        import_id = import_of(connection, name, import_id).id
-        failures_read = failures_of_import(connection, import_id, reason=reason)
-        rows = list(islice(failures_read, min(limit, sys.maxsize) or None))
+    with connect(settings=read_settings(data_dir)) as nightshift:
+        rows = nightshift.import_failures(
+            name, import_id=import_id, reason=reason, limit=limit or None
+        )
     if as_json:
         echo_json(rows)
         return

@@ -1,15 +1,11 @@
 """`nightshift run list | show | watch | pause | resume | cancel | failures | retry-failed`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from nightshift.cli.echo import echo, echo_json
 from nightshift.cli.options import data_dir_option, json_option, read_settings
-
-if TYPE_CHECKING:
-    from nightshift.schema.states import RunState
 
 __all__ = ["run"]
 
@@ -110,9 +106,11 @@ def pause(run_id: int, data_dir: Path | None) -> None:
     Example:
       nightshift run pause 7
     """
-    from nightshift.schema.states import RunState
+    from nightshift.api import connect
 
-    _move(run_id, RunState.PAUSED, data_dir)
+    with connect(settings=read_settings(data_dir)) as nightshift:
+        state = nightshift.pause(run_id)
+    echo(f"run {run_id} is {state}")
 
 
 @run.command()
@@ -125,9 +123,11 @@ def resume(run_id: int, data_dir: Path | None) -> None:
     Example:
       nightshift run resume 7
     """
-    from nightshift.schema.states import RunState
+    from nightshift.api import connect
 
-    _move(run_id, RunState.RUNNING, data_dir)
+    with connect(settings=read_settings(data_dir)) as nightshift:
+        state = nightshift.resume(run_id)
+    echo(f"run {run_id} is {state}")
 
 
 @run.command()
@@ -140,9 +140,11 @@ def cancel(run_id: int, data_dir: Path | None) -> None:
     Example:
       nightshift run cancel 7
     """
-    from nightshift.schema.states import RunState
+    from nightshift.api import connect
 
-    _move(run_id, RunState.CANCELLED, data_dir)
+    with connect(settings=read_settings(data_dir)) as nightshift:
+        state = nightshift.cancel(run_id)
+    echo(f"run {run_id} is {state}")
 
 
 @run.command(name="retry-failed")
@@ -159,11 +161,10 @@ def retry_failed(run_id: int, data_dir: Path | None, as_json: bool) -> None:
       nightshift run retry-failed 7
       nightshift run retry-failed 7 --json
     """
-    from nightshift.api.services import open_database
-    from nightshift.producers.retry import retry_failed as retry
+    from nightshift.api import connect
 
-    with open_database(read_settings(data_dir)) as database:
-        retried = retry(database, run_id)
+    with connect(settings=read_settings(data_dir)) as nightshift:
+        retried = nightshift.retry_failed(run_id)
     if as_json:
         echo_json(retried)
     elif retried.stage is None:
@@ -200,12 +201,3 @@ def failures(run_id: int, limit: int | None, data_dir: Path | None, as_json: boo
         make_console().print(failures_table(rows))
     else:
         echo(f"nothing went wrong in run {run_id}")
-
-
-def _move(run_id: int, state: "RunState", data_dir: Path | None) -> None:
-    from nightshift.api.services import open_database
-    from nightshift.stores.ledger import runs
-
-    with open_database(read_settings(data_dir)) as database, database.begin() as connection:
-        runs.set_run_state(connection, run_id, state)
-    echo(f"run {run_id} is {state}")

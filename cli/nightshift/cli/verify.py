@@ -28,12 +28,11 @@ def verify(run_id: int, data_dir: Path | None, as_json: bool) -> None:
       nightshift verify 2
       nightshift verify 2 --json
     """
-    from nightshift.api.services import open_database
+    from nightshift.api import connect
     from nightshift.cli.echo import echo, echo_json
-    from nightshift.results import verify as receipts
 
-    with open_database(read_settings(data_dir)) as database:
-        receipt = receipts.verify(database, run_id)
+    with connect(settings=read_settings(data_dir)) as nightshift:
+        receipt = nightshift.verify(run_id)
     if as_json:
         balances = {
             balance.unit: {

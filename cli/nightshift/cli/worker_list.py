@@ -27,13 +27,12 @@ def list_workers(include_stopped: bool, data_dir: Path | None, as_json: bool) ->
       nightshift worker list
       nightshift worker list --all --json
     """
-    from nightshift.api.services import open_database
+    from nightshift.api import connect
     from nightshift.cli.console import make_console, make_table
     from nightshift.cli.formats import format_duration, format_rate
-    from nightshift.results.workers import list_workers as list_all
 
-    with open_database(read_settings(data_dir)) as database:
-        workers = list_all(database, include_stopped=include_stopped)
+    with connect(settings=read_settings(data_dir)) as nightshift:
+        workers = nightshift.workers(include_stopped=include_stopped)
     if as_json:
         echo_json(workers)
         return

@@ -1,0 +1,132 @@
+"""The methods of a client that read catalogues, and import queries."""
+
+import sys
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from nightshift.api.connection import ServiceConnection
+
+if TYPE_CHECKING:
+    from nightshift.producers.query_import import QuerySetSummary
+    from nightshift.producers.sources import FieldNames
+    from nightshift.stores.catalog.catalog_reports import CatalogFacts, ImportFacts
+    from nightshift.stores.catalog.import_failures import ImportFailure
+
+__all__ = ["CatalogDetails", "CatalogMethods"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CatalogDetails:
+    """The counts of a catalogue, and its last imports, newest first."""
+
+    facts: "CatalogFacts"
+    imports: "tuple[ImportFacts, ...]"
+
+
+class CatalogMethods(ServiceConnection):
+    """Catalogues, their imports, and query sets."""
+
+    def import_queries(
+        self,
+        source: str,
+        *,
+        name: str | None = None,
+        qrels: str | None = None,
+        mapping: "FieldNames | None" = None,
+        verify: bool = True,
+    ) -> "QuerySetSummary":
+        """Read a file of queries into a query set; `rerank` does it by itself.
+
+        Args:
+            source: JSONL, CSV, Parquet, a folder of images, or an fsspec URL of one.
+            name: Name of the query set; the file's without extensions by default.
+            qrels: File of relevance judgements (TREC, BEIR or JSONL).
+            mapping: Names of fields that are not called `id`, `text`, `image` or `parts`.
+            verify: Decode local images now, so that a broken one fails here.
+
+        Returns:
+            Number of the query set, count of its queries, and reason → rows that failed.
+
+        Example:
+            >>> ns.import_queries("queries.jsonl", qrels="qrels.txt").n_queries
+            500
+
+        Raises:
+            NotFoundError: There is no such file.
+            ConfigurationError: Its format is not known.
+            InputError: No query of the file can be used.
+        """
+        from nightshift.producers.query_import import import_queries
+        from nightshift.stores.files.blobs import BlobStore
+
+        return import_queries(
+            self.database,
+            source,
+            name=name,
+            qrels=qrels,
+            mapping=mapping,
+            verify=verify,
+            blobs=BlobStore(self.settings.data_dir / "blobs"),
+            image_roots=self.settings.image_roots,
+        )
+
+    def catalogs(self) -> "list[CatalogFacts]":
+        """All catalogues, with the counts of their items and the names of their indexes.
+
+        Example:
+            >>> [(row.name, row.live, row.indexes) for row in ns.catalogs()]
+            [('shop', 2048, ('default',))]
+        """
+        from nightshift.stores.catalog.catalog_reports import list_catalogs
+
+        with self.database.begin() as connection:
+            return list_catalogs(connection)
+
+    def catalog(self, name: str) -> CatalogDetails:
+        """The counts of one catalogue, and its last ten imports.
+
+        Example:
+            >>> shop = ns.catalog("shop")
+            >>> shop.facts.live, shop.imports[0].accepted
+            (2048, 2048)
+
+        Raises:
+            NotFoundError: There is no such catalogue.
+        """
+        from nightshift.stores.catalog.catalog_reports import imports_of, list_catalogs
+
+        with self.database.begin() as connection:
+            (facts,) = list_catalogs(connection, name)
+            return CatalogDetails(facts=facts, imports=tuple(imports_of(connection, name)))
+
+    def import_failures(
+        self,
+        name: str,
+        *,
+        import_id: int | None = None,
+        reason: str | None = None,
+        limit: int | None = None,
+    ) -> "list[ImportFailure]":
+        """Rows that an import into a catalogue refused, in the order of the source.
+
+        Args:
+            name: The catalogue.
+            import_id: Number of the import; the last by default.
+            reason: Only this reason, such as `image_unreadable`.
+            limit: At most this number of rows.
+
+        Example:
+            >>> [(row.subject, row.reason) for row in ns.import_failures("shop")]
+            [('shoe-9', 'image_unreadable')]
+
+        Raises:
+            NotFoundError: There is no such catalogue or import.
+        """
+        from nightshift.stores.catalog.catalog_reports import import_of
+        from nightshift.stores.catalog.import_failures import failures_of_import
+
+        with self.database.begin() as connection:
+            number = import_of(connection, name, import_id).id
+            rows = failures_of_import(connection, number, reason=reason)
+            return list(islice(rows, None if limit is None else min(limit, sys.maxsize)))
