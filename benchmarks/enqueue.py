@@ -9,6 +9,8 @@ import click
 
 from nightshift.producers.catalog_import import import_catalog
 from nightshift.producers.plan_index import plan_index
+from nightshift.producers.requests import IndexRequest
+from nightshift.producers.resolve import resolve_index
 from nightshift.schema.models import ModelFacts
 from nightshift.stack import Stack
 from nightshift.stores.broker.broker import Broker
@@ -51,7 +53,14 @@ def _measure(stack: Stack, folder: Path, items: int, messages: int) -> dict[str,
         import_catalog(database, "benchmark", str(source))
         import_s = perf_counter() - start
         start = perf_counter()
-        planned = plan_index(database, vectors, "benchmark", embedder=_EMBEDDER, parts="text")
+        request = IndexRequest(catalog="benchmark", embedder=_EMBEDDER.spec)
+        planned = plan_index(
+            database,
+            vectors,
+            request.catalog,
+            embedder=_EMBEDDER,  # has no weights, so the API could not describe it
+            parts=resolve_index(request, has_images=False).parts,
+        )
         plan_s = perf_counter() - start
         vectors.close()
     broker = Broker(urls.redis_url)

@@ -11,23 +11,11 @@ from pathlib import Path
 from sqlalchemy import text
 
 from benchmarks.chaos.compare import Results, read_results
+from nightshift import api
 from nightshift.cli.embedded_stack import open_stack
 from nightshift.demo import coarse_dir, scorer_dir, write_catalogue
-from nightshift.models.checkpoints.describe import (
-    describe_embedder,
-    describe_scorer,
-    describe_vision,
-)
-from nightshift.producers.catalog_import import import_catalog
-from nightshift.producers.plan_index import plan_index
-from nightshift.producers.plan_rerank import plan_rerank
-from nightshift.producers.plan_tokens import plan_tokens, token_set_of
-from nightshift.producers.query_import import import_queries
-from nightshift.schema.params import RerankParams, TokenParams
 from nightshift.schema.states import RunState
-from nightshift.scoring.codecs import parse_codec
 from nightshift.stack.faults import FaultTarget
-from nightshift.stores.index.milvus import VectorStore
 from nightshift.stores.ledger import runs
 from nightshift.stores.postgres.database import Database
 
@@ -84,8 +72,8 @@ def spend_night(
     try:
         stack.up(workers)
         write_catalogue(folder / "scenes", seed, items=size.items, queries=size.queries)
-        urls = stack.urls()
-        with Database(urls.database_url, application="chaos") as database:
+        with api.connect(folder / "data") as ns:
+            database = ns.database
 
             def finish(run_id: int) -> None:
                 disturb(FaultTarget(stack=stack, database=database, run_id=run_id, lease_s=lease_s))
@@ -95,11 +83,9 @@ def spend_night(
                     kept = shutil.copytree(stack.data_dir / "logs", f"{folder}-logs")
                     raise RuntimeError(f"run {run_id} ended {state.value}; see {kept}")
 
-            with VectorStore(urls.milvus_uri, urls.milvus_token) as vectors:
-                index_run = _plan_index(database, vectors, folder / "scenes")
-            finish(index_run)
-            finish(_plan_tokens(database, tokens))
-            rerank_run = _plan_rerank(database, folder / "scenes", size.top_k)
+            finish(_plan_index(ns, folder / "scenes"))
+            finish(_plan_tokens(ns, tokens))
+            rerank_run = _plan_rerank(ns, folder / "scenes", size.top_k)
             finish(rerank_run)
             return Night(
                 results=read_results(database, rerank_run),
@@ -139,31 +125,27 @@ def _slowest_job_s(database: Database) -> float:
         return float(slowest.scalar_one())
 
 
-def _plan_index(database: Database, vectors: VectorStore, scenes: Path) -> int:
-    import_catalog(database, "scenes", str(scenes / "items.jsonl"))
-    embedder = describe_embedder(f"open_clip:{coarse_dir()}")
-    return plan_index(database, vectors, "scenes", embedder=embedder, parts="image").run_id
+def _plan_index(ns: api.Nightshift, scenes: Path) -> int:
+    ns.import_catalog("scenes", str(scenes / "items.jsonl"))
+    embedder = f"open_clip:{coarse_dir()}"
+    request = api.IndexRequest(catalog="scenes", embedder=embedder, parts="image")
+    return ns.build_index(request).run_id
 
 
-def _plan_tokens(database: Database, store: Path) -> int:
-    vision = describe_vision(f"hf:{scorer_dir()}")
-    params = TokenParams()
-    return plan_tokens(database, "scenes", vision=vision, params=params, store=str(store)).run_id
-
-
-def _plan_rerank(database: Database, scenes: Path, top_k: int) -> int:
-    queries = import_queries(database, str(scenes / "queries-text.jsonl"))
-    params = RerankParams(top_k=top_k, query_parts="text", item_parts="image")
-    scorer = describe_scorer(f"hf:{scorer_dir()}", params.scorer)
-    vision = describe_vision(f"hf:{scorer_dir()}")
-    token_set = token_set_of(database, "scenes", vision, parse_codec("none"))
-    assert token_set is not None
-    return plan_rerank(
-        database,
-        "scenes",
-        index_name=None,
-        query_set_id=queries.query_set_id,
-        scorer=scorer,
-        params=params,
-        token_set_id=token_set.id,
+def _plan_tokens(ns: api.Nightshift, store: Path) -> int:
+    scorer = f"hf:{scorer_dir()}"
+    return ns.build_tokens(
+        api.TokenRequest(catalog="scenes", scorer=scorer, store=str(store))
     ).run_id
+
+
+def _plan_rerank(ns: api.Nightshift, scenes: Path, top_k: int) -> int:
+    request = api.RerankRequest(
+        catalog="scenes",
+        queries=str(scenes / "queries-text.jsonl"),
+        scorer=f"hf:{scorer_dir()}",
+        top_k=top_k,
+        query_parts="text",
+        item_parts="image",
+    )
+    return ns.rerank(request).run_id

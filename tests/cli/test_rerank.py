@@ -150,7 +150,10 @@ def test_what_the_authors_code_does_can_be_asked_for_point_by_point(rerank, data
         in rerank("--enhancement", "memory=all", "--memory", "query", exit_code=2).stderr
     )
     asked_again = ("--score", "number", "--lambda", "0.5", "--fusion-scale", "minmax")
-    assert "--quantum 0" in rerank(*asked_again, exit_code=2).stderr
+    contradiction = rerank(*asked_again, exit_code=2).stderr
+    assert "Error: --fusion-scale: " in contradiction
+    assert "--quantum 0 or --fusion-scale raw" in contradiction
+    assert "--enhancement: " in rerank("--enhancement", "maybe", exit_code=2).stderr
 
 
 def test_a_dry_run_plans_nothing_and_still_refuses_what_cannot_be(rerank, database):

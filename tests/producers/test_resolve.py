@@ -1,5 +1,7 @@
 """A request means the same to the command, the demo and the API."""
 
+import pickle
+
 import click
 import pytest
 
@@ -12,7 +14,7 @@ from nightshift.producers.resolve import (
     resolve_scorer,
     resolve_tokens,
 )
-from nightshift.schema.errors import ConfigurationError
+from nightshift.schema.errors import ConfigurationError, RequestError
 from nightshift.scoring.methods.registry import METHODS
 
 ABOUT_THE_COMMAND = {"wait", "dry_run", "data_dir", "as_json", "plan"}
@@ -87,12 +89,38 @@ def test_enhancement_words_are_read_on_top_of_the_preset():
         ({"item_parts": "sound"}, "sound"),
         ({"preset": "nobody's"}, "nobody's"),
         ({"score": "listwise", "top_k": 10}, "two digits"),
-        ({"score": "number", "fusion": 0.5, "fusion_scale": "minmax"}, "--quantum 0"),
+        (
+            {"score": "number", "fusion": 0.5, "fusion_scale": "minmax"},
+            "set quantum=0 or fusion_scale=raw",
+        ),
     ],
 )
 def test_a_value_that_is_not_allowed_is_named(fields, named):
     with pytest.raises(ConfigurationError, match=named):
         resolved(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"method": "telepathy"}, "method"),
+        ({"preset": "nobody's"}, "preset"),
+        ({"codec": "zip"}, "codec"),
+        ({"item_parts": "sound"}, "item_parts"),
+        ({"top_k": 0}, "top_k"),
+        ({"enhancement": "maybe"}, "enhancement"),
+        ({"score": "listwise", "top_k": 10}, "top_k"),
+        ({"score": "number", "fusion": 0.5, "fusion_scale": "minmax"}, "fusion_scale"),
+    ],
+)
+def test_an_error_carries_the_field_and_no_option(fields, field):
+    with pytest.raises(RequestError) as refused:
+        resolved(**fields)
+
+    assert refused.value.field == field
+    assert "--" not in str(refused.value)
+    copy = pickle.loads(pickle.dumps(refused.value))
+    assert (str(copy), copy.field) == (str(refused.value), field)
 
 
 def test_an_embedder_sees_images_where_there_are_any():

@@ -75,7 +75,7 @@ def test_without_query_and_candidate_the_question_stays_as_it_is() -> None:
 
 
 def test_other_methods_have_no_prior_to_subtract() -> None:
-    with pytest.raises(ConfigurationError, match="--subtract-prior"):
+    with pytest.raises(ConfigurationError, match="subtract_prior"):
         framings_of(ScorerParams(subtract_prior=True))
 
 

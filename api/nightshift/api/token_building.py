@@ -9,7 +9,7 @@ from nightshift.producers.estimate_tokens import Projection, estimate_tokens
 from nightshift.producers.plan_tokens import PlannedTokens, plan_tokens
 from nightshift.producers.requests import TokenRequest
 from nightshift.producers.resolve import resolve_tokens
-from nightshift.schema.errors import ConfigurationError
+from nightshift.schema.errors import RequestError
 from nightshift.schema.models import ModelFacts
 from nightshift.schema.params import TokenParams
 from nightshift.schema.settings import Settings
@@ -74,14 +74,14 @@ def require_room(request: TokenRequest, projection: Projection) -> None:
     """Refuse a run that would store more than `max_bytes`.
 
     Raises:
-        ConfigurationError: It would.
+        RequestError: It would.
     """
     if request.max_bytes is not None and projection.bytes_to_add > request.max_bytes:
-        raise ConfigurationError(
+        raise RequestError(
             f"{projection.codec} tokens of {request.catalog!r} would take about "
-            f"{projection.bytes_to_add:,} bytes more, which is over --max-bytes "
-            f"{request.max_bytes:,}: choose a smaller codec (--plan compares them), or lower "
-            "--max-pixels"
+            f"{projection.bytes_to_add:,} bytes more, which is over {request.max_bytes:,}: "
+            "choose a codec with fewer bytes, or fewer pixels per image",
+            "max_bytes",
         )
 
 

@@ -5,14 +5,14 @@ import os
 import select
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_hex
 
 from nightshift.schema.display import visible
-from nightshift.schema.errors import ConfigurationError, NightshiftError
+from nightshift.schema.errors import ConfigurationError, NightshiftError, RequestError
 
 __all__ = ["INTERRUPTED", "PIPE_CLOSED", "report_error"]
 
@@ -22,7 +22,12 @@ INTERRUPTED, PIPE_CLOSED = 130, 141
 _LOG = "errors.log"
 
 
-def report_error(error: BaseException, command: str, words: Sequence[str]) -> int:
+def report_error(
+    error: BaseException,
+    command: str,
+    words: Sequence[str],
+    options: Mapping[str, str] | None = None,
+) -> int:
     """Print an error to stderr without a traceback, SQL or a secret.
 
     An unexpected error is appended, with its traceback, to `logs/errors.log` in the data directory,
@@ -32,6 +37,7 @@ def report_error(error: BaseException, command: str, words: Sequence[str]) -> in
         error: The exception.
         command: The command, such as `nightshift run list`.
         words: The command line after `nightshift`; `--data-dir` says where the log is.
+        options: Field of a request → the option of the command that sets it.
 
     Returns:
         The exit code.
@@ -42,6 +48,10 @@ def report_error(error: BaseException, command: str, words: Sequence[str]) -> in
     if isinstance(error, BrokenPipeError) and _reader_is_gone():
         _discard_output()
         return PIPE_CLOSED
+    if isinstance(error, RequestError):
+        names = options or {}
+        _print_line(f"Error: {error.describe(lambda field: names.get(field, field), '{} {}')}")
+        return error.exit_code
     if isinstance(error, NightshiftError):
         _print_line(f"Error: {error}")
         return error.exit_code

@@ -86,12 +86,15 @@ class _Program(LazyGroup):
         except (click.ClickException, click.exceptions.Exit, click.Abort, SystemExit):
             raise
         except BaseException as error:
-            raise SystemExit(report_error(error, self._command_path(ctx, words), words)) from error
+            path, command = self._find_command(ctx, words)
+            code = report_error(error, path, words, _option_names(command))
+            raise SystemExit(code) from error
         return result
 
-    def _command_path(self, ctx: click.Context, words: Sequence[str]) -> str:
-        """The command without its arguments, such as `nightshift run list`."""
-        names, command = ["nightshift"], None
+    def _find_command(self, ctx: click.Context, words: Sequence[str]) -> tuple[str, click.Command]:
+        """The command, and its name without arguments, such as `nightshift run list`."""
+        names: list[str] = ["nightshift"]
+        innermost: click.Command = self
         group: click.Group = self
         for word in words:
             try:
@@ -101,10 +104,22 @@ class _Program(LazyGroup):
             if command is None:
                 break
             names.append(word)
+            innermost = command
             if not isinstance(command, click.Group):
                 break
             group = command
-        return " ".join(names)
+        return " ".join(names), innermost
+
+
+def _option_names(command: click.Command) -> dict[str, str]:
+    """Parameter of a command → the option or the argument that sets it."""
+    return {
+        parameter.name: max(parameter.opts, key=len)
+        if isinstance(parameter, click.Option)
+        else parameter.human_readable_name
+        for parameter in command.params
+        if parameter.name
+    }
 
 
 @click.command(

@@ -2,7 +2,7 @@
 
 from pydantic import ValidationError
 
-from nightshift.schema.errors import ConfigurationError
+from nightshift.schema.errors import RequestError
 from nightshift.schema.params import EnhancementParams
 
 __all__ = ["parse_enhancement"]
@@ -20,7 +20,7 @@ def parse_enhancement(words: str, base: EnhancementParams) -> EnhancementParams:
         base: Values of the fields that no word names.
 
     Raises:
-        ConfigurationError: A word is none of these, a field is named twice, or a value is not
+        RequestError: A word is none of these, a field is named twice, or a value is not
             allowed.
     """
     values: dict[str, object] = {}
@@ -28,13 +28,14 @@ def parse_enhancement(words: str, base: EnhancementParams) -> EnhancementParams:
     for word in map(str.strip, words.split(",")):
         field, value = _split_word(word)
         if field not in EnhancementParams.model_fields:
-            raise ConfigurationError(
-                f"--enhancement is on, off, a layer number or FIELD=VALUE, not {word!r}; the "
-                f"fields are {', '.join(EnhancementParams.model_fields)}"
+            raise RequestError(
+                f"write on, off, a layer number or FIELD=VALUE, not {word!r}; the fields are "
+                f"{', '.join(EnhancementParams.model_fields)}",
+                "enhancement",
             )
         if field in word_of:
-            raise ConfigurationError(
-                f"--enhancement says {field} twice: {word_of[field]!r} and {word!r}"
+            raise RequestError(
+                f"it says {field} twice: {word_of[field]!r} and {word!r}", "enhancement"
             )
         long_value = _LONG_VALUES.get((field, value), value)
         values[field] = value.split(":") if field == "window" else long_value
@@ -49,7 +50,7 @@ def parse_enhancement(words: str, base: EnhancementParams) -> EnhancementParams:
         reason = "write window=LOW:HIGH, two numbers" if field == "window" else first["msg"]
         if first["type"] == "value_error":
             reason = str(first["ctx"]["error"])
-        raise ConfigurationError(f"--enhancement {word_of[field]}: {reason}") from error
+        raise RequestError(f"{word_of[field]}: {reason}", "enhancement") from error
 
 
 def _split_word(word: str) -> tuple[str, str]:

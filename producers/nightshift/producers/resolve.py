@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from nightshift.producers.enhancement_words import parse_enhancement
 from nightshift.producers.requests import IndexRequest, RerankRequest, TokenRequest
-from nightshift.schema.errors import ConfigurationError
+from nightshift.schema.errors import ConfigurationError, RequestError
 from nightshift.schema.params import (
     EnhancementParams,
     IndexParams,
@@ -38,16 +38,16 @@ def resolve_index(request: IndexRequest, *, has_images: bool) -> IndexParams:
         has_images: Whether any item of the catalogue has an image.
 
     Raises:
-        ConfigurationError: The parts are not `text`, `image` or `text,image`.
+        RequestError: The parts are not `text`, `image` or `text,image`.
     """
-    return IndexParams(parts=_parts(request.parts) or ("image" if has_images else "text"))
+    return IndexParams(parts=_parts(request.parts, "parts") or ("image" if has_images else "text"))
 
 
 def resolve_tokens(request: TokenRequest | RerankRequest) -> TokenParams:
     """The codec and the pixel limits: together with the scorer they name a token set.
 
     Raises:
-        ConfigurationError: The codec or the method's preset does not exist, or a limit is not
+        RequestError: The codec or the method's preset does not exist, or a limit is not
             allowed.
     """
     min_pixels, max_pixels = request.min_pixels, request.max_pixels
@@ -57,9 +57,11 @@ def resolve_tokens(request: TokenRequest | RerankRequest) -> TokenParams:
         min_pixels = min_pixels or method.min_pixels
         max_pixels = max_pixels or method.max_pixels
         long_side = long_side or method.long_side
+    with _about("codec"):
+        codec = str(parse_codec(request.codec))
     with _field_errors():
         return TokenParams(
-            codec=str(parse_codec(request.codec)),
+            codec=codec,
             min_pixels=min_pixels,
             max_pixels=max_pixels,
             long_side=long_side,
@@ -74,18 +76,21 @@ def resolve_scorer(request: RerankRequest, *, codebook: str = "") -> ScorerParam
         codebook: Digest of the codebook of the token set that is read; empty where it has none.
 
     Raises:
-        ConfigurationError: The method has no such preset or no prompt for the score, or a value is
+        RequestError: The method has no such preset or no prompt for the score, or a value is
             not allowed.
     """
     method, tokens = _method(request), resolve_tokens(request)
     score = request.score or method.score
+    with _about("score"):
+        framing = request.framing or method.framing_for(score).name
+    enhancement = _enhancement(request, method.enhancement)
     with _field_errors():
         return ScorerParams(
             method=request.method,
             preset=request.preset or ("default" if "default" in method.presets else None),
             score=score,
             list_orders=request.list_orders,
-            framing=request.framing or method.framing_for(score).name,
+            framing=framing,
             debias=request.debias,
             subtract_prior=request.subtract_prior,
             symmetrise=request.symmetrise,
@@ -95,7 +100,7 @@ def resolve_scorer(request: RerankRequest, *, codebook: str = "") -> ScorerParam
             min_pixels=tokens.min_pixels,
             max_pixels=tokens.max_pixels,
             long_side=tokens.long_side,
-            enhancement=_enhancement(request, method.enhancement),
+            enhancement=enhancement,
         )
 
 
@@ -111,15 +116,15 @@ def resolve_rerank(
         index_parts: The parts that the embedder of the index sees.
 
     Raises:
-        ConfigurationError: A value is not allowed, lists would be longer than a model can answer,
+        RequestError: A value is not allowed, lists would be longer than a model can answer,
             or ties would be scored again on a scale on which they are not counted.
     """
     method = _method(request)
     with _field_errors():
         params = RerankParams(
             top_k=method.depth if request.top_k is None else request.top_k,
-            query_parts=_parts(request.query_parts) or query_parts,
-            item_parts=_parts(request.item_parts) or index_parts,
+            query_parts=_parts(request.query_parts, "query_parts") or query_parts,
+            item_parts=_parts(request.item_parts, "item_parts") or index_parts,
             quantum=method.quantum if request.quantum is None else request.quantum,
             tie_guard=method.tie_guard if request.tie_guard is None else request.tie_guard,
             fusion=method.fusion if request.fusion is None else request.fusion,
@@ -132,19 +137,20 @@ def resolve_rerank(
     return params
 
 
-def _parts(value: str | None) -> str | None:
+def _parts(value: str | None, field: str) -> str | None:
     """The parts as given, if they are `text`, `image` or both."""
     try:
         return value if value is None or kinds_from_text(value) else None
     except ValueError as error:
-        raise ConfigurationError(str(error)) from None
+        raise RequestError(str(error), field) from None
 
 
 def _method(request: RerankRequest) -> Method:
     if request.method not in METHODS:
         known = ", ".join(METHODS)
-        raise ConfigurationError(f"no method is called {request.method!r}; known: {known}")
-    return METHODS[request.method].preset(request.preset)
+        raise RequestError(f"no method is called {request.method!r}; known: {known}", "method")
+    with _about("preset"):
+        return METHODS[request.method].preset(request.preset)
 
 
 def _enhancement(request: RerankRequest, default: EnhancementParams) -> EnhancementParams:
@@ -162,30 +168,42 @@ def _refuse_scaled_ties(params: RerankParams) -> None:
         and params.quantum
         and tie_framing(params.scorer) is not None
     ):
-        raise ConfigurationError(
+        raise RequestError(
             f"pairs that tie are scored once more, and ties are not counted on the scale "
-            f"{params.fusion_scale!r}: add --quantum 0, or choose --fusion-scale raw"
+            f"{params.fusion_scale!r}",
+            "fusion_scale",
+            (("quantum", "0"), ("fusion_scale", "raw")),
         )
 
 
 def _refuse_long_lists(params: RerankParams) -> None:
     if params.scorer.score == "listwise" and params.top_k > MAX_LISTED:
-        raise ConfigurationError(
+        raise RequestError(
             f"a list of {params.top_k} candidates has numbers of two digits, which are no single "
-            f"tokens: --top-k {MAX_LISTED} at the most"
+            f"tokens: {MAX_LISTED} at the most",
+            "top_k",
+            (("top_k", str(MAX_LISTED)),),
         )
 
 
 @contextmanager
+def _about(field: str) -> Iterator[None]:
+    """Turn an error about a value into one about the field that has it."""
+    try:
+        yield
+    except RequestError:
+        raise
+    except ConfigurationError as error:
+        raise RequestError(str(error), field) from error
+
+
+@contextmanager
 def _field_errors() -> Iterator[None]:
-    """Turn pydantic's error about a field into a ConfigurationError that names the field."""
+    """Turn pydantic's error about a field into a RequestError about it."""
     try:
         yield
     except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
-            for fault in error.errors(include_input=False)
-        )
-        raise ConfigurationError(
-            f"the request has a value that is not allowed: {faults}"
-        ) from error
+        first = error.errors(include_input=False)[0]
+        field, *inner = map(str, first["loc"] or ("",))
+        reason = ": ".join([".".join(inner), first["msg"]] if inner else [first["msg"]])
+        raise RequestError(reason, field) from error

@@ -3,6 +3,8 @@
 They take positional arguments, so that they can be pickled.
 """
 
+from collections.abc import Callable
+
 __all__ = [
     "ConfigurationError",
     "ConflictError",
@@ -12,6 +14,7 @@ __all__ = [
     "ModelError",
     "NightshiftError",
     "NotFoundError",
+    "RequestError",
     "ServiceUnavailableError",
 ]
 
@@ -34,6 +37,35 @@ class ConfigurationError(NightshiftError):
     """A setting or option is missing, malformed or contradicts another."""
 
     exit_code = 2
+
+
+class RequestError(ConfigurationError):
+    """A field of a request has a value that is not allowed.
+
+    Args:
+        reason: Why the value is not allowed; it names no field and no option.
+        field: The field, such as `top_k`; empty if the fields contradict each other.
+        remedies: Fields and values that would be allowed, such as `("quantum", "0")`; any of them
+            is enough.
+    """
+
+    def __init__(
+        self, reason: str = "", field: str = "", remedies: tuple[tuple[str, str], ...] = ()
+    ) -> None:
+        super().__init__(reason, field, remedies)
+        self.reason, self.field, self.remedies = reason, field, remedies
+        self.message = self.describe(str, "{}={}")
+
+    def describe(self, name: Callable[[str], str], assignment: str) -> str:
+        """The message, with other names for the fields.
+
+        Args:
+            name: The name of a field where the message is read, such as `--top-k`.
+            assignment: How a name and a value are written, such as `{} {}`.
+        """
+        begin = f"{name(self.field)}: {self.reason}" if self.field else self.reason
+        ways = " or ".join(assignment.format(name(field), value) for field, value in self.remedies)
+        return f"{begin}; set {ways}" if ways else begin
 
 
 class NotFoundError(NightshiftError):

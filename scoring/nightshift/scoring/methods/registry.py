@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from nightshift.schema.errors import ConfigurationError
+from nightshift.schema.errors import RequestError
 from nightshift.schema.params import MethodName, ScorerParams
 from nightshift.scoring.methods.freeret import FREERET
 from nightshift.scoring.methods.indexmllm import INDEXMLLM
@@ -32,13 +32,13 @@ def framing(name: str) -> Framing:
     """The framing of that name.
 
     Raises:
-        ConfigurationError: There is none.
+        RequestError: There is none.
     """
     try:
         return FRAMINGS[name]
     except KeyError:
         msg = f"no framing is called {name!r}; known: {', '.join(sorted(FRAMINGS))}"
-        raise ConfigurationError(msg) from None
+        raise RequestError(msg, "framing") from None
 
 
 def tie_framing(params: ScorerParams) -> Framing | None:
@@ -53,34 +53,34 @@ def framings_of(params: ScorerParams) -> tuple[Framing, ...]:
     a mirrored one shares the other.
 
     Raises:
-        ConfigurationError: The method has no such framing, or none with its answers exchanged.
+        RequestError: The method has no such framing, or none with its answers exchanged.
     """
     method, rule = METHODS[params.method], framing(params.framing)
     if rule not in method.framings:
         known = ", ".join(option.name for option in method.framings)
         msg = f"framing {rule.name!r} is not one of {method.name}; it has: {known}"
-        raise ConfigurationError(msg)
+        raise RequestError(msg, "framing")
     expected = EXPECTED_ANSWER[params.score]
     if rule.asks_for != expected:
         msg = (
             f"score {params.score!r} is read from {_AN[expected]}, and framing {rule.name!r} asks "
             f"for {_AN[rule.asks_for]}: choose another score or framing"
         )
-        raise ConfigurationError(msg)
+        raise RequestError(msg, "framing")
     if params.symmetrise and expected != "label":
         msg = f"score {params.score!r} cannot be symmetrised: choose one that is read from a label"
-        raise ConfigurationError(msg)
+        raise RequestError(msg, "symmetrise")
     if params.subtract_prior and method is not FREERET:
         msg = (
-            f"only freeret's question is the same for every pair, with a prior to subtract: drop "
-            f"--subtract-prior, or ask by another method than {method.name}"
+            "only freeret's question is the same for every pair, with a prior to subtract: leave "
+            f"it out, or ask by another method than {method.name}"
         )
-        raise ConfigurationError(msg)
+        raise RequestError(msg, "subtract_prior")
     rules = [rule]
     if params.debias == "swap":
         if rule.name not in method.swapped:
-            msg = f"framing {rule.name!r} cannot be asked with its answers exchanged: drop --debias"
-            raise ConfigurationError(msg)
+            msg = f"framing {rule.name!r} cannot be asked with its answers exchanged"
+            raise RequestError(msg, "debias", (("debias", "none"),))
         rules.append(method.swapped[rule.name])
     if params.symmetrise:
         rules += [twin.mirrored() for twin in rules]
