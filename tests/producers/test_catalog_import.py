@@ -222,7 +222,7 @@ def test_without_verification_a_broken_image_is_left_to_the_embed_job(database, 
         [{"id": "broken", "image": "broken.png"}, {"id": "missing", "image": "missing.png"}],
     )
 
-    summary = import_catalog(database, "shop", str(source), verify=False)
+    summary = import_catalog(database, "shop", str(source), verify="never")
 
     assert failures(database, summary.import_id) == {("item", "missing"): "image_missing"}
     assert len(items(database)["broken"][0][0]["sha256"]) == 64
@@ -444,7 +444,7 @@ def test_images_that_came_inside_the_source_are_let_go_again(database):
             fields = {"id": number, "image": image}
             yield RawRow(position=str(number), fields=fields, folder="/")
 
-    checker = RowChecker(names=FieldNames(), kind=SubjectKind.ITEM, verify=False)
+    checker = RowChecker(names=FieldNames(), kind=SubjectKind.ITEM, verify="never")
     tracemalloc.start()
     try:
         summary = import_rows(database, "shop", "rows", rows(), checker=checker)

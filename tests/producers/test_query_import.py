@@ -176,7 +176,7 @@ def test_a_reading_that_is_stopped_leaves_nothing(database, tmp_path):
         import_queries(
             database,
             str(tmp_path / "q.parquet"),
-            verify=False,
+            verify="never",
             blobs=BlobStore(tmp_path / "blobs"),
         )
 

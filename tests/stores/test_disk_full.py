@@ -37,13 +37,13 @@ def test_an_import_stops_at_a_full_disk_and_is_completed_when_there_is_room(
     source = str(tmp_path / "t.parquet")
     with Database(database_url) as database:
         with pytest.raises(ServiceUnavailableError, match="make room"):
-            import_catalog(database, "shop", source, verify=False, blobs=BlobStore(small_disk))
+            import_catalog(database, "shop", source, verify="never", blobs=BlobStore(small_disk))
         with database.begin() as connection:
             stopped = connection.execute(text("SELECT * FROM catalog_import")).one()
             reasons = connection.execute(text("SELECT reason FROM failure")).scalars().all()
 
         room = BlobStore(tmp_path / "room")
-        summary = import_catalog(database, "shop", source, verify=False, blobs=room)
+        summary = import_catalog(database, "shop", source, verify="never", blobs=room)
 
     assert stopped.accepted + stopped.failed + stopped.unchanged == stopped.read
     assert stopped.finished_at is not None

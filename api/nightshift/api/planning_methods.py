@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from nightshift.producers.plan_index import PlannedRun
     from nightshift.producers.plan_tokens import PlannedTokens
     from nightshift.producers.requests import IndexRequest, RerankRequest, TokenRequest
+    from nightshift.producers.row_checks import Verify
     from nightshift.producers.sources import FieldNames
 
 __all__ = ["PlanningMethods"]
@@ -29,7 +30,7 @@ class PlanningMethods(ServiceConnection):
         source: str,
         *,
         mapping: "FieldNames | None" = None,
-        verify: bool = True,
+        verify: "Verify" = "changed",
         limits: "ImportLimits | None" = None,
         progress: "Callable[[ImportSummary], None] | None" = None,
     ) -> "ImportSummary":
@@ -40,7 +41,8 @@ class PlanningMethods(ServiceConnection):
             source: Folder of images, `.jsonl`, `.csv`, `.parquet`, WebDataset `.tar`, or a
                 pattern; a path or an fsspec URL.
             mapping: Names of fields that are not called `id`, `text`, `image` or `parts`.
-            verify: Decode local images now, so that a broken one fails here.
+            verify: The local images to decode now, so that a broken one fails here: those that are
+                new or `changed` since an import read them, `always` all, or `never` any.
             limits: When the import is refused; also turns on pruning.
             progress: Called after each batch of rows.
 

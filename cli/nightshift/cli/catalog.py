@@ -3,12 +3,16 @@
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from nightshift.cli.echo import echo, echo_json
 from nightshift.cli.options import data_dir_option, json_option, read_settings
 from nightshift.schema.errors import InputError
+
+if TYPE_CHECKING:
+    from nightshift.producers.row_checks import Verify
 
 __all__ = ["catalog"]
 
@@ -30,11 +34,14 @@ def catalog() -> None:
     "column.  [default: the same names]",
 )
 @click.option(
-    "--verify/--no-verify",
-    default=True,
+    "--verify",
+    type=click.Choice(["changed", "always", "never"]),
+    default="changed",
     show_default=True,
-    help="Decode local images now, so that a broken image fails here and not during embedding.",
+    help="Decode local images now, so that a broken image fails here and not during embedding: "
+    "those that are new or whose size or time of change differs, all, or none.",
 )
+@click.option("--no-verify", "verify", flag_value="never", help="The same as --verify never.")
 @click.option(
     "--prune",
     is_flag=True,
@@ -75,7 +82,7 @@ def import_(
     name: str,
     source: str,
     pairs: tuple[str, ...],
-    verify: bool,
+    verify: "Verify",
     prune: bool,
     max_gone: str,
     accept_unreadable: int,

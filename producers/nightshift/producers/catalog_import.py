@@ -13,7 +13,8 @@ from nightshift.producers.import_limits import (
     prune_refusal_reason,
     refusal_reason,
 )
-from nightshift.producers.row_checks import RejectedRow, RowChecker, batches
+from nightshift.producers.known_images import KnownImages
+from nightshift.producers.row_checks import RejectedRow, RowChecker, Verify, batches
 from nightshift.producers.sources import FieldNames, Row, SkippedFiles, open_source
 from nightshift.schema.errors import ServiceUnavailableError
 from nightshift.schema.names import check_name
@@ -72,7 +73,7 @@ def import_catalog(
     source: str,
     *,
     mapping: FieldNames | None = None,
-    verify: bool = True,
+    verify: Verify = "changed",
     blobs: BlobStore | None = None,
     image_roots: Sequence[str] = (),
     prune: bool = False,
@@ -89,7 +90,8 @@ def import_catalog(
         name: Name of the catalogue.
         source: File, folder or glob pattern; path or fsspec URL.
         mapping: Names of the fields, if they are not `id`, `text`, `image` and `parts`.
-        verify: True decodes local images now; otherwise a broken one fails when it is embedded.
+        verify: The local images to decode now: those that are new or changed since an import read
+            them, all, or none. A broken one that is not decoded fails when it is embedded.
         blobs: Stores images that come in Parquet cells.
         image_roots: Folders and URLs below which images may lie, beside that of the source.
         prune: Mark items of this source as gone that it no longer names, if it was read to its end.
@@ -108,6 +110,7 @@ def import_catalog(
         names=mapping or FieldNames(),
         kind=SubjectKind.ITEM,
         verify=verify,
+        known=KnownImages(connect=database.begin, trusted=verify != "always"),
         blobs=blobs,
         roots=ImageRoots([root_of(source), *image_roots]),
         skipped=skipped,
@@ -150,6 +153,8 @@ def import_rows(
             for batch in batches(checker.records(rows)):
                 with connection.begin():
                     summary = _stage(connection, staging, summary, batch)
+                    if checker.known:
+                        checker.known.write(connection)
                 if progress:
                     progress(summary)
             with connection.begin():

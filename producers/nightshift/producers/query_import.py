@@ -3,6 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import PurePosixPath
@@ -10,7 +11,14 @@ from pathlib import PurePosixPath
 from sqlalchemy import Connection
 
 from nightshift.producers.judgements import open_judgements, split_judgements
-from nightshift.producers.row_checks import RejectedRow, RowChecker, batches, rejected_line
+from nightshift.producers.known_images import KnownImages
+from nightshift.producers.row_checks import (
+    RejectedRow,
+    RowChecker,
+    Verify,
+    batches,
+    rejected_line,
+)
 from nightshift.producers.sources import BadRow, FieldNames, SkippedFiles, open_source
 from nightshift.schema.errors import InputError
 from nightshift.schema.states import SubjectKind
@@ -55,7 +63,7 @@ def import_queries(
     name: str | None = None,
     qrels: str | None = None,
     mapping: FieldNames | None = None,
-    verify: bool = True,
+    verify: Verify = "changed",
     blobs: BlobStore | None = None,
     image_roots: Sequence[str] = (),
 ) -> QuerySetSummary:
@@ -94,7 +102,7 @@ def read_queries(
     name: str | None = None,
     qrels: str | None = None,
     mapping: FieldNames | None = None,
-    verify: bool = True,
+    verify: Verify = "changed",
     blobs: BlobStore | None = None,
     image_roots: Sequence[str] = (),
 ) -> QuerySetSummary:
@@ -106,7 +114,7 @@ def read_queries(
         name: The set's name; the file's without extensions if none is given.
         qrels: A file of judgements, TREC or JSON Lines.
         mapping: Fields that are not called `id`, `text`, `image` or `parts`.
-        verify: Decode local images now.
+        verify: The local images to decode now, as for `import_catalog`.
         blobs: Keeps images that come in Parquet cells.
         image_roots: Folders and URLs below which images may lie, beside that of the file.
 
@@ -121,6 +129,7 @@ def read_queries(
         names=mapping or FieldNames(),
         kind=SubjectKind.QUERY,
         verify=verify,
+        known=KnownImages(connect=lambda: nullcontext(connection), trusted=verify != "always"),
         blobs=blobs,
         roots=ImageRoots([root_of(file), *image_roots]),
         skipped=skipped,
@@ -131,6 +140,8 @@ def read_queries(
     making = _SetInMaking(connection, query_sets.begin_set(connection, name), checker)
     for batch in batches(checker.records(rows)):
         making.add(batch)
+        if checker.known:
+            checker.known.write(connection)
     for chunk in _chunks(judgements):
         making.judge(chunk)
     return QuerySetSummary(

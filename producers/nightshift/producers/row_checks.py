@@ -4,11 +4,13 @@ import hashlib
 import logging
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Literal
 
 from nightshift.producers.column_summary import ColumnSummary
+from nightshift.producers.known_images import FoundImage, KnownImages, Readings
 from nightshift.producers.sources.fields import Draft, FieldNames, RawPart, draft_of
 from nightshift.producers.sources.rows import BadRow, EmbeddedImage, RawRow, Row
 from nightshift.producers.sources.skipped_files import SkippedFiles
@@ -20,18 +22,21 @@ from nightshift.stores.catalog.catalogs import CheckedRecord
 from nightshift.stores.catalog.import_failures import ImportFailure
 from nightshift.stores.files.addresses import MemberAddress, is_url
 from nightshift.stores.files.blobs import BlobStore
-from nightshift.stores.files.files import sha256
+from nightshift.stores.files.files import sha256, stamp_of
 from nightshift.stores.files.images import verify_bytes, verify_image
 from nightshift.stores.files.roots import ImageRoots
 
-__all__ = ["RejectedRow", "RowChecker", "batches", "rejected_line"]
+__all__ = ["RejectedRow", "RowChecker", "Verify", "batches", "rejected_line"]
 
 _log = logging.getLogger(__name__)
 
-#: The most rows whose images are in memory or in work at the same time.
-_AHEAD = 64
-#: The most bytes of embedded images that are not stored yet; a single row may have more.
-_AHEAD_BYTES = 128 * 2**20
+#: Which local images an import decodes: new and changed ones, all, or none.
+Verify = Literal["changed", "always", "never"]
+
+#: A group of rows ends at either limit; a single row may have more bytes. Two groups are in memory
+#: at the same time.
+_GROUP_ROWS = 32
+_GROUP_BYTES = 64 * 2**20
 #: A batch ends at either limit.
 _BATCH_ROWS = 1000
 _BATCH_CHARS = 8 * 2**20
@@ -55,7 +60,8 @@ class RowChecker:
     Args:
         names: The fields that hold id, text, image and parts.
         kind: The subject of a failure whose row has an id: item or query.
-        verify: True decodes local images, so that a broken one fails now.
+        verify: The local images to decode, so that a broken one fails now.
+        known: Images that earlier imports read; None reads all.
         blobs: Stores images that came in the cells of a Parquet file.
         roots: Folders and URLs below which images of rows may lie.
         skipped: That of the reader.
@@ -63,7 +69,8 @@ class RowChecker:
 
     names: FieldNames
     kind: SubjectKind
-    verify: bool = True
+    verify: Verify = "changed"
+    known: KnownImages | None = None
     blobs: BlobStore | None = None
     roots: ImageRoots = field(default_factory=ImageRoots)
     #: The columns of the checked rows.
@@ -78,38 +85,46 @@ class RowChecker:
             waiting: deque[CheckedRecord | RejectedRow | Future[CheckedRecord | RejectedRow]] = (
                 deque()
             )
-            sizes: deque[int] = deque()
             try:
-                for row in rows:
-                    sizes.append(row.n_bytes() if isinstance(row, RawRow) else 0)
-                    waiting.append(self._begin(row, pool))
-                    while len(waiting) > _AHEAD or (sum(sizes) > _AHEAD_BYTES and len(sizes) > 1):
-                        sizes.popleft()
+                for group in _groups(rows):
+                    drafts = [self._draft(row) for row in group]
+                    waiting.extend(self._begin(drafts, pool))
+                    while len(waiting) > len(group):
                         yield _outcome(waiting.popleft())
                 while waiting:
                     yield _outcome(waiting.popleft())
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def _begin(
-        self, row: Row, pool: ThreadPoolExecutor
-    ) -> CheckedRecord | RejectedRow | Future[CheckedRecord | RejectedRow]:
+    def _draft(self, row: Row) -> Draft | RejectedRow:
         if isinstance(row, BadRow):
             return rejected_line(row)
         self.columns.look_at(row.fields)
         try:
-            draft = draft_of(row, self.names)
+            return draft_of(row, self.names)
         except InputError as error:
             return self.rejected(error, row.position)
         except Exception as error:  # noqa: BLE001 - no row may end the import
             return self.rejected(_unexpected(error), row.position)
-        if all(isinstance(part, TextPart) for part in draft.parts):
-            return self._finish(draft)
-        return pool.submit(self._finish, draft)
 
-    def _finish(self, draft: Draft) -> CheckedRecord | RejectedRow:
+    def _begin(
+        self, drafts: list[Draft | RejectedRow], pool: ThreadPoolExecutor
+    ) -> Iterator[CheckedRecord | RejectedRow | Future[CheckedRecord | RejectedRow]]:
+        """Check the texts of some rows at once, and their images in threads."""
+        readings: Readings = {}
+        if self.known:
+            readings = self.known.look_up(row for row in drafts if isinstance(row, Draft))
+        for draft in drafts:
+            if isinstance(draft, RejectedRow):
+                yield draft
+            elif all(isinstance(part, TextPart) for part in draft.parts):
+                yield self._finish(draft, readings)
+            else:
+                yield pool.submit(self._finish, draft, readings)
+
+    def _finish(self, draft: Draft, readings: Readings) -> CheckedRecord | RejectedRow:
         try:
-            parts = tuple(self._look_at(part) for part in draft.parts)
+            parts = tuple(self._look_at(part, readings) for part in draft.parts)
         except InputError as error:
             return self.rejected(InputError(error.message, error.reason, draft.id), draft.position)
         except NightshiftError:
@@ -124,21 +139,52 @@ class RowChecker:
             metadata=draft.metadata,
         )
 
-    def _look_at(self, part: RawPart) -> Part:
+    def _look_at(self, part: RawPart, readings: Readings) -> Part:
         if isinstance(part, TextPart):
             return part
         if isinstance(part, EmbeddedImage):
-            name = part.address or "the image in the row"
-            digest = verify_bytes(part.data, name).sha256 if self.verify else _digest(part.data)
-            return ImagePart(uri=part.address or self._keep(part.data), sha256=digest)
+            return self._look_at_bytes(part, readings)
         self.roots.check(part.uri)
         member = MemberAddress.parse(part.uri)
         if is_url(member.archive if member else part.uri):
             # The worker that needs it fetches it; until then it is identified by its address.
             return part
-        if self.verify:
-            return ImagePart(uri=part.uri, sha256=verify_image(part.uri, roots=self.roots).sha256)
-        return ImagePart(uri=part.uri, sha256=sha256(part.uri, noun="image", roots=self.roots))
+        stamp = stamp_of(part.uri, noun="image", roots=self.roots) if self.known else ""
+        image = FoundImage(address=part.uri, stamp=stamp)
+
+        def read() -> str:
+            if self._decodes:
+                return verify_image(part.uri, roots=self.roots).sha256
+            return sha256(part.uri, noun="image", roots=self.roots)
+
+        return ImagePart(uri=part.uri, sha256=self._digest_of(image, readings, read))
+
+    def _look_at_bytes(self, part: EmbeddedImage, readings: Readings) -> Part:
+        image = FoundImage.of_bytes(part.data)
+        if part.address:
+            image = FoundImage(address=part.address, stamp=part.stamp)
+
+        def read() -> str:
+            if self._decodes:
+                return verify_bytes(part.data, part.address or "the image in the row").sha256
+            return _digest(part.data)
+
+        digest = self._digest_of(image, readings, read)
+        return ImagePart(uri=part.address or self._keep(part.data), sha256=digest)
+
+    def _digest_of(self, image: FoundImage, readings: Readings, read: Callable[[], str]) -> str:
+        """The digest of an image, which is read only if it is new or has changed."""
+        known = image.digest_in(readings, decoded=self._decodes)
+        if known is not None:
+            return known
+        digest = read()
+        if self.known:
+            self.known.add(image, digest, decoded=self._decodes)
+        return digest
+
+    @property
+    def _decodes(self) -> bool:
+        return self.verify != "never"
 
     def _keep(self, data: bytes) -> str:
         if self.blobs is None:
@@ -183,6 +229,20 @@ class RowChecker:
             ),
             external_id=error.subject_id or None,
         )
+
+
+def _groups(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """Rows in groups whose images are looked up at once, and held in memory together."""
+    group: list[Row] = []
+    n_bytes = 0
+    for row in rows:
+        group.append(row)
+        n_bytes += row.n_bytes() if isinstance(row, RawRow) else 0
+        if len(group) == _GROUP_ROWS or n_bytes > _GROUP_BYTES:
+            yield group
+            group, n_bytes = [], 0
+    if group:
+        yield group
 
 
 def rejected_line(row: BadRow) -> RejectedRow:

@@ -56,6 +56,8 @@ class EmbeddedImage:
     data: bytes
     #: Where the bytes can be read again; empty where they must be kept as a blob.
     address: str = ""
+    #: Of the file that holds it, from `files.stamp_of`; empty where it may change unseen.
+    stamp: str = ""
 
 
 Row = RawRow | BadRow

@@ -12,7 +12,7 @@ from nightshift.producers.sources.skipped_files import SkippedFiles
 from nightshift.producers.sources.text_checks import check_packed, decoded_text
 from nightshift.schema.errors import InputError
 from nightshift.stores.files.addresses import MemberAddress
-from nightshift.stores.files.files import MAX_MEMBER_BYTES, open_file
+from nightshift.stores.files.files import MAX_MEMBER_BYTES, open_file, stamp_of
 from nightshift.stores.files.globs import ListedFile
 from nightshift.stores.files.image_formats import is_image_name, looks_like_image
 
@@ -36,6 +36,7 @@ def read_webdataset(file: ListedFile, skipped: SkippedFiles) -> Iterator[Row]:
     Images become `image`, whatever their names say; `.txt` becomes `text`, the fields of `.json`
     are the row's other fields; files of other kinds are left out.
     """
+    stamp = stamp_of(file.address)
     with (
         open_file(file.address) as raw,
         tarfile.open(fileobj=raw, mode="r|", bufsize=_BUFFER_BYTES, tarinfo=_Header) as tar,
@@ -44,7 +45,7 @@ def read_webdataset(file: ListedFile, skipped: SkippedFiles) -> Iterator[Row]:
         for key, sample in groupby(members, lambda member: member.key):
             position = f"{file.name}:{key}"
             try:
-                fields = _fields(sample)
+                fields = _fields(sample, stamp)
             except InputError as error:
                 message = f"{position}: {error.message}"
                 yield BadRow(position=position, reason=error.reason, message=message)
@@ -170,7 +171,7 @@ def _is_utf8(name: str) -> bool:
     return True
 
 
-def _fields(members: Iterable[_Member]) -> dict[str, Any]:
+def _fields(members: Iterable[_Member], stamp: str) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     images: list[EmbeddedImage] = []
     texts: list[str] = []
@@ -179,7 +180,7 @@ def _fields(members: Iterable[_Member]) -> dict[str, Any]:
         if member.fault is not None:
             raise member.fault
         if is_image_name(member.name):
-            images.append(EmbeddedImage(data=member.data, address=member.address))
+            images.append(EmbeddedImage(data=member.data, address=member.address, stamp=stamp))
         elif member.name.lower().endswith("json"):
             fields |= parse_object(member.data)
         else:

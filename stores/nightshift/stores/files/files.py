@@ -24,7 +24,15 @@ from nightshift.stores.files.deadlines import Deadline, fetch_timeout_s
 from nightshift.stores.files.http import fetch, is_web
 from nightshift.stores.files.roots import ImageRoots
 
-__all__ = ["MAX_MEMBER_BYTES", "open_file", "read_bytes", "sha256", "to_nightshift_error"]
+__all__ = [
+    "MAX_MEMBER_BYTES",
+    "open_file",
+    "read_bytes",
+    "sha256",
+    "stamp_of",
+    "stamp_of_status",
+    "to_nightshift_error",
+]
 
 #: Prefix of the reason codes: `image_missing`, `file_unreadable`, …
 Noun = Literal["file", "image"]
@@ -36,6 +44,8 @@ _MAX_WEB_BYTES = 256 * 2**20
 MAX_MEMBER_BYTES = 256 * 2**20
 #: Protocol → our extra that installs the package which reads it.
 _EXTRAS: dict[str, Extra] = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
+#: Two changes of a file within this time may leave it the same time of change.
+_SETTLED_NS = 2_000_000_000
 #: Attempts at a web server before the address counts as unreachable.
 _WEB_ATTEMPTS = 3
 
@@ -149,9 +159,47 @@ def sha256(address: str, *, noun: Noun = "file", roots: ImageRoots | None = None
         return hashlib.file_digest(cast("Any", stream), "sha256").hexdigest()
 
 
+def stamp_of(address: str, *, noun: Noun = "file", roots: ImageRoots | None = None) -> str:
+    """The stamp of the local file that an address leads to, which is not read.
+
+    Args:
+        address: A path, or the address of a member inside a local tar: the stamp is the tar's.
+        noun: As for `open_file`.
+        roots: As for `open_file`.
+
+    Returns:
+        Size and time of change; empty where they cannot tell a later change: the file is remote, or
+        changed less than two seconds ago.
+
+    Raises:
+        InputError: As `open_file`.
+    """
+    member = MemberAddress.parse(address)
+    path = member.archive if member else address
+    if is_url(path):
+        return ""
+    with _checked_path(path, noun, roots) as descriptor:
+        return stamp_of_status(os.fstat(descriptor))
+
+
+def stamp_of_status(status: os.stat_result) -> str:
+    """The stamp of a file, as `stamp_of`."""
+    if time.time_ns() - status.st_mtime_ns < _SETTLED_NS:
+        return ""
+    return f"{status.st_size}:{status.st_mtime_ns}"
+
+
 def _open_local(address: str, noun: Noun, roots: ImageRoots | None) -> BinaryIO:
+    with _checked_path(address, noun, roots) as descriptor:
+        # This opens the file that was checked, even if its path now leads to another one.
+        return open(f"/proc/self/fd/{descriptor}", "rb")  # noqa: PTH123 - the caller closes
+
+
+@contextmanager
+def _checked_path(address: str, noun: Noun, roots: ImageRoots | None) -> Iterator[int]:
+    """A descriptor of a regular file below the roots, opened for its path only."""
     try:
-        # Opened for its path only at first: opening a pipe or a device may block or have effects.
+        # Opening a pipe or a device for reading may block or have effects.
         descriptor = os.open(address, os.O_PATH | os.O_CLOEXEC)
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -161,8 +209,7 @@ def _open_local(address: str, noun: Noun, roots: ImageRoots | None) -> BinaryIO:
                 )
             if roots is not None:
                 roots.check_open(descriptor, address)
-            # This opens the file that was checked, even if its path now leads to another one.
-            return open(f"/proc/self/fd/{descriptor}", "rb")  # noqa: PTH123 - the caller closes
+            yield descriptor
         finally:
             os.close(descriptor)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
