@@ -15,7 +15,6 @@ from nightshift.producers.query_import import import_queries
 from nightshift.stores.files.blobs import BlobStore
 from tests.producers.source_files import image_bytes, write_image, write_jsonl, write_tar
 
-
 COLORS = ("red", "green", "blue", "white")
 
 
