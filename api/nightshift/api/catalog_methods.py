@@ -9,6 +9,7 @@ from nightshift.api.connection import ServiceConnection
 
 if TYPE_CHECKING:
     from nightshift.producers.query_import import QuerySetSummary
+    from nightshift.producers.row_checks import Verify
     from nightshift.producers.sources import FieldNames
     from nightshift.stores.catalog.catalog_reports import CatalogFacts, ImportFacts
     from nightshift.stores.catalog.import_failures import ImportFailure
@@ -34,7 +35,7 @@ class CatalogMethods(ServiceConnection):
         name: str | None = None,
         qrels: str | None = None,
         mapping: "FieldNames | None" = None,
-        verify: bool = True,
+        verify: "Verify" = "changed",
     ) -> "QuerySetSummary":
         """Read a file of queries into a query set; `rerank` does it by itself.
 
@@ -43,7 +44,7 @@ class CatalogMethods(ServiceConnection):
             name: Name of the query set; the file's without extensions by default.
             qrels: File of relevance judgements (TREC, BEIR or JSONL).
             mapping: Names of fields that are not called `id`, `text`, `image` or `parts`.
-            verify: Decode local images now, so that a broken one fails here.
+            verify: The local images to decode now, as for `import_catalog`.
 
         Returns:
             Number of the query set, count of its queries, and reason → rows that failed.
