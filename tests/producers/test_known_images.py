@@ -55,10 +55,10 @@ def test_unchanged_images_are_read_once(database, photos, read):
     assert sorted(read) == ["0.png", "1.png", "2.png"]
     read.clear()
 
-    again = import_catalog(database, "shop", str(photos))
+    second = import_catalog(database, "shop", str(photos))
 
     assert read == []
-    assert (again.unchanged, again.failed) == (3, 0)
+    assert (second.unchanged, second.failed) == (3, 0)
 
 
 @pytest.mark.parametrize("what", ["size", "time", "both"])
@@ -75,10 +75,10 @@ def test_an_image_whose_size_or_time_changed_is_read_again(database, photos, rea
     else:
         settle(image, seconds_ago=30)
 
-    again = import_catalog(database, "shop", str(photos))
+    second = import_catalog(database, "shop", str(photos))
 
     assert read == ["1.png"]
-    assert again.accepted == (0 if what == "time" else 1)
+    assert second.accepted == (0 if what == "time" else 1)
 
 
 def test_an_image_that_changed_a_moment_ago_is_read_each_time(database, photos, read):

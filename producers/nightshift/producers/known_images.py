@@ -23,7 +23,7 @@ Readings = Mapping[str, ImageReading]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundImage:
-    """What there is to know of an image before it is read: where it lies, and how its file looks.
+    """An image before it is read: its address and the stamp of its file.
 
     Without a stamp, nobody can tell later whether it has changed.
     """

@@ -14,7 +14,7 @@ __all__ = ["ImageReading", "find_readings", "write_readings"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageReading:
-    """What an import found out about the image at an address."""
+    """The digest of the image at an address, as an import found it."""
 
     address: str
     #: How its file looked, as `files.stamp_of` says.
