@@ -1,5 +1,6 @@
 """Tiny models, built once a session."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,15 @@ def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def siglip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random SigLIP of transformers."""
     return tiny.save_siglip(tmp_path_factory.mktemp("siglip"))
+
+
+@pytest.fixture(autouse=True)
+def no_hook_is_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The tests of a session share a model, so each takes its hooks off again."""
+    if "qwen" not in request.fixturenames:
+        yield
+        return
+    modules = list(request.getfixturevalue("qwen")._model.modules())
+    yield
+    hooks = [m for m in modules if m._forward_hooks or m._forward_pre_hooks]
+    assert hooks == [], "the test left hooks on the model that all tests share"

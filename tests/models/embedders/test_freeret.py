@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import AutoProcessor
+from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from nightshift.models.cache import ModelCache
 from nightshift.models.checkpoints.describe import (
@@ -137,7 +137,10 @@ def test_the_site_behind_the_norm_is_the_library_s_last_hidden_state(
         return_dict=True,
         return_tensors="pt",
     )
-    library = qwen._model(**inputs, output_hidden_states=True).hidden_states
+    # A model of its own: asked for hidden states, the library hooks every layer for good.
+    library = AutoModelForImageTextToText.from_pretrained(qwen_folder, dtype=torch.float32)(
+        **inputs, output_hidden_states=True
+    ).hidden_states
     prepared = prepare(
         qwen, PixelLimits(), [Group(prefix=(), suffixes=((random_image(1), question),))]
     )
