@@ -9,17 +9,10 @@ from time import perf_counter, sleep
 import click
 from sqlalchemy import text
 
-from nightshift.api.waiting import wait_for_end
+from nightshift import api
 from nightshift.cli.embedded_stack import open_stack
 from nightshift.demo import coarse_dir, scorer_dir, write_catalogue
-from nightshift.models.checkpoints.describe import describe_embedder, describe_scorer
-from nightshift.producers.catalog_import import import_catalog
-from nightshift.producers.plan_index import plan_index
-from nightshift.producers.plan_rerank import plan_rerank
-from nightshift.producers.query_import import import_queries
-from nightshift.schema.params import RerankParams
 from nightshift.stack import Stack
-from nightshift.stores.index.milvus import VectorStore
 from nightshift.stores.postgres.database import Database
 
 
@@ -40,42 +33,37 @@ def main(repeats: int, as_json: bool) -> None:
 
 def _measure(stack: Stack, folder: Path, repeats: int) -> dict[str, object]:
     stack.up(1)
-    urls = stack.urls()
     write_catalogue(folder / "demo")
     seconds: dict[int, list[float]] = {1: [], 3: []}
-    with Database(urls.database_url) as database:
-        vectors = VectorStore(urls.milvus_uri, urls.milvus_token)
-        import_catalog(database, "scenes", str(folder / "demo" / "items.jsonl"))
-        embedder = describe_embedder(f"open_clip:{coarse_dir()}")
-        planned = plan_index(database, vectors, "scenes", embedder=embedder, parts="image")
-        wait_for_end(database, planned.run_id)
-        vectors.close()
+    with api.connect(folder) as ns:
+        ns.import_catalog("scenes", str(folder / "demo" / "items.jsonl"))
+        embedder = f"open_clip:{coarse_dir()}"
+        index = api.IndexRequest(catalog="scenes", embedder=embedder, parts="image")
+        ns.wait(ns.build_index(index)).require_done()
         for repeat in range(2 * repeats):
             n_workers = (1, 3)[repeat % 2]
             stack.down()
             stack.up(n_workers)
-            _wait_for_workers(database, n_workers)
-            seconds[n_workers].append(_rerank(database, folder, repeat))
+            _wait_for_workers(ns.database, n_workers)
+            seconds[n_workers].append(_rerank(ns, folder, repeat))
     entry, three = median(seconds[1]), median(seconds[3])
     return {"one_worker_s": entry, "three_workers_s": three, "ratio": entry / three}
 
 
-def _rerank(database: Database, folder: Path, repeat: int) -> float:
-    queries = import_queries(database, str(folder / "demo" / "queries-text.jsonl"))
-    params = RerankParams(top_k=20, query_parts="text", item_parts="image")
-    facts = describe_scorer(f"hf:{scorer_dir()}", params.scorer)
-    with database.begin() as connection:  # or later rounds would reuse the scores of the first
-        connection.execute(text("DELETE FROM pair_score"))
-    start = perf_counter()
-    planned = plan_rerank(
-        database,
-        "scenes",
-        index_name=None,
-        query_set_id=queries.query_set_id,
-        scorer=facts,
-        params=params,
+def _rerank(ns: api.Nightshift, folder: Path, repeat: int) -> float:
+    request = api.RerankRequest(
+        catalog="scenes",
+        queries=str(folder / "demo" / "queries-text.jsonl"),
+        scorer=f"hf:{scorer_dir()}",
+        top_k=20,
+        query_parts="text",
+        item_parts="image",
     )
-    state = wait_for_end(database, planned.run_id).state
+    with ns.database.begin() as connection:  # or later rounds would reuse the scores of the first
+        connection.execute(text("DELETE FROM pair_score"))
+    planned = ns.rerank(request)
+    start = perf_counter()  # without reading queries and describing models
+    state = ns.wait(planned).state
     assert state == "done", f"round {repeat} ended {state}"
     return perf_counter() - start
 
