@@ -99,7 +99,7 @@ def _on_a_stack(
                     changed = (
                         catalogue.begin(size.items) if night == 1 else catalogue.change(size.change)
                     )
-                rows.append({"night": night, "changed": changed, **do.whole(catalogue.source)})
+                rows.append({"night": night, "changed": changed, **do.do_night(catalogue.source)})
             lists = do.lists()
     finally:
         stack.down()
@@ -117,7 +117,7 @@ class _Night:
         self._run_id = 0
         self._cpu_s = dict.fromkeys(_STAGES, 0.0)
 
-    def whole(self, source: Path) -> dict[str, Any]:
+    def do_night(self, source: Path) -> dict[str, Any]:
         """Import, index and re-rank; CPU seconds by stage, and what the database grew by."""
         self._cpu_s = dict.fromkeys(_STAGES, 0.0)
         before_mb = self._database_mb()
@@ -221,7 +221,7 @@ def _shares(rows: list[dict[str, Any]]) -> dict[str, float]:
 def _are_equal(
     kept: dict[str, list[tuple[str, float]]], fresh: dict[str, list[tuple[str, float]]]
 ) -> bool:
-    """Whether two systems give the same lists: scores to 1e-5, and order outside that."""
+    """True if two systems give the same lists: scores to 1e-5, and order outside that."""
     if kept.keys() != fresh.keys():
         return False
     for query, mine in kept.items():
