@@ -29,7 +29,7 @@ from nightshift.stores.ledger.claims import AnyClaim
 from nightshift.stores.postgres.database import Database
 from nightshift.workers.app import run_worker
 from nightshift.workers.do_job import LoadedModel, do_job
-from nightshift.workers.progress import Progress
+from nightshift.workers.lease_renewal import Progress
 from nightshift.workers.session import WorkerSession
 
 _WORKERS = 3

@@ -14,7 +14,7 @@ from nightshift.stores.broker.broker import Broker
 from nightshift.stores.index.milvus import VectorStore
 from nightshift.stores.ledger import runs, workers
 from nightshift.stores.ledger.claims import Ledger
-from nightshift.stores.postgres import leases
+from nightshift.stores.postgres import named_leases
 from tests.results.ranked import add_reference_run
 from tests.stores.ledger_helpers import FINGERPRINT, add_index_run, expire, job_row, make_due
 
@@ -123,7 +123,7 @@ def test_a_job_whose_worker_died_is_rung_again(database, dispatcher, broker):
 
 
 def test_only_the_elected_dispatcher_acts(database, dispatcher, broker):
-    leases.acquire(database, "dispatcher", "another", 30)
+    named_leases.acquire(database, "dispatcher", "another", 30)
     add_index_run(database)
     stop = Event()
     thread = Thread(target=dispatcher.run, args=(stop,))
@@ -131,7 +131,7 @@ def test_only_the_elected_dispatcher_acts(database, dispatcher, broker):
     thread.start()
     sleep(1)
     before = broker.llen(_QUEUE)
-    leases.release(database, "dispatcher", "another")
+    named_leases.release(database, "dispatcher", "another")
     for _ in range(100):
         if broker.llen(_QUEUE) == 3:
             break
@@ -141,7 +141,7 @@ def test_only_the_elected_dispatcher_acts(database, dispatcher, broker):
     thread.join()
 
     assert (before, after) == (0, 3)
-    assert leases.acquire(database, "dispatcher", "successor", 30), "released on the way out"
+    assert named_leases.acquire(database, "dispatcher", "successor", 30), "released on the way out"
 
 
 def test_a_leader_that_was_replaced_while_it_slept_changes_nothing(database, dispatcher, broker):
@@ -149,9 +149,9 @@ def test_a_leader_that_was_replaced_while_it_slept_changes_nothing(database, dis
     ledger = Ledger(database, worker_id="doomed", lease_s=30, max_attempts=3)
     ledger.claim(run_id, 1)
     expire(database, run_id, 1)
-    token = leases.acquire(database, "dispatcher", "sleeper", 30)
-    leases.release(database, "dispatcher", "sleeper")
-    leases.acquire(database, "dispatcher", "successor", 30)
+    token = named_leases.acquire(database, "dispatcher", "sleeper", 30)
+    named_leases.release(database, "dispatcher", "sleeper")
+    named_leases.acquire(database, "dispatcher", "successor", 30)
 
     with pytest.raises(LeaseLostError, match="dispatcher"):
         dispatcher.tick(token)

@@ -30,7 +30,7 @@ from nightshift.stores.index.embeddings import write_embeddings
 from nightshift.stores.index.milvus import VectorStore
 from nightshift.stores.ledger import runs
 from nightshift.stores.ledger.claims import Claim, Ledger
-from nightshift.stores.postgres import leases
+from nightshift.stores.postgres import named_leases
 from nightshift.stores.postgres.database import Database
 from tests.stores.ledger_helpers import FINGERPRINT, add_index_run, make_due
 
@@ -125,7 +125,7 @@ class LedgerMachine(RuleBasedStateMachine):
         if frozen:
             with self.database.begin() as connection:
                 connection.execute(text("UPDATE lease SET expires_at = '-infinity'"))
-        token = leases.acquire(self.database, "dispatcher", candidate, 60)
+        token = named_leases.acquire(self.database, "dispatcher", candidate, 60)
         if token is not None and token not in self.tokens:
             assert token > max(self.tokens, default=0)
             self.tokens.append(token)
@@ -145,7 +145,7 @@ class LedgerMachine(RuleBasedStateMachine):
         """A frozen leader wakes in the middle of any of its steps, and changes nothing."""
 
         def fence(connection) -> None:
-            leases.confirm(connection, "dispatcher", token)
+            named_leases.confirm(connection, "dispatcher", token)
 
         before = self._everything()
         with pytest.raises(LeaseLostError):

@@ -11,7 +11,7 @@ from nightshift.stores.failures import record_failure
 from nightshift.stores.index import indexes
 from nightshift.stores.index.milvus import VectorStore
 from nightshift.stores.ledger import runs, workers
-from nightshift.stores.postgres import leases
+from nightshift.stores.postgres import named_leases
 from nightshift.stores.postgres.database import Database
 from tests.stores.index.damage import double_rows, tear_index
 from tests.stores.ledger_helpers import add_index_run, expire
@@ -27,7 +27,7 @@ def findings(database, vector_store, redis_url, tmp_path):
 
 
 def test_a_healthy_system_has_no_error(database, findings):
-    leases.acquire(database, "dispatcher", "d", 30)
+    named_leases.acquire(database, "dispatcher", "d", 30)
     with database.begin() as connection:
         workers.register(connection, worker_id="w", host="h", pid=1, device="cpu", stages="embed")
 
@@ -109,7 +109,7 @@ def test_a_run_under_way_without_a_worker_is_an_error(database, findings):
 
 def test_jobs_that_nobody_takes_back_are_an_error(database, findings):
     run_id = add_index_run(database)
-    leases.acquire(database, "dispatcher", "d", 30)
+    named_leases.acquire(database, "dispatcher", "d", 30)
     with database.begin() as connection:
         workers.register(connection, worker_id="w", host="h", pid=1, device="cpu", stages="embed")
         connection.execute(

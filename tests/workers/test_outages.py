@@ -13,7 +13,7 @@ from nightshift.stores.index.embeddings import write_embeddings
 from nightshift.stores.index.milvus import VectorStore
 from nightshift.stores.ledger import runs
 from nightshift.stores.ledger.claims import Ledger
-from nightshift.stores.postgres import leases
+from nightshift.stores.postgres import named_leases
 from nightshift.workers.do_job import LoadedModel, _hand_back, do_claimed
 from nightshift.workers.embed import _upsert
 from nightshift.workers.search import _search
@@ -55,7 +55,7 @@ def test_a_job_whose_turn_to_write_went_to_another_worker_is_handed_back(databas
     session = SimpleNamespace(ledger=ledger, settings=SimpleNamespace(lease_s=30.0), neighbours=1)
 
     def write(*_):
-        with leases.hold(database, "milvus-writer", "a"), database.begin() as connection:
+        with named_leases.hold(database, "milvus-writer", "a"), database.begin() as connection:
             connection.execute(text("UPDATE lease SET holder = 'b', token = token + 1"))
 
     do_claimed(session, claim, LOADED, {Stage.EMBED: write})
@@ -99,10 +99,10 @@ def test_who_waits_for_a_lease_that_others_hold_keeps_its_attempts(database):
     session = SimpleNamespace(ledger=ledger, settings=SimpleNamespace(lease_s=30.0), neighbours=1)
 
     def write(*_):
-        with leases.hold(database, "milvus-writer", "a", timeout_s=0.0):
+        with named_leases.hold(database, "milvus-writer", "a", timeout_s=0.0):
             pass
 
-    leases.acquire(database, "milvus-writer", "b", 60)
+    named_leases.acquire(database, "milvus-writer", "b", 60)
     for _ in range(4):
         make_due(database, run_id)
         do_claimed(session, ledger.claim(run_id, 1), LOADED, {Stage.EMBED: write})

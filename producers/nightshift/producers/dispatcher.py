@@ -31,7 +31,7 @@ from nightshift.stores.ledger import jobs, load_reports, runs, workers
 from nightshift.stores.ledger.counters import compact_job_counts, compact_tallies
 from nightshift.stores.ledger.retries import expire_leases
 from nightshift.stores.ledger.run_types import AnyRun
-from nightshift.stores.postgres import leases
+from nightshift.stores.postgres import named_leases
 from nightshift.stores.postgres.database import Database
 from nightshift.stores.postgres.election import Election
 
@@ -87,7 +87,8 @@ class Dispatcher:
         Raises:
             LeaseLostError: When another leads now.
         """
-        fence = _no_fence if token is None else partial(leases.confirm, name=_LEASE, token=token)
+        confirm = partial(named_leases.confirm, name=_LEASE)
+        fence = _no_fence if token is None else partial(confirm, token=token)
         with self.database.begin() as connection:
             expired = expire_leases(connection, max_attempts=self.settings.max_attempts)
             failed = load_reports.fail_runs_that_end_workers(

@@ -6,6 +6,9 @@ The published rule floors p("True") to two decimals and prefers the most confide
 among rejected candidates is the most confident "False". Here entropy decides only between
 candidates whose tied score exceeds one half; below, the exact score does (§1.11). Without that
 guard the rule is the published one.
+
+Ties are broken in two other places: `workers.search` (`ranked`) orders equal cosines of the coarse
+search, and `stores.results.tied_pairs` has this rule in SQL, to find pairs that lack an entropy.
 """
 
 from dataclasses import dataclass

@@ -6,8 +6,8 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Connection, func, or_, select
 from sqlalchemy.dialects.postgresql import insert
 
+from nightshift.schema.columns_of import columns_of
 from nightshift.schema.ledger_tables import Failure, Run
-from nightshift.schema.row_columns import columns_of
 from nightshift.schema.states import SubjectKind
 from nightshift.stores.files.addresses import without_password
 

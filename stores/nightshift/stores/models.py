@@ -7,8 +7,8 @@ from typing import Any
 from sqlalchemy import Connection, select
 from sqlalchemy.dialects.postgresql import insert
 
+from nightshift.schema.columns_of import columns_of
 from nightshift.schema.models import ModelInUse
-from nightshift.schema.row_columns import columns_of
 from nightshift.schema.states import Stage
 from nightshift.schema.tables import Model
 from nightshift.stores.index import indexes

@@ -16,7 +16,7 @@ from nightshift.stores.ledger.run_types import RerankRun
 from nightshift.stores.results.answers import AnswerRow, best_items, write_answers
 from nightshift.workers.contents import Readers, ahead, chunks, read_content
 from nightshift.workers.failures import Outcome, record_outcomes
-from nightshift.workers.progress import Progress
+from nightshift.workers.lease_renewal import Progress
 from nightshift.workers.session import WorkerSession
 from nightshift.workers.stored_tokens import StoredTokens
 

@@ -24,7 +24,7 @@ from nightshift.stores.ledger.claims import AnyClaim, Claim
 from nightshift.stores.ledger.run_types import AnyRun, RerankRun, TokenRun
 from nightshift.workers.answer import do_answer
 from nightshift.workers.embed import do_embed
-from nightshift.workers.progress import HandBackError, Progress
+from nightshift.workers.lease_renewal import HandBackError, Progress
 from nightshift.workers.rank import do_rank
 from nightshift.workers.score import do_score
 from nightshift.workers.search import do_search

@@ -24,8 +24,8 @@ from nightshift.stores.ledger.counters import write_tallies
 from nightshift.stores.ledger.run_types import IndexedRun
 from nightshift.workers.contents import Readers, ahead, chunks, prepared, read_contents
 from nightshift.workers.failures import Outcome, record_outcomes
+from nightshift.workers.lease_renewal import Progress
 from nightshift.workers.lost_collection import restore_for
-from nightshift.workers.progress import Progress
 from nightshift.workers.session import WorkerSession
 from nightshift.workers.stored_tokens import StoredTokens
 

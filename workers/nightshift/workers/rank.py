@@ -18,7 +18,7 @@ from nightshift.stores.results.writes import (
     write_calibration,
     write_rankings,
 )
-from nightshift.workers.progress import Progress
+from nightshift.workers.lease_renewal import Progress
 from nightshift.workers.session import WorkerSession
 
 __all__ = ["do_rank"]

@@ -26,7 +26,7 @@ from nightshift.workers.groups import (
     narrow,
     pair_name,
 )
-from nightshift.workers.progress import Progress
+from nightshift.workers.lease_renewal import Progress
 from nightshift.workers.session import WorkerSession
 from nightshift.workers.stored_tokens import StoredTokens
 from nightshift.workers.suspicion import refuse_equal_scores

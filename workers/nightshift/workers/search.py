@@ -21,8 +21,8 @@ from nightshift.stores.results.writes import CandidateRow, write_candidates
 from nightshift.workers.contents import chunks
 from nightshift.workers.embed import embed_records
 from nightshift.workers.failures import Outcome, record_outcomes
+from nightshift.workers.lease_renewal import Progress
 from nightshift.workers.lost_collection import restore_for
-from nightshift.workers.progress import Progress
 from nightshift.workers.session import WorkerSession
 from nightshift.workers.stored_tokens import StoredTokens
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from nightshift.scoring.equal_scores import refuse_equal_values
+from nightshift.scoring.constant_scores import refuse_equal_values
 from nightshift.scoring.log_odds import MAX_LOG_ODDS
 from nightshift.stores.results.writes import PairScoreRow
 

@@ -28,7 +28,7 @@ from nightshift.stores.tokens.shards import ShardWriter, writing_shard
 from nightshift.stores.tokens.token_sets import NewTokenRecord, TokenSetRow
 from nightshift.workers.contents import Readers, ahead, chunks, read_contents
 from nightshift.workers.failures import Outcome, record_outcomes
-from nightshift.workers.progress import Progress
+from nightshift.workers.lease_renewal import Progress
 from nightshift.workers.session import WorkerSession
 from nightshift.workers.stored_tokens import codec_of_set
 

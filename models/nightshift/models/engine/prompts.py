@@ -15,7 +15,7 @@ from nightshift.models.engine.family import (
     VisualTokens,
 )
 from nightshift.models.engine.protocol import Reading
-from nightshift.scoring.equal_scores import refuse_equal_values
+from nightshift.scoring.constant_scores import refuse_equal_values
 
 __all__ = ["Part", "PreparedPrompts", "Prompt", "PromptGroup", "embed"]
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, select, text
 
+from nightshift.schema.columns_of import columns_of
 from nightshift.schema.errors import NotFoundError
-from nightshift.schema.row_columns import columns_of
 from nightshift.schema.tables import CatalogImport
 from nightshift.stores.catalog.catalogs import catalog_id
 

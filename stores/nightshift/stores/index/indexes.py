@@ -5,8 +5,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, func, insert, select, text
 
+from nightshift.schema.columns_of import columns_of
 from nightshift.schema.errors import NotFoundError
-from nightshift.schema.row_columns import columns_of
 from nightshift.schema.states import IndexState
 from nightshift.schema.tables import Embedding, IndexVersion
 from nightshift.stores.catalog.catalogs import catalog_id

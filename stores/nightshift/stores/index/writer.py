@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 from nightshift.stores.index.milvus import VectorStore
 from nightshift.stores.postgres.database import Database
-from nightshift.stores.postgres.leases import hold
+from nightshift.stores.postgres.named_leases import hold
 
 __all__ = ["hold_writer"]
 

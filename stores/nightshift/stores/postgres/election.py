@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from nightshift.schema.errors import ServiceUnavailableError
-from nightshift.stores.postgres import leases
+from nightshift.stores.postgres import named_leases
 from nightshift.stores.postgres.database import Database
 
 __all__ = ["Election"]
@@ -55,7 +55,7 @@ class Election:
         self._stop.set()
         self._thread.join()
         try:
-            leases.release(self._database, self._name, self._holder)
+            named_leases.release(self._database, self._name, self._holder)
         except ServiceUnavailableError as outage:
             _log.warning("the lease %r runs out by itself: %s", self._name, outage)
 
@@ -65,7 +65,7 @@ class Election:
             until = monotonic() + self._ttl_s
             was_leader = self._held is not None
             try:
-                token = leases.acquire(self._database, self._name, self._holder, self._ttl_s)
+                token = named_leases.acquire(self._database, self._name, self._holder, self._ttl_s)
             except ServiceUnavailableError as error:
                 _log.warning("waiting for %s: %s", error.service, error)
             except Exception:  # noqa: BLE001 - nobody would lead if this thread ended

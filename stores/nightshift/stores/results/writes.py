@@ -7,8 +7,8 @@ from typing import Any
 from sqlalchemy import Connection, text
 from sqlalchemy.dialects.postgresql import insert
 
+from nightshift.schema.columns_of import columns_of
 from nightshift.schema.result_tables import Calibration, Candidate, PairScore, Ranking
-from nightshift.schema.row_columns import columns_of
 from nightshift.schema.tables import Base
 from nightshift.stores.postgres.database import copy_rows
 

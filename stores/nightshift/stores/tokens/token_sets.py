@@ -7,8 +7,8 @@ from typing import Any
 from sqlalchemy import Connection, Select, delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
+from nightshift.schema.columns_of import columns_of
 from nightshift.schema.errors import ConflictError
-from nightshift.schema.row_columns import columns_of
 from nightshift.schema.states import ItemState
 from nightshift.schema.tables import Item
 from nightshift.schema.token_tables import TokenRecord, TokenSet, TokenShard

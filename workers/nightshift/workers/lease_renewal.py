@@ -1,4 +1,7 @@
-"""Renew the lease of a job, only while its micro-batches progress."""
+"""Renew the lease of a job, only while its micro-batches progress.
+
+The statement is `Ledger.renew`, beside claiming and finishing, in `stores.ledger.claims`.
+"""
 
 from time import monotonic
 

@@ -1,4 +1,8 @@
-"""Named leases in Postgres: one holder at a time, a fencing token, expiry by Postgres' clock."""
+"""Named leases in Postgres: one holder at a time, a fencing token, expiry by Postgres' clock.
+
+The acting dispatcher and the writer to Milvus Lite hold one. A worker's lease on a job is another
+matter: it stands in the job's own row, see `stores.ledger.claims`.
+"""
 
 import logging
 from collections.abc import Callable, Iterator

@@ -5,59 +5,59 @@ import pytest
 from sqlalchemy import text
 
 from nightshift.schema.errors import LeaseLostError, ServiceUnavailableError
-from nightshift.stores.postgres import leases
+from nightshift.stores.postgres import named_leases
 
 _HOLDS_FOR_EVER = """
 import sys, time
-from nightshift.stores.postgres import leases
+from nightshift.stores.postgres import named_leases
 from nightshift.stores.postgres.database import Database
-with leases.hold(Database(sys.argv[1]), "milvus-writer", "slow", ttl_s=2.0):
+with named_leases.hold(Database(sys.argv[1]), "milvus-writer", "slow", ttl_s=2.0):
     print("held", flush=True)
     time.sleep(600)
 """
 
 
 def test_one_holder_at_a_time(database):
-    assert leases.acquire(database, "dispatcher", "a", 30) == 1
-    assert leases.acquire(database, "dispatcher", "b", 30) is None
-    assert leases.acquire(database, "dispatcher", "a", 30) == 1, "renewing keeps the token"
+    assert named_leases.acquire(database, "dispatcher", "a", 30) == 1
+    assert named_leases.acquire(database, "dispatcher", "b", 30) is None
+    assert named_leases.acquire(database, "dispatcher", "a", 30) == 1, "renewing keeps the token"
 
 
 def test_an_expired_lease_goes_to_the_next_with_a_higher_token(database):
-    leases.acquire(database, "dispatcher", "frozen", 30)
+    named_leases.acquire(database, "dispatcher", "frozen", 30)
     with database.begin() as connection:
         connection.execute(text("UPDATE lease SET expires_at = now() - interval '1 s'"))
 
-    assert leases.acquire(database, "dispatcher", "b", 30) == 2
-    assert leases.acquire(database, "dispatcher", "frozen", 30) is None
+    assert named_leases.acquire(database, "dispatcher", "b", 30) == 2
+    assert named_leases.acquire(database, "dispatcher", "frozen", 30) is None
 
 
 def test_a_released_lease_is_free_at_once(database):
-    leases.acquire(database, "milvus-writer", "a", 30)
-    leases.release(database, "milvus-writer", "a")
+    named_leases.acquire(database, "milvus-writer", "a", 30)
+    named_leases.release(database, "milvus-writer", "a")
 
-    assert leases.acquire(database, "milvus-writer", "b", 30) == 2
+    assert named_leases.acquire(database, "milvus-writer", "b", 30) == 2
 
 
 def test_waiting_for_a_lease_ends_with_a_clear_error(database):
-    leases.acquire(database, "milvus-writer", "a", 30)
+    named_leases.acquire(database, "milvus-writer", "a", 30)
 
     with (
         pytest.raises(ServiceUnavailableError, match="milvus-writer"),
-        leases.hold(database, "milvus-writer", "b", timeout_s=0.1),
+        named_leases.hold(database, "milvus-writer", "b", timeout_s=0.1),
     ):
         pass
 
 
 def test_whoever_waits_for_a_lease_may_give_up(database):
-    leases.acquire(database, "milvus-writer", "killed", 30)
+    named_leases.acquire(database, "milvus-writer", "killed", 30)
 
     def give_up() -> None:
         raise KeyboardInterrupt
 
     with (
         pytest.raises(KeyboardInterrupt),
-        leases.hold(database, "milvus-writer", "b", waiting=give_up),
+        named_leases.hold(database, "milvus-writer", "b", waiting=give_up),
     ):
         pass
 
@@ -71,31 +71,31 @@ def test_a_slow_holder_keeps_its_lease_beyond_its_term_and_a_killed_one_does_not
     try:
         assert slow.stdout.readline() == "held\n"
         sleep_until_it_runs_out(database)
-        assert leases.acquire(database, "milvus-writer", "second", 30) is None
+        assert named_leases.acquire(database, "milvus-writer", "second", 30) is None
     finally:
         slow.kill()
         slow.communicate()
 
-    with leases.hold(database, "milvus-writer", "second", timeout_s=60) as token:
+    with named_leases.hold(database, "milvus-writer", "second", timeout_s=60) as token:
         assert token == 2
 
 
 def test_those_who_call_themselves_the_same_take_turns(database):
     with (
-        leases.hold(database, "milvus-writer", "doctor"),
+        named_leases.hold(database, "milvus-writer", "doctor"),
         pytest.raises(ServiceUnavailableError, match="was not free"),
-        leases.hold(database, "milvus-writer", "doctor", timeout_s=0.1),
+        named_leases.hold(database, "milvus-writer", "doctor", timeout_s=0.1),
     ):
         pass
 
-    with leases.hold(database, "milvus-writer", "doctor", timeout_s=0.1):
+    with named_leases.hold(database, "milvus-writer", "doctor", timeout_s=0.1):
         pass
 
 
 def test_a_holder_whose_lease_went_to_another_learns_of_it_and_takes_nothing_back(database):
     with (
         pytest.raises(LeaseLostError, match="milvus-writer"),
-        leases.hold(database, "milvus-writer", "frozen", ttl_s=0.2),
+        named_leases.hold(database, "milvus-writer", "frozen", ttl_s=0.2),
     ):
         hand_over(database, "second")
         sleep_until_it_runs_out(database)
@@ -106,12 +106,12 @@ def test_a_holder_whose_lease_went_to_another_learns_of_it_and_takes_nothing_bac
 def test_a_holder_learns_that_another_has_come_and_gone(database):
     with (
         pytest.raises(LeaseLostError, match="milvus-writer"),
-        leases.hold(database, "milvus-writer", "frozen"),
+        named_leases.hold(database, "milvus-writer", "frozen"),
     ):
         hand_over(database, "second")
-        leases.release(database, "milvus-writer", "second")
+        named_leases.release(database, "milvus-writer", "second")
 
-    assert leases.acquire(database, "milvus-writer", "third", 30) == 3
+    assert named_leases.acquire(database, "milvus-writer", "third", 30) == 3
 
 
 def hand_over(database, holder):
