@@ -7,10 +7,11 @@ from typing import Protocol, Self
 from PIL import Image
 from torch import Tensor, nn
 
+from nightshift.models.engine.chat_turn import Turn
 from nightshift.models.engine.runtime.counters import WorkCounters
 from nightshift.models.engine.runtime.lru import ByteLimitedLru
 from nightshift.models.engine.runtime.report import LoadReport
-from nightshift.models.engine.text import PromptParts, TextEncoder, Turn
+from nightshift.models.engine.text import PromptParts, TextEncoder
 from nightshift.models.inputs.codecs.codec import Codec
 from nightshift.models.inputs.codecs.tokens import StoredVisualTokens
 from nightshift.models.inputs.images import PreparedImage

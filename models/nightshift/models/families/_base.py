@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from nightshift.models.engine.chat_turn import read_turn
 from nightshift.models.engine.family import (
     DEFAULT_VISUAL_TOKENS,
     Decoder,
@@ -20,7 +21,7 @@ from nightshift.models.engine.family import (
 from nightshift.models.engine.runtime.counters import WorkCounters
 from nightshift.models.engine.runtime.lru import ByteLimitedLru
 from nightshift.models.engine.runtime.report import LoadReport
-from nightshift.models.engine.text import PromptParts, TextEncoder, read_turn
+from nightshift.models.engine.text import PromptParts, TextEncoder
 from nightshift.models.families._llama import LlamaLayerOps, no_layer_ops_reason
 from nightshift.models.inputs.images import not_resized
 from nightshift.schema.errors import ModelError
