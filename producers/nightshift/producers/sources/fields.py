@@ -1,16 +1,15 @@
 """From a row's fields to an id, ordered parts and metadata, each checked."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
+from nightshift.producers.sources.image_addresses import image_address
 from nightshift.producers.sources.inline import from_base64, inline_image
 from nightshift.producers.sources.metadata import MAX_TEXT_BYTES, checked, encoded
 from nightshift.producers.sources.rows import EmbeddedImage, RawRow
 from nightshift.schema.errors import ConfigurationError, InputError
 from nightshift.schema.records import ImagePart, TextPart
-from nightshift.stores.files.addresses import MemberAddress, resolve_beside
 
 __all__ = [
     "MAX_ID_CHARS",
@@ -27,11 +26,6 @@ MAX_ID_CHARS = 1024
 _MAX_ID_BYTES = 1300
 #: A row of more texts and images is an accident, and its images would be read for hours.
 _MAX_PARTS = 1000
-#: No system has longer paths; web addresses are shorter, too.
-_MAX_PATH_CHARS = 8192
-_WINDOWS = re.compile(r"[A-Za-z]:\\")
-_NO_PROTOCOL = re.compile(r"//[\w-]+(\.[\w-]+)*\.[a-z]{2,}/")
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 RawPart = TextPart | ImagePart | EmbeddedImage
 
@@ -238,33 +232,7 @@ def _image(value: object, folder: str) -> ImagePart | EmbeddedImage:
             "image_not_path",
         )
     checked(value, "the image's path")
-    return inline_image(value) or ImagePart(uri=_address(value, folder))
-
-
-def _address(path: str, folder: str) -> str:
-    if len(path) > _MAX_PATH_CHARS:
-        raise InputError(
-            f"the image is a text of {len(path):,} characters, which is no path, no URL, and no "
-            "base64 of an image; write one of these",
-            "image_not_path",
-        )
-    if _WINDOWS.match(path):
-        raise InputError(
-            f"{path} is a path of Windows; write it relative to the source, with /", "image_missing"
-        )
-    if _NO_PROTOCOL.match(path):
-        raise InputError(
-            f"{path} is a URL without its protocol; write https:{path}", "image_missing"
-        )
-    address = resolve_beside(folder, _SCHEME.sub(lambda match: match[0].lower(), path))
-    if address.startswith("tar://") and MemberAddress.parse(address) is None:
-        raise InputError(
-            "the image's address names no place in a tar; write "
-            "tar://NAME?offset=BYTES&size=BYTES::TAR",
-            "image_missing",
-        )
-    checked(address, "the image's path")
-    return address
+    return inline_image(value) or ImagePart(uri=image_address(value, folder))
 
 
 def _nothing(row: RawRow, names: FieldNames) -> InputError:
