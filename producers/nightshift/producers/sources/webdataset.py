@@ -39,7 +39,7 @@ def read_webdataset(file: ListedFile, skipped: SkippedFiles) -> Iterator[Row]:
     stamp = stamp_of(file.address)
     with (
         open_file(file.address) as raw,
-        tarfile.open(fileobj=raw, mode="r|", bufsize=_BUFFER_BYTES, tarinfo=_Header) as tar,
+        tarfile.open(fileobj=raw, mode="r|", bufsize=_BUFFER_BYTES, tarinfo=_TarHeader) as tar,
     ):
         members = _members(tar, file, skipped)
         for key, sample in groupby(members, lambda member: member.key):
@@ -54,7 +54,7 @@ def read_webdataset(file: ListedFile, skipped: SkippedFiles) -> Iterator[Row]:
         _check_end(file, tar)
 
 
-class _Header(tarfile.TarInfo):
+class _TarHeader(tarfile.TarInfo):
     """A header whose fault ends the reading with an error.
 
     `tarfile` takes the first bad header, and a missing end, for the end of the tar; so one that was

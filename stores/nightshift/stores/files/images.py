@@ -154,7 +154,7 @@ def decoded(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Header:
+class _ImageHeader:
     """Size of an image by its header, and the memory that decoding it takes."""
 
     width: int
@@ -165,7 +165,7 @@ class _Header:
     cost: int
 
 
-def _read_header(data: bytes, name: str, max_pixels: int) -> _Header:
+def _read_header(data: bytes, name: str, max_pixels: int) -> _ImageHeader:
     if not data:
         raise InputError(f"{name} is empty; provide the image again", "image_unreadable")
     with _named_errors(data, name, max_pixels), _open(data) as image:
@@ -188,10 +188,10 @@ def _read_header(data: bytes, name: str, max_pixels: int) -> _Header:
         cost = n_pixels * (own + in_decoder) + 8 * n_pixels // reduction**2
         if image.format == "ICO":  # the image inside may be larger than the header says
             cost = BUDGET_BYTES
-        return _Header(width=image.width, height=image.height, reduction=reduction, cost=cost)
+        return _ImageHeader(width=image.width, height=image.height, reduction=reduction, cost=cost)
 
 
-def _decode(data: bytes, header: _Header) -> tuple[Image.Image, Image.Transpose | None]:
+def _decode(data: bytes, header: _ImageHeader) -> tuple[Image.Image, Image.Transpose | None]:
     with _open(data) as image:
         raw_mode = _raw_mode(image)
         loaded, reduction = _load(image, data, header)
@@ -200,7 +200,7 @@ def _decode(data: bytes, header: _Header) -> tuple[Image.Image, Image.Transpose 
     return (result if orientation is None else result.transpose(orientation)), orientation
 
 
-def _load(image: Image.Image, data: bytes, header: _Header) -> tuple[Image.Image, int]:
+def _load(image: Image.Image, data: bytes, header: _ImageHeader) -> tuple[Image.Image, int]:
     """Load the pixels; returns the image and the reduction that is still to be done."""
     if header.reduction > 1 and image.format in {"JPEG", "MPO"}:
         image.draft(None, (header.width // header.reduction, header.height // header.reduction))
