@@ -134,15 +134,19 @@ def import_(
                 limits=limits,
                 progress=progress,
             )
-        facts = import_facts(summary, limits)
-        if as_json:
-            echo_json(facts, indent=None)
-        else:
-            counts = ((what, n) for what, n in facts.items() if type(n) is int)
-            echo(f"{name}: " + ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in counts))
+        _echo_import(name, import_facts(summary, limits), as_json)
         explain_import(nightshift.database, name, summary)
     if not summary.is_clean(limits):
         sys.exit(InputError.exit_code)
+
+
+def _echo_import(name: str, facts: dict[str, object], as_json: bool) -> None:
+    """Print the facts of an import: as JSON, or its counts in a line."""
+    if as_json:
+        echo_json(facts, indent=None)
+        return
+    counts = ((what, n) for what, n in facts.items() if type(n) is int)
+    echo(f"{name}: " + ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in counts))
 
 
 @catalog.command(name="list")

@@ -118,22 +118,7 @@ def embed_records(
         stored.locate({side: records})
 
     def prepare(batch: Sequence[StoredRecord], readers: Readers) -> _Read:
-        contents = read_contents(
-            batch, kinds, readers, embedder.prepare_image, partial(stored.read, side)
-        )
-        pairs = list(zip(batch, contents, strict=True))
-        good = [(record, content) for record, content in pairs if isinstance(content, ItemContent)]
-        return _Read(
-            records=good,
-            prepared=prepared(
-                partial(embedder.prepare, side=side), [content for _, content in good]
-            ),
-            failed=[
-                Outcome.of_error(record.external_id, content)
-                for record, content in pairs
-                if isinstance(content, InputError)
-            ],
-        )
+        return _read(embedder, batch, kinds, readers, side=side, stored=stored)
 
     def embed(sources: Sequence[StoredRecord]) -> None:
         for batch in ahead(chunks(sources, _MICRO_BATCH), prepare):
@@ -180,6 +165,32 @@ class _Read:
     #: All of them; why they cannot be prepared together; None where no record is left.
     prepared: PreparedContents | InputError | None
     failed: list[Outcome]
+
+
+def _read(
+    embedder: Embedder,
+    batch: Sequence[StoredRecord],
+    kinds: Kinds,
+    readers: Readers,
+    *,
+    side: Side,
+    stored: StoredTokens,
+) -> _Read:
+    """Read and prepare a micro-batch; arguments as `embed_records`."""
+    contents = read_contents(
+        batch, kinds, readers, embedder.prepare_image, partial(stored.read, side)
+    )
+    pairs = list(zip(batch, contents, strict=True))
+    good = [(record, content) for record, content in pairs if isinstance(content, ItemContent)]
+    return _Read(
+        records=good,
+        prepared=prepared(partial(embedder.prepare, side=side), [content for _, content in good]),
+        failed=[
+            Outcome.of_error(record.external_id, content)
+            for record, content in pairs
+            if isinstance(content, InputError)
+        ],
+    )
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Score groups of pairs: read both sides ahead, one forward a micro-batch, keep raw log-odds."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from nightshift.models.scorers.protocol import PairGroup, PairReading, Scorer
@@ -63,15 +63,12 @@ def do_score(
         query_kinds=kinds_from_text(params.query_parts),
         item_kinds=kinds_from_text(params.item_parts),
     )
-    compared = [
-        query for query in queries.values() if not ties and is_compared(query, params.compare)
-    ]
     scores = Scores(
         run=run,
         scorer=scorer,
         query_kinds=reader.query_kinds,
         item_kinds=reader.item_kinds,
-        compared=frozenset(query.id for query in compared),
+        compared=frozenset() if ties else _compared_ids(queries.values(), params.compare),
         lists=payload.lists,
         progress=progress,
     )
@@ -81,10 +78,7 @@ def do_score(
         progress.step()
     done = session.models.counters.since(before)
     refuse_equal_scores(scores.rows)
-    outcomes = scores.outcomes
-    if ties:
-        # The pairs have their scores: one whose tie stays open loses nothing else.
-        outcomes = [replace(outcome, fatal=False) for outcome in outcomes]
+    outcomes = _as_notices(scores.outcomes) if ties else scores.outcomes
     with session.finish(claim, n_failed=sum(outcome.fatal for outcome in outcomes)) as connection:
         if ties:
             write_tie_entropies(connection, run.id, scores.rows)
@@ -107,6 +101,15 @@ def is_compared(query: StoredRecord, share: float) -> bool:
     Decided by its content, so that every job of every night decides alike.
     """
     return int.from_bytes(query.hashes.both[:4], "big") < share * 2**32
+
+
+def _as_notices(outcomes: Iterable[Outcome]) -> list[Outcome]:
+    """Failures about ties: the pairs have their scores, and lose nothing but the tie's order."""
+    return [replace(outcome, fatal=False) for outcome in outcomes]
+
+
+def _compared_ids(queries: Iterable[StoredRecord], share: float) -> frozenset[int]:
+    return frozenset(query.id for query in queries if is_compared(query, share))
 
 
 @dataclass(slots=True, kw_only=True)

@@ -28,6 +28,50 @@ def _pairwise(answer: str) -> Mapping[tuple[Kinds, Kinds], Template]:
         (_TEXT, _IMAGE): _about_one_image(answer, side=Slot.CANDIDATE_IMAGES, text=Slot.QUERY_TEXT),
         # Published for text→image; the paper scores image→text pairs alike, its code list-wise.
         (_IMAGE, _TEXT): _about_one_image(answer, side=Slot.QUERY_IMAGES, text=Slot.CANDIDATE_TEXT),
+        **_about_two_images(answer),
+        (_TEXT, _BOTH): Template(
+            shared_side="candidate",
+            prefix=(
+                Slot.CANDIDATE_IMAGES,
+                "Does the image with the caption: <",
+                Slot.CANDIDATE_TEXT,
+                "> match the query:",
+            ),
+            suffix=(" <", Slot.QUERY_TEXT, ">?" + answer),
+            published=False,
+        ),
+        (_BOTH, _TEXT): Template(
+            shared_side="query",
+            prefix=(
+                Slot.QUERY_IMAGES,
+                "Does the image with the query text: <",
+                Slot.QUERY_TEXT,
+                "> match the caption:",
+            ),
+            suffix=(" <", Slot.CANDIDATE_TEXT, ">?" + answer),
+            published=False,
+        ),
+        (_TEXT, _TEXT): Template(
+            shared_side="query",
+            prefix=("Does the query: <", Slot.QUERY_TEXT, "> match the text:"),
+            suffix=(" <", Slot.CANDIDATE_TEXT, ">?" + answer),
+            published=False,
+        ),
+    }
+
+
+def _about_one_image(answer: str, *, side: Slot, text: Slot) -> Template:
+    return Template(
+        shared_side="candidate" if side is Slot.CANDIDATE_IMAGES else "query",
+        prefix=(side, "Does the image match the caption:"),
+        suffix=(" <", text, ">?" + answer),
+        published=True,
+    )
+
+
+def _about_two_images(answer: str) -> Mapping[tuple[Kinds, Kinds], Template]:
+    """The four questions about a pair with an image on both sides."""
+    return {
         (_BOTH, _IMAGE): Template(
             shared_side="query",
             prefix=_TWO_IMAGES,
@@ -72,44 +116,7 @@ def _pairwise(answer: str) -> Mapping[tuple[Kinds, Kinds], Template]:
             ),
             published=False,
         ),
-        (_TEXT, _BOTH): Template(
-            shared_side="candidate",
-            prefix=(
-                Slot.CANDIDATE_IMAGES,
-                "Does the image with the caption: <",
-                Slot.CANDIDATE_TEXT,
-                "> match the query:",
-            ),
-            suffix=(" <", Slot.QUERY_TEXT, ">?" + answer),
-            published=False,
-        ),
-        (_BOTH, _TEXT): Template(
-            shared_side="query",
-            prefix=(
-                Slot.QUERY_IMAGES,
-                "Does the image with the query text: <",
-                Slot.QUERY_TEXT,
-                "> match the caption:",
-            ),
-            suffix=(" <", Slot.CANDIDATE_TEXT, ">?" + answer),
-            published=False,
-        ),
-        (_TEXT, _TEXT): Template(
-            shared_side="query",
-            prefix=("Does the query: <", Slot.QUERY_TEXT, "> match the text:"),
-            suffix=(" <", Slot.CANDIDATE_TEXT, ">?" + answer),
-            published=False,
-        ),
     }
-
-
-def _about_one_image(answer: str, *, side: Slot, text: Slot) -> Template:
-    return Template(
-        shared_side="candidate" if side is Slot.CANDIDATE_IMAGES else "query",
-        prefix=(side, "Does the image match the caption:"),
-        suffix=(" <", text, ">?" + answer),
-        published=True,
-    )
 
 
 def _listed() -> Mapping[tuple[Kinds, Kinds], Template]:
