@@ -46,7 +46,7 @@ def test_live_items_without_a_vector_are_counted(database, findings, vector_stor
         connection.execute(
             text(
                 "INSERT INTO embedding (index_id, item_id, key, run_id) "
-                "SELECT :i, id, 'key-' || id, :r FROM item"
+                "SELECT :i, id, lpad(to_hex(id), 64, '0'), :r FROM item"
             ),
             {"i": index_id, "r": run_id},
         )

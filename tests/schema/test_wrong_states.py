@@ -5,6 +5,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import IntegrityError
 
 import nightshift.schema.count_tables
+import nightshift.schema.index_tables
 import nightshift.schema.ledger_tables
 import nightshift.schema.load_tables
 import nightshift.schema.process_tables
@@ -29,6 +30,7 @@ INSERT INTO index (id, catalog_id, name, version, embedder, embedder_fingerprint
 VALUES (1, 1, 'default', 1, 'x', 'e', 'text', 4, 'c1'), (2, 1, 'default', 2, 'x', 'e', 'text', 4,
     'c2');
 INSERT INTO embedding (index_id, item_id, key, run_id) VALUES (1, 1, 'k1', 1), (1, 2, 'k2', 1);
+INSERT INTO index_range (index_id, range, live, digest, rows) VALUES (1, 255, 1, 0, 2);
 INSERT INTO query_set (id, name, content_hash) VALUES (1, 'q', 'c1'), (2, 'q', 'c2');
 INSERT INTO query (id, query_set_id, external_id, parts, content_hash)
 VALUES (1, 1, 'q1', {_PARTS}, 'c'), (2, 1, 'q2', {_PARTS}, 'c');
@@ -87,6 +89,8 @@ _WRONG = {
     "ck_index_metric": "UPDATE index SET metric = 'L2'",
     "ck_index_index_type": "UPDATE index SET index_type = 'BTREE'",
     "ck_index_indexstate": "UPDATE index SET state = 'lost'",
+    "ck_index_range_range": "UPDATE index_range SET range = 256",
+    "ck_index_range_counts": "UPDATE index_range SET rows = 0",
     "ix_embedding_key": "UPDATE embedding SET key = 'k1'",
     "uq_query_set_name_content_hash": "UPDATE query_set SET content_hash = 'c1'",
     "ck_query_set_n_queries": "UPDATE query_set SET n_queries = -1",

@@ -22,6 +22,7 @@ def doctor(
     settings: Settings | None = None,
     repair: bool = False,
     drop_loads: Sequence[int] = (),
+    deep: bool = False,
 ) -> Iterator[Finding]:
     """Check services, migrations, disk, ledger, indexes, runs, GPUs and models.
 
@@ -33,6 +34,7 @@ def doctor(
         settings: All settings, in place of `data_dir`.
         repair: First repair indexes and runs.
         drop_loads: First delete the results of these loads of a model.
+        deep: Read all keys of the indexes, also of ranges that were verified before.
 
     Example:
         >>> [(row.check, row.message) for row in api.doctor() if row.level == "error"]
@@ -49,11 +51,11 @@ def doctor(
         settings = read_settings(None if data_dir is None else Path(data_dir).expanduser())
     elif data_dir is not None:
         raise ConfigurationError("doctor takes data_dir or settings, not both")
-    return _findings(settings, repair_first=repair, load_ids=tuple(drop_loads))
+    return _findings(settings, repair_first=repair, load_ids=tuple(drop_loads), deep=deep)
 
 
 def _findings(
-    settings: Settings, *, repair_first: bool, load_ids: tuple[int, ...]
+    settings: Settings, *, repair_first: bool, load_ids: tuple[int, ...], deep: bool
 ) -> Iterator[Finding]:
     from nightshift.api.model_checks import check_models
     from nightshift.results.doctor import examine
@@ -70,7 +72,7 @@ def _findings(
             _drop(database, load_ids),
             _repair(database, vectors) if repair_first else (),
             _parts(settings),
-            examine(database, vectors, urls.redis_url, settings.data_dir),
+            examine(database, vectors, urls.redis_url, settings.data_dir, deep=deep),
             check_models(database),
         )
 

@@ -22,6 +22,11 @@ _MARKS = {"ok": "✓", "warning": "!", "error": "✗"}
     "vectors; missing results.",
 )
 @click.option(
+    "--deep",
+    is_flag=True,
+    help="Read all keys of the indexes, also of ranges that were verified before.",
+)
+@click.option(
     "--drop-load",
     "dropped_loads",
     type=int,
@@ -32,7 +37,11 @@ _MARKS = {"ok": "✓", "warning": "!", "error": "✗"}
 @data_dir_option
 @json_option
 def doctor(
-    repair_first: bool, dropped_loads: tuple[int, ...], data_dir: Path | None, as_json: bool
+    repair_first: bool,
+    deep: bool,
+    dropped_loads: tuple[int, ...],
+    data_dir: Path | None,
+    as_json: bool,
 ) -> None:
     """Check services, migrations, disk, ledger, indexes, runs, GPUs and models.
 
@@ -46,6 +55,7 @@ def doctor(
     Examples:
       nightshift doctor
       nightshift doctor --json
+      nightshift doctor --deep
       nightshift doctor --repair
       nightshift doctor --drop-load 12 --repair
     """
@@ -53,7 +63,7 @@ def doctor(
 
     findings = []
     for finding in diagnose(
-        settings=read_settings(data_dir), repair=repair_first, drop_loads=dropped_loads
+        settings=read_settings(data_dir), repair=repair_first, drop_loads=dropped_loads, deep=deep
     ):
         findings.append(finding)
         if not as_json:

@@ -8,6 +8,7 @@ from typing import TypeGuard
 
 from nightshift.schema.states import Stage
 from nightshift.stores.index import indexes, reconcile
+from nightshift.stores.index.comparison import compare
 from nightshift.stores.index.lost_collections import restore_collection
 from nightshift.stores.index.milvus import VectorStore
 from nightshift.stores.index.writer import hold_writer
@@ -53,12 +54,4 @@ def find_lost_vectors(database: Database, vectors: VectorStore, run_id: int) -> 
             _log.warning("%s was gone from Milvus and is made again", run.collection)
         vectors.load(run.collection)
         vectors.flush(run.collection)
-    missing_keys = _missing(database, vectors, run)
-    # Vectors that another run's job committed while the keys were read are in the second list.
-    return sorted(missing_keys & _missing(database, vectors, run)) if missing_keys else []
-
-
-def _missing(database: Database, vectors: VectorStore, run: RerankRun) -> set[str]:
-    present = list(vectors.keys(run.collection))
-    with database.begin() as connection:
-        return set(reconcile.find_missing(connection, run.index_id, present))
+    return compare(database, vectors, index).lost

@@ -12,9 +12,11 @@ from nightshift.schema.params import IndexParams
 from nightshift.schema.plans import IndexPlan
 from nightshift.schema.states import RunState, Stage
 from nightshift.stores.index import indexes, reconcile
+from nightshift.stores.index.comparison import compare
 from nightshift.stores.index.indexes import IndexRow
 from nightshift.stores.index.lost_collections import restore_collection
 from nightshift.stores.index.milvus import VectorStore
+from nightshift.stores.index.verified_ranges import announce_writes, keys_to_delete
 from nightshift.stores.index.writer import hold_writer
 from nightshift.stores.ledger import receipts, runs
 from nightshift.stores.ledger.jobs import add_jobs
@@ -95,17 +97,17 @@ def _repair_index(database: Database, vectors: VectorStore, index: IndexRow) -> 
             yield f"{index.collection}: its alias {index.alias} was lost and leads to it again"
         if vectors.load(index.collection):
             yield f"{index.collection}: its index was damaged and is built again"
-        n_twice = _count_twice(vectors, index.collection)
+        found = compare(database, vectors, index, everything=True, keep=False, list_orphans=True)
         vectors.flush(index.collection)
-        if n_twice:
-            yield f"{index.collection}: {n_twice} vectors were there twice"
-        present = list(vectors.keys(index.collection))
+        if found.n_duplicates:
+            yield f"{index.collection}: {found.n_duplicates} vectors were there twice"
+        with database.begin() as connection:
+            announce_writes(connection, index.id, found.orphans)
         with database.begin() as connection:
             if not reconcile.lock_index(connection, index.id):
                 return
-            lost = reconcile.find_missing(connection, index.id, present)
-            missing = reconcile.forget(connection, index.id, lost)
-            nobodys = reconcile.orphans(connection, index.id)
+            missing = reconcile.forget(connection, index.id, found.lost)
+            nobodys = keys_to_delete(connection, index.id, found.orphans)
             vectors.delete(index.collection, nobodys)
             vectors.flush(index.collection)
             run_id, n_items = _embed(connection, index)
@@ -116,11 +118,6 @@ def _repair_index(database: Database, vectors: VectorStore, index: IndexRow) -> 
             f"{index.collection}: run {run_id} embeds {n_items} items, {len(missing)} of which "
             "Milvus had lost"
         )
-
-
-def _count_twice(vectors: VectorStore, collection: str) -> int:
-    pages = list(vectors.keys(collection))
-    return sum(map(len, pages)) - len({key for page in pages for key in page})
 
 
 def _embed(connection: Connection, index: IndexRow) -> tuple[int, int]:

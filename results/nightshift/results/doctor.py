@@ -27,12 +27,24 @@ _PACKAGES = ("celery", "sqlalchemy", "pymilvus", "torch", "transformers")
 
 
 def examine(
-    database: Database, vectors: VectorStore, redis_url: str, data_dir: Path
+    database: Database,
+    vectors: VectorStore,
+    redis_url: str,
+    data_dir: Path,
+    *,
+    deep: bool = False,
 ) -> Iterator[Finding]:
     """Check the services, the ledger, the indexes and the last runs; changes nothing.
 
     A check that fails itself is an error, and the others go on. Checks that need Postgres are
     skipped while it is unavailable.
+
+    Args:
+        database: Postgres.
+        vectors: Milvus.
+        redis_url: Redis.
+        data_dir: Of the embedded stack and of blobs.
+        deep: Read all keys of Milvus, whatever was verified before.
     """
     unavailable: set[str] = set()
 
@@ -43,7 +55,7 @@ def examine(
         ("versions", frozenset(), _versions),
         ("postgres", frozenset(), lambda: check_postgres(database)),
         ("redis", frozenset(), lambda: check_redis(redis_url)),
-        ("milvus", frozenset(), lambda: check_milvus(ready_database(), vectors)),
+        ("milvus", frozenset(), lambda: check_milvus(ready_database(), vectors, everything=deep)),
         ("disk", frozenset(), lambda: _disk(ready_database(), data_dir)),
         ("ledger", frozenset({"postgres"}), lambda: check_ledger(database)),
         ("runs", frozenset({"postgres"}), lambda: check_runs(database)),

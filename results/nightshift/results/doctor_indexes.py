@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from nightshift.schema.errors import NightshiftError, NotFoundError, ServiceUnavailableError
 from nightshift.schema.findings import Finding, skipped
-from nightshift.stores import health
 from nightshift.stores.index import indexes, reconcile
+from nightshift.stores.index.comparison import compare
 from nightshift.stores.index.indexes import IndexRow
 from nightshift.stores.index.milvus import VectorStore
 from nightshift.stores.postgres.database import Database
@@ -13,12 +13,15 @@ from nightshift.stores.postgres.database import Database
 __all__ = ["check_milvus"]
 
 
-def check_milvus(database: Database | None, vectors: VectorStore) -> Iterator[Finding]:
+def check_milvus(
+    database: Database | None, vectors: VectorStore, *, everything: bool = False
+) -> Iterator[Finding]:
     """Check Milvus, and compare each collection with the index that Postgres describes.
 
     Args:
         database: Postgres; None while it is unavailable, which skips the indexes.
         vectors: Milvus.
+        everything: Read all keys, whatever was verified before.
     """
     release = vectors.version
     if database is None:
@@ -30,7 +33,7 @@ def check_milvus(database: Database | None, vectors: VectorStore) -> Iterator[Fi
     yield Finding(check="milvus", level="ok", message=f"{release}, {len(ready)} ready indexes")
     for index in ready:
         try:
-            yield from _check_index(database, vectors, index)
+            yield from _check_index(database, vectors, index, everything)
         except NotFoundError:
             yield Finding(
                 check="milvus",
@@ -49,7 +52,9 @@ def check_milvus(database: Database | None, vectors: VectorStore) -> Iterator[Fi
             yield Finding(check="milvus", level="error", message=f"{error}{remedy}")
 
 
-def _check_index(database: Database, vectors: VectorStore, index: IndexRow) -> Iterator[Finding]:
+def _check_index(
+    database: Database, vectors: VectorStore, index: IndexRow, everything: bool
+) -> Iterator[Finding]:
     collection = index.collection
     if (width := vectors.dim(collection)) != index.dim:
         yield Finding(
@@ -66,17 +71,14 @@ def _check_index(database: Database, vectors: VectorStore, index: IndexRow) -> I
             message=f"{collection} has lost its alias {index.alias}, which other programs may use: "
             "`nightshift doctor --repair` sets it",
         )
-    pages = list(vectors.keys(collection))
-    present = {key for page in pages for key in page}
-    n_duplicates = sum(map(len, pages)) - len(present)
+    found = compare(database, vectors, index, everything=everything, keep=False)
     with database.begin() as connection:
-        index_health = health.index_health(connection, index.id, present)
         n_without = len(reconcile.items_without_vector(connection, index))
-    if index_health.missing:
+    if found.lost:
         yield Finding(
             check="milvus",
             level="error",
-            message=f"{collection} lacks {index_health.missing} live vectors; the next `nightshift "
+            message=f"{collection} lacks {len(found.lost)} live vectors; the next `nightshift "
             "rerank` over it, or `nightshift doctor --repair`, embeds them again",
         )
     if n_without:
@@ -86,17 +88,18 @@ def _check_index(database: Database, vectors: VectorStore, index: IndexRow) -> I
             message=f"{collection} has no vector of {n_without} live items and no reason for "
             "it: `nightshift index build`, or `nightshift doctor --repair`, embeds them",
         )
-    if n_duplicates:
+    if found.n_duplicates:
         yield Finding(
             check="milvus",
             level="warning",
-            message=f"{collection} holds {n_duplicates} vectors twice since a crash of Milvus; the "
-            "next `nightshift rerank` over it, or `nightshift doctor --repair`, merges them",
+            message=f"{collection} holds {found.n_duplicates} vectors twice since a crash of "
+            "Milvus; the next `nightshift rerank` over it, or `nightshift doctor --repair`, "
+            "merges them",
         )
-    if index_health.orphans:
+    if found.n_orphans:
         yield Finding(
             check="milvus",
             level="ok",
-            message=f"{collection} holds {index_health.orphans} vectors of items that changed or "
+            message=f"{collection} holds {found.n_orphans} vectors of items that changed or "
             "are gone",
         )

@@ -16,19 +16,16 @@ from nightshift.schema.errors import ServiceUnavailableError
 from nightshift.schema.ledger_tables import Job
 from nightshift.schema.process_tables import Lease
 from nightshift.schema.states import JobState, Stage
-from nightshift.schema.tables import Embedding
 from nightshift.schema.token_tables import TokenSet
 from nightshift.stores.ledger.counters import runs_with_running_jobs
 
 __all__ = [
     "DiskRoom",
-    "IndexHealth",
     "RedisFacts",
     "count_stuck_jobs",
     "disk_room",
     "dispatcher_is_elected",
     "folders_in_use",
-    "index_health",
     "postgres_refuses_writes",
     "postgres_version",
     "redis_facts",
@@ -68,16 +65,6 @@ class DiskRoom:
     device: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IndexHealth:
-    """Differences between an index in Postgres and its collection in Milvus."""
-
-    #: Live in Postgres, absent from Milvus: searches miss these items.
-    missing: int
-    #: In Milvus, not live in Postgres: searches drop them, they only cost space.
-    orphans: int
-
-
 def postgres_version(connection: Connection) -> str:
     """The version of the server, such as `18.4`."""
     return str(connection.execute(_SERVER_VERSION).scalar_one()).split()[0]
@@ -115,20 +102,6 @@ def count_stuck_jobs(connection: Connection) -> int:
             )
         ).scalar_one()
     )
-
-
-def index_health(connection: Connection, index_id: int, present: set[str]) -> IndexHealth:
-    """Compare the live keys of an index with those that Milvus has."""
-    keys = connection.scalars(
-        select(Embedding.key)
-        .where(Embedding.index_id == index_id)
-        .execution_options(yield_per=5000)
-    )
-    live = missing = 0
-    for key in keys:
-        live += 1
-        missing += key not in present
-    return IndexHealth(missing=missing, orphans=len(present) - (live - missing))
 
 
 def redis_facts(redis_url: str) -> RedisFacts:

@@ -18,6 +18,7 @@ from nightshift.scoring.mixing import top_share
 from nightshift.scoring.prompts import Side
 from nightshift.stores.catalog.contents import StoredRecord, load_records
 from nightshift.stores.index.embeddings import write_embeddings
+from nightshift.stores.index.verified_ranges import announce_writes
 from nightshift.stores.index.writer import hold_writer
 from nightshift.stores.ledger.claims import Claim
 from nightshift.stores.ledger.counters import write_tallies
@@ -63,6 +64,8 @@ def do_embed(
         # A writer that was killed keeps the others waiting, for longer than a job's lease may be.
         with hold_writer(session.database, session.vectors, session.worker_id, progress.step):
             session.refuse_changed()
+            with session.database.begin() as connection:
+                announce_writes(connection, run.index_id, keys)
             # Upsert and flush before the commit: a key that Postgres calls live has its vector.
             _upsert(session, run, keys, done.vectors)
             session.vectors.flush(run.collection)

@@ -18,9 +18,10 @@ from typing import Any
 
 import grpc
 from google.protobuf.message import Message
-from milvus_lite.adapter.grpc.servicer import MilvusServicer
 from milvus_lite.db import MilvusLite
 from pymilvus.grpc_gen import milvus_pb2_grpc, schema_pb2
+
+from nightshift.stack.embedded.milvus_lite_writes import WatchedServicer
 
 __all__ = ["VARIABLE", "bad_names", "main"]
 
@@ -101,7 +102,7 @@ def main() -> None:
     server = grpc.server(
         ThreadPoolExecutor(_THREADS), interceptors=(_TokenGuard(token),), options=_OPTIONS
     )
-    milvus_pb2_grpc.add_MilvusServiceServicer_to_server(MilvusServicer(database), server)
+    milvus_pb2_grpc.add_MilvusServiceServicer_to_server(WatchedServicer(database), server)
     server.add_insecure_port(f"{host}:{port}")
     server.start()
     _log.info("Milvus Lite listens on %s:%s", host, port)

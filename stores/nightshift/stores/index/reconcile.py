@@ -1,7 +1,4 @@
-"""Compare the keys that Milvus has with the live ones in Postgres: Milvus may lose vectors."""
-
-from collections.abc import Iterable
-from itertools import chain
+"""Mend an index whose vectors Milvus has lost: what is forgotten, embedded again, and by whom."""
 
 from sqlalchemy import Connection, delete, exists, func, select, text, update
 
@@ -13,34 +10,13 @@ from nightshift.stores.index.indexes import IndexRow
 from nightshift.stores.ledger.jobs import has_unfinished_jobs
 from nightshift.stores.ledger.run_types import IndexedRun, RerankRun
 from nightshift.stores.ledger.runs import active_runs
-from nightshift.stores.postgres.database import copy_rows
 
 __all__ = [
-    "find_missing",
     "forget",
     "is_being_mended",
     "items_without_vector",
     "lock_index",
-    "orphans",
 ]
-
-
-def find_missing(connection: Connection, index_id: int, present: Iterable[list[str]]) -> list[str]:
-    """Live keys in Postgres that Milvus does not have, sorted.
-
-    A key that a job commits while `present` is read may be among them: only a key that is missing
-    from a second listing too is lost.
-
-    Args:
-        connection: A transaction.
-        index_id: The index version.
-        present: Pages of the keys that Milvus has.
-    """
-    connection.execute(_CREATE_PRESENT_KEYS)
-    copy_rows(connection, "present_key", ("key",), ((key,) for key in chain.from_iterable(present)))
-    connection.execute(_ANALYZE_PRESENT_KEYS)
-    rows = connection.execute(_MISSING_KEYS, {"index": index_id})
-    return [str(row.key) for row in rows]
 
 
 def forget(connection: Connection, index_id: int, keys: list[str]) -> list[int]:
@@ -51,7 +27,7 @@ def forget(connection: Connection, index_id: int, keys: list[str]) -> list[int]:
     Args:
         connection: The transaction that also plans their embedding.
         index_id: The index version.
-        keys: As `find_missing` returns them.
+        keys: Lost ones, as a comparison finds them.
 
     Returns:
         Ids of the items to embed again, sorted.
@@ -102,15 +78,6 @@ def lock_index(connection: Connection, index_id: int) -> bool:
     return not connection.execute(select(is_embedding)).scalar_one()
 
 
-def orphans(connection: Connection, index_id: int) -> list[str]:
-    """Keys among those given to `find_missing` that are not live in Postgres, sorted.
-
-    Valid only while `lock_index` returns True: a vector is written before its key is live.
-    """
-    rows = connection.execute(_ORPHANS, {"index": index_id})
-    return [str(row.key) for row in rows]
-
-
 def items_without_vector(connection: Connection, index: IndexRow) -> list[int]:
     """Live items with neither a vector of their current content nor a failure, sorted."""
     failed_ids = _items_that_failed(connection, index.id)
@@ -128,24 +95,6 @@ def _items_that_failed(connection: Connection, index_id: int) -> set[int]:
     rows = connection.execute(_FAILED_ITEMS, {"index": index_id})
     return {int(row.id) for row in rows}
 
-
-# Creates the table of the keys that Milvus has.
-_CREATE_PRESENT_KEYS = text("CREATE TEMP TABLE present_key (key text) ON COMMIT DROP")
-_ANALYZE_PRESENT_KEYS = text("ANALYZE present_key")
-
-# Lists the live keys of an index that Milvus does not have.
-_MISSING_KEYS = text("""
-    SELECT key FROM embedding WHERE index_id = :index AND NOT EXISTS (
-        SELECT FROM present_key WHERE present_key.key = embedding.key)
-    ORDER BY key
-""")
-
-# Lists the keys that Milvus has and that are not live in the index.
-_ORPHANS = text("""
-    SELECT DISTINCT key FROM present_key WHERE NOT EXISTS (
-        SELECT FROM embedding e WHERE e.index_id = :index AND e.key = present_key.key)
-    ORDER BY key
-""")
 
 # Lists the items that some run over the index could not embed.
 _FAILED_ITEMS = text("""

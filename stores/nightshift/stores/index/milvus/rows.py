@@ -19,6 +19,7 @@ __all__ = [
     "check_keys",
     "check_matrix",
     "is_settled",
+    "key_expression",
     "key_ranges",
     "ordered",
     "through_ties",
@@ -68,8 +69,13 @@ def key_ranges(count: int) -> Iterator[str]:
         digits += 1
     starts = ["", *(f"{n:0{digits}x}" for n in range(1, 16**digits))]
     for start, end in zip_longest(starts, starts[1:]):
-        upper = "" if end is None else f' and key < "{end}"'
-        yield f'key >= "{start}"{upper}'
+        yield key_expression(start, end)
+
+
+def key_expression(start: str, end: str | None) -> str:
+    """The filter for keys from `start` on and before `end`; None for no end."""
+    upper = "" if end is None else f' and key < "{end}"'
+    return f'key >= "{start}"{upper}'
 
 
 def check_matrix(collection: str, vectors: NDArray[np.float32], dim: int) -> NDArray[np.float32]:

@@ -1,10 +1,8 @@
 """Immutable vectors under content-derived keys, searched by cosine."""
 
 import logging
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -15,10 +13,8 @@ from nightshift.schema.errors import (
     ConfigurationError,
     ConflictError,
     NightshiftError,
-    ServiceUnavailableError,
 )
 from nightshift.stores.index.milvus.collections import (
-    VECTOR,
     Metric,
     Shape,
     create_collection,
@@ -26,15 +22,15 @@ from nightshift.stores.index.milvus.collections import (
     rebuild_index,
     shape_of,
 )
-from nightshift.stores.index.milvus.connection import NOT_FOUND, NOT_LOADED, Connection
+from nightshift.stores.index.milvus.connection import NOT_FOUND, Connection
 from nightshift.stores.index.milvus.indexes import check_index_type, search_parameters
+from nightshift.stores.index.milvus.reader import CALL_S, CollectionReader
 from nightshift.stores.index.milvus.rows import (
     Hit,
     batches,
     check_keys,
     check_matrix,
     is_settled,
-    key_ranges,
     ordered,
     through_ties,
 )
@@ -49,13 +45,11 @@ MAX_LIMIT = 16_384
 _DELETE_KEYS, _HITS_PER_CALL, _QUERIES_PER_CALL = 4096, 100_000, 64
 #: Asked for beyond the limit, so that most ties at its edge are seen at once.
 _MARGIN = 16
-#: Seconds that one call may take; loading, indexing and flushing take as long as they take.
-_CALL_S = 120.0
 
 _log = logging.getLogger(__name__)
 
 
-class VectorStore(AbstractContextManager["VectorStore"]):
+class VectorStore(CollectionReader, AbstractContextManager["VectorStore"]):
     """Collections of (key, vector) rows that never change.
 
     A key names its vector's content, so writing it again changes nothing. Milvus Lite bears one
@@ -72,18 +66,8 @@ class VectorStore(AbstractContextManager["VectorStore"]):
     """
 
     def __init__(self, uri: str, token: str = "", *, patience_s: float = 60.0) -> None:
-        self._connection = Connection(uri, token, patience_s)
+        super().__init__(Connection(uri, token, patience_s))
         self._shapes: dict[str, Shape] = {}
-
-    @cached_property
-    def version(self) -> str:
-        """The version that the server reports; of Milvus Lite with `milvus_lite-` before it."""
-        return str(self._run(MilvusClient.get_server_version))
-
-    @property
-    def is_lite(self) -> bool:
-        """True if the server is Milvus Lite."""
-        return self.version.startswith("milvus_lite")
 
     def create(
         self, collection: str, dim: int, index_type: str = "FLAT", metric: Metric = "COSINE"
@@ -121,7 +105,7 @@ class VectorStore(AbstractContextManager["VectorStore"]):
 
     def has(self, collection: str) -> bool:
         """Check whether there is a collection or alias of that name."""
-        return bool(self._run(MilvusClient.has_collection, collection, timeout=_CALL_S))
+        return bool(self._run(MilvusClient.has_collection, collection, timeout=CALL_S))
 
     def dim(self, collection: str) -> int:
         """Width of the vectors that a collection holds at this moment.
@@ -193,7 +177,7 @@ class VectorStore(AbstractContextManager["VectorStore"]):
             raise ConflictError(f"{collection}: {len(keys)} keys for {len(matrix)} vectors")
         check_keys(keys)
         for batch in batches(keys, matrix):
-            self._run(MilvusClient.upsert, collection, batch, timeout=_CALL_S)
+            self._run(MilvusClient.upsert, collection, batch, timeout=CALL_S)
 
     def flush(self, collection: str) -> None:
         """Make written rows durable; a no-op on a server, whose log holds them already."""
@@ -236,34 +220,12 @@ class VectorStore(AbstractContextManager["VectorStore"]):
             for hits in self._search(collection, matrix[start : start + step], limit, consistency)
         ]
 
-    def keys(self, collection: str, batch_size: int = 32_768) -> Iterator[list[str]]:
-        """All keys, in batches; a key may come twice between a crash and the next `flush`.
-
-        Asked for by ranges of the key, which as a digest is spread evenly: the library's own
-        iterator yields nothing, without an error, on older servers.
-
-        Args:
-            collection: Its name.
-            batch_size: About so many keys come in a batch.
-        """
-        for rows in self._pages(collection, batch_size, "key"):
-            yield [row["key"] for row in rows]
-
-    def rows(
-        self, collection: str, batch_size: int = 2048
-    ) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
-        """All keys, each once, with their vectors; in batches as `keys`."""
-        for page in self._pages(collection, batch_size, "key", VECTOR):
-            # Between a crash and the next flush a row may come twice.
-            rows = {row["key"]: row[VECTOR] for row in page}
-            yield list(rows), np.asarray(list(rows.values()), dtype=np.float32)
-
     def delete(self, collection: str, keys: Sequence[str]) -> None:
         """Remove rows; harmless where they are not there."""
         check_keys(keys)
         for start in range(0, len(keys), _DELETE_KEYS):
             batch = list(keys[start : start + _DELETE_KEYS])
-            self._when_loaded(MilvusClient.delete, collection, ids=batch, timeout=_CALL_S)
+            self._when_loaded(MilvusClient.delete, collection, ids=batch, timeout=CALL_S)
 
     def close(self) -> None:
         """Close the connection."""
@@ -271,53 +233,6 @@ class VectorStore(AbstractContextManager["VectorStore"]):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _run(self, action: Callable[..., Any], *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - pymilvus is untyped
-        subject = str(arguments[0]) if arguments else "Milvus"
-        with self._connection.translated(subject):
-            return self._connection.call(action, *arguments, **options)
-
-    def _when_loaded(self, action: Callable[..., Any], collection: str, **options: Any) -> Any:  # noqa: ANN401 - as above
-        """Run what needs a loaded collection: a restart of Milvus Lite releases all."""
-        with self._connection.translated(collection):
-            for attempt in range(10):
-                try:
-                    return self._connection.call(action, collection, **options)
-                except MilvusException as error:
-                    if error.code != NOT_LOADED:
-                        raise
-                # While one client loads, another's collection counts as released for a moment.
-                time.sleep(0.1 * attempt)
-                self._load_as_reader(collection)
-            return self._connection.call(action, collection, **options)
-
-    def _load_as_reader(self, collection: str) -> None:
-        try:
-            self._connection.call(MilvusClient.load_collection, collection)
-        except MilvusException as error:
-            # Mending is a write, and a reader may not be the one that writes.
-            raise ServiceUnavailableError(
-                f"{collection} cannot be loaded until its index is mended; a search stage and "
-                f"`nightshift doctor --repair` mend it: {error.message}",
-                "milvus",
-            ) from error
-
-    def _pages(self, collection: str, batch_size: int, *fields: str) -> Iterator[list[Any]]:
-        [total] = self._query(collection, "", "count(*)")
-        for expression in key_ranges(-(-int(total["count(*)"]) // batch_size)):
-            if rows := self._query(collection, expression, *fields):
-                yield rows
-
-    def _query(self, collection: str, expression: str, *fields: str) -> list[Any]:
-        rows = self._when_loaded(
-            MilvusClient.query,
-            collection,
-            filter=expression,
-            output_fields=list(fields),
-            consistency_level="Strong",
-            timeout=_CALL_S,
-        )
-        return list(rows)
 
     def _search(
         self, collection: str, block: NDArray[np.float32], limit: int, consistency: Consistency
@@ -333,7 +248,7 @@ class VectorStore(AbstractContextManager["VectorStore"]):
                 output_fields=["key"],
                 search_params={"params": search_parameters(kind, requested)},
                 consistency_level=consistency,
-                timeout=_CALL_S,
+                timeout=CALL_S,
             )
             ranked = [ordered(hits) for hits in pages]
             if requested == MAX_LIMIT or all(
