@@ -97,17 +97,19 @@ def _repair_index(database: Database, vectors: VectorStore, index: IndexRow) -> 
             yield f"{index.collection}: its alias {index.alias} was lost and leads to it again"
         if vectors.load(index.collection):
             yield f"{index.collection}: its index was damaged and is built again"
-        found = compare(database, vectors, index, everything=True, keep=False, list_orphans=True)
+        differences = compare(
+            database, vectors, index, everything=True, keep=False, list_orphans=True
+        )
         vectors.flush(index.collection)
-        if found.n_duplicates:
-            yield f"{index.collection}: {found.n_duplicates} vectors were there twice"
+        if differences.n_duplicates:
+            yield f"{index.collection}: {differences.n_duplicates} vectors were there twice"
         with database.begin() as connection:
-            announce_writes(connection, index.id, found.orphans)
+            announce_writes(connection, index.id, differences.orphans)
         with database.begin() as connection:
             if not reconcile.lock_index(connection, index.id):
                 return
-            missing = reconcile.forget(connection, index.id, found.lost)
-            nobodys = keys_to_delete(connection, index.id, found.orphans)
+            missing = reconcile.forget(connection, index.id, differences.lost)
+            nobodys = keys_to_delete(connection, index.id, differences.orphans)
             vectors.delete(index.collection, nobodys)
             vectors.flush(index.collection)
             run_id, n_items = _embed(connection, index)

@@ -71,15 +71,15 @@ def _check_index(
             message=f"{collection} has lost its alias {index.alias}, which other programs may use: "
             "`nightshift doctor --repair` sets it",
         )
-    found = compare(database, vectors, index, everything=everything, keep=False)
+    differences = compare(database, vectors, index, everything=everything, keep=False)
     with database.begin() as connection:
         n_without = len(reconcile.items_without_vector(connection, index))
-    if found.lost:
+    if differences.lost:
         yield Finding(
             check="milvus",
             level="error",
-            message=f"{collection} lacks {len(found.lost)} live vectors; the next `nightshift "
-            "rerank` over it, or `nightshift doctor --repair`, embeds them again",
+            message=f"{collection} lacks {len(differences.lost)} live vectors; the next "
+            "`nightshift rerank` over it, or `nightshift doctor --repair`, embeds them again",
         )
     if n_without:
         yield Finding(
@@ -88,18 +88,18 @@ def _check_index(
             message=f"{collection} has no vector of {n_without} live items and no reason for "
             "it: `nightshift index build`, or `nightshift doctor --repair`, embeds them",
         )
-    if found.n_duplicates:
+    if differences.n_duplicates:
         yield Finding(
             check="milvus",
             level="warning",
-            message=f"{collection} holds {found.n_duplicates} vectors twice since a crash of "
+            message=f"{collection} holds {differences.n_duplicates} vectors twice since a crash of "
             "Milvus; the next `nightshift rerank` over it, or `nightshift doctor --repair`, "
             "merges them",
         )
-    if found.n_orphans:
+    if differences.n_orphans:
         yield Finding(
             check="milvus",
             level="ok",
-            message=f"{collection} holds {found.n_orphans} vectors of items that changed or "
+            message=f"{collection} holds {differences.n_orphans} vectors of items that changed or "
             "are gone",
         )

@@ -1,4 +1,4 @@
-"""Comparing Milvus with Postgres: every loss is found, and what was verified is not read again."""
+"""Comparing Milvus with Postgres: every loss shows, and what was verified is not read again."""
 
 from hashlib import sha256
 
@@ -101,16 +101,16 @@ def _known(database):
 
 
 class _Silent(VectorStore):
-    """Of a server that does not tell when it started."""
+    """A connection to a server that does not tell when it started."""
 
     def state(self, _):
         return ServerState(incarnation=None, writes=None)
 
 
 def test_what_was_verified_is_not_read_again(database, store, index):
-    found = compare(database, store, index)
+    differences = compare(database, store, index)
 
-    assert (found.n_read, found.lost, found.n_orphans) == (0, [], 0)
+    assert (differences.n_read, differences.lost, differences.n_orphans) == (0, [], 0)
 
 
 def test_everything_is_read_where_that_is_asked_for(database, store, index):
@@ -121,9 +121,9 @@ def test_one_lost_vector_is_found(database, store, index):
     lost = _key(7)
     _lose(store, index, [lost])
 
-    found = compare(database, store, index)
+    differences = compare(database, store, index)
 
-    assert found.lost == [lost]
+    assert differences.lost == [lost]
     assert range_of(lost) not in _known(database)
     assert compare(database, store, index).lost == [lost], "as long as it is lost"
 
@@ -146,9 +146,9 @@ def test_a_lost_vector_and_an_orphan_in_another_range_are_found(database, store,
     _lose(store, index, [lost])
     _write(store, index, [_stranger((range_of(lost) + 1) % 256)])
 
-    found = compare(database, store, index)
+    differences = compare(database, store, index)
 
-    assert (found.lost, found.n_orphans) == ([lost], 1)
+    assert (differences.lost, differences.n_orphans) == ([lost], 1)
 
 
 def test_a_lost_vector_beside_an_orphan_in_one_range_is_found(database, vector_store, lite_index):
@@ -157,9 +157,9 @@ def test_a_lost_vector_beside_an_orphan_in_one_range_is_found(database, vector_s
     _lose(vector_store, lite_index, [lost])
     _write(vector_store, lite_index, [_stranger(range_of(lost))])
 
-    found = compare(database, vector_store, lite_index)
+    differences = compare(database, vector_store, lite_index)
 
-    assert (found.lost, found.n_orphans) == ([lost], 1)
+    assert (differences.lost, differences.n_orphans) == ([lost], 1)
 
 
 @pytest.mark.parametrize("killed", [False, True])
@@ -188,8 +188,8 @@ def test_an_orphan_that_was_known_does_not_hide_a_loss(database, store, index):
 
     _lose(store, index, [lost])
 
-    found = compare(database, store, index)
-    assert (found.lost, found.n_orphans) == ([lost], 2)
+    differences = compare(database, store, index)
+    assert (differences.lost, differences.n_orphans) == ([lost], 2)
 
 
 def test_a_vector_that_is_there_twice_does_not_hide_a_loss(
@@ -200,9 +200,9 @@ def test_a_vector_that_is_there_twice_does_not_hide_a_loss(
     rows = np.ones((1, 4), dtype=np.float32)
     double_rows(stack, vector_store, lite_index.collection, [twice], rows)
 
-    found = compare(database, vector_store, lite_index)
+    differences = compare(database, vector_store, lite_index)
 
-    assert (found.lost, found.n_duplicates) == ([lost], 1)
+    assert (differences.lost, differences.n_duplicates) == ([lost], 1)
 
 
 def test_an_item_that_was_dropped_does_not_hide_that_a_new_vector_was_lost(database, store, index):
@@ -215,9 +215,9 @@ def test_an_item_that_was_dropped_does_not_hide_that_a_new_vector_was_lost(datab
             {"new": new, "old": dropped},
         )
 
-    found = compare(database, store, index)
+    differences = compare(database, store, index)
 
-    assert (found.lost, found.n_orphans) == ([new], 1)
+    assert (differences.lost, differences.n_orphans) == ([new], 1)
 
 
 def test_on_milvus_lite_all_is_read_after_a_restart(database, stack, vector_store, lite_index):
@@ -257,10 +257,10 @@ def test_on_a_server_only_ranges_that_differ_are_read(database, milvus_standalon
         lost = [_key(7), _key(8)]
         _lose(server, index, lost)
 
-        found = compare(database, server, index)
+        differences = compare(database, server, index)
 
-        assert found.lost == sorted(lost)
-        assert found.n_read == len({range_of(key) for key in lost})
+        assert differences.lost == sorted(lost)
+        assert differences.n_read == len({range_of(key) for key in lost})
         server.drop(index.collection)
 
 

@@ -22,7 +22,7 @@ from nightshift.stores.index.verified_ranges import (
 )
 from nightshift.stores.postgres.database import Database
 
-__all__ = ["Comparison", "compare"]
+__all__ = ["KeyDifferences", "compare"]
 
 #: A server that does not tell when it started may have been restarted: for so long it is trusted.
 _TRUST_S = 86_400.0
@@ -33,8 +33,8 @@ _ALL = frozenset(range(N_RANGES))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """How the vectors in Milvus differ from the live ones."""
+class KeyDifferences:
+    """The differences between the keys in Milvus and the live ones."""
 
     #: Live keys that Milvus does not have, sorted.
     lost: list[str] = field(default_factory=list)
@@ -56,7 +56,7 @@ def compare(
     everything: bool = False,
     keep: bool = True,
     list_orphans: bool = False,
-) -> Comparison:
+) -> KeyDifferences:
     """Find what differs; only ranges of the key that may differ are read.
 
     Args:
@@ -70,9 +70,7 @@ def compare(
     Raises:
         ServiceUnavailableError: When Milvus was restarted meanwhile, too.
     """
-    collection = index.collection
-    state = vectors.state(collection)
-    n_rows = vectors.count(collection)
+    state, n_rows = vectors.state(index.collection), vectors.count(index.collection)
     with database.begin() as connection:
         live = live_by_range(connection, index.id)
         known = verified_ranges(connection, index.id, without_incarnation_s=_TRUST_S)
@@ -80,30 +78,27 @@ def compare(
     if not everything:
         trusted = {
             number
-            for number, one in known.items()
-            if one.keys == live[number] and _still_holds(one, state, is_lite=vectors.is_lite)
+            for number, verified in known.items()
+            if verified.keys == live[number]
+            and _still_holds(verified, state, is_lite=vectors.is_lite)
         }
-        trusted -= _changed(vectors, collection, known, trusted, state, n_rows)
+        trusted -= _changed(vectors, index.collection, known, trusted, state, n_rows)
     ranges = sorted(_ALL - trusted)
-    sizes = [
-        max(one.live, -(-n_rows // N_RANGES), known[number].rows if number in known else 0)
-        for number, one in enumerate(live)
-    ]
     reading = _Reading(orphans=[] if list_orphans else None)
-    for start, end in key_pages(ranges, sizes):
+    for start, end in key_pages(ranges, _sizes(live, known, n_rows)):
         with database.begin() as connection:
             # Before Milvus is read: what is live by now was written by now.
             live_keys = live_between(connection, index.id, start, end)
-        reading.add(live_keys, vectors.keys_between(collection, start, end))
-    if vectors.state(collection).incarnation != state.incarnation:
+        reading.add(live_keys, vectors.keys_between(index.collection, start, end))
+    if vectors.state(index.collection).incarnation != state.incarnation:
         raise ServiceUnavailableError(
             "Milvus was restarted while its keys were compared with the live ones", "milvus"
         )
     if keep and ranges:
         with database.begin() as connection:
-            verified = reading.verified(ranges, state)
-            keep_verified(connection, index.id, verified, trusted=sorted(trusted))
-    return Comparison(
+            verified_now = reading.verified(ranges, state)
+            keep_verified(connection, index.id, verified_now, trusted=sorted(trusted))
+    return KeyDifferences(
         lost=sorted(key for keys in reading.lost.values() for key in keys),
         n_orphans=reading.n_orphans + sum(known[n].rows - known[n].keys.live for n in trusted),
         orphans=sorted(reading.orphans or ()),
@@ -112,14 +107,22 @@ def compare(
     )
 
 
-def _still_holds(one: VerifiedRange, state: ServerState, *, is_lite: bool) -> bool:
+def _sizes(live: Sequence[LiveKeys], known: dict[int, VerifiedRange], n_rows: int) -> list[int]:
+    """About how many keys each range has, in Postgres or in Milvus."""
+    return [
+        max(keys.live, -(-n_rows // N_RANGES), known[number].rows if number in known else 0)
+        for number, keys in enumerate(live)
+    ]
+
+
+def _still_holds(verified: VerifiedRange, state: ServerState, *, is_lite: bool) -> bool:
     """Check that nothing can have appeared in Milvus since a range was verified.
 
     Counts cannot tell a loss from a loss beside something that appeared.
     """
     if state.incarnation is not None:
-        return one.incarnation == state.incarnation
-    return not is_lite and one.incarnation is None and one.rows == one.keys.live
+        return verified.incarnation == state.incarnation
+    return not is_lite and verified.incarnation is None and verified.rows == verified.keys.live
 
 
 def _changed(
@@ -134,7 +137,7 @@ def _changed(
     if state.writes is not None:
         # Nothing was written to it: a loss shows in the total.
         unwritten = all(known[number].writes == state.writes for number in trusted)
-        if trusted == _ALL and unwritten and n_rows == sum(one.rows for one in known.values()):
+        if trusted == _ALL and unwritten and n_rows == sum(known[n].rows for n in trusted):
             return set()
         if trusted == _ALL or vectors.is_lite:
             return trusted  # somebody else wrote to it; or to count is to read, on Milvus Lite
@@ -160,9 +163,9 @@ def _uneven(
         digit: [n for n in range(16 * place, 16 * place + 16) if n in trusted]
         for place, digit in enumerate(_DIGITS)
     }
-    whole = [digit for digit, numbers in groups.items() if len(numbers) == 16]
-    counts = vectors.count_by_prefix(collection, whole)
-    for digit, count in zip(whole, counts, strict=True):
+    complete = [digit for digit, numbers in groups.items() if len(numbers) == 16]
+    counts = vectors.count_by_prefix(collection, complete)
+    for digit, count in zip(complete, counts, strict=True):
         if count == sum(known[number].rows for number in groups[digit]):
             groups[digit] = []
     return [f"{number:02x}" for numbers in groups.values() for number in numbers]
@@ -170,7 +173,7 @@ def _uneven(
 
 @dataclass(slots=True, kw_only=True)
 class _Reading:
-    """What was found in the ranges that are read, by range."""
+    """The keys of the ranges that are read, counted by range."""
 
     live: list[LiveKeys] = field(default_factory=lambda: [LiveKeys()] * N_RANGES)
     rows: list[int] = field(default_factory=lambda: [0] * N_RANGES)

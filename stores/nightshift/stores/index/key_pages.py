@@ -24,7 +24,7 @@ def key_pages(
     begun: list[int] = []
     for number in ranges:
         if begun and (
-            number != begun[-1] + 1 or sum(sizes[one] for one in begun) + sizes[number] > page
+            number != begun[-1] + 1 or sum(sizes[held] for held in begun) + sizes[number] > page
         ):
             yield _start(begun[0]), _end(begun[-1])
             begun = []

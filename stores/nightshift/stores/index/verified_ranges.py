@@ -150,14 +150,14 @@ def keep_verified(
             [
                 {
                     "index_id": index_id,
-                    "range": one.range,
-                    "live": one.keys.live,
-                    "digest": one.keys.digest,
-                    "rows": one.rows,
-                    "incarnation": one.incarnation,
-                    "writes": one.writes,
+                    "range": verified.range,
+                    "live": verified.keys.live,
+                    "digest": verified.keys.digest,
+                    "rows": verified.rows,
+                    "incarnation": verified.incarnation,
+                    "writes": verified.writes,
                 }
-                for one in read
+                for verified in read
             ],
         )
     return True

@@ -27,7 +27,7 @@ _Consistency = Literal["Strong", "Bounded"]
 
 
 class CollectionReader:
-    """What `VectorStore` does without writing.
+    """The part of `VectorStore` that writes nothing.
 
     Args:
         connection: To the server.
@@ -47,7 +47,7 @@ class CollectionReader:
         return self.version.startswith("milvus_lite")
 
     def state(self, collection: str) -> ServerState:
-        """What the server says now of its restarts and of writes to a collection."""
+        """The start of the server, and its count of writes to a collection."""
         state: ServerState = self._run(read_server_state, collection)
         return state
 

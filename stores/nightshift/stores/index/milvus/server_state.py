@@ -1,4 +1,4 @@
-"""What a server says of itself: whether it was restarted, and whether anybody wrote."""
+"""The start of a server and its count of writes, by which restarts and strangers are noticed."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -16,12 +16,12 @@ _TIMEOUT_S = 10.0
 _REQUEST = json.dumps({"metric_type": "system_info"})
 #: Nodes that hold no vectors.
 _WITHOUT_VECTORS = frozenset({"proxy", "indexnode"})
-_NOT_TOLD = frozenset({grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.PERMISSION_DENIED})
+_REFUSED = frozenset({grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.PERMISSION_DENIED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerState:
-    """What a server says of itself at one moment."""
+    """The start of a server and its count of writes, as it tells them at one moment."""
 
     #: Another after each start of a node that holds vectors; None where the server does not tell.
     incarnation: str | None
@@ -35,7 +35,7 @@ def read_server_state(client: MilvusClient, collection: str) -> ServerState:
     try:
         answer = stub.GetMetrics(milvus_pb2.GetMetricsRequest(request=_REQUEST), timeout=_TIMEOUT_S)
     except grpc.RpcError as error:
-        if error.code() in _NOT_TOLD:
+        if error.code() in _REFUSED:
             return ServerState(incarnation=None, writes=None)
         raise
     try:
