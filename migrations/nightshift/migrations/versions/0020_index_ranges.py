@@ -1,6 +1,6 @@
 """What was seen in Milvus when an index was compared with it stays known.
 
-Revision: 0020, after 0017.
+Revision: 0020, after 0021.
 Compatible with workers of the previous release: yes. They do not announce what they write; counts
 and the digest of live keys show it.
 """
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0020"
-down_revision = "0017"
+down_revision = "0021"
 branch_labels = None
 depends_on = None
 
