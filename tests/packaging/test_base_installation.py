@@ -1,7 +1,8 @@
 """The base installation, without PyTorch and without servers, does all but run models.
 
 It is installed from the wheel, with its dependencies and no extra, into an environment of its own.
-Only the worker of the run below comes from the environment that the tests run in.
+The files of the dependencies are those of the environment that the tests run in, and so is the
+worker of the run below; nothing is downloaded.
 """
 
 import json
@@ -10,9 +11,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import Distribution, distribution, distributions
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from nightshift.demo.paths import coarse_dir, scorer_dir
 from nightshift.schema.distribution import EXTRA_OF_PACKAGE
@@ -31,7 +35,12 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     program = folder / "bin" / "python"
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", program]
-    subprocess.run([*pip, "install", "--quiet", "--no-compile", wheel], check=True)
+    subprocess.run([*pip, "install", "--quiet", "--no-index", "--no-deps", wheel], check=True)
+    site_packages = next(folder.glob("lib/python*/site-packages"))
+    [root] = distributions(path=[str(site_packages)])
+    for dependency in _dependencies(root):
+        _link(dependency, site_packages)
+    subprocess.run([*pip, "check"], check=True)
     return program
 
 
@@ -143,3 +152,31 @@ def _running(words: list[str | Path], variables: dict[str, str], log: Path) -> I
         finally:
             process.terminate()
             process.wait(30)
+
+
+def _dependencies(root: Distribution) -> list[Distribution]:
+    """The distributions that pip would install beside one, as they are installed here."""
+    installed: dict[str, Distribution] = {}
+    visited: set[tuple[str, str]] = set()
+    waiting = [(root, "")]
+    while waiting:
+        parent, extra = waiting.pop()
+        for line in parent.requires or ():
+            requirement = Requirement(line)
+            if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
+                continue
+            name = canonicalize_name(requirement.name)
+            for wanted in ("", *requirement.extras):
+                if (name, wanted) not in visited:
+                    visited.add((name, wanted))
+                    installed[name] = distribution(name)
+                    waiting.append((installed[name], wanted))
+    return list(installed.values())
+
+
+def _link(installed: Distribution, site_packages: Path) -> None:
+    for file in installed.files or ():
+        if ".." not in file.parts:  # else a program or a manual page
+            link = site_packages / file
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(installed.locate_file(file))
