@@ -60,7 +60,7 @@ def _rerank(ns: api.Nightshift, folder: Path, repeat: int) -> float:
         item_parts="image",
     )
     with ns.database.begin() as connection:  # or later rounds would reuse the scores of the first
-        connection.execute(text("DELETE FROM pair_score"))
+        connection.execute(text("DELETE FROM score"))
     planned = ns.rerank(request)
     start = perf_counter()  # without reading queries and describing models
     state = ns.wait(planned).state

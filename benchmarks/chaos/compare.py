@@ -32,7 +32,7 @@ _TABLES = {
         SELECT q.external_id, i.external_id, p.pair_key, p.fired, p.fired_layer, p.margin,
             p.logit_positive, p.logit_negative, p.logsumexp, p.entropy, p.uncertainty,
             p.plain_margin
-        FROM pair_score p JOIN query q ON q.id = p.query_id JOIN item i ON i.id = p.item_id
+        FROM v_pair_score p JOIN query q ON q.id = p.query_id JOIN item i ON i.id = p.item_id
         WHERE p.run_id = :run ORDER BY q.external_id, i.external_id""",
 }
 

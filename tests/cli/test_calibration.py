@@ -9,7 +9,8 @@ from sqlalchemy import text
 
 from nightshift.cli.main import main
 from nightshift.scoring.calibration import CalibrationStats
-from nightshift.stores.results.writes import PairScoreRow, write_scores
+from nightshift.stores.ledger import runs
+from nightshift.stores.results.scores import PairScoreRow, write_scores
 from tests.results.ranked import add_reference_run
 
 #: (query, item, margin, margin without the enhancement); q1 looks for i3, q2 for i5 and i6.
@@ -37,7 +38,9 @@ def shown(database, database_url, tmp_path):
 
     def run(compared):
         with database.begin() as connection:
-            write_scores(connection, [_score(connection, run_id, *row) for row in compared])
+            _give_candidates(connection)
+            run = runs.get_run(connection, run_id)
+            write_scores(connection, run, [_score(connection, *row) for row in compared])
         words = ["calibration", str(run_id)]
         done = [CliRunner(env=environment).invoke(main, [*words, *o]) for o in (["--json"], [])]
         assert [row.exit_code for row in done] == [0, 0], done
@@ -46,7 +49,17 @@ def shown(database, database_url, tmp_path):
     return run
 
 
-def _score(connection, run_id, query, item, margin, plain):
+def _give_candidates(connection):
+    connection.execute(
+        text(
+            "INSERT INTO candidate (run_id, query_id, item_id, coarse_rank, coarse_score) "
+            "SELECT run_id, query_id, item_id, coarse_rank, coarse_score FROM ranking "
+            "ON CONFLICT DO NOTHING"
+        )
+    )
+
+
+def _score(connection, query, item, margin, plain):
     ids = [
         connection.execute(
             text(f"SELECT id FROM {table} WHERE external_id = :name"), {"name": name}
@@ -54,7 +67,7 @@ def _score(connection, run_id, query, item, margin, plain):
         for table, name in (("query", query), ("item", item))
     ]
     return PairScoreRow(
-        run_id=run_id, query_id=ids[0], item_id=ids[1], pair_key=bytes(32), margin=margin,
+        query_id=ids[0], item_id=ids[1], pair_key=f"{query} {item}".encode(), margin=margin,
         logit_positive=margin, logit_negative=0.0, logsumexp=9.0, entropy=0.1, fired=True,
         fired_layer=7, uncertainty=0.8, plain_margin=plain,
     )  # fmt: skip
@@ -121,12 +134,13 @@ def test_a_gamma_is_measured_that_fires_on_a_share_of_the_pairs(database, databa
     run_id = add_reference_run(database)
     recorded = [0.31, 0.72, 0.05, 0.44, 0.44]
     with database.begin() as connection:
-        rows = [_score(connection, run_id, *pair) for pair in COMPARED[: len(recorded)]]
+        rows = [_score(connection, *pair) for pair in COMPARED[: len(recorded)]]
         examined = [
             replace(row, fired=False, fired_layer=None, plain_margin=None, uncertainty=u)
             for row, u in zip(rows, recorded, strict=True)
         ]
-        write_scores(connection, examined)
+        _give_candidates(connection)
+        write_scores(connection, runs.get_run(connection, run_id), examined)
     environment = {"NIGHTSHIFT_DATABASE_URL": database_url, "COLUMNS": "400"}
 
     def run(share, *words):
@@ -142,7 +156,7 @@ def test_a_gamma_is_measured_that_fires_on_a_share_of_the_pairs(database, databa
     assert "fire on 20.0% of the 5 pairs with --enhancement gamma=0.58" in run("0.2").stdout
     with database.begin() as connection:
         connection.execute(
-            text("UPDATE pair_score SET fired = true, fired_layer = 3 WHERE uncertainty > 0.4")
+            text("UPDATE score SET fired = true, fired_layer = 3 WHERE uncertainty > 0.4")
         )
     refused = run("0.2")
     assert refused.exit_code != 0

@@ -42,10 +42,9 @@ def end(database, state: RunState, *, ranked: bool = True) -> None:
             # The scores were written by then; the reference run keeps none.
             connection.execute(
                 text(
-                    "INSERT INTO pair_score (run_id, query_id, item_id, pair_key, margin, "
-                    "logit_positive, logit_negative, logsumexp, entropy, fired) "
-                    "SELECT run_id, query_id, item_id, sha256('x'), margin, margin, 0, 9, entropy, "
-                    "false FROM ranking WHERE margin IS NOT NULL"
+                    "INSERT INTO candidate (run_id, query_id, item_id, coarse_rank, coarse_score, "
+                    "score_id) SELECT run_id, query_id, item_id, coarse_rank, coarse_score, "
+                    "final_rank FROM ranking WHERE margin IS NOT NULL"
                 )
             )
             connection.execute(text("DELETE FROM ranking"))

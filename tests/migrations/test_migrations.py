@@ -15,6 +15,7 @@ import nightshift.schema.index_tables
 import nightshift.schema.ledger_tables
 import nightshift.schema.load_tables
 import nightshift.schema.process_tables
+import nightshift.schema.score_tables
 import nightshift.schema.token_tables  # noqa: F401 - registers its tables
 from nightshift.migrations import _config, current_revision, head_revision, require_current, upgrade
 from nightshift.schema.errors import ConflictError, DatabaseBehindError
@@ -24,7 +25,7 @@ from nightshift.schema.tables import Base
 from nightshift.stores.catalog.source_keys import source_key
 from nightshift.stores.ledger import runs
 
-VIEWS = {"v_ranking", "v_run_progress", "v_calibration", "v_tally"}
+VIEWS = {"v_ranking", "v_pair_score", "v_run_progress", "v_calibration", "v_tally"}
 
 
 def read(url, query, **params):
@@ -137,7 +138,7 @@ def test_rows_that_later_rules_refuse_are_mended_or_left_as_they_are(empty_datab
     ]
     places = values("SELECT item_id, coarse_rank FROM candidate ORDER BY coarse_rank")
     assert places == [(2, 1), (1, 2), (3, 3)]
-    assert values("SELECT fired FROM pair_score") == [(False,)]
+    assert values("SELECT fired FROM score") == [(False,)]
     assert values("SELECT margin, probability FROM ranking") == [(None, 0.5)]
     assert values("SELECT conname::text FROM pg_constraint WHERE NOT convalidated") == [
         ("ck_ranking_scored",),
@@ -243,6 +244,62 @@ def test_control_state_moves_from_plans_to_columns_and_back(empty_database_url):
     ]
 
 
+#: Three runs with pairs of two contents: 1 computed both, 2 copied one, and 3 computed it again.
+_COPIED_SCORES = """
+INSERT INTO catalog (name) VALUES ('things');
+INSERT INTO model (fingerprint, kind, spec, card, package_version)
+VALUES ('e', 'embedder', 'x', '{}', '1'), ('s', 'scorer', 'x', '{}', '1');
+INSERT INTO query_set (name, content_hash) VALUES ('questions', 'c');
+INSERT INTO index (catalog_id, name, version, embedder, embedder_fingerprint, parts, dim,
+    collection) VALUES (1, 'default', 1, 'x', 'e', 'text', 4, 'c');
+INSERT INTO run (kind, stage, catalog_id, index_id, query_set_id, method, scorer,
+    scorer_fingerprint, params, created_at)
+SELECT 'rerank', 'rank', 1, 1, 1, 'retllm', 'x', 's', '{}', day
+FROM unnest(ARRAY[timestamptz '2026-09-30 23:30+00', '2026-10-02 12:00+00', '2026-11-02 12:00+00'])
+    AS day;
+SELECT make_run_partitions(id) FROM run;
+INSERT INTO candidate (run_id, query_id, item_id, coarse_rank, coarse_score)
+VALUES (1, 1, 1, 1, 0.9), (1, 1, 2, 2, 0.8), (1, 1, 3, 3, 0.7), (2, 1, 1, 1, 0.9),
+    (3, 1, 1, 1, 0.9);
+INSERT INTO pair_score (run_id, query_id, item_id, pair_key, margin, logit_positive,
+    logit_negative, logsumexp, entropy, fired, reused_from)
+VALUES (1, 1, 1, 'p', 1, 1, 0, 2, 0.5, false, NULL), (1, 1, 2, 'o', 2, 2, 0, 3, 0.5, false, NULL),
+    (2, 1, 1, 'p', 1, 1, 0, 2, 0.5, false, 1), (3, 1, 1, 'p', 1.5, 1.5, 0, 2, 0.5, false, NULL);
+"""
+
+
+def test_copied_scores_become_one_and_are_copied_again_by_a_downgrade(empty_database_url):
+    upgrade(empty_database_url, "0017")
+    write(empty_database_url, _COPIED_SCORES)
+
+    upgrade(empty_database_url)
+
+    stored = read(
+        empty_database_url,
+        "SELECT convert_from(pair_key, 'UTF8') AS key, margin, run_id, month::text FROM score "
+        "ORDER BY 1",
+    )
+    assert list(map(tuple, stored)) == [("o", 2, 1, "2026-09-01"), ("p", 1, 1, "2026-09-01")]
+    of_runs = read(
+        empty_database_url,
+        "SELECT c.run_id, c.item_id, s.margin FROM candidate c LEFT JOIN score s ON s.id = "
+        "c.score_id ORDER BY 1, 2",
+    )
+    assert list(map(tuple, of_runs)) == [
+        (1, 1, 1), (1, 2, 2), (1, 3, None), (2, 1, 1), (3, 1, 1),
+    ]  # fmt: skip
+
+    command.downgrade(_config(empty_database_url), "0021")
+
+    copied = read(
+        empty_database_url,
+        "SELECT run_id, item_id, margin, reused_from FROM pair_score ORDER BY 1, 2",
+    )
+    assert list(map(tuple, copied)) == [
+        (1, 1, 1, None), (1, 2, 2, None), (2, 1, 1, 1), (3, 1, 1, 1),
+    ]  # fmt: skip
+
+
 def test_upgrading_what_is_current_changes_nothing(database_url):
     upgrade(database_url)
 
@@ -297,7 +354,8 @@ def test_what_a_run_fills_is_partitioned_by_run(database_url):
         "FROM pg_partitioned_table",
     )
 
-    assert {row.name: row.key for row in rows} == dict.fromkeys(PARTITIONED_TABLES, "LIST (run_id)")
+    by_run = dict.fromkeys(PARTITIONED_TABLES, "LIST (run_id)")
+    assert {row.name: row.key for row in rows} == {**by_run, "score": "LIST (scorer)"}
 
 
 def test_every_table_and_view_says_what_it_holds(database_url):

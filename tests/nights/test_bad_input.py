@@ -62,7 +62,7 @@ def test_odd_ids_steering_texts_and_images_that_went_away(
         ("gone", "image_missing"),
         ("exchanged", "image_changed"),
     }
-    assert night.rows("SELECT count(*) FROM pair_score WHERE run_id = :r", r=run_id) == [(6,)]
+    assert night.rows("SELECT count(*) FROM v_pair_score WHERE run_id = :r", r=run_id) == [(6,)]
 
 
 def test_items_that_lost_their_image_are_no_candidates(
@@ -160,7 +160,7 @@ def test_a_scorer_that_tells_nothing_apart_ends_its_run(
     assert failure[0] == "model_error"
     assert "does not tell them apart" in str(failure[1])
     # Seven pairs may be alike by chance: a last job as small as that is no evidence.
-    ((n_scores,),) = night.rows("SELECT count(*) FROM pair_score WHERE run_id = :r", r=run_id)
+    ((n_scores,),) = night.rows("SELECT count(*) FROM score WHERE run_id = :r", r=run_id)
     assert n_scores < 8
 
 

@@ -125,7 +125,7 @@ class Nights:
 
     def forget_scores(self) -> None:
         with self.database.begin() as connection:
-            connection.execute(text("DELETE FROM pair_score"))
+            connection.execute(text("DELETE FROM score"))
 
 
 @pytest.fixture
@@ -202,7 +202,7 @@ def test_ties_of_written_numbers_are_asked_about_once_for_equal_pairs(nights):
 
     with nights.database.begin() as connection:
         reported = connection.execute(
-            text("SELECT count(DISTINCT (margin, entropy)) FROM pair_score GROUP BY pair_key")
+            text("SELECT count(DISTINCT (margin, entropy)) FROM v_pair_score GROUP BY pair_key")
         ).scalars()
         assert set(reported) == {1}
     assert verify(nights.database, first).complete

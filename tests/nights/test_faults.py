@@ -60,7 +60,7 @@ def test_a_second_worker_takes_part_at_once_and_a_killed_one_loses_nothing(
     disturbed = night.rows(_RESULT, run=run_id)
     assert len(disturbed) == 12 * _DEPTH
     # Or the second run would reuse the scores instead of computing them.
-    night.rows("DELETE FROM pair_score WHERE run_id = :r RETURNING 1", r=run_id)
+    night.rows("DELETE FROM score WHERE run_id = :r RETURNING 1", r=run_id)
     undisturbed = _start(night, scenes, scorer, "--wait")
     assert night.rows(_RESULT, run=undisturbed) == disturbed
     assert night.rows("SELECT count(*) FROM failure") == [(0,)]
@@ -121,7 +121,7 @@ def test_workers_stopped_and_replaced_in_the_middle_change_nothing_in_the_result
     assert stopped == [(1,)]
     replaced = night.rows(_RESULT, run=run_id)
     # Or the second run would reuse the scores instead of computing them.
-    night.rows("DELETE FROM pair_score WHERE run_id = :r RETURNING 1", r=run_id)
+    night.rows("DELETE FROM score WHERE run_id = :r RETURNING 1", r=run_id)
     undisturbed = _start(night, scenes, scorer, "--wait")
     assert night.rows(_RESULT, run=undisturbed) == replaced
 

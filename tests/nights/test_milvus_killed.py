@@ -69,7 +69,7 @@ def test_a_search_that_missed_what_a_restart_lost_is_made_again(
     } == {"ok"}
     disturbed = night.rows(_RESULT, run=run_id)
     # Or the second run would reuse the scores instead of computing them.
-    night.rows("DELETE FROM pair_score WHERE run_id = :r RETURNING 1", r=run_id)
+    night.rows("DELETE FROM score WHERE run_id = :r RETURNING 1", r=run_id)
     undisturbed = json.loads(night.cli(*rerank, "--wait").stdout)["run_id"]
     assert night.rows(_RESULT, run=undisturbed) == disturbed
     assert len(disturbed) == 12 * 8

@@ -82,13 +82,18 @@ def test_each_missing_result_of_a_done_run_is_a_loss(indexed_night, scenes, scor
             return receipts.count_lost(connection, runs.get_run(connection, run_id))
 
     results = [lost()]
-    for table in ("ranking", "pair_score"):
-        night.rows(
-            f"DELETE FROM {table} WHERE run_id = :r AND (query_id, item_id) = (SELECT query_id, "
-            f"item_id FROM {table} WHERE run_id = :r ORDER BY 1, 2 LIMIT 1) RETURNING 1",
-            r=run_id,
-        )
-        results.append(lost())
+    night.rows(
+        "DELETE FROM ranking WHERE run_id = :r AND (query_id, item_id) = (SELECT query_id, "
+        "item_id FROM ranking WHERE run_id = :r ORDER BY 1, 2 LIMIT 1) RETURNING 1",
+        r=run_id,
+    )
+    results.append(lost())
+    night.rows(
+        "DELETE FROM score WHERE id = (SELECT score_id FROM candidate WHERE run_id = :r "
+        "ORDER BY query_id, item_id LIMIT 1) RETURNING 1",
+        r=run_id,
+    )
+    results.append(lost())
     night.rows(
         "DELETE FROM candidate WHERE run_id = :r AND query_id = "
         "(SELECT max(query_id) FROM candidate WHERE run_id = :r) RETURNING 1",
@@ -110,7 +115,7 @@ def test_models_never_see_a_caption_that_came_with_an_image(
     night.cli("catalog", "import", "bare", _write(tmp_path / "bare.jsonl", bare), "--json")
     night.cli("index", "build", "bare", "--embedder", embedder, "--wait", "--json")
     # Or the second run would reuse the scores of the first: to the models the items are the same.
-    night.rows("DELETE FROM pair_score RETURNING 1")
+    night.rows("DELETE FROM score RETURNING 1")
     without = _run_id(
         night.cli("rerank", "bare", "--queries", str(scenes / "queries-text.jsonl"), "--scorer",
                   scorer, "--top-k", "5", "--wait", "--json")

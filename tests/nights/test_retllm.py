@@ -37,9 +37,10 @@ def test_a_list_is_scored_as_a_whole_and_reused_as_a_whole(indexed_night, scenes
 
     first, repeated, shorter = (
         night.rows(
-            "SELECT r.query_id, count(*), sum(r.probability), count(p.reused_from), "
-            "count(DISTINCT p.entropy) FROM ranking r JOIN pair_score p USING "
-            "(run_id, query_id, item_id) WHERE r.run_id = :r GROUP BY 1 ORDER BY 1",
+            "SELECT r.query_id, count(*), sum(r.probability), "
+            "count(nullif(p.computed_by, r.run_id)), count(DISTINCT p.entropy) "
+            "FROM ranking r JOIN v_pair_score p USING (run_id, query_id, item_id) "
+            "WHERE r.run_id = :r GROUP BY 1 ORDER BY 1",
             r=run_id,
         )
         for run_id in runs
@@ -72,7 +73,7 @@ def test_the_paper_s_scores_are_written_and_only_ties_are_asked_about_again(
     assert params == card, "what the run names is what the fingerprint is made of"
     assert (params["preset"], params["score"]) == ("paper", "number")
     assert params["enhancement"]["alpha"] == 0.3
-    pairs = "FROM pair_score p JOIN candidate c USING (run_id, query_id, item_id) WHERE run_id = :r"
+    pairs = "FROM v_pair_score WHERE run_id = :r"
     said = json.loads(night.cli("run", "show", str(run_id), "--json").stdout)["failures"]
     assert [(line["reason"], line["fatal"], line["count"]) for line in said] == [
         ("answer_unreadable", False, 6), ("not_packed", False, 1),
@@ -83,10 +84,9 @@ def test_the_paper_s_scores_are_written_and_only_ties_are_asked_about_again(
 
     # The tiny scorer was not trained to write numbers: give it what a trained one wrote.
     night.rows(
-        "UPDATE pair_score p SET logit_positive = NULL, logit_negative = NULL, logsumexp = NULL, "
+        "UPDATE score s SET logit_positive = NULL, logit_negative = NULL, logsumexp = NULL, "
         "entropy = NULL, margin = CASE WHEN c.coarse_rank = 2 THEN -1 ELSE :tied END "
-        "FROM candidate c WHERE p.run_id = :r AND c.run_id = :r "
-        "AND c.query_id = p.query_id AND c.item_id = p.item_id RETURNING 1",
+        "FROM candidate c WHERE c.run_id = :r AND s.id = c.score_id RETURNING 1",
         r=run_id, tied=_TIED_AT,
     )  # fmt: skip
     night.rows(
@@ -103,7 +103,7 @@ def test_the_paper_s_scores_are_written_and_only_ties_are_asked_about_again(
     results = night.rows(
         "SELECT c.coarse_rank, r.decided_by, r.entropy IS NOT NULL, r.final_rank, "
         "rank() OVER (PARTITION BY r.query_id ORDER BY p.margin < 0, r.entropy) FROM ranking r "
-        "JOIN pair_score p USING (run_id, query_id, item_id) "
+        "JOIN v_pair_score p USING (run_id, query_id, item_id) "
         "JOIN candidate c USING (run_id, query_id, item_id) "
         "WHERE r.run_id = :r ORDER BY r.query_id, c.coarse_rank", r=run_id,
     )  # fmt: skip

@@ -61,7 +61,7 @@ def test_mended_failures_are_scored_and_ranked_as_if_nothing_had_been_wrong(
     mended = night.rows(_RESULT, run=run_id)
     assert len(mended) == 24
     # Or the second run would reuse the scores instead of computing them.
-    night.rows("DELETE FROM pair_score WHERE run_id = :r RETURNING 1", r=run_id)
+    night.rows("DELETE FROM score WHERE run_id = :r RETURNING 1", r=run_id)
     undisturbed = json.loads(night.cli(*rerank).stdout)["run_id"]
     assert night.rows(_RESULT, run=undisturbed) == mended
     ranked_once = night.rows(

@@ -59,7 +59,7 @@ def build(night: Night, scorer: str, *more: str, failed: int = 0) -> dict[str, o
 
 def rerank(night: Night, scenes: Path, scorer: str, *more: str, queries: str = "text") -> int:
     # What was scored once would be reused.
-    night.rows("DELETE FROM pair_score RETURNING 1")
+    night.rows("DELETE FROM score RETURNING 1")
     done = night.cli(
         "rerank", "few", "--queries", str(scenes / f"queries-{queries}.jsonl"), "--scorer", scorer,
         "--top-k", "6", "--wait", "--json", *more,

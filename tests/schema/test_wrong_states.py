@@ -9,6 +9,7 @@ import nightshift.schema.index_tables
 import nightshift.schema.ledger_tables
 import nightshift.schema.load_tables
 import nightshift.schema.process_tables
+import nightshift.schema.score_tables
 import nightshift.schema.token_tables  # noqa: F401 - registers its tables
 from nightshift.schema.result_tables import PARTITIONED_TABLES
 from nightshift.schema.tables import Base
@@ -54,9 +55,11 @@ INSERT INTO job_count VALUES (2, 'rank', 'done', 0, 0, 0);
 INSERT INTO tally VALUES (2, 'pairs', 1);
 INSERT INTO tally_delta (run_id, name, amount) VALUES (2, 'pairs', 1);
 INSERT INTO candidate VALUES (2, 1, 1, 1, 0.9), (2, 1, 2, 2, 0.8);
-INSERT INTO pair_score (run_id, query_id, item_id, pair_key, margin, logit_positive,
-    logit_negative, logsumexp, entropy, fired, fired_layer)
-VALUES (2, 1, 1, 'p', 1, 1, 0, 2, 0.5, true, 3);
+SELECT make_score_partition(number, '2026-12-01') FROM model WHERE fingerprint = 's';
+INSERT INTO score (scorer, month, run_id, pair_key, margin, logit_positive, logit_negative,
+    logsumexp, entropy, fired, fired_layer)
+SELECT number, '2026-12-01', 2, key, 1, 1, 0, 2, 0.5, true, 3
+FROM model, unnest(ARRAY[bytea 'p', 'o']) AS key WHERE fingerprint = 's';
 INSERT INTO ranking (run_id, query_id, final_rank, item_id, coarse_rank, coarse_score, margin,
     probability, entropy, fired, fired_layer, tie_group, tie_size, decided_by, scorer_fingerprint)
 VALUES (2, 1, 1, 1, 1, 0.9, 1, 0.7, 0.5, true, 3, 1, 1, 'score', 's'),
@@ -136,13 +139,14 @@ _WRONG = {
     "uq_failure_run_subject": "UPDATE failure SET subject_id = 'a'",
     "ck_candidate_rank": "UPDATE candidate SET coarse_rank = 0 WHERE item_id = 1",
     "uq_candidate_run_id_query_id_coarse_rank": "UPDATE candidate SET coarse_rank = 1",
-    "ck_pair_score_finite": "UPDATE pair_score SET margin = 'NaN'",
-    "ck_pair_score_finite: infinite": "UPDATE pair_score SET margin = '-Infinity'",
-    "ck_pair_score_fired": "UPDATE pair_score SET fired_layer = NULL",
-    "ck_pair_score_fired: nothing did": "UPDATE pair_score SET fired = false",
-    "ck_pair_score_logits": "UPDATE pair_score SET entropy = NULL",
-    "ck_pair_score_read": "UPDATE pair_score SET logit_positive = NULL, logit_negative = NULL, "
+    "ck_score_finite": "UPDATE score SET margin = 'NaN'",
+    "ck_score_finite: infinite": "UPDATE score SET margin = '-Infinity'",
+    "ck_score_fired": "UPDATE score SET fired_layer = NULL",
+    "ck_score_fired: nothing did": "UPDATE score SET fired = false",
+    "ck_score_logits": "UPDATE score SET entropy = NULL",
+    "ck_score_read": "UPDATE score SET logit_positive = NULL, logit_negative = NULL, "
     "logsumexp = NULL, entropy = NULL",
+    "uq_model_number": "UPDATE model SET number = 1",
     "ck_ranking_decidedby": "UPDATE ranking SET decided_by = 'luck' WHERE margin IS NULL",
     "ck_ranking_fired": "UPDATE ranking SET fired_layer = NULL",
     "ck_ranking_fired: it failed": "UPDATE ranking SET fired_layer = 3",

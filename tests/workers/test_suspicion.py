@@ -7,13 +7,13 @@ import pytest
 
 from nightshift.schema.errors import ModelError
 from nightshift.scoring.log_odds import MAX_LOG_ODDS, over_list, over_vocabulary
-from nightshift.stores.results.writes import PairScoreRow
+from nightshift.stores.results.scores import PairScoreRow
 from nightshift.workers.suspicion import refuse_equal_scores
 
 
 def row(content: int, margin: float = 0.5, logsumexp: float | None = 3.0) -> PairScoreRow:
     unset = dict.fromkeys(PairScoreRow.__dataclass_fields__)
-    pair = {"run_id": 1, "query_id": 1, "item_id": content, "pair_key": bytes([content])}
+    pair = {"query_id": 1, "item_id": content, "pair_key": bytes([content])}
     return PairScoreRow(**{**unset, **pair, "margin": margin, "logsumexp": logsumexp})
 
 

@@ -10,6 +10,7 @@ import nightshift.schema.ledger_tables
 import nightshift.schema.load_tables
 import nightshift.schema.process_tables
 import nightshift.schema.result_tables
+import nightshift.schema.score_tables
 import nightshift.schema.token_tables  # noqa: F401 - registers its tables
 from nightshift.schema.tables import Base
 

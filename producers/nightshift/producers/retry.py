@@ -14,6 +14,7 @@ from nightshift.stores.ledger.jobs import add_jobs
 from nightshift.stores.ledger.run_types import AnyRun, RerankRun
 from nightshift.stores.postgres.database import Database
 from nightshift.stores.results.pairs import queries_to_search
+from nightshift.stores.results.scores import forget_lost_scores
 
 __all__ = ["Retried", "redo_incomplete", "retry_failed"]
 
@@ -41,6 +42,8 @@ def retry_failed(database: Database, run_id: int) -> Retried:
     """
     with database.begin() as connection:
         run = reopening.lock_ended(connection, run_id)
+        if isinstance(run, RerankRun):
+            forget_lost_scores(connection, run)
         payloads_by_stage = _take_failed(connection, run)
         stages = [*payloads_by_stage, *([run.stage] if run.state is RunState.FAILED else [])]
         if not stages:
@@ -75,6 +78,7 @@ def redo_incomplete(database: Database, run_id: int) -> None:
         run = reopening.lock_ended(connection, run_id)
         if not isinstance(run, RerankRun):
             raise ConflictError(f"run {run_id} ranks nothing: build its index or tokens again")
+        forget_lost_scores(connection, run)
         _take_failed(connection, run)  # planning from the search on covers them
         queries = queries_to_search(connection, run.id, run.query_set_id)
         queue = run.queue_of(Stage.SEARCH)

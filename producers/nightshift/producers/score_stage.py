@@ -16,6 +16,7 @@ from nightshift.stores.ledger.jobs import add_jobs, stage_rate
 from nightshift.stores.ledger.run_types import RerankRun
 from nightshift.stores.results import equal_pairs, pairs
 from nightshift.stores.results.pairs import KindPair
+from nightshift.stores.results.scores import hold_scores, refresh_statistics
 from nightshift.stores.results.tied_pairs import tied_pairs
 
 __all__ = ["begin_scoring", "continue_scoring"]
@@ -25,17 +26,15 @@ _MAX_EQUAL_ROUNDS = 2
 
 
 def begin_scoring(connection: Connection, run: RerankRun) -> Stage:
-    """Queue the pairs that have no score yet, of this run or an earlier one."""
+    """Queue the pairs that have no score yet, of this run or another one."""
     params = run.params
     runs.refresh_statistics(connection, run.id, "candidate")
-    # A run that is taken up again may have scored some of them itself.
-    equal_pairs.share_scores(connection, run, **_shown(params))
-    equal_pairs.reuse_scores(connection, run, **_shown(params))
+    _link_scores(connection, run)
     pairs.record_unscorable(
         connection, run.id, query_parts=params.query_parts, item_parts=params.item_parts
     )
     kinds = _record_without_prompt(connection, run)
-    counts = pairs.count_pairs(connection, run.id)
+    counts = pairs.count_pairs(connection, run)
     queued = _queue_pairs(connection, run, kinds, counts.unscored)
     equal = counts.unscored - queued.pairs
     plan = run.plan.model_copy(
@@ -59,17 +58,16 @@ def continue_scoring(connection: Connection, run: RerankRun) -> bool:
     Returns:
         Whether anything was queued; False ends the stage.
     """
-    runs.refresh_statistics(connection, run.id, "pair_score")
+    refresh_statistics(connection, run)
     if run.plan.equal and _share_equal(connection, run, run.plan.equal):
         return True
     return _ask_about_ties(connection, run)
 
 
 def _share_equal(connection: Connection, run: RerankRun, equal: int) -> bool:
-    """Copy scores to equal pairs; where the scored one failed, queue another of them."""
+    """Give equal pairs their score; where the scored one failed, queue another of them."""
     params, plan, rounds = run.params, run.plan, run.control.equal_rounds
-    equal_pairs.share_scores(connection, run, **_shown(params))
-    equal_pairs.share_entropies(connection, run.id)
+    _link_scores(connection, run)
     if rounds < _MAX_EQUAL_ROUNDS and params.scorer.score != "listwise":
         with_prompt, _ = _kinds_by_prompt(connection, run)
         queued = _queue_pairs(connection, run, with_prompt, equal)
@@ -90,6 +88,13 @@ def _share_equal(connection: Connection, run: RerankRun, equal: int) -> bool:
     return False
 
 
+def _link_scores(connection: Connection, run: RerankRun) -> None:
+    """Give pairs without a score that of an equal pair, of this run or another."""
+    hold_scores(connection)
+    equal_pairs.link_scores(connection, run, **_shown(run.params))
+    equal_pairs.excuse_scored_pairs(connection, run.id)
+
+
 def _ask_about_ties(connection: Connection, run: RerankRun) -> bool:
     """Queue pairs whose scores tie, where the score holds no entropy; once a pass."""
     params = run.params
@@ -98,7 +103,7 @@ def _ask_about_ties(connection: Connection, run: RerankRun) -> bool:
     tied_groups = list(
         tied_pairs(
             connection,
-            run.id,
+            run,
             quantum=params.quantum,
             fusion=params.fusion,
             guard=params.tie_guard,

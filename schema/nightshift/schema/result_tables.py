@@ -1,4 +1,4 @@
-"""Postgres: candidates, scores, rankings and calibration, partitioned by run."""
+"""Postgres: candidates, rankings, answers and calibration of runs."""
 
 from datetime import datetime
 from typing import Any
@@ -18,10 +18,10 @@ from sqlalchemy.orm import Mapped, mapped_column
 from nightshift.schema.states import DecidedBy
 from nightshift.schema.tables import Base, pg_enum
 
-__all__ = ["PARTITIONED_TABLES", "Answer", "Calibration", "Candidate", "PairScore", "Ranking"]
+__all__ = ["PARTITIONED_TABLES", "Answer", "Calibration", "Candidate", "Ranking"]
 
 #: Parents of one partition a run; dropping a run's partitions prunes its night.
-PARTITIONED_TABLES = ("job", "candidate", "pair_score", "ranking")
+PARTITIONED_TABLES = ("job", "candidate", "ranking")
 
 
 class Candidate(Base):
@@ -46,70 +46,8 @@ class Candidate(Base):
     load_id: Mapped[int | None] = mapped_column(
         comment="The load in model_load that it comes of; empty where nobody knows."
     )
-
-
-class PairScore(Base):
-    """Values that the scorer read from the model for a (query, candidate) pair, never rounded."""
-
-    __tablename__ = "pair_score"
-    __table_args__ = (
-        PrimaryKeyConstraint("run_id", "query_id", "item_id"),
-        # Neither an infinity nor NaN, which Postgres puts above it.
-        CheckConstraint("margin > '-Infinity' AND margin < 'Infinity'", name="finite"),
-        CheckConstraint(
-            "num_nulls(logit_positive, logit_negative, logsumexp, entropy) IN (0, 4)",
-            name="logits",
-        ),
-        CheckConstraint("num_nonnulls(logit_positive, written) > 0", name="read"),
-        CheckConstraint("fired = (fired_layer IS NOT NULL)", name="fired"),
-        Index("ix_pair_score_pair_key", "pair_key"),
-        {
-            "comment": "What the scorer read off one (query, candidate) pair, never rounded.",
-            "postgresql_partition_by": "LIST (run_id)",
-        },
-    )
-
-    run_id: Mapped[int] = mapped_column(comment="The run that needed the score; its partition.")
-    query_id: Mapped[int] = mapped_column(comment="The query, by query.id.")
-    item_id: Mapped[int] = mapped_column(comment="The candidate, by item.id.")
-    pair_key: Mapped[bytes] = mapped_column(
-        comment="SHA-256 of scorer fingerprint, query and item content, and list if it is of one."
-    )
-    margin: Mapped[float] = mapped_column(
-        REAL,
-        comment="Log-odds: positive label's logit minus the negative's, or as the score says.",
-    )
-    logit_positive: Mapped[float | None] = mapped_column(
-        REAL,
-        comment="Of the positive label. This and the next three are empty where the model wrote "
-        "the score.",
-    )
-    logit_negative: Mapped[float | None] = mapped_column(
-        REAL, comment="Of the negative label; in a list, of all its other members together."
-    )
-    logsumexp: Mapped[float | None] = mapped_column(REAL, comment="Over the whole vocabulary.")
-    entropy: Mapped[float | None] = mapped_column(
-        REAL, comment="Nats, over the whole vocabulary; of a second question where scores tied."
-    )
-    fired: Mapped[bool] = mapped_column(comment="Whether the visual enhancement acted.")
-    fired_layer: Mapped[int | None] = mapped_column(
-        SmallInteger,
-        comment="Decoder layer, from 0, whose uncertainty fired it; empty where nothing fired.",
-    )
-    uncertainty: Mapped[float | None] = mapped_column(
-        REAL, comment="Of the layer that decided, 0 to 1."
-    )
-    plain_margin: Mapped[float | None] = mapped_column(
-        REAL, comment="Without the enhancement, where the run compared the two."
-    )
-    written: Mapped[str | None] = mapped_column(
-        comment="What the model wrote, where that is the score."
-    )
-    reused_from: Mapped[int | None] = mapped_column(
-        comment="The run that computed it, if not this."
-    )
-    load_id: Mapped[int | None] = mapped_column(
-        comment="The load in model_load that it comes of; empty where nobody knows."
+    score_id: Mapped[int | None] = mapped_column(
+        comment="Its score, by score.id; empty until it has one, and where scoring failed."
     )
 
 

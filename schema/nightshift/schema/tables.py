@@ -12,6 +12,7 @@ from sqlalchemy import (
     ForeignKey,
     Identity,
     Index,
+    Integer,
     LargeBinary,
     MetaData,
     SmallInteger,
@@ -181,6 +182,9 @@ class Model(Base):
 
     fingerprint: Mapped[str] = mapped_column(
         primary_key=True, comment="Short name of everything that could change its output."
+    )
+    number: Mapped[int] = mapped_column(
+        Integer, Identity(), unique=True, comment="Names it in tables of many rows."
     )
     kind: Mapped[str] = mapped_column(
         CheckConstraint("kind IN ('embedder', 'scorer', 'vision')", name="kind"),

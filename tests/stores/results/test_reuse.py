@@ -3,13 +3,14 @@
 import pytest
 from sqlalchemy import text
 
-from nightshift.schema.params import RerankParams
+from nightshift.schema.params import RerankParams, ScorerParams
 from nightshift.schema.plans import RerankPlan
 from nightshift.schema.states import Stage
 from nightshift.stores.ledger import runs
 from nightshift.stores.ledger.new_runs import create_rerank_run
 from nightshift.stores.results import equal_pairs, pairs
 from nightshift.stores.results.reuse import estimate_reuse
+from nightshift.stores.results.writes import CandidateRow, write_candidates
 from tests.results.ranked import SCORER, add_reference_run
 
 DEPTH = 3
@@ -38,15 +39,22 @@ def scored(database):
 
 def score_all(connection, run_id, *, lists=False):
     key = equal_pairs.pair_key_sql("text", "text", lists=lists)
+    run = runs.get_run(connection, run_id)
     connection.execute(
         text(
-            "INSERT INTO pair_score (run_id, query_id, item_id, pair_key, margin, logit_positive, "
-            f"logit_negative, logsumexp, entropy, fired) SELECT c.run_id, c.query_id, c.item_id, "
+            "INSERT INTO score (scorer, month, run_id, pair_key, margin, logit_positive, "
+            "logit_negative, logsumexp, entropy, fired) SELECT number, :month, c.run_id, "
             f"{key}, 1, 1, 0, 2, 0.1, false FROM candidate c JOIN query q ON q.id = c.query_id "
-            "JOIN item i ON i.id = c.item_id WHERE c.run_id = :run"
+            "JOIN item i ON i.id = c.item_id JOIN model ON fingerprint = :fingerprint "
+            "WHERE c.run_id = :run"
         ),
-        {"run": run_id, "fingerprint": SCORER},
+        {
+            "run": run_id,
+            "fingerprint": SCORER,
+            "month": run.score_month,
+        },
     )
+    equal_pairs.link_scores(connection, run, query_parts="text", item_parts="text", lists=lists)
 
 
 @pytest.fixture(autouse=True)
@@ -71,24 +79,23 @@ def estimated(connection, *, lists=False, top_k=DEPTH, item_parts="text"):
 
 def reused(connection, *, lists=False, top_k=DEPTH, item_parts="text") -> int:
     """The number of scores that another run of the same queries reuses."""
-    params = RerankParams(query_parts="text", item_parts=item_parts, top_k=top_k)
+    scorer = ScorerParams(score="listwise", framing="retllm_listwise") if lists else ScorerParams()
+    params = RerankParams(query_parts="text", item_parts=item_parts, top_k=top_k, scorer=scorer)
     run_id = create_rerank_run(
         connection, stage=Stage.SEARCH, catalog_id=1, index_id=1, query_set_id=1,
         scorer="hf:test", scorer_fingerprint=SCORER, params=params, plan=RerankPlan(),
     )  # fmt: skip
-    connection.execute(
+    found = connection.execute(
         text(
-            "INSERT INTO candidate SELECT :run, query_id, candidate.item_id, coarse_rank, "
-            "coarse_score FROM candidate JOIN embedding e ON e.item_id = candidate.item_id "
+            "SELECT query_id, candidate.item_id, coarse_rank, coarse_score "
+            "FROM candidate JOIN embedding e ON e.item_id = candidate.item_id "
             "WHERE candidate.run_id = 1 AND coarse_rank <= :top_k"
         ),
-        {"run": run_id, "top_k": top_k},
+        {"top_k": top_k},
     )
     run = runs.get_run(connection, run_id)
-    equal_pairs.reuse_scores(
-        connection, run, query_parts="text", item_parts=item_parts, lists=lists
-    )
-    return pairs.count_pairs(connection, run_id).reused
+    write_candidates(connection, run, [CandidateRow(**row) for row in found.mappings()])
+    return pairs.count_pairs(connection, run).reused
 
 
 def test_on_unchanged_data_every_pair_is_reused(database, scored):
@@ -104,7 +111,7 @@ def test_on_unchanged_data_every_pair_is_reused(database, scored):
 def test_pairs_of_an_item_that_changed_since_are_not_counted(database, scored, lists):
     with database.begin() as connection:
         if lists:
-            connection.execute(text("DELETE FROM pair_score"))
+            connection.execute(text("DELETE FROM score"))
             score_all(connection, scored, lists=True)
         connection.execute(
             text("UPDATE item SET text_hash = sha256('other') WHERE external_id = 'i1'")
@@ -130,7 +137,12 @@ def test_candidates_of_several_earlier_runs_are_not_added_up(database, scored):
 
 def test_a_pair_that_failed_or_shows_other_parts_is_not_counted(database, scored):
     with database.begin() as connection:
-        connection.execute(text("DELETE FROM pair_score WHERE query_id = 1"))
+        connection.execute(
+            text(
+                "DELETE FROM score WHERE id IN "
+                "(SELECT score_id FROM v_pair_score WHERE query_id = 1)"
+            )
+        )
 
         assert estimated(connection).pairs == reused(connection) == 8
         assert estimated(connection, item_parts="image").pairs == 0

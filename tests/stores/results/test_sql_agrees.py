@@ -12,17 +12,17 @@ from nightshift.schema.states import DecidedBy
 from nightshift.scoring.fusion import fused
 from nightshift.scoring.tie_break import break_ties
 from nightshift.stores.catalog.contents import HASH_COLUMN
+from nightshift.stores.ledger import runs
 from nightshift.stores.postgres.database import Database
 from nightshift.stores.results.equal_pairs import pair_key_sql
+from nightshift.stores.results.scores import PairScoreRow, write_scores
 from nightshift.stores.results.tied_pairs import tied_pairs
 from nightshift.stores.results.writes import (
     CandidateRow,
-    PairScoreRow,
     load_scored_candidates,
     write_candidates,
-    write_scores,
 )
-from tests.stores.ledger_helpers import add_index_run
+from tests.results.ranked import add_reference_run
 
 _QUERY = 7
 _FINGERPRINT = "0123456789abcdef"
@@ -40,9 +40,11 @@ def shared_database(shared_database_url):
 
 
 @pytest.fixture(scope="module")
-def run_id(shared_database):
+def run(shared_database):
     """A run with partitions for its results."""
-    return add_index_run(shared_database, n_jobs=1)
+    run_id = add_reference_run(shared_database)
+    with shared_database.begin() as connection:
+        return runs.get_run(connection, run_id)
 
 
 @given(
@@ -54,15 +56,14 @@ def run_id(shared_database):
 @example(scores=[(-1000.0, 0.1), (-900.0, 0.2)], quantum=0.01, fusion=0.0, guard=False)
 @example(scores=[(1000.0, 0.1), (900.0, 0.2)], quantum=0.01, fusion=0.0, guard=True)
 def test_postgres_finds_the_ties_that_entropy_decides(
-    shared_database, run_id, scores, quantum, fusion, guard
+    shared_database, run, scores, quantum, fusion, guard
 ):
     candidates = [
-        CandidateRow(run_id=run_id, query_id=_QUERY, item_id=n, coarse_rank=n, coarse_score=coarse)
+        CandidateRow(query_id=_QUERY, item_id=n, coarse_rank=n, coarse_score=coarse)
         for n, (_, coarse) in enumerate(scores, 1)
     ]
     pairs = [
         PairScoreRow(
-            run_id=run_id,
             query_id=_QUERY,
             item_id=n,
             pair_key=n.to_bytes(32),
@@ -80,10 +81,10 @@ def test_postgres_finds_the_ties_that_entropy_decides(
         for n, (margin, _) in enumerate(scores, 1)
     ]
     with shared_database.sketch() as connection:
-        write_candidates(connection, candidates)
-        write_scores(connection, pairs)
-        tied = list(tied_pairs(connection, run_id, quantum=quantum, fusion=fusion, guard=guard))
-        stored = load_scored_candidates(connection, run_id, [_QUERY])[_QUERY]
+        write_candidates(connection, run, candidates)
+        write_scores(connection, run, pairs)
+        tied = list(tied_pairs(connection, run, quantum=quantum, fusion=fusion, guard=guard))
+        stored = load_scored_candidates(connection, run, [_QUERY])[_QUERY]
 
     margins = [candidate.margin for candidate in stored]
     coarse_scores = [candidate.coarse_score for candidate in stored]

@@ -31,7 +31,7 @@ def do_rank(
     run, ids = claim.run, claim.payload.ids
     params = run.params
     with session.database.begin() as connection:
-        candidates_of = load_scored_candidates(connection, run.id, ids)
+        candidates_of = load_scored_candidates(connection, run, ids)
         relevant = judgements.relevant_items(connection, run.catalog_id, ids)
     rows: list[RankingRow] = []
     statistics: list[CalibrationStats] = []

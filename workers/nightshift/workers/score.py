@@ -15,7 +15,7 @@ from nightshift.stores.failures import record_notice_of_run
 from nightshift.stores.ledger.claims import Claim
 from nightshift.stores.ledger.counters import write_tallies
 from nightshift.stores.ledger.run_types import RerankRun
-from nightshift.stores.results.writes import PairScoreRow, write_scores, write_tie_entropies
+from nightshift.stores.results.scores import PairScoreRow, write_scores, write_tie_entropies
 from nightshift.workers.contents import ahead, prepared
 from nightshift.workers.failures import Outcome, record_outcomes
 from nightshift.workers.groups import (
@@ -81,9 +81,9 @@ def do_score(
     outcomes = _as_notices(scores.outcomes) if ties else scores.outcomes
     with session.finish(claim, n_failed=sum(outcome.fatal for outcome in outcomes)) as connection:
         if ties:
-            write_tie_entropies(connection, run.id, scores.rows)
+            write_tie_entropies(connection, run, scores.rows)
         else:
-            write_scores(connection, scores.rows, session.load_id)
+            write_scores(connection, run, scores.rows, session.load_id)
         counts = {
             TallyName.PAIRS: len(scores.rows),
             TallyName.PREFIXES: done.prefixes,
@@ -218,7 +218,6 @@ class Scores:
                 )
             self.rows.append(
                 PairScoreRow(
-                    run_id=self.run.id,
                     query_id=query.id,
                     item_id=item.id,
                     pair_key=key,

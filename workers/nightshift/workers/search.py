@@ -56,7 +56,6 @@ def do_search(
         progress.step()
     rows = [
         CandidateRow(
-            run_id=run.id,
             query_id=record.id,
             item_id=item_id,
             coarse_rank=rank,
@@ -75,7 +74,7 @@ def do_search(
     ]
     n_failed = sum(outcome.fatal for outcome in outcomes)
     with session.finish(claim, n_failed=n_failed) as connection:
-        write_candidates(connection, rows, session.load_id)
+        write_candidates(connection, run, rows, session.load_id)
         record_outcomes(connection, run.id, claim.stage, SubjectKind.QUERY, outcomes)
         damaged = stored.damaged.values()
         record_outcomes(connection, run.id, claim.stage, SubjectKind.JOB, damaged)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from nightshift.scoring.constant_scores import refuse_equal_values
 from nightshift.scoring.log_odds import MAX_LOG_ODDS
-from nightshift.stores.results.writes import PairScoreRow
+from nightshift.stores.results.scores import PairScoreRow
 
 __all__ = ["refuse_equal_scores"]
 

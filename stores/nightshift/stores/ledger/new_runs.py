@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, func, insert, select, text
 
 from nightshift.schema.ledger_tables import Run
 from nightshift.schema.params import IndexParams, RerankParams, TokenParams
@@ -57,7 +57,7 @@ def create_rerank_run(
     Returns:
         The run's id.
     """
-    return _insert(
+    run_id = _insert(
         connection,
         kind=RunKind.RERANK,
         stage=stage,
@@ -72,6 +72,8 @@ def create_rerank_run(
         plan=plan.to_json(),
         priority=priority,
     )
+    connection.execute(_MAKE_SCORE_PARTITION, {"run": run_id})
+    return run_id
 
 
 def create_token_run(
@@ -111,3 +113,11 @@ def _insert(connection: Connection, **values: Any) -> int:  # noqa: ANN401 - col
     run_id = int(inserted.scalar_one())
     connection.execute(select(func.make_run_partitions(run_id)))
     return run_id
+
+
+# Makes the partition that the scores of a run go to, where no run before made it.
+_MAKE_SCORE_PARTITION = text("""
+    SELECT make_score_partition(model.number,
+        date_trunc('month', run.created_at AT TIME ZONE 'UTC')::date)
+    FROM run JOIN model ON model.fingerprint = run.scorer_fingerprint WHERE run.id = :run
+""")

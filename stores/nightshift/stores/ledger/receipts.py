@@ -141,8 +141,9 @@ _UNITS = {
     # A pair is done when it is scored and ranked; one that failed is ranked below the scored.
     "pairs": f"""
         SELECT q.external_id || ' → ' || i.external_id AS subject_id,
-            EXISTS (SELECT FROM pair_score p WHERE p.run_id = :run AND p.query_id = c.query_id
-                    AND p.item_id = c.item_id)
+            EXISTS (SELECT FROM score s WHERE s.id = c.score_id AND s.scorer = (
+                    SELECT number FROM run JOIN model ON fingerprint = scorer_fingerprint
+                    WHERE run.id = :run))
             AND EXISTS (SELECT FROM ranking r WHERE r.run_id = :run AND r.query_id = c.query_id
                         AND r.item_id = c.item_id AND r.margin IS NOT NULL) AS has_result,
             {
@@ -243,9 +244,11 @@ _LOST = (
             WHERE run_id = :run AND stage = 'score' AND state = 'done') AS pair) AS unit
     JOIN query ON query.id = unit.query_id
     JOIN item ON item.id = unit.item_id AND item.state = 'live'
-    WHERE NOT EXISTS (
-        SELECT FROM pair_score p WHERE p.run_id = :run AND p.query_id = unit.query_id
-            AND p.item_id = unit.item_id)
+    JOIN candidate c ON c.run_id = :run AND c.query_id = unit.query_id
+        AND c.item_id = unit.item_id
+    WHERE NOT EXISTS (SELECT FROM score s WHERE s.id = c.score_id AND s.scorer = (
+        SELECT number FROM run JOIN model ON fingerprint = scorer_fingerprint
+        WHERE run.id = :run))
     AND {
         _NO_FAILURE.format(stage="score", subject="query.external_id || ' → ' || item.external_id")
     }""",

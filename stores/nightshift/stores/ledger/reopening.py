@@ -256,9 +256,9 @@ _RESET_WAITING = text(
 # Finds which of some pairs of a run have a score.
 _SCORED_PAIRS = text(
     """
-    SELECT p.query_id, p.item_id FROM pair_score p
+    SELECT c.query_id, c.item_id FROM candidate c
     JOIN unnest(CAST(:queries AS bigint[]), CAST(:items AS bigint[])) AS w(query, item)
-        ON w.query = p.query_id AND w.item = p.item_id
-    WHERE p.run_id = :run
+        ON w.query = c.query_id AND w.item = c.item_id
+    WHERE c.run_id = :run AND c.score_id IS NOT NULL
     """
 )

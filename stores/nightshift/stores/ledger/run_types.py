@@ -1,7 +1,7 @@
 """The three kinds of run, each with its own fields, parameters, plan and control state."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, date, datetime
 from typing import ClassVar
 
 from nightshift.schema.messages import queue_name
@@ -92,6 +92,8 @@ class RerankRun(IndexedRun):
     #: As the operator named it.
     scorer: str
     scorer_fingerprint: str
+    #: Its number in `model`, by which `score` is partitioned.
+    scorer_number: int
     params: RerankParams
     plan: RerankPlan
     control: RerankControl
@@ -100,6 +102,11 @@ class RerankRun(IndexedRun):
     def method(self) -> MethodName:
         """The re-ranking method."""
         return self.params.scorer.method
+
+    @property
+    def score_month(self) -> date:
+        """The month of the scores that it computes: that in which it was planned, in UTC."""
+        return self.created_at.astimezone(UTC).date().replace(day=1)
 
     def model_of(self, stage: Stage) -> str | None:
         """Fingerprint of the embedder or the scorer; None for `rank`."""

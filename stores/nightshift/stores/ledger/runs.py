@@ -13,7 +13,7 @@ from nightshift.schema.params import IndexParams, RerankParams, TokenParams
 from nightshift.schema.plans import IndexPlan, RerankControl, RerankPlan, RunPlan, TokenPlan
 from nightshift.schema.result_tables import PARTITIONED_TABLES
 from nightshift.schema.states import JobState, RunKind, RunState, Stage, SubjectKind
-from nightshift.schema.tables import Catalog, IndexVersion, QuerySet
+from nightshift.schema.tables import Catalog, IndexVersion, Model, QuerySet
 from nightshift.stores.failures import record_failure
 from nightshift.stores.ledger.run_types import AnyRun, IndexRun, RerankRun, TokenRun
 
@@ -174,10 +174,12 @@ _RUNS: Select[Any] = (
         IndexVersion.embedder_fingerprint,
         IndexVersion.parts.label("index_parts"),
         QuerySet.name.label("query_set"),
+        Model.number.label("scorer_number"),
     )
     .join(Catalog, Catalog.id == Run.catalog_id)
     .outerjoin(IndexVersion, IndexVersion.id == Run.index_id)
     .outerjoin(QuerySet, QuerySet.id == Run.query_set_id)
+    .outerjoin(Model, Model.fingerprint == Run.scorer_fingerprint)
 )
 
 
@@ -221,6 +223,7 @@ def _to_rerank_run(row: Row[Any]) -> RerankRun:
         token_set_id=row.token_set_id,
         scorer=row.scorer,
         scorer_fingerprint=row.scorer_fingerprint,
+        scorer_number=row.scorer_number,
         params=RerankParams.model_validate(row.params),
         plan=RerankPlan.model_validate(row.plan),
         control=RerankControl(**{name: getattr(row, name) for name in RerankControl.model_fields}),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, func, select, text
 
 from nightshift.schema.errors import ConflictError, InputError, NightshiftError
-from nightshift.schema.result_tables import PairScore
+from nightshift.schema.result_tables import Candidate
 from nightshift.schema.states import RunState, Stage
 from nightshift.stores.ledger.run_types import RerankRun
 
@@ -82,7 +82,7 @@ def coverage_of(connection: Connection, run: RerankRun) -> Coverage:
     pairs, scored = run.plan.pairs or 0, 0
     if not row.ranked and pairs:
         scored = connection.execute(
-            select(func.count()).select_from(PairScore).where(PairScore.run_id == run.id)
+            select(func.count(Candidate.score_id)).where(Candidate.run_id == run.id)
         ).scalar_one()
     return Coverage(
         run_id=run.id,

@@ -12,9 +12,11 @@ from sqlalchemy import Connection, func, insert, select, text, update
 
 from nightshift.schema.errors import ModelError, NotFoundError
 from nightshift.schema.load_tables import ModelLoad
-from nightshift.schema.result_tables import Answer, Candidate, PairScore
+from nightshift.schema.result_tables import Answer, Candidate
+from nightshift.schema.score_tables import Score
 from nightshift.schema.tables import Embedding
 from nightshift.schema.token_tables import TokenShard
+from nightshift.stores.results.scores import keep_from_use
 
 __all__ = [
     "Dropped",
@@ -123,7 +125,7 @@ def suspect_loads(connection: Connection) -> list[SuspectLoad]:
 
 
 def drop_load(connection: Connection, load_id: int) -> Dropped:
-    """Delete all results of a load, also from later runs that reused them, and never reuse them.
+    """Delete all results of a load, and in all runs what was ranked from them.
 
     Finished runs then lack results: `doctor --repair` reopens them. The next `index build` makes
     the vectors, the next `tokens build` the tokens.
@@ -138,6 +140,8 @@ def drop_load(connection: Connection, load_id: int) -> Dropped:
     )
     if not known.rowcount:
         raise NotFoundError(f"there is no load {load_id}; `nightshift doctor` names those in doubt")
+    # After the load, as who writes scores does.
+    keep_from_use(connection)
     kept = _kept(connection, load_id)
     for statement in _DELETIONS:
         connection.execute(statement, {"load": load_id})
@@ -147,7 +151,7 @@ def drop_load(connection: Connection, load_id: int) -> Dropped:
 def _kept(connection: Connection, load_id: int) -> Dropped:
     """Count the results of a load."""
     tables = {
-        "scores": PairScore.load_id,
+        "scores": Score.load_id,
         "vectors": Embedding.load_id,
         "candidates": Candidate.load_id,
         "shards": TokenShard.load_id,
@@ -162,13 +166,17 @@ def _kept(connection: Connection, load_id: int) -> Dropped:
 
 
 # Deletes the results of a load in this order. Rankings and answers go with the candidates and
-# scores that they were made from. The scores of a query that is searched again go too: its
-# candidates may differ then.
+# scores that they were made from.
 _DELETIONS = (
     text("""
+        CREATE TEMP TABLE score_in_doubt ON COMMIT DROP AS
+        SELECT id FROM score WHERE load_id = :load
+    """),
+    text("""
         CREATE TEMP TABLE in_doubt ON COMMIT DROP AS
-        SELECT run_id, query_id FROM candidate WHERE load_id = :load
-        UNION SELECT run_id, query_id FROM pair_score WHERE load_id = :load
+        SELECT run_id, query_id FROM candidate
+        WHERE load_id = :load OR score_id IN (SELECT id FROM score_in_doubt)
+        GROUP BY run_id, query_id
     """),
     *(
         text(
@@ -178,11 +186,10 @@ _DELETIONS = (
         for table in ("ranking", "answer")
     ),
     text("""
-        DELETE FROM pair_score p USING candidate c WHERE c.load_id = :load
-            AND p.run_id = c.run_id AND p.query_id = c.query_id
+        UPDATE candidate SET score_id = NULL WHERE score_id IN (SELECT id FROM score_in_doubt)
     """),
     *(
         text(f"DELETE FROM {table} WHERE load_id = :load")
-        for table in ("candidate", "pair_score", "answer", "embedding", "token_shard")
+        for table in ("candidate", "score", "answer", "embedding", "token_shard")
     ),
 )

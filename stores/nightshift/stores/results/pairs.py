@@ -10,6 +10,7 @@ from nightshift.schema.params import kinds_from_text, kinds_to_text
 from nightshift.schema.records import PartKind
 from nightshift.schema.result_tables import Candidate
 from nightshift.stores.catalog.contents import HASH_COLUMN
+from nightshift.stores.ledger.run_types import RerankRun
 
 __all__ = [
     "UNSCORED",
@@ -47,9 +48,9 @@ class PairCounts:
     unscored: int
 
 
-def count_pairs(connection: Connection, run_id: int) -> PairCounts:
+def count_pairs(connection: Connection, run: RerankRun) -> PairCounts:
     """Count the candidates of a run by whether they have a score."""
-    row = connection.execute(_COUNT_PAIRS, {"run": run_id}).one()
+    row = connection.execute(_COUNT_PAIRS, {"run": run.id, "scorer": run.scorer_number}).one()
     return PairCounts(
         pairs=row.pairs,
         reused=row.reused,
@@ -82,8 +83,8 @@ def groups(
 ) -> Iterator[tuple[int, list[int]]]:
     """Unscored pairs of the given kinds without a failure, grouped by the shared side.
 
-    Of pairs with equal contents only one is scored, and `equal_pairs` copies its score to the
-    others; so it is with candidates in a list.
+    Of pairs with equal contents only one is scored, and `equal_pairs` gives the others its score;
+    so it is with candidates in a list.
 
     Yields:
         (id on the shared side, ids on the other side), both in the order of their external ids,
@@ -144,9 +145,7 @@ def ranked_query_ids(connection: Connection, run_id: int) -> list[int]:
 #: SQL: the candidates of a run that have no score, with their query and item.
 UNSCORED = """
     FROM candidate c JOIN query q ON q.id = c.query_id JOIN item i ON i.id = c.item_id
-    WHERE c.run_id = :run AND NOT EXISTS (
-        SELECT FROM pair_score p WHERE p.run_id = c.run_id AND p.query_id = c.query_id
-            AND p.item_id = c.item_id)
+    WHERE c.run_id = :run AND c.score_id IS NULL
 """
 
 #: SQL condition beside `UNSCORED`: no failure is recorded for the pair.
@@ -198,14 +197,19 @@ def _group_pairs(query_parts: str, item_parts: str, shared_side: str, lists: boo
     """
 
 
-# Counts candidates, scores, reused scores, and pairs that cannot be scored.
+# Counts candidates, scores, reused scores, and pairs that cannot be scored. The scores are read
+# only in a run that was taken up again: before, all of them are another run's.
 _COUNT_PAIRS = text("""
-    SELECT (SELECT count(*) FROM candidate WHERE run_id = :run) AS pairs,
-        (SELECT count(*) FROM pair_score WHERE run_id = :run) AS scored,
-        (SELECT count(*) FROM pair_score
-         WHERE run_id = :run AND reused_from IS NOT NULL) AS reused,
-        (SELECT count(*) FROM failure WHERE run_id = :run AND stage = 'score'
-         AND reason IN ('nothing_to_score', 'no_prompt')) AS unscorable
+    SELECT pairs, scored, unscorable, CASE
+        WHEN EXISTS (SELECT FROM job WHERE run_id = :run AND stage = 'score')
+        THEN (SELECT count(*) FROM candidate c
+            JOIN score s ON s.scorer = :scorer AND s.id = c.score_id
+            WHERE c.run_id = :run AND s.run_id <> :run)
+        ELSE scored END AS reused
+    FROM (SELECT count(*) AS pairs, count(score_id) AS scored
+        FROM candidate WHERE run_id = :run) AS counted, (
+        SELECT count(*) AS unscorable FROM failure WHERE run_id = :run AND stage = 'score'
+            AND reason IN ('nothing_to_score', 'no_prompt')) AS failed
 """)
 
 # By parts of queries and items: lists the combinations of kinds among unscored pairs.

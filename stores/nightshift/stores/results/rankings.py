@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, select, text
 
 from nightshift.schema.errors import ConflictError, NotFoundError
-from nightshift.schema.result_tables import Calibration, PairScore
+from nightshift.schema.result_tables import Calibration
 from nightshift.schema.states import DecidedBy
 from nightshift.stores.ledger.run_types import RerankRun
 from nightshift.stores.ledger.runs import get_run
@@ -194,11 +194,7 @@ def uncertainties(connection: Connection, run_id: int) -> tuple[int, list[float]
     Only pairs that the enhancement examined; uncertainties are those of the most uncertain layer,
     in falling order.
     """
-    rows = connection.execute(
-        select(PairScore.fired, PairScore.uncertainty)
-        .where(PairScore.run_id == run_id, PairScore.uncertainty.is_not(None))
-        .order_by(PairScore.uncertainty.desc())
-    ).all()
+    rows = connection.execute(_UNCERTAINTIES, {"run": run_id}).all()
     below = [float(row.uncertainty) for row in rows if not row.fired]
     return len(rows) - len(below), below
 
@@ -273,11 +269,17 @@ _WINNERS = text("""
     GROUP BY v.query_id ORDER BY v.query_id
 """)
 
+# Lists the pairs that the enhancement examined, the most uncertain first.
+_UNCERTAINTIES = text("""
+    SELECT fired, uncertainty FROM v_pair_score
+    WHERE run_id = :run AND uncertainty IS NOT NULL ORDER BY uncertainty DESC
+""")
+
 # Averages the change of margins, by whether the pair is relevant; exact, whatever the row order.
 _MARGIN_SHIFTS = text("""
     SELECT coalesce(j.relevance > 0, false) AS relevant, count(*) AS pairs,
         avg((p.margin::float8 - p.plain_margin::float8)::numeric)::float8 AS mean
-    FROM pair_score p
+    FROM v_pair_score p
     JOIN query q ON q.id = p.query_id
     JOIN item i ON i.id = p.item_id
     LEFT JOIN qrel j ON j.query_set_id = q.query_set_id

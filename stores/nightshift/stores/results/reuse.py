@@ -6,7 +6,7 @@ from itertools import product
 from sqlalchemy import Connection, text
 
 from nightshift.stores.catalog.contents import HASH_COLUMN
-from nightshift.stores.results.equal_pairs import pair_key_sql, runs_of_scorer
+from nightshift.stores.results.equal_pairs import pair_key_sql
 
 __all__ = ["ReuseEstimate", "estimate_reuse"]
 
@@ -32,7 +32,7 @@ def estimate_reuse(
     top_k: int,
     lists: bool,
 ) -> ReuseEstimate:
-    """Pairs that `reuse_scores` would find a score for, if the search finds what it found.
+    """Pairs that have a score already, if the search finds what it found.
 
     Each query's candidates are those of the last run over the index that searched for the same
     content as deep as this one; the pairs are those of the items as they are now.
@@ -55,11 +55,13 @@ def estimate_reuse(
             "fingerprint": scorer_fingerprint,
             "query_parts": query_parts,
             "top_k": top_k,
-            "earlier": runs_of_scorer(connection, scorer_fingerprint),
         },
     ).one()
     return ReuseEstimate(pairs=row.pairs, exact=row.exact)
 
+
+# SQL: the number of the scorer; empty before its first run.
+_SCORER = "(SELECT number FROM model WHERE fingerprint = :fingerprint)"
 
 # By parts, and whether candidates are scored as lists: takes the candidates that the last equally
 # deep search found for each query, and counts those whose key an earlier run scored.
@@ -88,9 +90,9 @@ _ESTIMATE_REUSE = {
             FROM c JOIN query q ON q.id = c.query_id JOIN item i ON i.id = c.item_id
             WHERE c.indexed
         )
-        SELECT (SELECT count(*) FROM wanted WHERE EXISTS (SELECT FROM pair_score p
-                    WHERE p.pair_key = wanted.pair_key AND p.run_id = ANY(:earlier))) AS pairs,
-            NOT EXISTS (SELECT FROM pair_score WHERE run_id = ANY(:earlier))
+        SELECT (SELECT count(*) FROM wanted WHERE EXISTS (SELECT FROM score s
+                    WHERE s.scorer = {_SCORER} AND s.pair_key = wanted.pair_key)) AS pairs,
+            NOT EXISTS (SELECT FROM score WHERE scorer = {_SCORER})
             OR NOT EXISTS (SELECT FROM c WHERE NOT indexed)
             AND NOT EXISTS (SELECT FROM embedding WHERE index_id = :index
                 AND run_id > (SELECT min(run_id) FROM searched))

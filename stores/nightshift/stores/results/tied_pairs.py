@@ -4,11 +4,13 @@ from collections.abc import Iterator
 
 from sqlalchemy import Connection, text
 
+from nightshift.stores.ledger.run_types import RerankRun
+
 __all__ = ["tied_pairs"]
 
 
 def tied_pairs(
-    connection: Connection, run_id: int, *, quantum: float, fusion: float, guard: bool
+    connection: Connection, run: RerankRun, *, quantum: float, fusion: float, guard: bool
 ) -> Iterator[tuple[int, list[int]]]:
     """Pairs whose tie is decided by an entropy that is not known yet; of equal pairs only one.
 
@@ -19,7 +21,14 @@ def tied_pairs(
         (query id, item ids), sorted.
     """
     rows = connection.execute(
-        _TIED_PAIRS, {"run": run_id, "quantum": quantum, "fusion": fusion, "guard": guard}
+        _TIED_PAIRS,
+        {
+            "run": run.id,
+            "scorer": run.scorer_number,
+            "quantum": quantum,
+            "fusion": fusion,
+            "guard": guard,
+        },
     )
     for row in rows:
         yield int(row.query_id), [int(item_id) for item_id in row.items]
@@ -29,21 +38,20 @@ def tied_pairs(
 # margin is bounded because exp() of Postgres raises an error where the result is 0 or infinite.
 _TIED_PAIRS = text("""
     WITH scored AS (
-        SELECT p.query_id, p.item_id, p.pair_key, p.entropy, floor((:fusion * c.coarse_score
-            + (1 - :fusion) / (1 + exp(-greatest(least(p.margin::double precision, 700), -700))))
+        SELECT c.query_id, c.item_id, c.score_id, s.entropy, floor((:fusion * c.coarse_score
+            + (1 - :fusion) / (1 + exp(-greatest(least(s.margin::double precision, 700), -700))))
             / :quantum + 1e-5) AS level
-        FROM pair_score p JOIN candidate c ON c.run_id = p.run_id
-            AND c.query_id = p.query_id AND c.item_id = p.item_id
-        WHERE p.run_id = :run
+        FROM candidate c JOIN score s ON s.scorer = :scorer AND s.id = c.score_id
+        WHERE c.run_id = :run
     ), tied AS (
         SELECT *, count(*) OVER (PARTITION BY query_id, level) AS size FROM scored
     )
     SELECT query_id, array_agg(item_id ORDER BY item_id) AS items
     FROM (
-        SELECT DISTINCT ON (pair_key) query_id, item_id FROM tied
+        SELECT DISTINCT ON (score_id) query_id, item_id FROM tied
         WHERE size > 1 AND entropy IS NULL
             AND (NOT :guard OR level * :quantum > 0.5 + 1e-5)
-        ORDER BY pair_key, query_id, item_id
+        ORDER BY score_id, query_id, item_id
     ) AS distinct_pair
     GROUP BY query_id ORDER BY query_id
 """)

@@ -1,62 +1,41 @@
 """Writing results: always inside the transaction that marks the job done."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, fields
+from itertools import product
 from typing import Any
 
 from sqlalchemy import Connection, text
 from sqlalchemy.dialects.postgresql import insert
 
 from nightshift.schema.columns_of import columns_of
-from nightshift.schema.result_tables import Calibration, Candidate, PairScore, Ranking
+from nightshift.schema.result_tables import Calibration, Ranking
 from nightshift.schema.tables import Base
-from nightshift.stores.postgres.database import copy_rows
+from nightshift.stores.catalog.contents import HASH_COLUMN
+from nightshift.stores.ledger.run_types import RerankRun
+from nightshift.stores.postgres.database import copy_into, copy_rows
+from nightshift.stores.results.equal_pairs import known_score_sql, pair_key_sql
+from nightshift.stores.results.scores import hold_scores
 
 __all__ = [
     "CandidateRow",
-    "PairScoreRow",
     "RankingRow",
     "ScoredCandidate",
     "load_scored_candidates",
     "write_calibration",
     "write_candidates",
     "write_rankings",
-    "write_scores",
-    "write_tie_entropies",
 ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CandidateRow:
-    """A row of table `candidate`."""
+    """An item that the search found for a query."""
 
-    run_id: int
     query_id: int
     item_id: int
     coarse_rank: int
     coarse_score: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PairScoreRow:
-    """A row of table `pair_score`."""
-
-    run_id: int
-    query_id: int
-    item_id: int
-    pair_key: bytes
-    margin: float
-    logit_positive: float | None
-    logit_negative: float | None
-    logsumexp: float | None
-    entropy: float | None
-    fired: bool
-    fired_layer: int | None
-    uncertainty: float | None
-    #: Margin without the enhancement; None if it was not computed.
-    plain_margin: float | None
-    #: Text that the model wrote, for scores that are read from text.
-    written: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,31 +76,33 @@ class ScoredCandidate:
 
 
 def write_candidates(
-    connection: Connection, rows: Iterable[CandidateRow], load_id: int | None = None
+    connection: Connection,
+    run: RerankRun,
+    rows: Iterable[CandidateRow],
+    load_id: int | None = None,
 ) -> None:
-    """Write the candidates of the coarse search, with the load of the embedder."""
-    _copy(connection, Candidate, CandidateRow, rows, load_id=load_id)
+    """Write the candidates of the coarse search, each with its score where the store has it.
 
-
-def write_scores(
-    connection: Connection, rows: Iterable[PairScoreRow], load_id: int | None = None
-) -> None:
-    """Write scores, with the load of the scorer."""
-    _copy(connection, PairScore, PairScoreRow, rows, load_id=load_id)
-
-
-def write_tie_entropies(connection: Connection, run_id: int, rows: Sequence[PairScoreRow]) -> None:
-    """Add the logits and entropies of the second prompt to tied pairs; their scores stay."""
+    Args:
+        connection: The transaction that marks the job done.
+        run: The run that searched.
+        rows: What was found, all candidates of each query together.
+        load_id: The load of the embedder.
+    """
+    hold_scores(connection)
+    connection.execute(_DROP_FOUND)
+    connection.execute(_STAGE_FOUND)
+    copy_into(connection, "found", _FOUND, (astuple(row) for row in rows))
+    params = run.params
     connection.execute(
-        _WRITE_TIE_ENTROPIES,
+        _INSERT_CANDIDATES[
+            params.query_parts, params.item_parts, params.scorer.score == "listwise"
+        ],
         {
-            "run": run_id,
-            "queries": [row.query_id for row in rows],
-            "items": [row.item_id for row in rows],
-            "positive": [row.logit_positive for row in rows],
-            "negative": [row.logit_negative for row in rows],
-            "logsumexp": [row.logsumexp for row in rows],
-            "entropy": [row.entropy for row in rows],
+            "run": run.id,
+            "load": load_id,
+            "fingerprint": run.scorer_fingerprint,
+            "scorer": run.scorer_number,
         },
     )
 
@@ -143,10 +124,13 @@ def write_calibration(
 
 
 def load_scored_candidates(
-    connection: Connection, run_id: int, query_ids: Sequence[int]
+    connection: Connection, run: RerankRun, query_ids: Sequence[int]
 ) -> dict[int, list[ScoredCandidate]]:
     """Candidates by query, in coarse order."""
-    rows = connection.execute(_SCORED_CANDIDATES, {"run": run_id, "queries": list(query_ids)})
+    rows = connection.execute(
+        _SCORED_CANDIDATES,
+        {"run": run.id, "scorer": run.scorer_number, "queries": list(query_ids)},
+    )
     candidates: dict[int, list[ScoredCandidate]] = {query_id: [] for query_id in query_ids}
     for row in rows.mappings():
         candidates[row["query_id"]].append(ScoredCandidate(**row))
@@ -170,23 +154,37 @@ def _copy(
     )
 
 
-# Adds logits and entropies to scores that are written already.
-_WRITE_TIE_ENTROPIES = text("""
-    UPDATE pair_score p SET logit_positive = new.positive, logit_negative = new.negative,
-        logsumexp = new.logsumexp, entropy = new.entropy
-    FROM unnest(CAST(:queries AS bigint[]), CAST(:items AS bigint[]),
-        CAST(:positive AS real[]), CAST(:negative AS real[]),
-        CAST(:logsumexp AS real[]), CAST(:entropy AS real[]))
-        AS new(query_id, item_id, positive, negative, logsumexp, entropy)
-    WHERE p.run_id = :run AND p.query_id = new.query_id AND p.item_id = new.item_id
+_FOUND = [field.name for field in fields(CandidateRow)]
+
+_DROP_FOUND = text("DROP TABLE IF EXISTS found")
+
+# Makes a table for what a search has found.
+_STAGE_FOUND = text(f"""
+    CREATE TEMP TABLE found ON COMMIT DROP AS
+    SELECT {", ".join(_FOUND)} FROM candidate WITH NO DATA
 """)
+
+# By parts, and whether candidates are scored as lists: writes what was found, with known scores.
+_INSERT_CANDIDATES = {
+    (query_parts, item_parts, lists): text(f"""
+        WITH keyed AS MATERIALIZED (
+            SELECT c.*, {pair_key_sql(query_parts, item_parts, lists=lists)} AS pair_key
+            FROM found c LEFT JOIN query q ON q.id = c.query_id
+            LEFT JOIN item i ON i.id = c.item_id
+        )
+        INSERT INTO candidate (run_id, load_id, score_id, {", ".join(_FOUND)})
+        SELECT :run, CAST(:load AS bigint), known.id, {", ".join(_FOUND)}
+        FROM keyed LEFT JOIN LATERAL {known_score_sql("keyed.pair_key")} AS known ON true
+        ON CONFLICT DO NOTHING
+    """)
+    for query_parts, item_parts, lists in product(HASH_COLUMN, HASH_COLUMN, (False, True))
+}
 
 # Lists the candidates of queries in coarse order, with their scores where they have one.
 _SCORED_CANDIDATES = text("""
-    SELECT c.query_id, c.item_id, c.coarse_rank, c.coarse_score, p.margin, p.entropy,
-        p.fired, p.fired_layer, p.plain_margin, p.reused_from IS NOT NULL AS reused
-    FROM candidate c LEFT JOIN pair_score p ON p.run_id = c.run_id
-        AND p.query_id = c.query_id AND p.item_id = c.item_id
+    SELECT c.query_id, c.item_id, c.coarse_rank, c.coarse_score, s.margin, s.entropy,
+        s.fired, s.fired_layer, s.plain_margin, coalesce(s.run_id <> c.run_id, false) AS reused
+    FROM candidate c LEFT JOIN score s ON s.scorer = :scorer AND s.id = c.score_id
     WHERE c.run_id = :run AND c.query_id = ANY(:queries)
     ORDER BY c.query_id, c.coarse_rank
 """)
