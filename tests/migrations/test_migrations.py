@@ -269,7 +269,7 @@ VALUES (1, 1, 1, 'p', 1, 1, 0, 2, 0.5, false, NULL), (1, 1, 2, 'o', 2, 2, 0, 3, 
 
 
 def test_copied_scores_become_one_and_are_copied_again_by_a_downgrade(empty_database_url):
-    upgrade(empty_database_url, "0017")
+    upgrade(empty_database_url, "0021")
     write(empty_database_url, _COPIED_SCORES)
 
     upgrade(empty_database_url)
