@@ -11,6 +11,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import IntegrityError
 
 import nightshift.schema.count_tables
+import nightshift.schema.image_tables
 import nightshift.schema.index_tables
 import nightshift.schema.ledger_tables
 import nightshift.schema.load_tables
@@ -269,7 +270,7 @@ VALUES (1, 1, 1, 'p', 1, 1, 0, 2, 0.5, false, NULL), (1, 1, 2, 'o', 2, 2, 0, 3, 
 
 
 def test_copied_scores_become_one_and_are_copied_again_by_a_downgrade(empty_database_url):
-    upgrade(empty_database_url, "0021")
+    upgrade(empty_database_url, "0020")
     write(empty_database_url, _COPIED_SCORES)
 
     upgrade(empty_database_url)
@@ -289,7 +290,7 @@ def test_copied_scores_become_one_and_are_copied_again_by_a_downgrade(empty_data
         (1, 1, 1), (1, 2, 2), (1, 3, None), (2, 1, 1), (3, 1, 1),
     ]  # fmt: skip
 
-    command.downgrade(_config(empty_database_url), "0021")
+    command.downgrade(_config(empty_database_url), "0020")
 
     copied = read(
         empty_database_url,

@@ -5,6 +5,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import IntegrityError
 
 import nightshift.schema.count_tables
+import nightshift.schema.image_tables
 import nightshift.schema.index_tables
 import nightshift.schema.ledger_tables
 import nightshift.schema.load_tables
@@ -32,6 +33,7 @@ VALUES (1, 1, 'default', 1, 'x', 'e', 'text', 4, 'c1'), (2, 1, 'default', 2, 'x'
     'c2');
 INSERT INTO embedding (index_id, item_id, key, run_id) VALUES (1, 1, 'k1', 1), (1, 2, 'k2', 1);
 INSERT INTO index_range (index_id, range, live, digest, rows) VALUES (1, 255, 1, 0, 2);
+INSERT INTO known_image VALUES (sha256('a'), '9 1', sha256('b'), true);
 INSERT INTO query_set (id, name, content_hash) VALUES (1, 'q', 'c1'), (2, 'q', 'c2');
 INSERT INTO query (id, query_set_id, external_id, parts, content_hash)
 VALUES (1, 1, 'q1', {_PARTS}, 'c'), (2, 1, 'q2', {_PARTS}, 'c');
@@ -95,6 +97,7 @@ _WRONG = {
     "ck_index_range_range": "UPDATE index_range SET range = 256",
     "ck_index_range_counts": "UPDATE index_range SET rows = 0",
     "ix_embedding_key": "UPDATE embedding SET key = 'k1'",
+    "ck_known_image_digests": "UPDATE known_image SET sha256 = 'short'",
     "uq_query_set_name_content_hash": "UPDATE query_set SET content_hash = 'c1'",
     "ck_query_set_n_queries": "UPDATE query_set SET n_queries = -1",
     "uq_query_query_set_id_external_id": "UPDATE query SET external_id = 'q1'",

@@ -5,6 +5,7 @@ from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 import nightshift.schema.count_tables
+import nightshift.schema.image_tables
 import nightshift.schema.index_tables
 import nightshift.schema.ledger_tables
 import nightshift.schema.load_tables

@@ -85,7 +85,7 @@ def reused(connection, *, lists=False, top_k=DEPTH, item_parts="text") -> int:
         connection, stage=Stage.SEARCH, catalog_id=1, index_id=1, query_set_id=1,
         scorer="hf:test", scorer_fingerprint=SCORER, params=params, plan=RerankPlan(),
     )  # fmt: skip
-    found = connection.execute(
+    rows = connection.execute(
         text(
             "SELECT query_id, candidate.item_id, coarse_rank, coarse_score "
             "FROM candidate JOIN embedding e ON e.item_id = candidate.item_id "
@@ -94,7 +94,7 @@ def reused(connection, *, lists=False, top_k=DEPTH, item_parts="text") -> int:
         {"top_k": top_k},
     )
     run = runs.get_run(connection, run_id)
-    write_candidates(connection, run, [CandidateRow(**row) for row in found.mappings()])
+    write_candidates(connection, run, [CandidateRow(**row) for row in rows.mappings()])
     return pairs.count_pairs(connection, run).reused
 
 

@@ -254,13 +254,13 @@ def test_the_entropy_of_a_tie_is_written_once_for_all_runs(database, contents):
         search(connection, first, contents)
         write_scores(connection, first, read_off(contents, **unread, written="1"))
         search(connection, second, contents)
-        asked = {"quantum": 0.01, "fusion": 0.0, "guard": True}
-        assert [len(items) for _, items in tied_pairs(connection, second, **asked)] == [2]
+        rule = {"quantum": 0.01, "fusion": 0.0, "guard": True}
+        assert [len(items) for _, items in tied_pairs(connection, second, **rule)] == [2]
 
         write_tie_entropies(connection, first, read_off(contents, entropy=0.25))
         write_tie_entropies(connection, second, read_off(contents, entropy=0.75))
 
-        assert list(tied_pairs(connection, second, **asked)) == []
+        assert list(tied_pairs(connection, second, **rule)) == []
         assert [c.entropy for c in scored(connection, second, contents)] == [0.25, 0.25]
 
 

@@ -3,7 +3,7 @@
 Rows of `pair_score` with the same key become one row of `score`. Partitions of `candidate` that are
 made from now on leave room for the ids of scores.
 
-Revision: 0019, after 0021.
+Revision: 0019, after 0020.
 Compatible with workers of the previous release: no; stop them before the upgrade.
 """
 
@@ -14,7 +14,7 @@ from alembic import op
 from sqlalchemy.dialects.postgresql import REAL
 
 revision = "0019"
-down_revision = "0021"
+down_revision = "0020"
 branch_labels = None
 depends_on = None
 

@@ -26,7 +26,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairScoreRow:
-    """What a job read off a pair, with the key under which every run finds it."""
+    """A score as its job writes it, with the key under which every run finds it."""
 
     query_id: int
     item_id: int

@@ -90,9 +90,9 @@ def write_candidates(
         load_id: The load of the embedder.
     """
     hold_scores(connection)
-    connection.execute(_DROP_FOUND)
-    connection.execute(_STAGE_FOUND)
-    copy_into(connection, "found", _FOUND, (astuple(row) for row in rows))
+    connection.execute(_DROP_STAGED)
+    connection.execute(_STAGE)
+    copy_into(connection, "new_candidate", _STAGED, (astuple(row) for row in rows))
     params = run.params
     connection.execute(
         _INSERT_CANDIDATES[
@@ -154,14 +154,14 @@ def _copy(
     )
 
 
-_FOUND = [field.name for field in fields(CandidateRow)]
+_STAGED = [field.name for field in fields(CandidateRow)]
 
-_DROP_FOUND = text("DROP TABLE IF EXISTS found")
+_DROP_STAGED = text("DROP TABLE IF EXISTS new_candidate")
 
 # Makes a table for what a search has found.
-_STAGE_FOUND = text(f"""
-    CREATE TEMP TABLE found ON COMMIT DROP AS
-    SELECT {", ".join(_FOUND)} FROM candidate WITH NO DATA
+_STAGE = text(f"""
+    CREATE TEMP TABLE new_candidate ON COMMIT DROP AS
+    SELECT {", ".join(_STAGED)} FROM candidate WITH NO DATA
 """)
 
 # By parts, and whether candidates are scored as lists: writes what was found, with known scores.
@@ -169,11 +169,11 @@ _INSERT_CANDIDATES = {
     (query_parts, item_parts, lists): text(f"""
         WITH keyed AS MATERIALIZED (
             SELECT c.*, {pair_key_sql(query_parts, item_parts, lists=lists)} AS pair_key
-            FROM found c LEFT JOIN query q ON q.id = c.query_id
+            FROM new_candidate c LEFT JOIN query q ON q.id = c.query_id
             LEFT JOIN item i ON i.id = c.item_id
         )
-        INSERT INTO candidate (run_id, load_id, score_id, {", ".join(_FOUND)})
-        SELECT :run, CAST(:load AS bigint), known.id, {", ".join(_FOUND)}
+        INSERT INTO candidate (run_id, load_id, score_id, {", ".join(_STAGED)})
+        SELECT :run, CAST(:load AS bigint), known.id, {", ".join(_STAGED)}
         FROM keyed LEFT JOIN LATERAL {known_score_sql("keyed.pair_key")} AS known ON true
         ON CONFLICT DO NOTHING
     """)
