@@ -104,7 +104,7 @@ def test_a_job_during_which_a_file_changes_keeps_nothing(
     assert (state, kept) == ("queued", 0)
     assert str(model) in error
     assert "changed while its model was in memory" in error
-    assert session.models.loaded is None
+    assert session.loaded is None
 
 
 def test_what_is_put_back_is_loaded_again_and_the_job_done(

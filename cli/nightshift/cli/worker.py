@@ -64,7 +64,9 @@ def worker(ctx: click.Context, queues: str, device: str, data_dir: Path | None) 
 
     gc.disable()  # imports leave no garbage; collecting would take a seventh of their time
     from nightshift.workers.app import run_worker
+    from nightshift.workers.do_job import import_stages
 
+    import_stages(stages)
     gc.freeze()  # later collections skip the imported modules
     gc.enable()
     raise SystemExit(run_worker(settings, stages=stages, device=device))

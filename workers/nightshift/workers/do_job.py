@@ -2,16 +2,13 @@
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
 from time import monotonic, sleep
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from nightshift.models.answer import Answerer
-from nightshift.models.devices import share_cores
-from nightshift.models.embedders.protocol import Embedder
-from nightshift.models.scorers.protocol import Scorer
-from nightshift.models.vision import VisionTower
 from nightshift.schema.errors import (
     LeaseLostError,
     ModelError,
@@ -22,33 +19,54 @@ from nightshift.schema.states import RunState, Stage
 from nightshift.stores.ledger import load_reports, runs
 from nightshift.stores.ledger.claims import AnyClaim, Claim
 from nightshift.stores.ledger.run_types import AnyRun, RerankRun, TokenRun
-from nightshift.workers.answer import do_answer
-from nightshift.workers.embed import do_embed
 from nightshift.workers.lease_renewal import HandBackError, Progress
-from nightshift.workers.rank import do_rank
-from nightshift.workers.score import do_score
-from nightshift.workers.search import do_search
 from nightshift.workers.session import WorkerSession
-from nightshift.workers.stored_tokens import codec_of_index, codec_of_run
-from nightshift.workers.tokens import do_codebook, do_tokens
 
-__all__ = ["STAGE_FUNCTIONS", "LoadedModel", "do_claimed", "do_job"]
+if TYPE_CHECKING:
+    from nightshift.models.answer import Answerer
+    from nightshift.models.embedders.protocol import Embedder
+    from nightshift.models.scorers.protocol import Scorer
+    from nightshift.models.vision import VisionTower
+
+__all__ = ["STAGE_FUNCTIONS", "LoadedModel", "do_claimed", "do_job", "import_stages"]
 
 _log = logging.getLogger(__name__)
 
 StageFunction = Callable[[WorkerSession, Claim[Any, Any], Progress, Any], None]
 
+#: Module and function of each stage. A module is imported when a job needs it: most load torch.
+_FUNCTIONS: Mapping[Stage, tuple[str, str]] = {
+    Stage.EMBED: ("nightshift.workers.embed", "do_embed"),
+    Stage.SEARCH: ("nightshift.workers.search", "do_search"),
+    Stage.SCORE: ("nightshift.workers.score", "do_score"),
+    Stage.RANK: ("nightshift.workers.rank", "do_rank"),
+    Stage.CODEBOOK: ("nightshift.workers.tokens", "do_codebook"),
+    Stage.TOKENS: ("nightshift.workers.tokens", "do_tokens"),
+    Stage.ANSWER: ("nightshift.workers.answer", "do_answer"),
+}
+
+
+def _do_stage(
+    stage: Stage, session: WorkerSession, claim: Claim[Any, Any], progress: Progress, model: object
+) -> None:
+    module, name = _FUNCTIONS[stage]
+    function: StageFunction = getattr(import_module(module), name)
+    function(session, claim, progress, model)
+
+
 #: The ledger makes each claim with the run and payload that its stage has, and `_load_model` gives
 #: the model; None for `rank`, which needs none.
 STAGE_FUNCTIONS: Mapping[Stage, StageFunction] = {
-    Stage.EMBED: do_embed,
-    Stage.SEARCH: do_search,
-    Stage.SCORE: do_score,
-    Stage.RANK: do_rank,
-    Stage.CODEBOOK: do_codebook,
-    Stage.TOKENS: do_tokens,
-    Stage.ANSWER: do_answer,
+    stage: partial(_do_stage, stage) for stage in _FUNCTIONS
 }
+
+
+def import_stages(stages: Iterable[Stage]) -> None:
+    """Import what the jobs of some stages need, before the first of them is there."""
+    for stage in stages:
+        import_module(_FUNCTIONS[stage][0])
+    if set(stages) - {Stage.RANK}:
+        import_module("nightshift.models.cache")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +76,7 @@ class LoadedModel:
     stage: Stage
     #: As the operator named it; None where the stage needs no model.
     spec: str | None = None
-    model: Embedder | Scorer | VisionTower | Answerer | None = None
+    model: "Embedder | Scorer | VisionTower | Answerer | None" = None
 
 
 def _load_and_report(session: WorkerSession, run: AnyRun) -> LoadedModel | ModelError:
@@ -68,7 +86,7 @@ def _load_and_report(session: WorkerSession, run: AnyRun) -> LoadedModel | Model
     """
     session.watch_files()
     wanted = run.model
-    if wanted is None or wanted == session.models.loaded:
+    if wanted is None or wanted == session.loaded:
         return _use_model(session, run)
     with session.database.begin() as connection:
         ahead = load_reports.load_in_doubt(connection, run.id, wanted)
@@ -123,6 +141,10 @@ def _use_model(session: WorkerSession, run: AnyRun) -> LoadedModel | ModelError:
         _log.exception("run %d: its model did not load", run.id)
         _end_if_broken(error)
         return ModelError(f"the model did not load: {type(error).__name__}: {error}")
+    if loaded.model is not None:
+        from nightshift.models.devices import share_cores
+
+        share_cores(session.neighbours)
     if loaded.spec and run.model:
         session.note_load(loaded.spec, run.model)
     return loaded
@@ -130,20 +152,23 @@ def _use_model(session: WorkerSession, run: AnyRun) -> LoadedModel | ModelError:
 
 def _load_model(session: WorkerSession, run: AnyRun, stage: Stage) -> LoadedModel:
     """Load the model that a stage of a run needs; ModelError if it cannot be loaded."""
-    models = session.models
+    if stage is Stage.RANK:
+        return LoadedModel(stage=stage)
+    from nightshift.workers import stored_tokens
+
     if isinstance(run, TokenRun):
-        tower = models.vision(run.vision, run.params, run.vision_fingerprint)
+        tower = session.models.vision(run.vision, run.params, run.vision_fingerprint)
         return LoadedModel(stage=stage, spec=run.vision, model=tower)
     if isinstance(run, RerankRun) and stage is Stage.SCORE:
-        codec = codec_of_run(session.database, run)
-        scorer = models.scorer(run.scorer, run.params.scorer, run.scorer_fingerprint, codec)
+        codec = stored_tokens.codec_of_run(session.database, run)
+        scorer = session.models.scorer(run.scorer, run.params.scorer, run.scorer_fingerprint, codec)
         return LoadedModel(stage=stage, spec=run.scorer, model=scorer)
     if isinstance(run, RerankRun) and stage is Stage.ANSWER:
-        answerer = models.answerer(run.scorer, run.params.scorer, run.scorer_fingerprint)
+        answerer = session.models.answerer(run.scorer, run.params.scorer, run.scorer_fingerprint)
         return LoadedModel(stage=stage, spec=run.scorer, model=answerer)
     if stage in (Stage.EMBED, Stage.SEARCH):
-        codec = codec_of_index(session.database, run)
-        embedder = models.embedder(run.embedder, run.embedder_fingerprint, codec)
+        codec = stored_tokens.codec_of_index(session.database, run)
+        embedder = session.models.embedder(run.embedder, run.embedder_fingerprint, codec)
         return LoadedModel(stage=stage, spec=run.embedder, model=embedder)
     return LoadedModel(stage=stage)
 
@@ -158,7 +183,6 @@ def do_claimed(
     session.in_hand = claim
     progress = Progress(session, claim)
     started = monotonic()
-    share_cores(session.neighbours)
     try:
         if isinstance(loaded, ModelError):
             _model_failed(session, claim, loaded)

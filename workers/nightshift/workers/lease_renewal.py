@@ -12,7 +12,8 @@ from nightshift.workers.session import WorkerSession
 
 __all__ = ["HandBackError", "Progress"]
 
-_RENEW_EVERY_S = 1.0
+#: A renewal opens a connection. A pause or a cancel takes effect as quickly.
+_RENEW_EVERY_S = 1.5
 
 
 class HandBackError(NightshiftError):
@@ -41,7 +42,7 @@ class Progress:
             LeaseLostError: When another worker holds the job now.
         """
         now = self._session.last_step = monotonic()
-        if now - self._renewed >= _RENEW_EVERY_S:
+        if now - self._renewed >= min(_RENEW_EVERY_S, self._session.settings.lease_s / 4):
             run_state = self._session.ledger.renew(self._claim)
             self._renewed = now
             if run_state is not RunState.RUNNING:

@@ -20,7 +20,7 @@ def choose_queues(session: WorkerSession) -> set[str] | None:
             ]
     except ServiceUnavailableError:
         return None
-    return pick(waiting, session.models.loaded)
+    return pick(waiting, session.loaded)
 
 
 def pick(waiting: list[AnyRun], loaded: str | None) -> set[str]:

@@ -8,21 +8,24 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from threading import Event, Lock, Thread
 from time import monotonic
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from sqlalchemy import Connection
 
-from nightshift.models.cache import ModelCache
-from nightshift.models.checkpoints.snapshot import Snapshot
 from nightshift.schema.errors import ModelError, ServiceUnavailableError
 from nightshift.schema.settings import Settings
 from nightshift.schema.states import Stage
 from nightshift.stack import resolve_urls
-from nightshift.stores.index.milvus import VectorStore
 from nightshift.stores.ledger import load_reports, workers
 from nightshift.stores.ledger.claims import AnyClaim, Ledger
 from nightshift.stores.postgres.database import Database
 from nightshift.stores.results import model_loads
+
+if TYPE_CHECKING:  # a worker imports what its jobs need
+    from nightshift.models.cache import ModelCache
+    from nightshift.models.checkpoints.snapshot import Snapshot
+    from nightshift.stores.index.milvus import VectorStore
 
 __all__ = ["WorkerSession", "open_session"]
 
@@ -51,8 +54,10 @@ class WorkerSession:
     redis_url: str
     database: Database
     ledger: Ledger
-    vectors: VectorStore
-    models: ModelCache
+    milvus_uri: str
+    milvus_token: str
+    #: As requested: where models compute.
+    wanted_device: str
     #: The job in hand, for the others to see.
     in_hand: AnyClaim | None = None
     units_per_s: float | None = None
@@ -64,13 +69,45 @@ class WorkerSession:
     neighbours: int = 1
     #: The number of the load of the weights in memory, if anything was loaded.
     load_id: int | None = None
+    #: Opened when first used, as are the weights.
+    _vectors: "VectorStore | None" = None
+    _models: "ModelCache | None" = None
     #: The files of that load.
-    _noted: Snapshot | None = None
+    _noted: "Snapshot | None" = None
     #: Run and fingerprint of the model that is being loaded.
     _loading: tuple[int, str] | None = None
     _closing: Event = field(default_factory=Event)
     #: Of two reports the later one must be written last.
     _reporting: Lock = field(default_factory=Lock)
+
+    @property
+    def vectors(self) -> "VectorStore":
+        """Milvus."""
+        if self._vectors is None:
+            from nightshift.stores.index.milvus import VectorStore
+
+            patience_s = min(_PATIENCE_S, self.settings.lease_s / 3)
+            self._vectors = VectorStore(self.milvus_uri, self.milvus_token, patience_s=patience_s)
+        return self._vectors
+
+    @property
+    def models(self) -> "ModelCache":
+        """The weights in memory."""
+        if self._models is None:
+            from nightshift.models.cache import ModelCache
+
+            self._models = ModelCache(device=self.wanted_device, compiled=self.settings.compile)
+        return self._models
+
+    @property
+    def loaded(self) -> str | None:
+        """Fingerprint of the model that was used last; None before any was."""
+        return self._models.loaded if self._models else None
+
+    @property
+    def device(self) -> str:
+        """Where models compute: as requested, until the first load picks a device."""
+        return self._models.device if self._models else self.wanted_device
 
     def start_reporting(self) -> None:
         """Register, then report from a thread of its own, so that a long forward looks alive."""
@@ -80,7 +117,7 @@ class WorkerSession:
                 worker_id=self.worker_id,
                 host=socket.gethostname(),
                 pid=os.getpid(),
-                device=self.models.device,
+                device=self.device,
                 stages=",".join(sorted(self.stages)),
             )
             self.neighbours = workers.count_neighbours(connection, socket.gethostname())
@@ -100,19 +137,19 @@ class WorkerSession:
         finally:
             self._loading = None
             self._report()
-        if self.models.loaded == fingerprint:
+        if self.loaded == fingerprint:
             with self.database.begin() as connection:
                 load_reports.forget_lost_loads(connection, fingerprint)
 
     def watch_files(self) -> None:
         """Forget weights in memory whose files have changed, and note that; before each job."""
-        if changed := self.models.drop_if_changed():
+        if changed := self._changed_file():
             _log.warning("%s changed since it was loaded: the model is loaded again", changed)
             self._note_change(changed)
 
     def note_load(self, spec: str, fingerprint: str) -> None:
         """Give the weights in memory a number, once, by which results name them."""
-        files = self.models.files
+        files = self._models.files if self._models else None
         if files is not None and files is not self._noted:
             with self.database.begin() as connection:
                 self.load_id = model_loads.record_load(
@@ -138,7 +175,7 @@ class WorkerSession:
             with self.ledger.finish(claim, n_failed=n_failed) as connection:
                 self._refuse_dropped(connection)
                 yield connection
-                changed = self.models.drop_if_changed()
+                changed = self._changed_file()
                 if changed:
                     raise ModelError(_CHANGED.format(changed))
         finally:
@@ -151,7 +188,7 @@ class WorkerSession:
         Raises:
             ModelError: As `finish`.
         """
-        if changed := self.models.drop_if_changed():
+        if changed := self._changed_file():
             self._note_change(changed)
             raise ModelError(_CHANGED.format(changed))
 
@@ -162,6 +199,9 @@ class WorkerSession:
             self.models.drop()
             self.load_id = None
             raise
+
+    def _changed_file(self) -> str | None:
+        return self._models.drop_if_changed() if self._models else None
 
     def _note_change(self, file: str) -> None:
         if self.load_id is not None:
@@ -176,7 +216,8 @@ class WorkerSession:
             self.retire()
         except ServiceUnavailableError as error:
             _log.warning("could not mark this worker as stopped: %s", error)
-        self.vectors.close()
+        if self._vectors is not None:
+            self._vectors.close()
         self.database.close()
 
     def retire(self) -> None:
@@ -207,8 +248,8 @@ class WorkerSession:
             claim = self.in_hand
             loads_for, loading = self._loading or (None, None)
             facts = {
-                "device": self.models.device,
-                "model": self.models.loaded,
+                "device": self.device,
+                "model": self.loaded,
                 "loading": loading,
                 "run_id": claim.run_id if claim else loads_for,
                 "job_id": claim.job_id if claim else None,
@@ -222,7 +263,10 @@ def open_session(settings: Settings, *, stages: frozenset[Stage], device: str) -
     """Connect to the services; loads no model yet and does not touch CUDA."""
     urls = resolve_urls(settings)
     database = Database(
-        urls.database_url, application="nightshift worker", transaction_s=_TRANSACTION_S
+        urls.database_url,
+        application="nightshift worker",
+        transaction_s=_TRANSACTION_S,
+        one_connection=True,
     )
     worker_id = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
     return WorkerSession(
@@ -237,8 +281,7 @@ def open_session(settings: Settings, *, stages: frozenset[Stage], device: str) -
             lease_s=settings.lease_s,
             max_attempts=settings.max_attempts,
         ),
-        vectors=VectorStore(
-            urls.milvus_uri, urls.milvus_token, patience_s=min(_PATIENCE_S, settings.lease_s / 3)
-        ),
-        models=ModelCache(device=device, compiled=settings.compile),
+        milvus_uri=urls.milvus_uri,
+        milvus_token=urls.milvus_token,
+        wanted_device=device,
     )

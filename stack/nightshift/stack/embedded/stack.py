@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nightshift.migrations import upgrade
 from nightshift.schema.errors import ConfigurationError, ConflictError, NotFoundError
 from nightshift.stack.embedded import process
 from nightshift.stack.embedded.commands import StackCommands
@@ -90,6 +89,8 @@ class Stack:
                 if service.name in services:
                     self._ensure_service(service, state)
             if "postgres" in services:
+                from nightshift.migrations import upgrade  # noqa: PLC0415 - a worker needs none
+
                 upgrade(state.urls().database_url)
                 self._correct_addresses(state)
             if dispatcher:

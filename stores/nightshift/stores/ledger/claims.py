@@ -52,6 +52,8 @@ AnyClaim = Claim[BaseRun, Payload]
 class Ledger:
     """Claims jobs for a worker, renews their leases, and ends them.
 
+    Between a claim and the end of its job, a process that has one connection keeps none open.
+
     Args:
         database: Postgres.
         worker_id: The worker.
@@ -73,6 +75,7 @@ class Ledger:
         Returns:
             None where there is nothing to do: a second delivery, a paused or ended run.
         """
+        self.database.wake()
         with self.database.begin() as connection:
             row = connection.execute(
                 _CLAIM,
@@ -81,6 +84,7 @@ class Ledger:
             if row is None:
                 return None
             run = runs.get_run(connection, run_id)
+        self.database.rest()
         stage = Stage(row.stage)
         return Claim(
             run=run,
@@ -128,7 +132,7 @@ class Ledger:
         Raises:
             LeaseLostError: When another worker holds the job now.
         """
-        with self.database.begin() as connection:
+        with self._end_of_work() as connection:
             done = connection.execute(
                 update(Job)
                 .where(*_holds(claim))
@@ -145,12 +149,12 @@ class Ledger:
 
     def hand_back(self, claim: AnyClaim, reason: str) -> None:
         """Put the job back unharmed: a stopping worker or a paused run."""
-        with self.database.begin() as connection:
+        with self._end_of_work() as connection:
             _hand_back(connection, claim, reason)
 
     def hand_back_from_outage(self, claim: AnyClaim, message: str) -> None:
         """Put the job back because of a lost service; unharmed unless only this job has lost it."""
-        with self.database.begin() as connection:
+        with self._end_of_work() as connection:
             hand_back_from_outage(
                 connection,
                 run_id=claim.run_id,
@@ -162,7 +166,7 @@ class Ledger:
 
     def fail_attempt(self, claim: AnyClaim, reason: str, message: str) -> None:
         """End this attempt: retry later, bisect, or record a lone unit's failure."""
-        with self.database.begin() as connection:
+        with self._end_of_work() as connection:
             retry_or_split(
                 connection,
                 run_id=claim.run_id,
@@ -179,7 +183,7 @@ class Ledger:
         A run that is paused or has ended keeps its state and gets the job back unharmed: what is
         wrong shows again when it goes on. A stale claim ends nothing.
         """
-        with self.database.begin() as connection:
+        with self._end_of_work() as connection:
             # The run before the job: two workers that end one run must not wait for each other.
             state = connection.execute(
                 select(Run.state).where(Run.id == claim.run_id).with_for_update(key_share=True)
@@ -193,6 +197,12 @@ class Ledger:
                 runs.fail_run(connection, claim.run_id, claim.stage, reason, message)
             else:
                 _hand_back(connection, claim, message)
+
+    @contextmanager
+    def _end_of_work(self) -> Iterator[Connection]:
+        self.database.wake()
+        with self.database.begin() as connection:
+            yield connection
 
 
 def _hand_back(connection: Connection, claim: AnyClaim, reason: str) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from io import StringIO
+from threading import RLock
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,6 +22,8 @@ _READ_ONLY = "25006"
 #: SQLSTATE classes: lost connections, want of disk, memory or connections, a server that is being
 #: stopped or recovers, errors of its file system.
 _OUTAGES = frozenset({"08", "53", "57", "58"})
+#: So long a thread waits for its turn on the one connection of a process.
+_LONGEST_TURN_S = 90.0
 
 
 class Database:
@@ -32,6 +35,7 @@ class Database:
         pool_size: Connections kept open.
         transaction_s: Seconds after which Postgres ends a transaction that is still open. A frozen
             process would otherwise keep its locks for ever. None for no limit.
+        one_connection: True if the threads of this process take turns on one connection.
     """
 
     def __init__(
@@ -41,6 +45,7 @@ class Database:
         application: str = "nightshift",
         pool_size: int = 4,
         transaction_s: float | None = None,
+        one_connection: bool = False,
     ) -> None:
         limit = (
             {}
@@ -49,11 +54,31 @@ class Database:
         )
         self.engine: Engine = create_engine(
             url,
-            pool_size=pool_size,
+            pool_size=1 if one_connection else pool_size,
             max_overflow=4,
             pool_pre_ping=True,
+            use_native_hstore=False,  # it would look types up at each connect
             connect_args={"application_name": application, "connect_timeout": 10, **limit},
         )
+        # A thread that begins a transaction inside another one gets a second connection.
+        self._turn = RLock() if one_connection else None
+        self._rests = False
+
+    def rest(self) -> None:
+        """Close the connection, and from now on after each use, until `wake` is called.
+
+        Nothing happens where the connections are many.
+        """
+        if self._turn is not None:
+            self._rests = True
+            # Where another thread uses the connection, that thread closes it.
+            if self._turn.acquire(blocking=False):
+                self.engine.dispose()
+                self._turn.release()
+
+    def wake(self) -> None:
+        """Keep the connection open from its next use on."""
+        self._rests = False
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
@@ -64,7 +89,7 @@ class Database:
                 memory or connections.
             NightshiftError: When somebody cancelled a statement.
         """
-        with self._translated(), self.engine.begin() as connection:
+        with self._my_turn(), self._translated(), self.engine.begin() as connection:
             yield connection
 
     @contextmanager
@@ -76,7 +101,7 @@ class Database:
                 memory or connections.
             NightshiftError: When somebody cancelled a statement.
         """
-        with self._translated(), self.engine.connect() as connection:
+        with self._my_turn(), self._translated(), self.engine.connect() as connection:
             yield connection
 
     @contextmanager
@@ -90,13 +115,31 @@ class Database:
                 memory or connections.
             NightshiftError: When somebody cancelled a statement.
         """
-        with self._translated(), self.engine.connect() as connection:
+        with self._my_turn(), self._translated(), self.engine.connect() as connection:
             connection.detach()  # closed at the end, not given to the next who asks
             yield connection
 
     def close(self) -> None:
         """Close the connections."""
         self.engine.dispose()
+
+    @contextmanager
+    def _my_turn(self) -> Iterator[None]:
+        if self._turn is None:
+            yield
+            return
+        if not self._turn.acquire(timeout=_LONGEST_TURN_S):
+            raise ServiceUnavailableError(
+                f"another thread has used the connection for {_LONGEST_TURN_S:.0f} s: check that "
+                "Postgres answers (`nightshift status`)",
+                "postgres",
+            )
+        try:
+            yield
+        finally:
+            if self._rests:
+                self.engine.dispose()
+            self._turn.release()
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
