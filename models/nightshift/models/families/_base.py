@@ -22,6 +22,7 @@ from nightshift.models.engine.runtime.counters import WorkCounters
 from nightshift.models.engine.runtime.lru import ByteLimitedLru
 from nightshift.models.engine.runtime.report import LoadReport
 from nightshift.models.engine.text import PromptParts, TextEncoder
+from nightshift.models.families._image_tokens import ImageToken
 from nightshift.models.families._llama import LlamaLayerOps, no_layer_ops_reason
 from nightshift.models.inputs.images import not_resized
 from nightshift.schema.errors import ModelError
@@ -80,9 +81,9 @@ class Pretrained:
         self._model = model
         self._processor: Any = processor
         self._images = processor.image_processor
-        self._image_token = int(model.config.image_token_id)
+        self._image_token = ImageToken.of(model, processor)
         self.text = TextEncoder(processor.tokenizer, name)
-        self.turn = read_turn(processor, self.text, processor.image_token, name)
+        self.turn = read_turn(processor, self.text, self._image_token.text, name)
         self.text.answer_lead = self.turn.answer_lead
         self.text.answer_behind = "".join(x for x in self.turn.tail[-1:] if isinstance(x, str))
         self.stop_ids = _stop_ids(model.generation_config, processor.tokenizer)
@@ -131,7 +132,7 @@ class Pretrained:
 
     def is_visual(self, ids: Tensor) -> Tensor:
         """See `Family`."""
-        return ids == self._image_token
+        return self._image_token.is_at(ids)
 
     def positions(self, ids: Tensor, images: Sequence[PromptImage]) -> Tensor:  # noqa: ARG002
         """See `Family`: one axis, in reading order."""
@@ -182,7 +183,7 @@ class Pretrained:
         return PromptImage(
             pixels=pixels,
             grid=grid,
-            n_tokens=written.count(self._image_token),
+            n_tokens=self._image_token.count(written),
             prompt_parts=written,
         )
 
