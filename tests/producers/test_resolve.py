@@ -1,6 +1,8 @@
 """A request means the same to the command, the demo and the API."""
 
 import pickle
+from itertools import product
+from typing import get_args
 
 import click
 import pytest
@@ -15,7 +17,8 @@ from nightshift.producers.resolve import (
     resolve_tokens,
 )
 from nightshift.schema.errors import ConfigurationError, RequestError
-from nightshift.scoring.methods.registry import METHODS
+from nightshift.schema.params import FusionScale
+from nightshift.scoring.methods.registry import METHODS, tie_framing
 
 ABOUT_THE_COMMAND = {"wait", "dry_run", "data_dir", "as_json", "plan"}
 
@@ -139,3 +142,26 @@ def test_tokens_are_those_that_a_rerank_reads():
     assert resolve_tokens(tokens) == resolve_tokens(
         request(codec="sample2 + int8", max_pixels=4096)
     )
+
+
+@pytest.mark.parametrize(
+    ("method", "preset"), [(name, preset) for name in METHODS for preset in METHODS[name].presets]
+)
+def test_ties_are_asked_about_only_where_scores_are_fused_as_postgres_fuses_them(method, preset):
+    """`stores.results.tied_pairs` finds ties on the scale `raw` only."""
+    scores = ("margin_2way", "p_true_full", "number", "listwise")
+    scales = get_args(FusionScale)
+    asked = set()
+    for score, scale, fusion, quantum in product(scores, scales, (0.0, 0.5), (0.0, 0.01)):
+        try:
+            params = resolved(
+                method=method, preset=preset, score=score, fusion_scale=scale, fusion=fusion,
+                quantum=quantum, top_k=5,
+            )  # fmt: skip
+        except ConfigurationError:
+            continue
+        if params.quantum and tie_framing(params.scorer) is not None:
+            assert not params.fusion or params.fusion_scale == "raw"
+            asked.add((params.fusion_scale, params.fusion))
+
+    assert not asked or asked >= {("raw", 0.5), *((scale, 0.0) for scale in scales)}

@@ -15,7 +15,8 @@ def tied_pairs(
     """Pairs whose tie is decided by an entropy that is not known yet; of equal pairs only one.
 
     `scoring.tie_break` has the same rule: scores tie that are equal after rounding down to the
-    quantum, and entropy decides above one half.
+    quantum, and entropy decides above one half. Scores are fused on the scale `raw`:
+    `producers.resolve` refuses another one for runs whose ties are asked about.
 
     Yields:
         (query id, item ids), sorted.
