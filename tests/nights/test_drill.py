@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from nightshift.cli import drill as command
 from nightshift.cli.main import main
 from nightshift.demo import coarse_dir, scorer_dir, write_catalogue
 from nightshift.stack import Stack
@@ -59,8 +58,11 @@ def test_a_drill_breaks_a_live_run_which_then_ends_complete(busy):
     assert "no run is running" in refused.stderr
 
 
-def test_every_fault_has_its_drill():
-    assert tuple(FAULTS) == command._KINDS
+def test_an_unknown_fault_is_refused_with_the_names_of_all_faults():
+    done = CliRunner().invoke(main, ["drill", "kill-everything"])
+
+    assert done.exit_code == 2
+    assert all(f"'{fault}'" in done.output for fault in FAULTS)
 
 
 def test_a_drill_needs_the_embedded_stack(tmp_path):

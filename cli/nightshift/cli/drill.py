@@ -9,22 +9,22 @@ from nightshift.cli.options import data_dir_option, json_option, read_settings
 
 __all__ = ["drill"]
 
-_KINDS = (
-    "kill-worker",
-    "freeze-worker",
-    "kill-redis",
-    "flush-redis",
-    "kill-postgres",
-    "kill-milvus",
-    "duplicate-messages",
-    "reorder-messages",
-    "drop-connections",
-    "fill-disk",
-)
+
+class _FaultName(click.Choice[str]):
+    """A key of `FAULTS`, whose module is imported only when names are read or listed."""
+
+    def __init__(self) -> None:
+        self.case_sensitive = True
+
+    @property
+    def choices(self) -> tuple[str, ...]:  # type: ignore[override] # click sets it once, early
+        from nightshift.stack.faults import FAULTS
+
+        return tuple(FAULTS)
 
 
 @click.command()
-@click.argument("fault", type=click.Choice(_KINDS))
+@click.argument("fault", type=_FaultName())
 @click.option(
     "--run",
     "run_id",
