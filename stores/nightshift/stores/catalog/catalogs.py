@@ -13,7 +13,7 @@ from nightshift.schema.records import Part
 from nightshift.schema.states import SubjectKind
 from nightshift.schema.tables import Catalog, CatalogImport, Item
 from nightshift.stores.catalog.contents import parts_to_json
-from nightshift.stores.catalog.import_failures import ImportFailure, plain, record_failures
+from nightshift.stores.catalog.import_failures import ImportFailure, record_failures, storable_text
 from nightshift.stores.catalog.source_keys import source_key
 from nightshift.stores.files.addresses import without_password
 
@@ -103,8 +103,8 @@ def begin_import(connection: Connection, catalog_id: int, source: str) -> int:
         insert(CatalogImport)
         .values(
             catalog_id=catalog_id,
-            source=plain(without_password(source)),
-            source_key=plain(source_key(source)),
+            source=storable_text(without_password(source)),
+            source_key=storable_text(source_key(source)),
         )
         .returning(CatalogImport.id)
     ).scalar_one()

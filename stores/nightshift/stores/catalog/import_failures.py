@@ -14,9 +14,9 @@ __all__ = [
     "ImportFailure",
     "failures_of_import",
     "notices_of_import",
-    "plain",
     "reasons_of_import",
     "record_failures",
+    "storable_text",
 ]
 
 
@@ -54,9 +54,9 @@ def record_failures(
                 "query_set_id": query_set_id,
                 "stage": "import",
                 "subject_kind": failure.kind,
-                "subject_id": plain(failure.subject),
+                "subject_id": storable_text(failure.subject),
                 "reason": failure.reason,
-                "message": plain(without_password(failure.message)),
+                "message": storable_text(without_password(failure.message)),
                 "fatal": failure.fatal,
             }
             for failure in failures
@@ -119,7 +119,7 @@ def notices_of_import(connection: Connection, import_id: int) -> list[str]:
     )
 
 
-def plain(value: str) -> str:
+def storable_text(value: str) -> str:
     """Escape what Postgres does not store in a text, and cut it at 2,000 characters."""
     escaped = value.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
     return escaped if len(escaped) <= 2000 else f"{escaped[:1999]}…"

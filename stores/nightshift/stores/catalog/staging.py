@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 
 from nightshift.stores.catalog.catalogs import CheckedRecord, record_columns, require_newest
 from nightshift.stores.catalog.contents import BELONGS_IN_INDEX
-from nightshift.stores.catalog.import_failures import plain
+from nightshift.stores.catalog.import_failures import storable_text
 from nightshift.stores.postgres.database import copy_into
 
 __all__ = ["Comparison", "Duplicate", "KindCounts", "Staging"]
@@ -92,7 +92,7 @@ class Staging:
             ConflictError: When a newer import of the catalogue has begun.
         """
         require_newest(self._connection, self._catalog_id, self._import_id)
-        rows = ((plain(record.position), *record_columns(record)) for record in records)
+        rows = ((storable_text(record.position), *record_columns(record)) for record in records)
         copy_into(self._connection, "staged", _RECORD, rows)
         copy_into(self._connection, "staged", ("external_id",), ((name,) for name in failed_ids))
 
