@@ -95,11 +95,11 @@ class Answerer:
                 max_tokens=self._max_tokens,
                 stop_ids=self._family.stop_ids,
             )
-            ids_of.update(zip([prompt.place for prompt in batch], written, strict=True))
+            ids_of.update(zip([prompt.name for prompt in batch], written, strict=True))
 
         self._budget.run(prepared.prompts, batches, write, single_prompt)
         return [
-            self._read(ids_of[prompt.place], len(question.results))
+            self._read(ids_of[prompt.name], len(question.results))
             for question, prompt in zip(questions, prepared.prompts, strict=True)
         ]
 

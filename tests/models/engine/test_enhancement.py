@@ -18,7 +18,7 @@ from nightshift.models.engine.enhancement_formulas import (
     uncertainty,
     window_layers,
 )
-from nightshift.models.engine.family import Embedded, PixelLimits
+from nightshift.models.engine.family import EmbeddedPrompts, PixelLimits
 from nightshift.models.engine.plain import PlainEngine
 from nightshift.models.engine.protocol import Group, Reading
 from nightshift.models.families import qwen2_5_vl
@@ -258,7 +258,7 @@ def test_the_memory_enters_at_most_once_a_forward(qwen: Qwen25VL) -> None:
     lengths = [40, 40]
     embeddings = torch.randn(2, 40, 64) * 0.1
     positions = torch.arange(40).expand(3, 2, 40)
-    embedded = Embedded(
+    embedded = EmbeddedPrompts(
         states=embeddings, positions=positions, visual=torch.zeros(2, 40, dtype=torch.bool)
     )
     params = EnhancementParams(gamma=0.0)

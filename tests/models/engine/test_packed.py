@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 from nightshift.models.engine.enhancement import effective
 from nightshift.models.engine.family import PixelLimits
 from nightshift.models.engine.packed import blocks
-from nightshift.models.engine.packed.batches import batches, max_variants, repacking_reason
+from nightshift.models.engine.packed.batches import batches, max_variants, unpacked_reason
 from nightshift.models.engine.packed.engine import PackedEngine
 from nightshift.models.engine.packed.forward import PackedForward
 from nightshift.models.engine.plain import PlainEngine
@@ -233,11 +233,11 @@ def test_a_pack_is_one_sequence_under_a_four_dimensional_mask(
             inputs_embeds=embeddings, position_ids=positions, attention_mask=sees[None, None]
         ).last_hidden_state[0]
         forward = PackedForward(qwen, qwen.layer_ops, prepared.groups, visual_tokens, OFF)
-        results = dict(zip(forward.places, forward.run(), strict=True))
+        results = dict(zip(forward.names, forward.run(), strict=True))
 
     for i, suffix in enumerate(group.suffixes, start=1):
         end = int((owner == i).nonzero()[-1])
-        assert torch.allclose(results[suffix.place], states[end], atol=1e-5)
+        assert torch.allclose(results[suffix.name], states[end], atol=1e-5)
 
 
 # What is packed, and what is not.
@@ -270,7 +270,7 @@ def test_what_cannot_be_packed_exactly_is_read_whole_and_reported(
         score(packed, [group], params)
         score(packed, [group], params)
 
-    reported = repacking_reason(effective(params))
+    reported = unpacked_reason(effective(params))
     if reason is None:
         assert reported is None
         assert not caplog.records
@@ -297,8 +297,8 @@ def test_batches_hold_every_suffix_once_and_keep_to_the_budget(
 
     cut = list(batches(groups, budget, variants))
 
-    places = [suffix.place for batch in cut for group in batch for suffix in group.suffixes]
-    assert sorted(places) == sorted(s.place for group in groups for s in group.suffixes)
+    names = [suffix.name for batch in cut for group in batch for suffix in group.suffixes]
+    assert sorted(names) == sorted(s.name for group in groups for s in group.suffixes)
     for batch in cut:
         longest = max(len(group.prefix.ids) for group in batch)
         tokens = sum(

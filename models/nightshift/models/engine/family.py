@@ -20,7 +20,7 @@ __all__ = [
     "DEFAULT_MAX_PIXELS",
     "DEFAULT_VISUAL_TOKENS",
     "Decoder",
-    "Embedded",
+    "EmbeddedPrompts",
     "Family",
     "LayerOps",
     "PixelLimits",
@@ -83,7 +83,7 @@ class VisualTokens:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Embedded:
+class EmbeddedPrompts:
     """Prompts, or parts of them, as the first layer of the decoder takes them."""
 
     #: (n, length, width), padded on the right.
@@ -230,7 +230,7 @@ class Family(Protocol):
         """Token embeddings (batch, length, width); those of visual tokens are overwritten."""
         ...
 
-    def decode(self, embedded: Embedded) -> Tensor:
+    def decode(self, embedded: EmbeddedPrompts) -> Tensor:
         """Run the decoder over whole prompts.
 
         Returns:

@@ -45,9 +45,9 @@ class HiddenStates:
         """The states float32 (n, width), on the CPU, in the order of the prompts.
 
         Raises:
-            InputError: A prompt does not fit this device's memory; `subject_id` is its place.
+            InputError: A prompt does not fit this device's memory; `subject_id` is its name.
         """
-        by_place: dict[str, Tensor] = {}
+        by_name: dict[str, Tensor] = {}
 
         def forward(batch: list[Prompt]) -> None:
             states = self._states(batch, visual_tokens)
@@ -55,12 +55,10 @@ class HiddenStates:
             ends = states[range(len(batch)), [len(prompt.ids) - 1 for prompt in batch]]
             if self._norm is not None:
                 ends = self._norm(ends)
-            by_place.update(
-                zip([prompt.place for prompt in batch], ends.float().cpu(), strict=True)
-            )
+            by_name.update(zip([prompt.name for prompt in batch], ends.float().cpu(), strict=True))
 
         self._budget.run(prompts, batches, forward, single_prompt)
-        return torch.stack([by_place[prompt.place] for prompt in prompts])
+        return torch.stack([by_name[prompt.name] for prompt in prompts])
 
     def _states(self, batch: Sequence[Prompt], visual_tokens: Sequence[VisualTokens]) -> Tensor:
         embedded = embed(self._family, batch, visual_tokens)

@@ -10,7 +10,7 @@ from nightshift.models.engine.enhancement import enhanced
 from nightshift.models.engine.family import Family, PixelLimits, VisualTokens
 from nightshift.models.engine.prompts import PreparedPrompts, Prompt, embed
 from nightshift.models.engine.protocol import Reading
-from nightshift.models.engine.readout import read_labels, readings_by_place
+from nightshift.models.engine.readout import read_labels, readings_by_name
 from nightshift.schema.params import EnhancementParams
 
 __all__ = ["TOKENS_PER_BATCH", "PlainEngine", "batches", "single_prompt"]
@@ -50,11 +50,11 @@ class PlainEngine(BaseEngine):
             enhancement: When and how the enhancement acts.
 
         Returns:
-            Readings by place, `group/suffix`.
+            Readings by name, `group/suffix`.
 
         Raises:
             InputError: A prompt does not fit this device's memory, or a reading is not finite;
-                `subject_id` is its place.
+                `subject_id` is its name.
         """
         readings: dict[str, Reading] = {}
 
@@ -94,8 +94,8 @@ class PlainEngine(BaseEngine):
             states = self._family.decode(embedded)
         ends = states[range(len(batch)), [n - 1 for n in lengths]]
         readouts = read_labels(self._family.decoder.head_weight, ends, label_ids)
-        places = [prompt.place for prompt in batch]
-        return readings_by_place(places, readouts, hooked.traces())
+        names = [prompt.name for prompt in batch]
+        return readings_by_name(names, readouts, hooked.traces())
 
 
 def batches(prompts: Sequence[Prompt], budget: int) -> Iterator[list[Prompt]]:
@@ -123,4 +123,4 @@ def batches(prompts: Sequence[Prompt], budget: int) -> Iterator[list[Prompt]]:
 
 def single_prompt(batch: list[Prompt]) -> tuple[str, int] | None:
     """Place and tokens of the only prompt of a batch; None if it has more."""
-    return (batch[0].place, len(batch[0].ids)) if len(batch) == 1 else None
+    return (batch[0].name, len(batch[0].ids)) if len(batch) == 1 else None

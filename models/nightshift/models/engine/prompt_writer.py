@@ -60,10 +60,10 @@ class _PromptWriter:
         )
         suffixes = []
         for i, (pieces, rest) in enumerate(zip(group.suffixes, rests, strict=True)):
-            place = f"{number}/{i}"
-            part, _ = self._part(place, rest, pieces, start, remembered=group.remembered[1])
+            name = f"{number}/{i}"
+            part, _ = self._part(name, rest, pieces, start, remembered=group.remembered[1])
             suffixes.append(part)
-            self._refuse_long(len(prefix.ids) + len(part.ids), place)
+            self._refuse_long(len(prefix.ids) + len(part.ids), name)
         return PromptGroup(prefix=prefix, suffixes=tuple(suffixes))
 
     def _content(
@@ -115,7 +115,7 @@ class _PromptWriter:
         return text.rstrip() if turn.strips_right and not is_open else text
 
     def _part(
-        self, place: str, ids: list[int], pieces: Sequence[Piece], start: int, *, remembered: bool
+        self, name: str, ids: list[int], pieces: Sequence[Piece], start: int, *, remembered: bool
     ) -> tuple[Part, int]:
         """Build a part that begins at a position; also returns the position after it."""
         all_ids = torch.tensor(ids, dtype=torch.int64)
@@ -134,7 +134,7 @@ class _PromptWriter:
             # Positions in the full image.
             positions = positions[:, kept]
         part = Part(
-            place=place,
+            name=name,
             ids=all_ids[kept],
             positions=positions,
             images=shown,
@@ -155,13 +155,13 @@ class _PromptWriter:
                 kept[of_image[kept_in_image]] = True
         return kept
 
-    def _refuse_long(self, length: int, place: str) -> None:
+    def _refuse_long(self, length: int, name: str) -> None:
         if length > self._family.max_length:
             raise InputError(
-                f"prompt {place} has {length} tokens, of which the model reads "
+                f"prompt {name} has {length} tokens, of which the model reads "
                 f"{self._family.max_length}: shorten the text, or lower max_pixels",
                 "prompt_too_long",
-                place,
+                name,
             )
 
 

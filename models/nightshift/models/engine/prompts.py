@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from nightshift.models.engine.family import (
-    Embedded,
+    EmbeddedPrompts,
     Family,
     PromptImage,
     VisualTokens,
@@ -25,7 +25,7 @@ class Part:
     """A prefix that some prompts share, or the suffix of one prompt."""
 
     #: `group`, or `group/suffix`.
-    place: str
+    name: str
     #: int64 (length,).
     ids: Tensor
     #: int64 (axes, length): positions in the complete prompt.
@@ -41,7 +41,7 @@ class Prompt:
     """One complete prompt."""
 
     #: `group/suffix`.
-    place: str
+    name: str
     #: int64 (length,).
     ids: Tensor
     #: int64 (axes, length).
@@ -63,7 +63,7 @@ class PromptGroup:
         """Yield each prompt complete, prefix and suffix joined."""
         for suffix in self.suffixes:
             yield Prompt(
-                place=suffix.place,
+                name=suffix.name,
                 ids=torch.cat([self.prefix.ids, suffix.ids]),
                 positions=torch.cat([self.prefix.positions, suffix.positions], dim=1),
                 images=self.prefix.images + suffix.images,
@@ -90,13 +90,13 @@ class PreparedPrompts:
         return [prompt for group in self.groups for prompt in group.prompts()]
 
     def in_order(self, readings: Mapping[str, Reading]) -> list[tuple[Reading, ...]]:
-        """Put readings by place into the order of groups and suffixes.
+        """Put readings by name into the order of groups and suffixes.
 
         Raises:
             ModelError: Eight or more distinct prompts all have the same logits.
         """
         self.refuse_equal([reading.label_logits.tobytes() for reading in readings.values()])
-        return [tuple(readings[suffix.place] for suffix in group.suffixes) for group in self.groups]
+        return [tuple(readings[suffix.name] for suffix in group.suffixes) for group in self.groups]
 
     def refuse_equal(self, logits: Collection[object]) -> None:
         """Refuse logits that are the same for many distinct prompts.
@@ -115,7 +115,7 @@ class PreparedPrompts:
 
 def embed(
     family: Family, parts: Sequence[Part | Prompt], visual_tokens: Sequence[VisualTokens]
-) -> Embedded:
+) -> EmbeddedPrompts:
     """Embed parts of prompts, or complete ones: token embeddings with visual tokens in place.
 
     Args:
@@ -132,7 +132,7 @@ def embed(
         tokens = torch.cat([image.tokens for images in of_parts for image in images])
         states[visual] = tokens.to(states.dtype)
     n_deepstack = max((len(image.deepstack) for images in of_parts for image in images), default=0)
-    return Embedded(
+    return EmbeddedPrompts(
         states=states,
         positions=positions.permute(2, 0, 1),
         visual=visual,

@@ -9,7 +9,7 @@ from torch import Tensor
 from nightshift.models.engine.protocol import Reading, Trace
 from nightshift.schema.errors import InputError
 
-__all__ = ["LabelReadouts", "head_logits", "read_labels", "readings_by_place"]
+__all__ = ["LabelReadouts", "head_logits", "read_labels", "readings_by_name"]
 
 # Rows of the head converted to float32 at a time: 8192 × 3584 × 4 bytes are 117 MB.
 _VOCABULARY_CHUNK = 8192
@@ -70,33 +70,33 @@ def read_labels(weight: Tensor, states: Tensor, label_ids: list[int]) -> LabelRe
     )
 
 
-def readings_by_place(
-    places: Sequence[str], readouts: LabelReadouts, traces: Sequence[Trace]
+def readings_by_name(
+    names: Sequence[str], readouts: LabelReadouts, traces: Sequence[Trace]
 ) -> dict[str, Reading]:
-    """One reading for each prompt, by its place `group/suffix`.
+    """One reading for each prompt, by its name `group/suffix`.
 
     Args:
-        places: Of the n prompts.
+        names: Of the n prompts.
         readouts: In the same order.
         traces: In the same order.
 
     Raises:
-        InputError: A number is not finite; `subject_id` is the prompt's place.
+        InputError: A number is not finite; `subject_id` is the prompt's name.
     """
     finite = readouts.label_logits.isfinite().all(dim=1) & readouts.entropy.isfinite()
-    for place, is_finite in zip(places, finite.tolist(), strict=True):
+    for name, is_finite in zip(names, finite.tolist(), strict=True):
         if not is_finite:
             raise InputError(
-                f"the model's logits for pair {place} are not finite: try float32",
+                f"the model's logits for pair {name} are not finite: try float32",
                 "score_not_finite",
-                place,
+                name,
             )
     return {
-        place: Reading(
+        name: Reading(
             label_logits=logits.numpy(), logsumexp=logsumexp, entropy=entropy, trace=trace
         )
-        for place, logits, logsumexp, entropy, trace in zip(
-            places,
+        for name, logits, logsumexp, entropy, trace in zip(
+            names,
             readouts.label_logits,
             readouts.logsumexp.tolist(),
             readouts.entropy.tolist(),

@@ -13,7 +13,7 @@ from nightshift.models.engine.chat_turn import read_turn
 from nightshift.models.engine.family import (
     DEFAULT_VISUAL_TOKENS,
     Decoder,
-    Embedded,
+    EmbeddedPrompts,
     PixelLimits,
     PromptImage,
     VisualTokens,
@@ -143,7 +143,7 @@ class Pretrained:
         embeddings: Tensor = self._model.get_input_embeddings()(ids.to(self._model.device))
         return embeddings
 
-    def decode(self, embedded: Embedded) -> Tensor:
+    def decode(self, embedded: EmbeddedPrompts) -> Tensor:
         """See `Family`."""
         # Without a mask attention is plainly causal: padding on the right is never looked at.
         output = self._language(self._model)(
@@ -158,7 +158,7 @@ class Pretrained:
     def _n_deepstack(self) -> int:
         return 0
 
-    def _decoding(self, embedded: Embedded) -> dict[str, Any]:  # noqa: ARG002
+    def _decoding(self, embedded: EmbeddedPrompts) -> dict[str, Any]:  # noqa: ARG002
         """Arguments of the decoder beside the embeddings; it knows the reading order."""
         return {}
 

@@ -7,7 +7,7 @@ from PIL import Image
 from transformers import Gemma3ForConditionalGeneration
 
 from nightshift.models.checkpoints.loading import load_pretrained
-from nightshift.models.engine.family import Embedded, PixelLimits, PromptImage
+from nightshift.models.engine.family import EmbeddedPrompts, PixelLimits, PromptImage
 from nightshift.models.families._base import Pretrained
 from nightshift.schema.models import ModelFacts
 
@@ -25,7 +25,7 @@ class Gemma3(Pretrained):
     image_handling = "one square of one size, whatever the pixel limits"
     unpacked_reason = "visual tokens look ahead, and most layers attend to a window only"
 
-    def _decoding(self, embedded: Embedded) -> dict[str, Any]:
+    def _decoding(self, embedded: EmbeddedPrompts) -> dict[str, Any]:
         masks = self._model.create_masks_for_generate(
             self._model.config,
             embedded.states,

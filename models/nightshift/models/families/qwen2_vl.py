@@ -12,7 +12,7 @@ from transformers import Qwen2VLForConditionalGeneration
 from nightshift.models.checkpoints.loading import load_pretrained
 from nightshift.models.engine.family import (
     DEFAULT_MAX_PIXELS,
-    Embedded,
+    EmbeddedPrompts,
     PixelLimits,
     PromptImage,
     VisualTokens,
@@ -72,7 +72,7 @@ class QwenVL(Pretrained):
         grids = torch.tensor([image.grid for image in images], device=self._model.device)
         return self._model.get_image_features(pixels, grids)
 
-    def _decoding(self, embedded: Embedded) -> dict[str, Any]:
+    def _decoding(self, embedded: EmbeddedPrompts) -> dict[str, Any]:
         return {"position_ids": embedded.positions.to(self._model.device)}
 
     def _prepare(self, image: Image.Image, limits: PixelLimits) -> PromptImage:

@@ -7,7 +7,7 @@ import torch
 from transformers import Qwen3VLForConditionalGeneration
 
 from nightshift.models.checkpoints.loading import load_pretrained
-from nightshift.models.engine.family import Embedded, PromptImage, VisualTokens
+from nightshift.models.engine.family import EmbeddedPrompts, PromptImage, VisualTokens
 from nightshift.models.families.qwen2_vl import QwenVL, patch_conv_as_linear
 from nightshift.schema.models import ModelFacts
 
@@ -32,7 +32,7 @@ class Qwen3VL(QwenVL):
     def _n_deepstack(self) -> int:
         return len(self._model.config.vision_config.deepstack_visual_indexes)
 
-    def _decoding(self, embedded: Embedded) -> dict[str, Any]:
+    def _decoding(self, embedded: EmbeddedPrompts) -> dict[str, Any]:
         return {
             **super()._decoding(embedded),
             "visual_pos_masks": embedded.visual,

@@ -2,7 +2,7 @@
 
 from nightshift.models.engine.enhancement import effective
 from nightshift.models.engine.family import Family, PixelLimits
-from nightshift.models.engine.packed.batches import repacking_reason
+from nightshift.models.engine.packed.batches import unpacked_reason
 from nightshift.models.engine.packed.engine import PackedEngine
 from nightshift.models.engine.plain import PlainEngine
 from nightshift.models.engine.protocol import Engine
@@ -91,4 +91,4 @@ def unbatched_reason(report: LoadReport, params: ScorerParams) -> str | None:
     """
     if params.score == "number":
         return "a score that the model writes has a prompt of its own for each pair"
-    return report.unpacked_reason or repacking_reason(effective(params.enhancement))
+    return report.unpacked_reason or unpacked_reason(effective(params.enhancement))

@@ -105,17 +105,17 @@ class NumberScorer:
                 enhancement=enhancement,
             )
             begun.extend(enhancement.logsumexps)
-            places = [prompt.place for prompt in batch]
-            written.update(zip(places, zip(ids, enhancement.traces, strict=True), strict=True))
+            names = [prompt.name for prompt in batch]
+            written.update(zip(names, zip(ids, enhancement.traces, strict=True), strict=True))
             self._family.counters.prefixes += len(batch)
 
         self._budget.run(prompts.prompts, batches, write, single_prompt)
         # One number may well be written of many pairs; one sum of logits may not.
         prompts.refuse_equal(begun)
         readings = {
-            prompt.place: _reading(self._family.text.read(ids), trace)
+            prompt.name: _reading(self._family.text.read(ids), trace)
             for prompt in prompts.prompts
-            for ids, trace in [written[prompt.place]]
+            for ids, trace in [written[prompt.name]]
         }
         # One question a pair: a number has no swapped or mirrored twin.
         return [

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from nightshift.models.engine.attention import attend_causally, attend_masked
-from nightshift.models.engine.family import Embedded, Family, LayerOps, VisualTokens
+from nightshift.models.engine.family import EmbeddedPrompts, Family, LayerOps, VisualTokens
 from nightshift.models.engine.generation.enhancement import DecodingEnhancement
 from nightshift.models.engine.prompts import Prompt, embed
 from nightshift.models.engine.readout import head_logits
@@ -45,7 +45,7 @@ def generate(
         Ids of each; shorter than `max_tokens` where a stop token ended it, which is left out.
 
     Raises:
-        InputError: A logit is not finite; `subject_id` is the prompt's place.
+        InputError: A logit is not finite; `subject_id` is the prompt's name.
     """
     reader = (
         KvCacheReader(family, family.layer_ops, max_tokens, enhancement)
@@ -57,7 +57,7 @@ def generate(
     active = list(range(len(prompts)))
     while True:
         logits = head_logits(family.decoder.head_weight, states)
-        _refuse_infinite(logits, [prompts[prompt].place for prompt in active])
+        _refuse_infinite(logits, [prompts[prompt].name for prompt in active])
         if enhancement is not None:
             enhancement.record_choice(logits)
         tokens = logits.argmax(1).tolist()
@@ -163,7 +163,7 @@ class KvCacheReader:
         if len(rows) < len(self._keys[0]):
             self._keep_rows(list(rows))
         ids = torch.tensor(tokens)[:, None]
-        embedded = Embedded(
+        embedded = EmbeddedPrompts(
             states=self._family.embed(ids),
             positions=self._positions[:, :, None],
             visual=torch.zeros(len(ids), 1, dtype=torch.bool),
@@ -174,7 +174,7 @@ class KvCacheReader:
             self._enhancement.begin_forward(embedded.states, self._active, reads_prompts=False)
         return self._read(embedded, self._attend)
 
-    def _read(self, embedded: Embedded, attend: _Attend) -> Tensor:
+    def _read(self, embedded: EmbeddedPrompts, attend: _Attend) -> Tensor:
         ops, decoder, states = self._layer_ops, self._family.decoder, embedded.states
         rotary = ops.rotary(states, embedded.positions)
         for layer, feed_forward in enumerate(decoder.feed_forwards):
@@ -232,14 +232,14 @@ def _attend_and_keep(keys: list[Tensor], values: list[Tensor]) -> _Attend:
     return attend
 
 
-def _refuse_infinite(logits: Tensor, places: Sequence[str]) -> None:
+def _refuse_infinite(logits: Tensor, names: Sequence[str]) -> None:
     finite = logits.isfinite().all(1).tolist()
     if not all(finite):
-        place = places[finite.index(False)]
+        name = names[finite.index(False)]
         raise InputError(
-            f"the model's logits for pair {place} are not finite: try float32",
+            f"the model's logits for pair {name} are not finite: try float32",
             "score_not_finite",
-            place,
+            name,
         )
 
 

@@ -7,10 +7,10 @@ from nightshift.models.engine.enhancement import trigger_layers
 from nightshift.models.engine.prompts import Part, PromptGroup
 from nightshift.schema.params import EnhancementParams
 
-__all__ = ["batches", "max_variants", "memory_owners", "repacking_reason", "single_prompt"]
+__all__ = ["batches", "max_variants", "memory_owners", "single_prompt", "unpacked_reason"]
 
 
-def repacking_reason(enhancement: EnhancementParams) -> str | None:
+def unpacked_reason(enhancement: EnhancementParams) -> str | None:
     """The reason to read complete prompts because packed ones read differently; None if none.
 
     Args:
@@ -98,7 +98,7 @@ def single_prompt(batch: Sequence[PromptGroup]) -> tuple[str, int] | None:
     if len(batch) > 1 or len(batch[0].suffixes) > 1:
         return None
     (suffix,) = batch[0].suffixes
-    return suffix.place, len(batch[0].prefix.ids) + len(suffix.ids)
+    return suffix.name, len(batch[0].prefix.ids) + len(suffix.ids)
 
 
 def _may_fire(enhancement: EnhancementParams) -> bool:

@@ -15,14 +15,14 @@ from nightshift.models.engine.family import Family, LayerOps, PixelLimits, Visua
 from nightshift.models.engine.packed.batches import (
     batches,
     max_variants,
-    repacking_reason,
     single_prompt,
+    unpacked_reason,
 )
 from nightshift.models.engine.packed.forward import PackedForward
 from nightshift.models.engine.plain import PlainEngine
 from nightshift.models.engine.prompts import PreparedPrompts, PromptGroup
 from nightshift.models.engine.protocol import Reading
-from nightshift.models.engine.readout import read_labels, readings_by_place
+from nightshift.models.engine.readout import read_labels, readings_by_name
 from nightshift.schema.params import EnhancementParams
 
 __all__ = ["PackedEngine"]
@@ -70,7 +70,7 @@ class PackedEngine(BaseEngine):
         enhancement: EnhancementParams,
     ) -> dict[str, Reading]:
         enhancement = effective(enhancement)
-        reason = repacking_reason(enhancement)
+        reason = unpacked_reason(enhancement)
         if reason is None and any(not len(group.prefix.ids) for group in prepared.groups):
             reason = "their first tokens differ"
         if reason:
@@ -98,7 +98,7 @@ class PackedEngine(BaseEngine):
                 tokens_per_layer_step=self._tokens_per_layer_step,
             )
             readouts = read_labels(decoder.head_weight, packed.run(), label_ids)
-            readings.update(readings_by_place(packed.places, readouts, packed.traces()))
+            readings.update(readings_by_name(packed.names, readouts, packed.traces()))
             self._family.counters.prefixes += len(batch)
 
         def variants(group: PromptGroup) -> int:

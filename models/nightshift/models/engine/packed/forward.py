@@ -76,7 +76,7 @@ class PackedForward:
             suffix_blocks(family, layer_ops, suffixes, visual_tokens, self._tokens_per_layer_step)
         )
         #: `group/suffix` of each prompt, in the order of everything below.
-        self.places = [suffix.part.place for suffix in suffixes]
+        self.names = [suffix.part.name for suffix in suffixes]
         # At first all prompts of a group read the same prefix row.
         self._assign_prefix_rows([suffix.group for suffix in suffixes])
         self._memory_keys = [key for _, key in ordered]
@@ -102,7 +102,7 @@ class PackedForward:
         return ends
 
     def traces(self) -> list[Trace]:
-        """The enhancement's trace of each prompt, in the order of `places`."""
+        """The enhancement's trace of each prompt, in the order of `names`."""
         return self._triggers.traces()
 
     def _image_memories(
