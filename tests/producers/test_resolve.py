@@ -151,7 +151,7 @@ def test_ties_are_asked_about_only_where_scores_are_fused_as_postgres_fuses_them
     """`stores.results.tied_pairs` finds ties on the scale `raw` only."""
     scores = ("margin_2way", "p_true_full", "number", "listwise")
     scales = get_args(FusionScale)
-    asked = set()
+    fused_on = set()
     for score, scale, fusion, quantum in product(scores, scales, (0.0, 0.5), (0.0, 0.01)):
         try:
             params = resolved(
@@ -162,6 +162,6 @@ def test_ties_are_asked_about_only_where_scores_are_fused_as_postgres_fuses_them
             continue
         if params.quantum and tie_framing(params.scorer) is not None:
             assert not params.fusion or params.fusion_scale == "raw"
-            asked.add((params.fusion_scale, params.fusion))
+            fused_on.add((params.fusion_scale, params.fusion))
 
-    assert not asked or asked >= {("raw", 0.5), *((scale, 0.0) for scale in scales)}
+    assert not fused_on or fused_on >= {("raw", 0.5), *((scale, 0.0) for scale in scales)}
