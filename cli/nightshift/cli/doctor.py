@@ -18,7 +18,7 @@ _MARKS = {"ok": "✓", "warning": "!", "error": "✗"}
     "--repair",
     "repair_first",
     is_flag=True,
-    help="First repair indexes and runs: damaged collections; lost, duplicate and orphaned "
+    help="First repair indexes and runs: damaged collections; lost, duplicate and stale "
     "vectors; missing results.",
 )
 @click.option(

@@ -99,7 +99,7 @@ def _live_hits(
 ) -> Sequence[list[tuple[int, float]]]:
     """(item id, cosine) of the best `top_k` live items of each query, in the order of `ranked`.
 
-    Orphans (vectors of changed or removed items, or of a late zombie) are dropped, so the search
+    Stale vectors (of changed or removed items, or of a late zombie) are dropped, so the search
     asks for more than it needs, and again for twice as many where that was not enough.
     """
     limit = top_k + max(8, top_k // 4)
