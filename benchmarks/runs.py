@@ -41,6 +41,7 @@ def add_index_run(database: Database, size: int, *, n_queued: int) -> int:
         run_id = create_index_run(
             connection,
             catalog_id=catalog_id,
+            revision=0,
             index_id=index_id,
             params=IndexParams(),
             plan=IndexPlan(),

@@ -22,7 +22,10 @@ _TABLES = {
     "visual tokens": """
         SELECT i.external_id, encode(r.digest, 'hex'), r.n_images, r.n_tokens
         FROM run JOIN token_record r ON r.token_set_id = run.token_set_id
-        JOIN item i ON i.catalog_id = run.catalog_id AND i.image_hash = r.content
+        JOIN item i ON i.catalog_id = run.catalog_id
+        JOIN item_version v ON v.item_id = i.id
+            AND run.revision BETWEEN v.first_revision AND v.last_revision
+        JOIN content ON content.id = v.content_id AND content.image_hash = r.content
         WHERE run.id = :run ORDER BY i.external_id""",
     "rankings": """
         SELECT query, final_rank, item, coarse_rank, decided_by::text, fired, fired_layer,

@@ -152,8 +152,8 @@ def _repeat_run(connection, stage, *, jobs=False, stuck=False, end=None) -> int:
     """Another run as run 1, without its results."""
     like = runs.get_run(connection, 1)
     run_id = create_rerank_run(
-        connection, stage=stage, catalog_id=like.catalog_id, index_id=like.index_id,
-        query_set_id=like.query_set_id, scorer=like.scorer,
+        connection, stage=stage, catalog_id=like.catalog_id, revision=1,
+        index_id=like.index_id, query_set_id=like.query_set_id, scorer=like.scorer,
         scorer_fingerprint=like.scorer_fingerprint, params=like.params, plan=RerankPlan(queries=5),
     )  # fmt: skip
     if jobs:

@@ -13,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 import nightshift.schema.count_tables
 import nightshift.schema.image_tables
 import nightshift.schema.index_tables
+import nightshift.schema.item_tables
 import nightshift.schema.ledger_tables
 import nightshift.schema.load_tables
 import nightshift.schema.process_tables
@@ -114,6 +115,8 @@ SELECT make_run_partitions(1);
 INSERT INTO job (run_id, id, stage, queue, payload, n_units, n_failed, state, lease_until)
 VALUES (1, 1, 'score', 's', '{}', 2, 3, 'done', NULL),
     (1, 2, 'score', 's', '{}', 2, 0, 'running', now());
+INSERT INTO item (catalog_id, external_id, parts, content_hash)
+SELECT 1, 'i' || n, '[{"kind": "text", "text": "a cube"}]', 'c' FROM generate_series(1, 3) n;
 INSERT INTO candidate VALUES (1, 1, 1, 1, 0.8), (1, 1, 2, 1, 0.9), (1, 1, 3, 3, 0.7);
 INSERT INTO pair_score (run_id, query_id, item_id, pair_key, margin, logit_positive,
     logit_negative, logsumexp, entropy, fired, fired_layer)

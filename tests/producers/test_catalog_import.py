@@ -21,6 +21,7 @@ from nightshift.schema.states import SubjectKind
 from nightshift.stores.catalog.catalogs import begin_import, ensure_catalog
 from nightshift.stores.files.blobs import BlobStore
 from nightshift.stores.files.images import read_image
+from tests.catalog_rows import ITEMS
 from tests.producers.source_files import image_bytes, write_image, write_jsonl, write_tar
 
 
@@ -30,9 +31,14 @@ def select(database, statement, **values):
 
 
 def items(database, state="live"):
-    """Items by id, as (parts, metadata)."""
+    """Items by id, as (parts, metadata); those that are gone as they were last."""
     rows = select(
-        database, "SELECT external_id, parts, metadata FROM item WHERE state = :s", s=state
+        database,
+        "SELECT external_id, parts, metadata FROM item JOIN content ON true JOIN item_version v "
+        "ON v.item_id = item.id AND v.content_id = content.id WHERE last_revision = (SELECT "
+        "max(last_revision) FROM item_version WHERE item_id = item.id) "
+        "AND (last_revision = 2147483647) = (:s = 'live')",
+        s=state,
     )
     return {row.external_id: (row.parts, row.metadata) for row in rows}
 
@@ -113,12 +119,12 @@ def test_a_change_of_text_image_or_metadata_is_taken(database, tmp_path):
 def test_an_image_that_moved_is_the_same_content_at_a_new_address(database, tmp_path):
     write_image(tmp_path / "old" / "a.png")
     import_catalog(database, "shop", str(tmp_path / "old"))
-    (before,) = select(database, "SELECT content_hash FROM item")
+    (before,) = select(database, f"SELECT content_hash FROM {ITEMS} AS item")
 
     (tmp_path / "old").rename(tmp_path / "new")
     summary = import_catalog(database, "shop", str(tmp_path / "new"))
 
-    (after,) = select(database, "SELECT content_hash FROM item")
+    (after,) = select(database, f"SELECT content_hash FROM {ITEMS} AS item")
     assert counts(summary) == (1, 0, 0)
     assert bytes(after.content_hash) == bytes(before.content_hash)
     assert items(database)["a"][0][0]["uri"] == f"{tmp_path}/new/a.png"
@@ -600,7 +606,9 @@ def test_the_command_prints_four_counts_and_exits_with_zero(nightshift, tmp_path
     result = nightshift("catalog", "import", "shop", source, "--json")
 
     assert result.exit_code == 0
-    assert json.loads(result.stdout) == {"read": 1, "accepted": 1, "failed": 0, "unchanged": 0}
+    assert json.loads(result.stdout) == {
+        "read": 1, "accepted": 1, "failed": 0, "unchanged": 0, "revision": 1,
+    }  # fmt: skip
     assert result.stderr == ""
 
 
@@ -623,7 +631,9 @@ def test_the_command_exits_with_seven_and_says_how_to_list_what_failed(nightshif
     result = nightshift("catalog", "import", "my shop", source, "--json")
 
     assert result.exit_code == 7
-    assert json.loads(result.stdout) == {"read": 4, "accepted": 1, "failed": 3, "unchanged": 0}
+    assert json.loads(result.stdout) == {
+        "read": 4, "accepted": 1, "failed": 3, "unchanged": 0, "revision": 1,
+    }  # fmt: skip
     assert "2 empty_text, 1 malformed_line" in result.stderr
     assert "nightshift catalog failures 'my shop'" in result.stderr
 

@@ -55,8 +55,8 @@ class LedgerMachine(RuleBasedStateMachine):
     def begin(self, poison: set[int], unreadable: set[int], may_cancel: bool) -> None:
         self.server.flushdb()
         with self.database.begin() as connection:
-            for table in ("failure", "embedding", "run", "item", '"index"', "model", "catalog",
-                          "lease"):  # fmt: skip
+            for table in ("failure", "embedding", "run", "item", "content", '"index"', "model",
+                          "catalog", "lease"):  # fmt: skip
                 connection.execute(text(f"DELETE FROM {table}"))
         self.run_id = add_index_run(self.database, n_jobs=3, per_job=4)
         with self.database.begin() as connection:

@@ -91,7 +91,7 @@ def _search(database, run_id):
     """As the jobs of the stage do: a candidate for each query."""
     items = _items(database)
     rows = [
-        CandidateRow(run_id=run_id, query_id=query, item_id=items[0], coarse_rank=1,
+        CandidateRow(run_id=run_id, query_id=query, item_id=items[0], content_id=1, coarse_rank=1,
                      coarse_score=0.5)
         for query in _queued(database, run_id, Stage.SEARCH)
     ]  # fmt: skip
@@ -286,7 +286,7 @@ def test_a_run_whose_vectors_are_lost_again_and_again_fails_with_the_reason(
 def _second_run(connection, run_id):
     first = runs.get_run(connection, run_id)
     return create_rerank_run(
-        connection, catalog_id=first.catalog_id, index_id=first.index_id,
+        connection, catalog_id=first.catalog_id, revision=1, index_id=first.index_id,
         query_set_id=first.query_set_id, scorer=first.scorer,
         scorer_fingerprint=first.scorer_fingerprint, params=first.params, plan=RerankPlan(),
     )  # fmt: skip

@@ -20,8 +20,9 @@ from nightshift.producers.sources import BadRow, FieldNames, RawRow
 from nightshift.schema.errors import ConfigurationError, ServiceUnavailableError
 from nightshift.schema.states import SubjectKind
 from nightshift.stores.catalog.source_keys import source_key
-from nightshift.stores.index.embeddings import drop_gone_embeddings, write_embeddings
+from nightshift.stores.index.embeddings import drop_unneeded
 from nightshift.stores.index.indexes import live_items
+from tests.catalog_rows import ITEMS
 from tests.producers.source_files import write_image, write_jsonl, write_tar
 
 
@@ -36,8 +37,20 @@ def execute(database, statement, **values):
 
 
 def ids(database, state="live"):
-    rows = select(database, "SELECT external_id FROM item WHERE state = :s ORDER BY id", s=state)
+    rows = select(
+        database,
+        "SELECT external_id FROM item WHERE EXISTS (SELECT FROM item_version WHERE item_id = "
+        "item.id AND last_revision = 2147483647) = (:s = 'live') ORDER BY id",
+        s=state,
+    )
     return [external_id for (external_id,) in rows]
+
+
+#: Who touched each item and its current version last.
+TOUCHED = (
+    "SELECT item.id, external_id, item.xmin::text, import_id, v.xmin::text FROM item "
+    "JOIN item_version v ON v.item_id = item.id AND last_revision = 2147483647 ORDER BY 1"
+)
 
 
 def notices(database, import_id):
@@ -86,21 +99,21 @@ def test_nothing_of_an_import_is_in_before_its_end(database):
 
 def test_an_import_of_what_is_stored_touches_no_item(database):
     run_rows(database, numbered(*range(30)))
-    before = select(database, "SELECT id, xmin::text, import_id FROM item ORDER BY id")
+    before = select(database, TOUCHED)
 
     summary = run_rows(database, numbered(*reversed(range(30))), prune=True)
 
     assert (summary.unchanged, summary.accepted) == (30, 0)
-    assert select(database, "SELECT id, xmin::text, import_id FROM item ORDER BY id") == before
+    assert select(database, TOUCHED) == before
 
 
 def test_only_items_that_changed_are_touched(database):
     run_rows(database, numbered(*range(30)))
-    before = dict(select(database, "SELECT external_id, xmin::text FROM item"))
+    before = {name: touched for _, name, *touched in select(database, TOUCHED)}
 
     run_rows(database, [*numbered(*range(29)), row("29", "new")])
 
-    after = dict(select(database, "SELECT external_id, xmin::text FROM item"))
+    after = {name: touched for _, name, *touched in select(database, TOUCHED)}
     assert {name for name in before if before[name] != after[name]} == {"29"}
 
 
@@ -162,7 +175,7 @@ def test_an_import_that_is_killed_while_it_reads_leaves_nothing(database, databa
     process.send_signal(signal.SIGKILL)
     process.wait()
 
-    assert select(database, "SELECT DISTINCT parts[0] ->> 'text' FROM item") == [("x",)]
+    assert select(database, f"SELECT DISTINCT parts[0] ->> 'text' FROM {ITEMS} AS item") == [("x",)]
     following = run_rows(database, numbered(1, 2, 3))
     assert (following.accepted, following.unchanged) == (1, 2)
     assert notices(database, following.import_id - 1) == [("interrupted",)]
@@ -234,7 +247,7 @@ def test_an_import_that_begins_while_another_is_applied_waits_for_it(database):
     second.join()
 
     assert ends["a"].accepted == ends["b"].accepted == 20
-    assert select(database, "SELECT DISTINCT parts[0] ->> 'text' FROM item") == [("b",)]
+    assert select(database, f"SELECT DISTINCT parts[0] ->> 'text' FROM {ITEMS} AS item") == [("b",)]
     assert select(database, "SELECT count(*) FROM catalog_import WHERE finished_at IS NULL") == [
         (0,)
     ]
@@ -274,7 +287,9 @@ def test_an_import_that_would_let_too_many_go_is_refused(database, max_gone, ref
     if refused:
         assert (summary.refused, summary.gone, summary.not_applied) == ("too_many_gone", 0, 11)
         assert ids(database) == [str(number) for number in range(20)]
-        assert select(database, "SELECT DISTINCT parts[0] ->> 'text' FROM item") == [("x",)]
+        assert select(database, f"SELECT DISTINCT parts[0] ->> 'text' FROM {ITEMS} AS item") == [
+            ("x",)
+        ]
         assert notices(database, summary.import_id) == [("too_many_gone",)]
     else:
         assert (summary.refused, summary.gone, summary.accepted) == ("", 10, 2)
@@ -406,11 +421,15 @@ def test_a_feed_whose_image_column_was_renamed_is_refused(database):
     assert refused.refused == "kinds_changed"
     assert "20 of 20 items" in refused.message
     assert "'picture_url'" in refused.message
-    assert select(database, "SELECT count(*) FROM item WHERE image_hash IS NULL") == [(0,)]
+    assert select(database, f"SELECT count(*) FROM {ITEMS} AS item WHERE image_hash IS NULL") == [
+        (0,)
+    ]
 
     meant = run_rows(database, renamed, change_kinds=True)
     assert meant.accepted == 20
-    assert select(database, "SELECT count(*) FROM item WHERE image_hash IS NULL") == [(20,)]
+    assert select(database, f"SELECT count(*) FROM {ITEMS} AS item WHERE image_hash IS NULL") == [
+        (20,)
+    ]
 
 
 @pytest.mark.parametrize(("n_changed", "refused"), [(2, ""), (3, "kinds_changed")])
@@ -433,7 +452,7 @@ def test_captions_that_are_lost_change_kinds_too(database):
 
 def test_new_items_of_another_kind_and_those_that_come_back_change_nothing(database):
     run_rows(database, [far(number) for number in range(5)])
-    execute(database, "UPDATE item SET state = 'gone'")
+    execute(database, "UPDATE item_version SET last_revision = 1")
 
     assert run_rows(database, numbered(*range(50))).accepted == 50
 
@@ -548,70 +567,65 @@ def test_items_of_an_earlier_release_whose_source_is_unknown_stay_and_are_counte
 
 # --- indexes -------------------------------------------------------------------------------------
 
-_INDEXES = """
+_INDEXES = f"""
 INSERT INTO model (fingerprint, kind, spec, card, package_version)
-VALUES ('e', 'embedder', 'x', '{}', '1');
+VALUES ('e', 'embedder', 'x', '{{}}', '1');
 INSERT INTO index (catalog_id, name, version, embedder, embedder_fingerprint, parts, dim,
     collection, state)
 VALUES (1, 'images', 1, 'x', 'e', 'image', 4, 'c1', 'ready'),
     (1, 'texts', 1, 'x', 'e', 'text', 4, 'c2', 'ready'),
     (1, 'both', 1, 'x', 'e', 'text,image', 4, 'c3', 'ready');
-INSERT INTO embedding (index_id, item_id, key, run_id)
-SELECT "index".id, item.id, external_id, 1 FROM item, index
+INSERT INTO embedding (index_id, item_id, key, content, run_id)
+SELECT i.id, item.id, external_id, CASE i.parts WHEN 'text' THEN text_hash
+    WHEN 'image' THEN image_hash ELSE content_hash END, 1 FROM {ITEMS} AS item, index i
 """
 
 
-def indexed(database):
-    return dict(
-        select(
-            database,
-            "SELECT name, array_agg(key ORDER BY key) FROM embedding "
-            'JOIN "index" ON "index".id = index_id GROUP BY name',
-        )
-    )
+def found(database, revision):
+    """The items that a search may return in a revision, by the parts of the index."""
+    with database.begin() as connection:
+        return {
+            name: sorted(live_items(connection, index_id, ["0", "1", "2", "3"], revision=revision))
+            for index_id, name in enumerate(("images", "texts", "both"), 1)
+        }
 
 
-def test_items_that_lose_a_part_or_are_gone_leave_the_indexes_at_once(database):
+def test_items_that_changed_or_are_gone_are_no_candidates_but_in_their_own_revision(database):
     run_rows(database, [far(number) for number in range(4)])
     execute(database, _INDEXES)
+    everything = found(database, 1)
 
     rows = [row("0"), far(1, content=None), far(2, content="changed")]
     summary = run_rows(database, rows, prune=True, change_kinds=True)
 
-    assert summary.gone == 1
-    assert indexed(database) == {
-        "images": ["1", "2"],
-        "texts": ["0", "2"],
-        "both": ["0", "1", "2"],
-    }
+    assert (summary.gone, summary.revision) == (1, 2)
+    assert found(database, 2) == {"images": ["1", "2"], "texts": ["0"], "both": []}
+    assert found(database, 1) == everything
+    assert {len(keys) for keys in everything.values()} == {4}
 
 
-def test_an_item_that_was_embedded_while_an_import_took_it_out_is_no_candidate(database):
-    run_rows(database, [far(number) for number in range(3)])
+def test_vectors_that_nobody_needs_any_more_are_dropped(database):
+    run_rows(database, [far(number) for number in range(4)])
     execute(database, _INDEXES)
-    rows = [row("0"), far(1, content=None)]
+    rows = [row("0"), far(1, content=None), far(2, content="changed")]
     run_rows(database, rows, prune=True, change_kinds=True)
-    items = select(database, "SELECT id, external_id FROM item")
 
     with database.begin() as connection:
-        for index in (1, 2, 3):
-            write_embeddings(connection, index_id=index, run_id=2, keys=items)
-    assert {len(keys) for keys in indexed(database).values()} == {2}
+        dropped = [drop_unneeded(connection, index_id=index) for index in (1, 2, 3)]
 
-    with database.begin() as connection:
-        live = [sorted(live_items(connection, index, ["0", "1", "2"])) for index in (1, 2, 3)]
-        gone = [drop_gone_embeddings(connection, index_id=index) for index in (1, 2, 3)]
-    assert live == [["1"], ["0"], ["0", "1"]]
-    assert gone == [1, 1, 0]
+    assert dropped == [2, 3, 4]
+    assert found(database, 2) == {"images": ["1", "2"], "texts": ["0"], "both": []}
 
 
-def test_a_refused_import_leaves_the_indexes_as_they_were(database):
+def test_a_refused_import_makes_no_revision(database):
     run_rows(database, [far(number) for number in range(4)])
     execute(database, _INDEXES)
 
-    assert run_rows(database, numbered(*range(4))).refused
+    refused = run_rows(database, numbered(*range(4)))
 
-    assert {len(keys) for keys in indexed(database).values()} == {4}
+    assert (refused.refused, refused.revision) == ("kinds_changed", 0)
+    assert select(database, "SELECT max(number) FROM revision") == [(1,)]
+    assert {len(keys) for keys in found(database, 1).values()} == {4}
 
 
 # --- the command line ----------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from nightshift.stores.ledger.new_runs import create_rerank_run
 from nightshift.stores.models import upsert_model
 from nightshift.stores.postgres.database import Database
 from nightshift.stores.results.writes import RankingRow, write_calibration, write_rankings
+from tests.catalog_rows import add_item
 
 EMBEDDER, SCORER = "e" * 16, "5c0e" * 4
 
@@ -173,13 +174,9 @@ def _add_run(
     catalog_id = _insert(connection, "catalog", name="things")
     set_id = _insert(connection, "query_set", name="questions", content_hash=b"0")
     item_ids = {
-        name: _add_record(connection, "item", "catalog_id", catalog_id, name, image_folder)
-        for name in items
+        name: add_item(connection, catalog_id, name, *_parts(name, image_folder)) for name in items
     }
-    query_ids = {
-        name: _add_record(connection, "query", "query_set_id", set_id, name, None)
-        for name in queries
-    }
+    query_ids = {name: _add_query(connection, set_id, name) for name in queries}
     for query, judged in QRELS.items():
         for item, relevance in judged.items():
             connection.execute(
@@ -188,12 +185,14 @@ def _add_run(
             )
     index_id = _insert(
         connection, "index", catalog_id=catalog_id, name="default", version=1, dim=4,
-        embedder="open_clip:test", embedder_fingerprint=EMBEDDER, parts="image", collection="c_v1",
+        embedder="open_clip:test", embedder_fingerprint=EMBEDDER, parts="text,image",
+        collection="c_v1",
     )  # fmt: skip
     run_id = create_rerank_run(
         connection,
         stage=Stage.RANK,
         catalog_id=catalog_id,
+        revision=1,
         index_id=index_id,
         query_set_id=set_id,
         scorer="hf:test",
@@ -219,22 +218,19 @@ def _add_models(connection: Connection) -> None:
         )
 
 
-def _add_record(
-    connection: Connection,
-    table: str,
-    parent: str,
-    parent_id: int,
-    name: str,
-    image_folder: Path | None,
-) -> int:
-    parts: tuple[Part, ...] = (TextPart(text=f"text of {name}"),)
-    if image_folder is not None:
-        path = image_folder / f"{len(list(image_folder.iterdir()))}.png"
-        Image.new("RGB", (40, 30), "teal").save(path)
-        parts = (ImagePart(uri=str(path)), *parts)
+def _parts(name: str, image_folder: Path | None) -> tuple[Part, ...]:
+    if image_folder is None:
+        return (TextPart(text=f"text of {name}"),)
+    path = image_folder / f"{len(list(image_folder.iterdir()))}.png"
+    Image.new("RGB", (40, 30), "teal").save(path)
+    return ImagePart(uri=str(path)), TextPart(text=f"text of {name}")
+
+
+def _add_query(connection: Connection, set_id: int, name: str) -> int:
+    parts = _parts(name, None)
     hashes = content_hashes(parts)
     return _insert(
-        connection, table, **{parent: parent_id}, external_id=name,
+        connection, "query", query_set_id=set_id, external_id=name,
         parts=json.dumps(parts_to_json(parts)), text_hash=hashes.text, image_hash=hashes.image,
         content_hash=hashes.both,
     )  # fmt: skip

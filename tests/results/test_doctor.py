@@ -15,6 +15,7 @@ from nightshift.stores.index.milvus import VectorStore
 from nightshift.stores.ledger import runs, workers
 from nightshift.stores.postgres import named_leases
 from nightshift.stores.postgres.database import Database
+from tests.catalog_rows import ITEMS
 from tests.stores.index.damage import double_rows, tear_index
 from tests.stores.ledger_helpers import add_index_run, expire
 
@@ -47,8 +48,9 @@ def test_live_items_without_a_vector_are_counted(database, findings, vector_stor
         indexes.make_ready(connection, index_id)
         connection.execute(
             text(
-                "INSERT INTO embedding (index_id, item_id, key, run_id) "
-                "SELECT :i, id, lpad(to_hex(id), 64, '0'), :r FROM item"
+                "INSERT INTO embedding (index_id, item_id, key, content, run_id) "
+                "SELECT :i, id, lpad(to_hex(id), 64, '0'), text_hash, :r "
+                f"FROM {ITEMS} AS item"
             ),
             {"i": index_id, "r": run_id},
         )

@@ -68,7 +68,7 @@ def test_markup_in_a_catalogue_is_shown_and_not_obeyed(database, run_id, tmp_pat
     with database.begin() as connection:
         connection.execute(
             text(
-                "UPDATE item SET parts = jsonb_build_array(jsonb_build_object("
+                "UPDATE content SET parts = jsonb_build_array(jsonb_build_object("
                 "'kind', 'text', 'text', CAST(:hostile AS text)))"
             ),
             {"hostile": "<script>alert(1)</script>\x1b[31m \u0416\u65e5 " + "word" * 200},

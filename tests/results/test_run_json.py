@@ -12,8 +12,9 @@ from tests.results.ranked import add_reference_run
 from tests.stores.ledger_helpers import add_catalog, add_index_run
 
 _KEYS = [
-    "id", "kind", "state", "stage", "catalog_id", "catalog", "index_id", "index_name", "collection",
-    "embedder", "embedder_fingerprint", "index_parts", "query_set_id", "query_set", "token_set_id",
+    "id", "kind", "state", "stage", "catalog_id", "catalog", "revision", "index_id", "index_name",
+    "collection", "embedder", "embedder_fingerprint", "index_parts", "query_set_id", "query_set",
+    "token_set_id",
     "method", "scorer", "scorer_fingerprint", "params", "plan", "priority", "created_at",
     "finished_at",
 ]  # fmt: skip
@@ -29,7 +30,8 @@ def _add_token_run(database) -> int:
             precision="float32", address="/nowhere",
         )  # fmt: skip
         return create_token_run(
-            connection, stage=Stage.TOKENS, catalog_id=catalog_id, token_set_id=token_set.id,
+            connection, stage=Stage.TOKENS, catalog_id=catalog_id, revision=1,
+            token_set_id=token_set.id,
             vision="hf:tower", vision_fingerprint="v", params=TokenParams(codec="int8"),
             plan=TokenPlan(items=3),
         )  # fmt: skip

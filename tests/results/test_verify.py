@@ -4,6 +4,7 @@ from sqlalchemy import text
 from nightshift.results.verify import verify
 from nightshift.schema.states import RunState
 from nightshift.stores.ledger import runs
+from tests.catalog_rows import ITEMS
 from tests.results.ranked import add_reference_run
 from tests.stores.ledger_helpers import add_index_run
 
@@ -12,8 +13,9 @@ def _embed(database, run_id, n_items):
     with database.begin() as connection:
         connection.execute(
             text(
-                'INSERT INTO embedding (index_id, item_id, key, run_id) SELECT "index".id, '
-                "item.id, 'key-' || item.id, :r FROM item, \"index\" ORDER BY item.id LIMIT :n"
+                "INSERT INTO embedding (index_id, item_id, key, content, run_id) "
+                "SELECT \"index\".id, item.id, 'key-' || item.id, text_hash, :r "
+                f'FROM {ITEMS} AS item, "index" ORDER BY item.id LIMIT :n'
             ),
             {"r": run_id, "n": n_items},
         )

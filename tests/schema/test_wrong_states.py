@@ -7,6 +7,7 @@ from sqlalchemy.exc import IntegrityError
 import nightshift.schema.count_tables
 import nightshift.schema.image_tables
 import nightshift.schema.index_tables
+import nightshift.schema.item_tables
 import nightshift.schema.ledger_tables
 import nightshift.schema.load_tables
 import nightshift.schema.process_tables
@@ -22,8 +23,14 @@ _PARTS = """'[{"kind": "text", "text": "a red cube"}]'"""
 _RIGHT = f"""
 INSERT INTO catalog (id, name) VALUES (1, 'things'), (2, 'others');
 INSERT INTO catalog_import (id, catalog_id, source) VALUES (1, 1, 'things.csv');
-INSERT INTO item (id, catalog_id, external_id, parts, content_hash, import_id)
-VALUES (1, 1, 'i1', {_PARTS}, 'c', 1), (2, 1, 'i2', {_PARTS}, 'c', 1);
+INSERT INTO revision (catalog_id, number, import_id, rolled_back_to, items, added, changed, removed)
+VALUES (1, 1, 1, NULL, 2, 2, 0, 0), (1, 2, NULL, 1, 2, 0, 0, 0);
+INSERT INTO content (id, digest, parts, content_hash)
+VALUES (1, 'd1', {_PARTS}, 'c'), (2, 'd2', {_PARTS}, 'c');
+INSERT INTO item (id, catalog_id, external_id, import_id)
+VALUES (1, 1, 'i1', 1), (2, 1, 'i2', 1);
+INSERT INTO item_version (item_id, first_revision, last_revision, content_id)
+VALUES (1, 1, 1, 1), (1, 2, 2147483647, 2), (2, 1, 2147483647, 1);
 INSERT INTO model (fingerprint, kind, spec, card, package_version)
 VALUES ('e', 'embedder', 'x', '{{}}', '1'), ('s', 'scorer', 'x', '{{}}', '1'),
     ('v', 'vision', 'x', '{{}}', '1');
@@ -31,7 +38,8 @@ INSERT INTO index (id, catalog_id, name, version, embedder, embedder_fingerprint
     collection)
 VALUES (1, 1, 'default', 1, 'x', 'e', 'text', 4, 'c1'), (2, 1, 'default', 2, 'x', 'e', 'text', 4,
     'c2');
-INSERT INTO embedding (index_id, item_id, key, run_id) VALUES (1, 1, 'k1', 1), (1, 2, 'k2', 1);
+INSERT INTO embedding (index_id, item_id, key, content, run_id)
+VALUES (1, 1, 'k1', 'c', 1), (1, 2, 'k2', 'c', 1);
 INSERT INTO index_range (index_id, range, live, digest, rows) VALUES (1, 255, 1, 0, 2);
 INSERT INTO known_image VALUES (sha256('a'), '9 1', sha256('b'), true);
 INSERT INTO query_set (id, name, content_hash) VALUES (1, 'q', 'c1'), (2, 'q', 'c2');
@@ -46,22 +54,30 @@ INSERT INTO model_load (worker_id, spec, fingerprint, files) VALUES ('w', 'x', '
 INSERT INTO token_record (token_set_id, content, shard_id, start, n_bytes, digest, n_images,
     n_tokens)
 VALUES (1, 'c', 1, 0, 9, 'd', 1, 4);
-INSERT INTO run (id, kind, stage, catalog_id, index_id, query_set_id, token_set_id, method, scorer,
-    scorer_fingerprint, params)
-VALUES (1, 'index', 'embed', 1, 1, NULL, NULL, NULL, NULL, NULL, '{{}}'),
-    (2, 'rerank', 'rank', 1, 1, 1, 1, 'retllm', 'x', 's', '{{}}'),
-    (3, 'tokens', 'tokens', 1, NULL, NULL, 1, NULL, 'x', 'v', '{{}}');
+INSERT INTO run (id, kind, stage, catalog_id, revision, index_id, query_set_id, token_set_id,
+    method, scorer, scorer_fingerprint, params)
+VALUES (1, 'index', 'embed', 1, 1, 1, NULL, NULL, NULL, NULL, NULL, '{{}}'),
+    (2, 'rerank', 'rank', 1, 1, 1, 1, 1, 'retllm', 'x', 's', '{{}}'),
+    (3, 'tokens', 'tokens', 1, 1, NULL, NULL, 1, NULL, 'x', 'v', '{{}}');
 SELECT make_run_partitions(id) FROM run;
 INSERT INTO job (run_id, id, stage, queue, payload, n_units) VALUES (2, 1, 'rank', 'r', '{{}}', 4);
 INSERT INTO job_count VALUES (2, 'rank', 'done', 0, 0, 0);
 INSERT INTO tally VALUES (2, 'pairs', 1);
 INSERT INTO tally_delta (run_id, name, amount) VALUES (2, 'pairs', 1);
+<<<<<<< HEAD
 INSERT INTO candidate VALUES (2, 1, 1, 1, 0.9), (2, 1, 2, 2, 0.8);
 SELECT make_score_partition(number, '2026-12-01') FROM model WHERE fingerprint = 's';
 INSERT INTO score (scorer, month, run_id, pair_key, margin, logit_positive, logit_negative,
     logsumexp, entropy, fired, fired_layer)
 SELECT number, '2026-12-01', 2, key, 1, 1, 0, 2, 0.5, true, 3
 FROM model, unnest(ARRAY[bytea 'p', 'o']) AS key WHERE fingerprint = 's';
+=======
+INSERT INTO candidate (run_id, query_id, item_id, content_id, coarse_rank, coarse_score)
+VALUES (2, 1, 1, 1, 1, 0.9), (2, 1, 2, 1, 2, 0.8);
+INSERT INTO pair_score (run_id, query_id, item_id, pair_key, margin, logit_positive,
+    logit_negative, logsumexp, entropy, fired, fired_layer)
+VALUES (2, 1, 1, 'p', 1, 1, 0, 2, 0.5, true, 3);
+>>>>>>> 81a2197 (Revisions: contents are immutable, items have versions, and a run reads the revision that it was planned with)
 INSERT INTO ranking (run_id, query_id, final_rank, item_id, coarse_rank, coarse_score, margin,
     probability, entropy, fired, fired_layer, tie_group, tie_size, decided_by, scorer_fingerprint)
 VALUES (2, 1, 1, 1, 1, 0.9, 1, 0.7, 0.5, true, 3, 1, 1, 'score', 's'),
@@ -83,8 +99,13 @@ _WRONG = {
     "ck_catalog_import_counts": "UPDATE catalog_import SET failed = -1",
     "uq_item_catalog_id_external_id": "UPDATE item SET external_id = 'i1'",
     "ck_item_named": "UPDATE item SET external_id = '' WHERE id = 1",
-    "ck_item_has_parts": "UPDATE item SET parts = '[]'",
-    "ck_item_itemstate": "UPDATE item SET state = 'lost'",
+    "ck_revision_number": "UPDATE revision SET number = 0 WHERE number = 1",
+    "ck_revision_counts": "UPDATE revision SET removed = -1",
+    "ck_revision_rolled_back_to": "UPDATE revision SET rolled_back_to = 2 WHERE number = 2",
+    "uq_content_digest": "UPDATE content SET digest = 'd1'",
+    "ck_content_has_parts": "UPDATE content SET parts = '[]'",
+    "ck_item_version_revisions": "UPDATE item_version SET last_revision = 0 WHERE item_id = 2",
+    "uq_item_version_current": "UPDATE item_version SET last_revision = 2147483647",
     "ck_model_kind": "UPDATE model SET kind = 'oracle'",
     "uq_index_catalog_id_name_version": "UPDATE index SET version = 1",
     "uq_index_collection": "UPDATE index SET collection = 'c1'",
@@ -96,8 +117,11 @@ _WRONG = {
     "ck_index_indexstate": "UPDATE index SET state = 'lost'",
     "ck_index_range_range": "UPDATE index_range SET range = 256",
     "ck_index_range_counts": "UPDATE index_range SET rows = 0",
+<<<<<<< HEAD
     "ix_embedding_key": "UPDATE embedding SET key = 'k1'",
     "ck_known_image_digests": "UPDATE known_image SET sha256 = 'short'",
+=======
+>>>>>>> 81a2197 (Revisions: contents are immutable, items have versions, and a run reads the revision that it was planned with)
     "uq_query_set_name_content_hash": "UPDATE query_set SET content_hash = 'c1'",
     "ck_query_set_n_queries": "UPDATE query_set SET n_queries = -1",
     "uq_query_query_set_id_external_id": "UPDATE query SET external_id = 'q1'",

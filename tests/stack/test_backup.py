@@ -15,11 +15,13 @@ from sqlalchemy import text
 from nightshift.cli.main import main
 from nightshift.results.verify import verify
 from nightshift.schema.errors import ConflictError, InputError, NotFoundError
+from nightshift.schema.records import ImagePart
 from nightshift.stack import Stack, StackState
 from nightshift.stack.backup import BackupManifest, restore
 from nightshift.stores.files.blobs import BlobStore
 from nightshift.stores.index.milvus import VectorStore
 from nightshift.stores.postgres.database import Database
+from tests.catalog_rows import ITEMS, replace_parts
 from tests.results.ranked import add_reference_run
 
 _ROWS = 3000
@@ -45,11 +47,7 @@ def original(parent_folder: Path) -> Iterator[Stack]:
         with Database(urls.database_url) as database:
             add_reference_run(database)
             with database.begin() as connection:
-                parts = [{"kind": "image", "uri": blob, "sha256": "00"}]
-                connection.execute(
-                    text("UPDATE item SET parts = CAST(:parts AS jsonb) WHERE external_id = 'i1'"),
-                    {"parts": json.dumps(parts)},
-                )
+                replace_parts(connection, "i1", ImagePart(uri=blob, sha256="00"))
         with VectorStore(urls.milvus_uri, urls.milvus_token) as store:
             store.create("ns_things", 8, "HNSW")
             store.upsert("ns_things", *_vectors())
@@ -104,7 +102,7 @@ def test_a_restored_stack_is_the_same_and_serves_at_once(
         assert _digest(copy) == _digest(original)
         mine, theirs = copy.urls(), original.urls()
         with Database(mine.database_url) as database, database.begin() as connection:
-            query = "SELECT parts -> 0 ->> 'uri' FROM item WHERE external_id = 'i1'"
+            query = f"SELECT parts -> 0 ->> 'uri' FROM {ITEMS} AS item WHERE external_id = 'i1'"
             blob = Path(connection.execute(text(query)).scalar_one())
         assert blob.is_relative_to(copy.data_dir)
         assert blob.read_bytes() == b"an image"

@@ -41,8 +41,9 @@ def made(parent_folder: Path) -> Iterator[Stack]:
         ]
         sql(
             stack,
-            "INSERT INTO item (catalog_id, external_id, parts, content_hash) "
-            "SELECT id, 'thing', %s, 'x' FROM catalog",
+            "INSERT INTO content (digest, parts, content_hash) "
+            "SELECT sha256(convert_to(parts::text, 'UTF8')), parts, 'x' "
+            "FROM (SELECT CAST(%s AS jsonb) AS parts) AS given",
             json.dumps(parts),
         )
         yield stack
@@ -76,7 +77,10 @@ def pids(stack: Stack) -> list[int | None]:
 
 
 def addresses(stack: Stack) -> list[str]:
-    ((parts,),) = sql(stack, "SELECT parts FROM item")
+    ((parts, agrees),) = sql(
+        stack, "SELECT parts, digest = sha256(convert_to(parts::text, 'UTF8')) FROM content"
+    )
+    assert agrees
     return [part.get("uri") or part["text"] for part in parts]
 
 

@@ -2,7 +2,6 @@
 
 from sqlalchemy import text
 
-from nightshift.schema.identity import content_hashes
 from nightshift.schema.messages import BlockPayload
 from nightshift.schema.params import IndexParams
 from nightshift.schema.plans import IndexPlan
@@ -12,6 +11,7 @@ from nightshift.stores.ledger.jobs import add_jobs
 from nightshift.stores.ledger.new_runs import create_index_run
 from nightshift.stores.models import upsert_model
 from nightshift.stores.postgres.database import Database, copy_rows
+from tests.catalog_rows import add_item
 
 FINGERPRINT = "0123456789abcdef"
 
@@ -23,23 +23,8 @@ def add_catalog(database: Database, name: str = "things", n_items: int = 10) -> 
                 text("INSERT INTO catalog (name) VALUES (:name) RETURNING id"), {"name": name}
             ).scalar_one()
         )
-        rows = []
         for number in range(n_items):
-            hashes = content_hashes((TextPart(text=f"thing {number}"),))
-            rows.append(
-                (catalog_id, f"item-{number}", f'[{{"kind":"text","text":"thing {number}"}}]',
-                 hashes.text, hashes.both, "{}", "live", "now")
-            )  # fmt: skip
-        columns = ("catalog_id", "external_id", "parts", "text_hash", "content_hash", "metadata",
-                   "state", "updated_at")  # fmt: skip
-        for row in rows:
-            connection.execute(
-                text(
-                    f"INSERT INTO item ({', '.join(columns)}) VALUES "
-                    f"({', '.join(':' + column for column in columns)})"
-                ),
-                dict(zip(columns, row, strict=True)),
-            )
+            add_item(connection, catalog_id, f"item-{number}", TextPart(text=f"thing {number}"))
     return catalog_id
 
 
@@ -76,6 +61,7 @@ def add_index_run(database: Database, *, n_jobs: int = 3, per_job: int = 4) -> i
         run_id = create_index_run(
             connection,
             catalog_id=catalog_id,
+            revision=1,
             index_id=index_id,
             params=IndexParams(),
             plan=IndexPlan(),

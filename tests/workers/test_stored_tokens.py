@@ -14,11 +14,12 @@ from nightshift.schema.identity import content_hashes
 from nightshift.schema.params import RerankParams, ScorerParams
 from nightshift.schema.records import ImagePart
 from nightshift.scoring.codecs import parse_codec
-from nightshift.stores.catalog.contents import load_records, parts_to_json
+from nightshift.stores.catalog.contents import load_items, load_queries, parts_to_json
 from nightshift.stores.ledger import runs
 from nightshift.stores.tokens import token_sets
 from nightshift.stores.tokens.shards import writing_shard
 from nightshift.workers.stored_tokens import StoredTokens
+from tests.catalog_rows import replace_parts
 from tests.results.ranked import SCORER, add_reference_run
 
 WIDTH = 4
@@ -33,15 +34,15 @@ def opened(database, tmp_path):
     """
     run_id = add_reference_run(database)
     with database.begin() as connection:
-        for table, name, uri, digest in (
-            ("item", "i1", "/shop/1.png", DIGEST),
-            ("query", "q1", "https://elsewhere.example/x.png", DIGEST),
-            ("query", "q2", "/shop/2.png", "cd" * 32),
+        replace_parts(connection, "i1", ImagePart(uri="/shop/1.png", sha256=DIGEST))
+        for name, uri, digest in (
+            ("q1", "https://elsewhere.example/x.png", DIGEST),
+            ("q2", "/shop/2.png", "cd" * 32),
         ):
             parts = (ImagePart(uri=uri, sha256=digest),)
             connection.execute(
                 text(
-                    f"UPDATE {table} SET parts = :parts, image_hash = :hash, text_hash = NULL "
+                    "UPDATE query SET parts = :parts, image_hash = :hash, text_hash = NULL "
                     "WHERE external_id = :name"
                 ),
                 {
@@ -55,12 +56,11 @@ def opened(database, tmp_path):
         _store(database, run_id, codec, str(tmp_path / codec))
         with database.begin() as connection:
             run = runs.get_run(connection, run_id)
-            records = {
-                name: record
-                for table in ("query", "item")
-                for record in load_records(connection, table, _ids(connection, table)).values()
-                if (name := record.external_id) in {"i1", "q1", "q2"}
-            }
+            found = [
+                *load_queries(connection, _ids(connection, "query")).values(),
+                *load_items(connection, _ids(connection, "item"), revision=1).values(),
+            ]
+            records = {record.external_id: record for record in found}
         params = RerankParams(scorer=ScorerParams(codec=codec))
         stored = StoredTokens.of_run(database, replace(run, params=params))
         stored.locate({"query": [records["q1"], records["q2"]], "candidate": [records["i1"]]})

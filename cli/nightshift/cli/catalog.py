@@ -145,8 +145,10 @@ def _echo_import(name: str, facts: dict[str, object], as_json: bool) -> None:
     if as_json:
         echo_json(facts, indent=None)
         return
+    revision = facts.pop("revision", None)
     counts = ((what, n) for what, n in facts.items() if type(n) is int)
-    echo(f"{name}: " + ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in counts))
+    numbers = ", ".join(f"{n:,} {what.replace('_', ' ')}" for what, n in counts)
+    echo(f"{name}: {numbers}" + (f"; revision {revision}" if revision else ""))
 
 
 @catalog.command(name="list")

@@ -47,6 +47,8 @@ def import_facts(summary: ImportSummary, limits: ImportLimits) -> dict[str, obje
         "failed": summary.failed,
         "unchanged": summary.unchanged,
     }
+    if summary.revision:
+        facts["revision"] = summary.revision
     if summary.refused:
         facts |= {"not_applied": summary.not_applied, "refused": summary.refused}
     if limits.prune:

@@ -7,6 +7,7 @@ from sqlalchemy.exc import IntegrityError, ProgrammingError
 import nightshift.schema.count_tables
 import nightshift.schema.image_tables
 import nightshift.schema.index_tables
+import nightshift.schema.item_tables
 import nightshift.schema.ledger_tables
 import nightshift.schema.load_tables
 import nightshift.schema.process_tables

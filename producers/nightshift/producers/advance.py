@@ -147,7 +147,7 @@ def _begin_tokens(connection: Connection, run: TokenRun) -> Stage:
             f"{run.id}` says why",
         )
         return Stage.CODEBOOK
-    item_ids = token_sets.items_to_see(connection, token_set)
+    item_ids = token_sets.items_to_see(connection, token_set, revision=run.revision)
     jobs = token_jobs(connection, run.vision_fingerprint, item_ids)
     add_jobs(connection, run.id, Stage.TOKENS, run.queue_of(Stage.TOKENS), jobs)
     runs.move_to_stage(connection, run.id, Stage.TOKENS)

@@ -21,8 +21,9 @@ from nightshift.schema.names import check_name
 from nightshift.schema.states import SubjectKind
 from nightshift.stores.catalog import catalogs
 from nightshift.stores.catalog.catalogs import CheckedRecord, ImportCounts
+from nightshift.stores.catalog.comparison import Comparison
 from nightshift.stores.catalog.import_failures import ImportFailure, record_failures
-from nightshift.stores.catalog.staging import Comparison, Staging
+from nightshift.stores.catalog.staging import Staging
 from nightshift.stores.files.blobs import BlobStore
 from nightshift.stores.files.globs import root_of
 from nightshift.stores.files.roots import ImageRoots
@@ -36,6 +37,8 @@ class ImportSummary:
     """The result of an import; at its end, accepted + failed + unchanged + not_applied = read."""
 
     import_id: int
+    #: The revision of the catalogue that it made; 0 where it was refused.
+    revision: int = 0
     read: int = 0
     #: New items, changed ones, and ones that are back after they were gone.
     accepted: int = 0
@@ -94,7 +97,7 @@ def import_catalog(
             them, all, or none. A broken one that is not decoded fails when it is embedded.
         blobs: Stores images that come in Parquet cells.
         image_roots: Folders and URLs below which images may lie, beside that of the source.
-        prune: Mark items of this source as gone that it no longer names, if it was read to its end.
+        prune: End the items of this source that it no longer names, if it was read to its end.
         limits: Limits that refuse the import; `prune` may be set there too.
         progress: Called after each batch.
 
@@ -242,9 +245,10 @@ def _apply(
     # A share that is not mounted must not empty the catalogue.
     no_prune_reason = prune_refusal_reason(limits, read, comparison) if limits.prune else None
     prune = limits.prune and no_prune_reason is None
-    staging.apply(prune=prune)
+    revision = staging.apply(comparison, prune=prune)
     summary = replace(
         summary,
+        revision=revision,
         accepted=comparison.accepted,
         unchanged=comparison.unchanged,
         gone=comparison.leaving if prune else 0,

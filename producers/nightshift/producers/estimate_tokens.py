@@ -10,7 +10,8 @@ from nightshift.schema.models import ModelFacts
 from nightshift.schema.records import ImagePart
 from nightshift.scoring.codecs import CodecSpec, Grid
 from nightshift.stores.catalog import catalogs
-from nightshift.stores.catalog.contents import load_records
+from nightshift.stores.catalog.contents import load_items
+from nightshift.stores.catalog.revisions import newest_revision
 from nightshift.stores.files.images import read_image
 from nightshift.stores.postgres.database import Database
 from nightshift.stores.tokens import token_sets
@@ -58,8 +59,10 @@ def estimate_tokens(
     """
     with database.begin() as connection:
         catalog_id = catalogs.catalog_id(connection, catalog)
-        every = token_sets.distinct_items(connection, catalog_id)
-        records = load_records(connection, "item", every[:: max(1, len(every) // _SAMPLE)])
+        revision = newest_revision(connection, catalog_id)
+        every = token_sets.distinct_items(connection, catalog_id, revision=revision)
+        sample = every[:: max(1, len(every) // _SAMPLE)]
+        records = load_items(connection, sample, revision=revision)
         missing = {}
         for codec in codecs:
             token_set = token_sets.find_set(
@@ -68,7 +71,11 @@ def estimate_tokens(
                 vision_fingerprint=vision.fingerprint,
                 codec=str(codec),
             )
-            to_see = every if token_set is None else token_sets.items_to_see(connection, token_set)
+            to_see = (
+                every
+                if token_set is None
+                else token_sets.items_to_see(connection, token_set, revision=revision)
+            )
             missing[codec] = len(to_see)
     parts = [
         part for record in records.values() for part in record.parts if isinstance(part, ImagePart)

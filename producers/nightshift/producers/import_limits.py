@@ -9,7 +9,7 @@ from typing import Self
 
 from nightshift.producers.column_summary import ColumnSummary
 from nightshift.schema.errors import ConfigurationError
-from nightshift.stores.catalog.staging import Comparison, KindCounts
+from nightshift.stores.catalog.comparison import Comparison, KindCounts
 
 __all__ = ["ImportLimits", "Limit", "ReadCounts", "prune_refusal_reason", "refusal_reason"]
 

@@ -33,7 +33,8 @@ def depends_on_vectors(run: AnyRun) -> TypeGuard[RerankRun]:
 def find_lost_vectors(database: Database, vectors: VectorStore, run_id: int) -> list[str] | None:
     """Find the keys of live vectors that Milvus has lost; repair its index and merge duplicates.
 
-    A collection that is gone is made again, and all its vectors count as lost.
+    A collection that is gone is made again, and all its vectors count as lost. Keys of contents
+    that the run's revision does not have are left to the runs that need them.
 
     Returns:
         None where no search is about to begin or has just ended, or another run is putting back
@@ -54,4 +55,6 @@ def find_lost_vectors(database: Database, vectors: VectorStore, run_id: int) -> 
             _log.warning("%s was gone from Milvus and is made again", run.collection)
         vectors.load(run.collection)
         vectors.flush(run.collection)
-    return compare(database, vectors, index).lost
+    lost_keys = compare(database, vectors, index).lost
+    with database.begin() as connection:
+        return reconcile.needed_keys(connection, run.index_id, lost_keys, revision=run.revision)

@@ -14,6 +14,7 @@ from nightshift.schema.params import IndexParams
 from nightshift.schema.plans import IndexPlan
 from nightshift.schema.states import IndexState, Stage
 from nightshift.stores.catalog import catalogs
+from nightshift.stores.catalog.revisions import newest_revision
 from nightshift.stores.index import embeddings, indexes
 from nightshift.stores.index.milvus import VectorStore
 from nightshift.stores.index.writer import hold_writer
@@ -61,6 +62,7 @@ def plan_index(
     check_name("index", name)
     with database.begin() as connection:
         catalog_id = catalogs.catalog_id(connection, catalog)
+        revision = newest_revision(connection, catalog_id)
         record_model(connection, embedder)
         index = _version_to_fill(
             connection,
@@ -74,11 +76,12 @@ def plan_index(
         # Before the first job can run, and harmless if this transaction then fails.
         with hold_writer(database, vectors, f"plan of {index.collection}"):
             vectors.create(index.collection, dim=index.dim, index_type=index.index_type)
-        n_gone = embeddings.drop_gone_embeddings(connection, index_id=index.id)
-        ids = _items_to_embed(connection, catalog, index, embedder)
+        n_gone = embeddings.drop_unneeded(connection, index_id=index.id)
+        ids = _items_to_embed(connection, catalog, index, revision)
         run_id = create_index_run(
             connection,
             catalog_id=catalog_id,
+            revision=revision,
             index_id=index.id,
             params=IndexParams(parts=parts),
             plan=IndexPlan(items=len(ids), gone=n_gone),
@@ -139,7 +142,7 @@ def _continued(
 
 
 def _items_to_embed(
-    connection: Connection, catalog: str, index: indexes.IndexRow, embedder: ModelFacts
+    connection: Connection, catalog: str, index: indexes.IndexRow, revision: int
 ) -> list[int]:
     """Ids of the items that lack a vector; an error where a new version would stay empty."""
     item_ids = list(
@@ -148,7 +151,7 @@ def _items_to_embed(
             catalog_id=index.catalog_id,
             index_id=index.id,
             parts=index.parts,
-            fingerprint=embedder.fingerprint,
+            revision=revision,
         )
     )
     if not item_ids and index.state is IndexState.BUILDING:

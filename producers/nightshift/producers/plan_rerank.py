@@ -12,6 +12,7 @@ from nightshift.schema.plans import RerankPlan
 from nightshift.schema.states import Stage
 from nightshift.scoring.methods.registry import framings_of
 from nightshift.stores.catalog import query_sets
+from nightshift.stores.catalog.revisions import newest_revision
 from nightshift.stores.index import indexes
 from nightshift.stores.ledger.jobs import stage_rate
 from nightshift.stores.ledger.new_runs import create_rerank_run
@@ -74,6 +75,7 @@ def plan_rerank(
         run_id = create_rerank_run(
             connection,
             catalog_id=index.catalog_id,
+            revision=newest_revision(connection, index.catalog_id),
             index_id=index.id,
             query_set_id=query_set_id,
             scorer=scorer.spec,
@@ -111,7 +113,8 @@ def estimate_rerank(
         NotFoundError: As for `plan_rerank`.
     """
     index = indexes.ready_index(connection, catalog, index_name)
-    items = indexes.count_live(connection, index.id)
+    revision = newest_revision(connection, index.catalog_id)
+    items = indexes.count_live(connection, index.id, revision=revision)
     queries = len(query_sets.query_ids(connection, query_set_id))
     n_pairs = queries * min(params.top_k, items)
     reuse = estimate_reuse(
@@ -123,6 +126,7 @@ def estimate_rerank(
         item_parts=params.item_parts,
         top_k=params.top_k,
         lists=params.scorer.score == "listwise",
+        revision=revision,
     )
     search = stage_rate(connection, Stage.SEARCH, index.embedder_fingerprint)
     score = stage_rate(connection, Stage.SCORE, scorer.fingerprint)

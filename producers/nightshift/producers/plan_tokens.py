@@ -15,6 +15,7 @@ from nightshift.schema.plans import TokenPlan
 from nightshift.schema.states import Stage
 from nightshift.scoring.codecs import CodecSpec, parse_codec
 from nightshift.stores.catalog import catalogs
+from nightshift.stores.catalog.revisions import newest_revision
 from nightshift.stores.files.addresses import resolve_beside
 from nightshift.stores.ledger.jobs import add_jobs, stage_rate
 from nightshift.stores.ledger.new_runs import create_token_run
@@ -72,16 +73,18 @@ def plan_tokens(
     codec = str(spec)
     with database.begin() as connection:
         catalog_id = catalogs.catalog_id(connection, catalog)
+        revision = newest_revision(connection, catalog_id)
         record_model(connection, vision)
         token_set = _ensure_set(connection, catalog_id, vision, codec, store)
-        ids = token_sets.items_to_see(connection, token_set)
-        if not ids and not token_sets.distinct_items(connection, catalog_id):
+        ids = token_sets.items_to_see(connection, token_set, revision=revision)
+        if not ids and not token_sets.distinct_items(connection, catalog_id, revision=revision):
             raise ConflictError(f"no item of catalogue {catalog!r} has an image to see")
         begin = Stage.CODEBOOK if _untrained(spec, token_set) and ids else Stage.TOKENS
         run_id = create_token_run(
             connection,
             stage=begin,
             catalog_id=catalog_id,
+            revision=revision,
             token_set_id=token_set.id,
             vision=vision.spec,
             vision_fingerprint=vision.fingerprint,

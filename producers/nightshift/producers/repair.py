@@ -11,6 +11,7 @@ from nightshift.schema.messages import queue_name
 from nightshift.schema.params import IndexParams
 from nightshift.schema.plans import IndexPlan
 from nightshift.schema.states import RunState, Stage
+from nightshift.stores.catalog.revisions import newest_revision
 from nightshift.stores.index import indexes, reconcile
 from nightshift.stores.index.comparison import compare
 from nightshift.stores.index.indexes import IndexRow
@@ -108,11 +109,15 @@ def _repair_index(database: Database, vectors: VectorStore, index: IndexRow) -> 
         with database.begin() as connection:
             if not reconcile.lock_index(connection, index.id):
                 return
-            missing = reconcile.forget(connection, index.id, differences.lost)
+            revision = newest_revision(connection, index.catalog_id)
+            lost = reconcile.not_left_to_runs(
+                connection, index.id, differences.lost, revision=revision
+            )
+            missing = reconcile.forget(connection, index.id, lost)
             nobodys = keys_to_delete(connection, index.id, differences.orphans)
             vectors.delete(index.collection, nobodys)
             vectors.flush(index.collection)
-            run_id, n_items = _embed(connection, index)
+            run_id, n_items = _embed(connection, index, revision)
     if nobodys:
         yield f"{index.collection}: {len(nobodys)} vectors that nobody owned are deleted"
     if n_items:
@@ -122,14 +127,15 @@ def _repair_index(database: Database, vectors: VectorStore, index: IndexRow) -> 
         )
 
 
-def _embed(connection: Connection, index: IndexRow) -> tuple[int, int]:
+def _embed(connection: Connection, index: IndexRow, revision: int) -> tuple[int, int]:
     """Queue the live items that have no vector and no reason for it: (run id, how many)."""
-    ids = reconcile.items_without_vector(connection, index)
+    ids = reconcile.items_without_vector(connection, index, revision=revision)
     if not ids:
         return 0, 0
     run_id = create_index_run(
         connection,
         catalog_id=index.catalog_id,
+        revision=revision,
         index_id=index.id,
         params=IndexParams(parts=index.parts),
         plan=IndexPlan(items=len(ids)),

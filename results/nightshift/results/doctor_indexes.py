@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from nightshift.schema.errors import NightshiftError, NotFoundError, ServiceUnavailableError
 from nightshift.schema.findings import Finding, skipped
+from nightshift.stores.catalog.revisions import newest_revision
 from nightshift.stores.index import indexes, reconcile
 from nightshift.stores.index.comparison import compare
 from nightshift.stores.index.indexes import IndexRow
@@ -73,7 +74,8 @@ def _check_index(
         )
     differences = compare(database, vectors, index, everything=everything, keep=False)
     with database.begin() as connection:
-        n_without = len(reconcile.items_without_vector(connection, index))
+        revision = newest_revision(connection, index.catalog_id)
+        n_without = len(reconcile.items_without_vector(connection, index, revision=revision))
     if differences.lost:
         yield Finding(
             check="milvus",

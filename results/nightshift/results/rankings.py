@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
-from nightshift.stores.catalog.contents import StoredRecord, load_records
+from nightshift.stores.catalog.contents import StoredRecord, load_items, load_queries
 from nightshift.stores.ledger.run_types import RerankRun
 from nightshift.stores.postgres.database import Database
 from nightshift.stores.results import rankings
@@ -60,16 +60,16 @@ def ranked_list(
     with database.begin() as connection:
         run = rankings.require_rerank(connection, run_id)
         query_id = rankings.find_query(connection, run_id, query)
-        return run, load_list(connection, run_id, query_id, limit=limit)
+        return run, load_list(connection, run, query_id, limit=limit)
 
 
 def load_list(
-    connection: Connection, run_id: int, query_id: int, *, limit: int | None = None
+    connection: Connection, run: RerankRun, query_id: int, *, limit: int | None = None
 ) -> RankedList:
     """The same as `ranked_list`, by row id and in an open transaction."""
-    rows = tuple(rankings.stream_rankings(connection, run_id, query_ids=[query_id], limit=limit))
+    rows = tuple(rankings.stream_rankings(connection, run.id, query_ids=[query_id], limit=limit))
     return RankedList(
-        query=load_records(connection, "query", [query_id])[query_id],
+        query=load_queries(connection, [query_id])[query_id],
         rows=rows,
-        items=load_records(connection, "item", [row.item_id for row in rows]),
+        items=load_items(connection, [row.item_id for row in rows], revision=run.revision),
     )

@@ -108,8 +108,8 @@ def load_report(database: Database, run_id: int, *, n_queries: int) -> Report:
                 f"run {run_id} is {run.state} and has ranked nothing yet: {coverage}"
             )
         chosen = _choose(ranked, n_queries)
-        sections = tuple(_section(connection, run_id, winners) for winners in chosen)
-        n_items = indexes.count_live(connection, run.index_id)
+        sections = tuple(_section(connection, run, winners) for winners in chosen)
+        n_items = indexes.count_live(connection, run.index_id, revision=run.revision)
     try:
         evaluation = evaluate(database, run_id)
     except (NotFoundError, ConflictError):
@@ -157,8 +157,8 @@ def _winner_change(winners: Winners) -> WinnerChange:
     return WinnerChange.LOST if winners.coarse_right else WinnerChange.MISSED
 
 
-def _section(connection: Connection, run_id: int, winners: Winners) -> QuerySection:
-    ranking = load_list(connection, run_id, winners.query_id)
+def _section(connection: Connection, run: RerankRun, winners: Winners) -> QuerySection:
+    ranking = load_list(connection, run, winners.query_id)
     query = ranking.query
     shown = [row for row in ranking.rows if min(row.final_rank, row.coarse_rank) <= DEPTH]
     candidates = [_candidate(ranking, row) for row in shown]

@@ -20,6 +20,7 @@ def run_json(run: AnyRun) -> dict[str, Any]:
         "stage": run.stage,
         "catalog_id": run.catalog_id,
         "catalog": run.catalog,
+        "revision": run.revision,
         **_index_json(run),
         "query_set_id": run.query_set_id if isinstance(run, RerankRun) else None,
         "query_set": run.query_set if isinstance(run, RerankRun) else None,

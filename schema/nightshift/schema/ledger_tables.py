@@ -8,6 +8,7 @@ from sqlalchemy import (
     ForeignKey,
     Identity,
     Index,
+    Integer,
     PrimaryKeyConstraint,
     SmallInteger,
     func,
@@ -74,6 +75,10 @@ class Run(Base):
     )
     catalog_id: Mapped[int] = mapped_column(
         ForeignKey("catalog.id", ondelete="CASCADE"), comment="The catalogue that it works on."
+    )
+    revision: Mapped[int] = mapped_column(
+        Integer,
+        comment="The revision of the catalogue that it reads, and no other.",
     )
     index_id: Mapped[int | None] = mapped_column(
         ForeignKey("index.id", ondelete="CASCADE"),

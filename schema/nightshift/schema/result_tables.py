@@ -41,6 +41,9 @@ class Candidate(Base):
     run_id: Mapped[int] = mapped_column(comment="The run that searched; its partition.")
     query_id: Mapped[int] = mapped_column(comment="The query, by query.id.")
     item_id: Mapped[int] = mapped_column(comment="The item that was found, by item.id.")
+    content_id: Mapped[int] = mapped_column(
+        comment="What it consists of in the revision of the run, by content.id."
+    )
     coarse_rank: Mapped[int] = mapped_column(SmallInteger, comment="From 1.")
     coarse_score: Mapped[float] = mapped_column(REAL, comment="Cosine similarity.")
     load_id: Mapped[int | None] = mapped_column(

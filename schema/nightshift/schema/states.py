@@ -5,7 +5,6 @@ from enum import StrEnum
 __all__ = [
     "DecidedBy",
     "IndexState",
-    "ItemState",
     "JobState",
     "RunKind",
     "RunState",
@@ -13,13 +12,6 @@ __all__ = [
     "SubjectKind",
     "TallyName",
 ]
-
-
-class ItemState(StrEnum):
-    """An item that left its source is kept for old results but never searched."""
-
-    LIVE = "live"
-    GONE = "gone"
 
 
 class IndexState(StrEnum):

@@ -23,7 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from nightshift.schema.states import IndexState, ItemState
+from nightshift.schema.states import IndexState
 
 __all__ = [
     "Base",
@@ -31,7 +31,6 @@ __all__ = [
     "CatalogImport",
     "Embedding",
     "IndexVersion",
-    "Item",
     "Model",
     "Qrel",
     "Query",
@@ -135,45 +134,6 @@ class CatalogImport(Base):
     )
 
 
-class Item(Base):
-    """One thing of a catalogue: ordered typed parts and metadata."""
-
-    __tablename__ = "item"
-    __table_args__ = (
-        UniqueConstraint("catalog_id", "external_id"),
-        CheckConstraint("length(external_id) > 0", name="named"),
-        CheckConstraint("jsonb_array_length(parts) > 0", name="has_parts"),
-        {"comment": "One thing of a catalogue: ordered typed parts and metadata."},
-    )
-
-    id: Mapped[int] = mapped_column(Identity(), primary_key=True, comment="Row id.")
-    catalog_id: Mapped[int] = mapped_column(
-        ForeignKey("catalog.id", ondelete="CASCADE"), comment="The catalogue that it belongs to."
-    )
-    external_id: Mapped[str] = mapped_column(comment="The item's id in its source.")
-    parts: Mapped[list[Any]] = mapped_column(
-        comment='[{"kind":"text","text":…} | {"kind":"image","uri":…,"sha256":…}, …]'
-    )
-    text_hash: Mapped[bytes | None] = mapped_column(comment="SHA-256 of the texts alone.")
-    image_hash: Mapped[bytes | None] = mapped_column(comment="SHA-256 of the images alone.")
-    content_hash: Mapped[bytes] = mapped_column(comment="SHA-256 of all parts in order.")
-    extra: Mapped[dict[str, Any]] = mapped_column(
-        "metadata", server_default="{}", comment="What came along; no model sees it."
-    )
-    state: Mapped[ItemState] = mapped_column(
-        pg_enum(ItemState),
-        server_default=ItemState.LIVE,
-        comment="live, or gone: no longer in its source, kept for old results, never searched.",
-    )
-    import_id: Mapped[int | None] = mapped_column(
-        ForeignKey("catalog_import.id", ondelete="SET NULL"),
-        comment="The import that last changed it, or first brought it from its present source.",
-    )
-    updated_at: Mapped[datetime] = mapped_column(
-        server_default=func.now(), comment="When content, metadata or state last changed."
-    )
-
-
 class Model(Base):
     """A model by fingerprint: what made a vector or a score."""
 
@@ -261,12 +221,12 @@ class IndexVersion(Base):
 
 
 class Embedding(Base):
-    """The live vector of an item in an index: the only truth about what a search may return."""
+    """A vector of an item in an index: a search may return it where the item has that content."""
 
     __tablename__ = "embedding"
     __table_args__ = (
-        Index("ix_embedding_key", "index_id", "key", unique=True),
-        {"comment": "The live vector of an item in an index; Milvus holds the numbers."},
+        Index("ix_embedding_item_id", "item_id", "index_id"),
+        {"comment": "The vectors of items in an index; Milvus holds the numbers."},
     )
 
     index_id: Mapped[int] = mapped_column(
@@ -274,12 +234,14 @@ class Embedding(Base):
         primary_key=True,
         comment="The index version that the vector belongs to.",
     )
+    key: Mapped[str] = mapped_column(primary_key=True, comment="Milvus primary key, 64 hex digits.")
     item_id: Mapped[int] = mapped_column(
-        ForeignKey("item.id", ondelete="CASCADE"),
-        primary_key=True,
-        comment="The item that it stands for.",
+        ForeignKey("item.id", ondelete="CASCADE"), comment="The item that it stands for."
     )
-    key: Mapped[str] = mapped_column(comment="Milvus primary key, 64 hex digits.")
+    content: Mapped[bytes] = mapped_column(
+        comment="SHA-256 of what was embedded: text_hash, image_hash or content_hash of its "
+        "content, by the parts of the index."
+    )
     run_id: Mapped[int] = mapped_column(comment="The run that made it.")
     load_id: Mapped[int | None] = mapped_column(
         comment="The load in model_load that it comes of; empty where nobody knows."

@@ -5,12 +5,17 @@ from sqlalchemy import text
 
 from nightshift.schema.params import RerankParams, ScorerParams
 from nightshift.schema.plans import RerankPlan
+from nightshift.schema.records import TextPart
 from nightshift.schema.states import Stage
 from nightshift.stores.ledger import runs
 from nightshift.stores.ledger.new_runs import create_rerank_run
 from nightshift.stores.results import equal_pairs, pairs
 from nightshift.stores.results.reuse import estimate_reuse
+<<<<<<< HEAD
 from nightshift.stores.results.writes import CandidateRow, write_candidates
+=======
+from tests.catalog_rows import ITEMS, replace_parts
+>>>>>>> 81a2197 (Revisions: contents are immutable, items have versions, and a run reads the revision that it was planned with)
 from tests.results.ranked import SCORER, add_reference_run
 
 DEPTH = 3
@@ -23,14 +28,16 @@ def scored(database):
     with database.begin() as connection:
         connection.execute(
             text(
-                "INSERT INTO embedding (index_id, item_id, key, run_id) "
-                'SELECT "index".id, item.id, \'key-\' || item.id, 1 FROM item, "index"'
+                "INSERT INTO embedding (index_id, item_id, key, content, run_id) "
+                "SELECT \"index\".id, item.id, 'key-' || item.id, content_hash, 1 "
+                f'FROM {ITEMS} AS item, "index"'
             )
         )
         connection.execute(
             text(
-                "INSERT INTO candidate (run_id, query_id, item_id, coarse_rank, coarse_score) "
-                "SELECT run_id, query_id, item_id, coarse_rank, coarse_score FROM ranking"
+                "INSERT INTO candidate (run_id, query_id, item_id, content_id, coarse_rank, "
+                "coarse_score) SELECT run_id, query_id, item_id, content_id, coarse_rank, "
+                f"coarse_score FROM ranking JOIN {ITEMS} AS item ON item.id = item_id"
             )
         )
         score_all(connection, run_id)
@@ -45,8 +52,12 @@ def score_all(connection, run_id, *, lists=False):
             "INSERT INTO score (scorer, month, run_id, pair_key, margin, logit_positive, "
             "logit_negative, logsumexp, entropy, fired) SELECT number, :month, c.run_id, "
             f"{key}, 1, 1, 0, 2, 0.1, false FROM candidate c JOIN query q ON q.id = c.query_id "
+<<<<<<< HEAD
             "JOIN item i ON i.id = c.item_id JOIN model ON fingerprint = :fingerprint "
             "WHERE c.run_id = :run"
+=======
+            "JOIN content ON content.id = c.content_id WHERE c.run_id = :run"
+>>>>>>> 81a2197 (Revisions: contents are immutable, items have versions, and a run reads the revision that it was planned with)
         ),
         {
             "run": run_id,
@@ -73,7 +84,7 @@ def test_queries_that_were_never_searched_for_make_the_number_a_guess(database, 
 def estimated(connection, *, lists=False, top_k=DEPTH, item_parts="text"):
     return estimate_reuse(
         connection, query_set_id=1, index_id=1, scorer_fingerprint=SCORER, query_parts="text",
-        item_parts=item_parts, top_k=top_k, lists=lists,
+        item_parts=item_parts, top_k=top_k, lists=lists, revision=1,
     )  # fmt: skip
 
 
@@ -82,13 +93,20 @@ def reused(connection, *, lists=False, top_k=DEPTH, item_parts="text") -> int:
     scorer = ScorerParams(score="listwise", framing="retllm_listwise") if lists else ScorerParams()
     params = RerankParams(query_parts="text", item_parts=item_parts, top_k=top_k, scorer=scorer)
     run_id = create_rerank_run(
-        connection, stage=Stage.SEARCH, catalog_id=1, index_id=1, query_set_id=1,
+        connection, stage=Stage.SEARCH, catalog_id=1, revision=1, index_id=1, query_set_id=1,
         scorer="hf:test", scorer_fingerprint=SCORER, params=params, plan=RerankPlan(),
     )  # fmt: skip
     rows = connection.execute(
         text(
+<<<<<<< HEAD
             "SELECT query_id, candidate.item_id, coarse_rank, coarse_score "
             "FROM candidate JOIN embedding e ON e.item_id = candidate.item_id "
+=======
+            "INSERT INTO candidate (run_id, query_id, item_id, content_id, coarse_rank, "
+            "coarse_score) SELECT :run, query_id, candidate.item_id, item.content_id, "
+            f"coarse_rank, coarse_score FROM candidate JOIN {ITEMS} AS item ON item.id = item_id "
+            "JOIN embedding e ON e.item_id = item.id AND e.content = item.content_hash "
+>>>>>>> 81a2197 (Revisions: contents are immutable, items have versions, and a run reads the revision that it was planned with)
             "WHERE candidate.run_id = 1 AND coarse_rank <= :top_k"
         ),
         {"top_k": top_k},
@@ -113,8 +131,12 @@ def test_pairs_of_an_item_that_changed_since_are_not_counted(database, scored, l
         if lists:
             connection.execute(text("DELETE FROM score"))
             score_all(connection, scored, lists=True)
+        replace_parts(connection, "i1", TextPart(text="other"))
         connection.execute(
-            text("UPDATE item SET text_hash = sha256('other') WHERE external_id = 'i1'")
+            text(
+                "UPDATE embedding SET content = item.content_hash "
+                f"FROM {ITEMS} AS item WHERE item.id = item_id"
+            )
         )
         estimate = estimated(connection, lists=lists)
 

@@ -59,7 +59,18 @@ def test_postgres_finds_the_ties_that_entropy_decides(
     shared_database, run, scores, quantum, fusion, guard
 ):
     candidates = [
+<<<<<<< HEAD
         CandidateRow(query_id=_QUERY, item_id=n, coarse_rank=n, coarse_score=coarse)
+=======
+        CandidateRow(
+            run_id=run_id,
+            query_id=_QUERY,
+            item_id=n,
+            content_id=n,
+            coarse_rank=n,
+            coarse_score=coarse,
+        )
+>>>>>>> 81a2197 (Revisions: contents are immutable, items have versions, and a run reads the revision that it was planned with)
         for n, (_, coarse) in enumerate(scores, 1)
     ]
     pairs = [
@@ -123,7 +134,8 @@ def test_postgres_computes_the_key_of_a_pair(
                     FROM unnest(CAST(:items AS bytea[])) WITH ORDINALITY AS list(item, coarse_rank)
                 ) AS c
                 CROSS JOIN (SELECT CAST(:query AS bytea) AS {HASH_COLUMN[query_parts]}) AS q
-                CROSS JOIN LATERAL (SELECT c.item AS {HASH_COLUMN[item_parts]}) AS i
+                CROSS JOIN LATERAL (SELECT c.item AS {HASH_COLUMN[item_parts]})
+                    AS content
                 ORDER BY c.coarse_rank
             """),
             {"fingerprint": _FINGERPRINT, "query": query, "items": items},

@@ -26,6 +26,7 @@ from nightshift.stores.tokens.shard_files import list_shards, shard_name
 from nightshift.stores.tokens.shards import writing_shard
 from nightshift.stores.tokens.token_pruning import PruneReport, prune_tokens
 from nightshift.stores.tokens.token_sets import NewTokenRecord, TokenSetRow
+from tests.catalog_rows import ITEMS, end_item, set_hash
 from tests.stores.ledger_helpers import FINGERPRINT, add_catalog
 
 A, B, C = b"a" * 32, b"b" * 32, b"c" * 32
@@ -79,7 +80,12 @@ class Kept:
             return connection.execute(text(statement), given).scalar()
 
     def drop_item(self, content: bytes) -> None:
-        self.value("UPDATE item SET state = 'gone' WHERE image_hash = :c RETURNING 1", c=content)
+        with self.database.begin() as connection:
+            name = connection.execute(
+                text(f"SELECT external_id FROM {ITEMS} AS item WHERE image_hash = :c"),
+                {"c": content},
+            ).scalar_one()
+            end_item(connection, name)
 
     def set_run(self, state: str) -> None:
         self.value(
@@ -97,13 +103,7 @@ def kept_in(database: Database, address: str, name: str = "things") -> Kept:
     catalog_id = add_catalog(database, name, n_items=3)
     with database.begin() as connection:
         for number, content in enumerate((A, B, C)):
-            connection.execute(
-                text(
-                    "UPDATE item SET image_hash = :hash WHERE catalog_id = :catalog "
-                    "AND external_id = :id"
-                ),
-                {"hash": content, "catalog": catalog_id, "id": f"item-{number}"},
-            )
+            set_hash(connection, f"item-{number}", image_hash=content)
         upsert_model(
             connection, fingerprint=FINGERPRINT, kind="vision", spec="hf:test", card={},
             package_version="0",
@@ -113,11 +113,11 @@ def kept_in(database: Database, address: str, name: str = "things") -> Kept:
             width=4, precision="float32", address=address,
         )  # fmt: skip
         run_id = create_token_run(
-            connection, stage=Stage.TOKENS, catalog_id=catalog_id, vision="hf:test",
+            connection, stage=Stage.TOKENS, catalog_id=catalog_id, revision=1, vision="hf:test",
             vision_fingerprint=FINGERPRINT, token_set_id=token_set.id,
             params=TokenParams(codec="int8"), plan=TokenPlan(),
         )  # fmt: skip
-        ids = token_sets.items_to_see(connection, token_set)
+        ids = token_sets.items_to_see(connection, token_set, revision=1)
         jobs = [BlockPayload(ids=ids)]
         add_jobs(connection, run_id, Stage.TOKENS, "tokens", jobs)
         runs.set_run_state(connection, run_id, RunState.DONE)
@@ -133,7 +133,9 @@ def kept(request: pytest.FixtureRequest, database: Database, tmp_path: Path) -> 
 def test_a_shard_goes_when_no_live_item_has_any_of_its_images(kept: Kept):
     dead, mixed, live = kept.store(A, images=3), kept.store(B), kept.store(C, b"x" * 32)
     kept.drop_item(A)
-    kept.value("UPDATE item SET image_hash = :new WHERE image_hash = :b RETURNING 1", new=b"n", b=B)
+    kept.value(
+        "UPDATE content SET image_hash = :new WHERE image_hash = :b RETURNING 1", new=b"n", b=B
+    )
     assert kept.files() == {dead, mixed, live}
 
     planned = kept.prune(dry_run=True)

@@ -21,6 +21,7 @@ from nightshift.stores.tokens import token_sets
 from nightshift.stores.tokens.shards import read_records, writing_shard
 from nightshift.stores.tokens.token_reports import list_sets
 from nightshift.stores.tokens.token_sets import NewTokenRecord, TokenSetRow
+from tests.catalog_rows import set_hash
 from tests.stores.ledger_helpers import FINGERPRINT, add_catalog, expire, make_due
 
 
@@ -30,13 +31,7 @@ def token_set(database: Database, tmp_path: Path) -> TokenSetRow:
     catalog_id = add_catalog(database, n_items=5)
     with database.begin() as connection:
         for number, image in enumerate([b"a", b"b", b"b", b"c"]):
-            connection.execute(
-                text(
-                    "UPDATE item SET image_hash = :hash WHERE catalog_id = :catalog "
-                    "AND external_id = :id"
-                ),
-                {"hash": image * 32, "catalog": catalog_id, "id": f"item-{number}"},
-            )
+            set_hash(connection, f"item-{number}", image_hash=image * 32)
     return ensure(database, catalog_id, str(tmp_path / "tokens"))
 
 
@@ -63,7 +58,7 @@ def ensure(database: Database, catalog_id: int, address: str, codec: str = "none
 
 def to_see(database: Database, token_set: TokenSetRow) -> list[str]:
     with database.begin() as connection:
-        ids = token_sets.items_to_see(connection, token_set)
+        ids = token_sets.items_to_see(connection, token_set, revision=1)
         rows = connection.execute(
             text("SELECT external_id FROM item WHERE id = ANY(:ids) ORDER BY id"), {"ids": ids}
         )
@@ -177,13 +172,14 @@ def token_run(database: Database, token_set: TokenSetRow) -> int:
             connection,
             stage=Stage.TOKENS,
             catalog_id=token_set.catalog_id,
+            revision=1,
             vision="hf:test",
             vision_fingerprint=FINGERPRINT,
             token_set_id=token_set.id,
             params=TokenParams(),
             plan=TokenPlan(),
         )
-        ids = token_sets.items_to_see(connection, token_set)
+        ids = token_sets.items_to_see(connection, token_set, revision=1)
         jobs = [BlockPayload(ids=ids)]
         add_jobs(connection, run_id, Stage.TOKENS, f"tokens.{FINGERPRINT}", jobs)
     return run_id

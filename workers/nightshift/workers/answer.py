@@ -10,7 +10,7 @@ from nightshift.schema.messages import BlockPayload
 from nightshift.schema.params import RerankParams, kinds_from_text
 from nightshift.schema.states import SubjectKind
 from nightshift.scoring.answering import MAX_ANSWER_TOKENS, MAX_RESULTS, PROMPT_VERSION
-from nightshift.stores.catalog.contents import StoredRecord, load_records
+from nightshift.stores.catalog.contents import StoredRecord, load_items, load_queries
 from nightshift.stores.ledger.claims import Claim
 from nightshift.stores.ledger.run_types import RerankRun
 from nightshift.stores.results.answers import AnswerRow, best_items, write_answers
@@ -46,10 +46,9 @@ def do_answer(
     stored = StoredTokens.of_answers(session.database, run)
     with session.database.begin() as connection:
         best = best_items(connection, run.id, ids, MAX_RESULTS)
-        queries = load_records(connection, "query", ids)
-        items = load_records(
-            connection, "item", sorted({i for item_ids in best.values() for i in item_ids})
-        )
+        queries = load_queries(connection, ids)
+        shown_ids = sorted({i for item_ids in best.values() for i in item_ids})
+        items = load_items(connection, shown_ids, revision=run.revision)
     stored.locate({"query": queries.values(), "candidate": items.values()})
 
     def read(query_ids: Sequence[int], readers: Readers) -> list[_ReadQuery | Outcome]:
@@ -90,12 +89,10 @@ def _read(
     answerer: Answerer,
     stored: StoredTokens,
 ) -> _ReadQuery:
-    # An item may have been removed since it was ranked.
-    shown = tuple(item_id for item_id in best if item_id in items)
     item_kinds = kinds_from_text(params.item_parts)
     return _ReadQuery(
         record=record,
-        shown=shown,
+        shown=best,
         question=Question(
             query=read_content(
                 record,
@@ -112,7 +109,7 @@ def _read(
                     answerer.prepare_image,
                     partial(stored.read, "candidate"),
                 )
-                for item_id in shown
+                for item_id in best
             ),
         ),
     )

@@ -16,7 +16,7 @@ from nightshift.schema.params import Kinds, kinds_from_text
 from nightshift.schema.states import SubjectKind, TallyName
 from nightshift.scoring.mixing import top_share
 from nightshift.scoring.prompts import Side
-from nightshift.stores.catalog.contents import StoredRecord, load_records
+from nightshift.stores.catalog.contents import StoredRecord, load_items
 from nightshift.stores.index.embeddings import write_embeddings
 from nightshift.stores.index.verified_ranges import announce_writes
 from nightshift.stores.index.writer import hold_writer
@@ -56,7 +56,7 @@ def do_embed(
     stored = StoredTokens.of_index(session.database, run)
     kinds = kinds_from_text(run.index_parts)
     with session.database.begin() as connection:
-        records = load_records(connection, "item", ids)
+        records = load_items(connection, ids, revision=run.revision)
     present = [records[item_id] for item_id in ids if item_id in records]
     done = embed_records(embedder, present, kinds, progress, side="candidate", stored=stored)
     keys = [_key(record, kinds, run.embedder_fingerprint) for record in done.records]

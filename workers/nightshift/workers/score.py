@@ -10,7 +10,7 @@ from nightshift.schema.messages import ScorePayload
 from nightshift.schema.params import Kinds, kinds_from_text
 from nightshift.schema.states import SubjectKind, TallyName
 from nightshift.scoring.log_odds import parse_number
-from nightshift.stores.catalog.contents import StoredRecord, load_records
+from nightshift.stores.catalog.contents import StoredRecord, load_items, load_queries
 from nightshift.stores.failures import record_notice_of_run
 from nightshift.stores.ledger.claims import Claim
 from nightshift.stores.ledger.counters import write_tallies
@@ -47,8 +47,9 @@ def do_score(
     params = run.params
     pairs = payload.pairs()
     with session.database.begin() as connection:
-        queries = load_records(connection, "query", sorted({query for query, _ in pairs}))
-        items = load_records(connection, "item", sorted({item for _, item in pairs}))
+        queries = load_queries(connection, sorted({query for query, _ in pairs}))
+        item_ids = sorted({item for _, item in pairs})
+        items = load_items(connection, item_ids, revision=run.revision)
     _note_if_unbatched(session, claim)
     stored = StoredTokens.of_run(session.database, run)
     stored.locate({"query": queries.values(), "candidate": items.values()})

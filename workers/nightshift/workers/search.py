@@ -11,7 +11,7 @@ from nightshift.schema.errors import NotFoundError, ServiceUnavailableError
 from nightshift.schema.messages import BlockPayload
 from nightshift.schema.params import kinds_from_text
 from nightshift.schema.states import SubjectKind
-from nightshift.stores.catalog.contents import load_records
+from nightshift.stores.catalog.contents import load_queries
 from nightshift.stores.index.indexes import LiveItem, live_items
 from nightshift.stores.index.milvus import MAX_LIMIT, TIE, Hit
 from nightshift.stores.index.writer import hold_writer
@@ -43,13 +43,13 @@ def do_search(
     stored = StoredTokens.of_index(session.database, run)
     kinds = kinds_from_text(params.query_parts)
     with session.database.begin() as connection:
-        records = load_records(connection, "query", ids)
+        records = load_queries(connection, ids)
     present = [records[query_id] for query_id in ids if query_id in records]
     queries = embed_records(embedder, present, kinds, progress, side="query", stored=stored)
     # Equal queries have equal lists: one of them is searched for.
     contents = [record.hashes.of(kinds) or b"" for record in queries.records]
     firsts = {content: place for place, content in reversed(list(enumerate(contents)))}
-    hits_of: dict[bytes, list[tuple[int, float]]] = {}
+    hits_of: dict[bytes, list[tuple[LiveItem, float]]] = {}
     for batch in chunks(sorted(firsts.values()), _SEARCH_BATCH):
         live = _live_hits(session, run, queries.vectors[list(batch)], params.top_k, progress)
         hits_of.update(zip((contents[place] for place in batch), live, strict=True))
@@ -57,12 +57,13 @@ def do_search(
     rows = [
         CandidateRow(
             query_id=record.id,
-            item_id=item_id,
+            item_id=item.id,
+            content_id=item.content_id,
             coarse_rank=rank,
             coarse_score=score,
         )
         for record, content in zip(queries.records, contents, strict=True)
-        for rank, (item_id, score) in enumerate(hits_of[content], 1)
+        for rank, (item, score) in enumerate(hits_of[content], 1)
     ]
     outcomes = [
         *queries.outcomes,
@@ -84,8 +85,8 @@ def _nothing_to_find(query: str) -> Outcome:
     return Outcome(
         subject_id=query,
         reason="no_candidates",
-        message="the index holds no live item: all are gone, or lost the part that it is made of; "
-        "import the catalogue and build the index again",
+        message="the index holds no item as the revision of the run has it: import the catalogue "
+        "and build the index again",
         fatal=True,
     )
 
@@ -96,11 +97,16 @@ def _live_hits(
     vectors: NDArray[np.float32],
     top_k: int,
     progress: Progress,
-) -> Sequence[list[tuple[int, float]]]:
-    """(item id, cosine) of the best `top_k` live items of each query, in the order of `ranked`.
+) -> Sequence[list[tuple[LiveItem, float]]]:
+    """(item, cosine) of the best `top_k` live items of each query, in the order of `ranked`.
 
+<<<<<<< HEAD
     Stale vectors (of changed or removed items, or of a late zombie) are dropped, so the search
     asks for more than it needs, and again for twice as many where that was not enough.
+=======
+    Orphans (vectors of other contents than the revision has, or of a late zombie) are dropped, so
+    the search asks for more than it needs, and again for twice as many where that was not enough.
+>>>>>>> 81a2197 (Revisions: contents are immutable, items have versions, and a run reads the revision that it was planned with)
     """
     limit = top_k + max(8, top_k // 4)
     while True:
@@ -108,7 +114,7 @@ def _live_hits(
         hits_by_query = _search(session, run, vectors, limit, progress)
         keys = sorted({hit.key for hits in hits_by_query for hit in hits})
         with session.database.begin() as connection:
-            live = live_items(connection, run.index_id, keys)
+            live = live_items(connection, run.index_id, keys, revision=run.revision)
         best = [
             ranked([(live[hit.key], hit.score) for hit in hits if hit.key in live])[:top_k]
             for hits in hits_by_query
@@ -119,8 +125,8 @@ def _live_hits(
         limit *= 2
 
 
-def ranked(hits: Sequence[tuple[LiveItem, float]]) -> list[tuple[int, float]]:
-    """Item ids with their similarity, nearest first, in an order that no import or batch changes.
+def ranked(hits: Sequence[tuple[LiveItem, float]]) -> list[tuple[LiveItem, float]]:
+    """Items with their similarity, nearest first, in an order that no import or batch changes.
 
     Hits that are as near but for rounding have the similarity of the nearest of them, and equal
     contents always do. They go by external id, equal contents side by side.
@@ -137,7 +143,7 @@ def ranked(hits: Sequence[tuple[LiveItem, float]]) -> list[tuple[int, float]]:
             tied.append((score, []))
         tied[-1][1].append(item)
         last = score
-    return [(item.id, score) for score, items in tied for item in _in_order(items)]
+    return [(item, score) for score, items in tied for item in _in_order(items)]
 
 
 def _in_order(items: Sequence[LiveItem]) -> list[LiveItem]:

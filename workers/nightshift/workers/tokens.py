@@ -18,7 +18,7 @@ from nightshift.schema.messages import BlockPayload
 from nightshift.schema.params import Kinds
 from nightshift.schema.states import SubjectKind
 from nightshift.scoring.codecs import parse_codec
-from nightshift.stores.catalog.contents import StoredRecord, load_records
+from nightshift.stores.catalog.contents import StoredRecord, load_items
 from nightshift.stores.files.addresses import resolve_beside
 from nightshift.stores.ledger.claims import Claim
 from nightshift.stores.ledger.run_types import TokenRun
@@ -149,7 +149,7 @@ def _load(
         raise ModelError(f"the token set of run {run.id} was deleted: plan the tokens again")
     with session.database.begin() as connection:
         token_set = token_sets.get_set(connection, run.token_set_id)
-        records = load_records(connection, "item", ids)
+        records = load_items(connection, ids, revision=run.revision)
     return token_set, [records[item_id] for item_id in ids if item_id in records]
 
 

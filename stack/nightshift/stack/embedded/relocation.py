@@ -34,6 +34,17 @@ _ADDRESS_COLUMNS = text(
 """
 )
 
+#: Corrects the digests of contents whose addresses changed; where another content has that digest,
+#: which a later import then uses, it stays.
+_REFRESH_DIGESTS = text(
+    """
+    UPDATE content SET digest = now_is.digest
+    FROM (SELECT id, sha256(convert_to(parts::text, 'UTF8')) AS digest FROM content) AS now_is
+    WHERE content.id = now_is.id AND content.digest <> now_is.digest
+        AND NOT EXISTS (SELECT FROM content other WHERE other.digest = now_is.digest)
+"""
+)
+
 
 def rewrite_addresses(connection: Connection, old: Path, new: Path) -> int:
     """Replace the directory `old` by `new` in every address; may be repeated.
@@ -53,6 +64,8 @@ def rewrite_addresses(connection: Connection, old: Path, new: Path) -> int:
         addresses = column(column_name, JSONB if is_json else Text)
         rows = _rewrite_statement(table(name, addresses), addresses, old, new)
         changed += connection.execute(rows).rowcount
+        if name == "content":
+            connection.execute(_REFRESH_DIGESTS)
     return changed
 
 

@@ -10,6 +10,7 @@ from nightshift.schema.columns_of import columns_of
 from nightshift.schema.errors import NotFoundError
 from nightshift.schema.tables import CatalogImport
 from nightshift.stores.catalog.catalogs import catalog_id
+from nightshift.stores.catalog.contents import IS_CURRENT
 
 __all__ = ["CatalogFacts", "ImportFacts", "import_of", "imports_of", "list_catalogs"]
 
@@ -19,6 +20,8 @@ class CatalogFacts:
     """Counts of a catalogue; the three kinds are of its live items and add up to them."""
 
     name: str
+    #: Number of its newest revision; 0 where nothing was imported.
+    revision: int
     live: int
     #: Items that left the source; kept for old results, never searched.
     gone: int
@@ -100,17 +103,20 @@ def _imports_of_catalog(catalog: int) -> Select[Any]:
 
 
 # Counts the items of each catalogue, or of one, by state and kind, and names its ready indexes.
-_LIST_CATALOGS = text("""
+_LIST_CATALOGS = text(f"""
     SELECT c.name, c.created_at,
-        count(i.id) FILTER (WHERE i.state = 'live') AS live,
-        count(i.id) FILTER (WHERE i.state = 'gone') AS gone,
-        count(i.id) FILTER (WHERE i.state = 'live' AND i.image_hash IS NULL) AS text_only,
-        count(i.id) FILTER (WHERE i.state = 'live' AND i.text_hash IS NULL) AS image_only,
-        count(i.id) FILTER (WHERE i.state = 'live' AND i.text_hash IS NOT NULL
-            AND i.image_hash IS NOT NULL) AS text_and_image,
-        ARRAY(SELECT DISTINCT v.name FROM "index" v
-            WHERE v.catalog_id = c.id AND v.state = 'ready' ORDER BY v.name) AS indexes
-    FROM catalog c LEFT JOIN item i ON i.catalog_id = c.id
+        (SELECT coalesce(max(number), 0) FROM revision WHERE catalog_id = c.id) AS revision,
+        count(content.id) AS live,
+        count(item.id) - count(content.id) AS gone,
+        count(content.id) FILTER (WHERE content.image_hash IS NULL) AS text_only,
+        count(content.id) FILTER (WHERE content.text_hash IS NULL) AS image_only,
+        count(content.id) FILTER (WHERE content.text_hash IS NOT NULL
+            AND content.image_hash IS NOT NULL) AS text_and_image,
+        ARRAY(SELECT DISTINCT i.name FROM "index" i
+            WHERE i.catalog_id = c.id AND i.state = 'ready' ORDER BY i.name) AS indexes
+    FROM catalog c LEFT JOIN item ON item.catalog_id = c.id
+        LEFT JOIN item_version v ON v.item_id = item.id AND {IS_CURRENT}
+        LEFT JOIN content ON content.id = v.content_id
     WHERE CAST(:only AS bigint) IS NULL OR c.id = :only
     GROUP BY c.id ORDER BY c.name
 """)

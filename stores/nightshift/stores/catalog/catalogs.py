@@ -1,19 +1,24 @@
 """Catalogues and the imports that fill them, in Postgres."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from sqlalchemy import Connection, Update, exists, func, select, update
+from sqlalchemy import Connection, Update, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from nightshift.schema.errors import ConflictError, NotFoundError
 from nightshift.schema.identity import ContentHashes
 from nightshift.schema.records import Part
 from nightshift.schema.states import SubjectKind
+<<<<<<< HEAD
 from nightshift.schema.tables import Catalog, CatalogImport, Item
 from nightshift.stores.catalog.contents import parts_to_json
 from nightshift.stores.catalog.import_failures import ImportFailure, record_failures, storable_text
+=======
+from nightshift.schema.tables import Catalog, CatalogImport
+from nightshift.stores.catalog.contents import ITEM_CONTENTS, parts_text, parts_to_json
+from nightshift.stores.catalog.import_failures import ImportFailure, plain, record_failures
+>>>>>>> 81a2197 (Revisions: contents are immutable, items have versions, and a run reads the revision that it was planned with)
 from nightshift.stores.catalog.source_keys import source_key
 from nightshift.stores.files.addresses import without_password
 
@@ -80,9 +85,8 @@ def catalog_id(connection: Connection, name: str) -> int:
 
 
 def has_images(connection: Connection, catalog_id: int) -> bool:
-    """True if any item of a catalogue, present or gone, has an image."""
-    with_image = exists().where(Item.catalog_id == catalog_id, Item.image_hash.is_not(None))
-    return bool(connection.execute(select(with_image)).scalar_one())
+    """True if any item of a catalogue has or had an image, in any revision."""
+    return bool(connection.execute(_HAS_IMAGES, {"catalog": catalog_id}).scalar_one())
 
 
 def begin_import(connection: Connection, catalog_id: int, source: str) -> int:
@@ -122,7 +126,7 @@ def record_columns(
     record: CheckedRecord,
 ) -> tuple[str, str, bytes | None, bytes | None, bytes, str]:
     """External id, parts, hashes of text, image and both, and metadata, as they are stored."""
-    parts = json.dumps(parts_to_json(record.parts), ensure_ascii=False)
+    parts = parts_text(parts_to_json(record.parts))
     hashes = record.hashes
     return record.external_id, parts, hashes.text, hashes.image, hashes.both, record.metadata
 
@@ -202,6 +206,12 @@ def _interrupt() -> Update:
         )
     )
 
+
+# Says whether some version of an item of a catalogue has an image.
+_HAS_IMAGES = text(f"""
+    SELECT EXISTS (SELECT FROM {ITEM_CONTENTS}
+        WHERE item.catalog_id = :catalog AND content.image_hash IS NOT NULL)
+""")
 
 _UNENDED = ImportFailure(
     kind=SubjectKind.LINE,

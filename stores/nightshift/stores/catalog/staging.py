@@ -1,68 +1,33 @@
 """Staged rows of an import: compared with the catalogue in bulk, applied in one transaction.
 
 Rows are staged in a temporary table of one connection. So an import that is killed leaves nothing
-behind, neither in the catalogue nor in another table.
+behind, neither in the catalogue nor in another table. Only differences are written: contents that
+nobody has yet, new items, and versions of items that are new, changed or gone.
 """
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
 from nightshift.stores.catalog.catalogs import CheckedRecord, record_columns, require_newest
+<<<<<<< HEAD
 from nightshift.stores.catalog.contents import BELONGS_IN_INDEX
 from nightshift.stores.catalog.import_failures import storable_text
+=======
+from nightshift.stores.catalog.comparison import Comparison, Duplicate, KindCounts
+from nightshift.stores.catalog.contents import IS_CURRENT
+from nightshift.stores.catalog.import_failures import plain
+from nightshift.stores.catalog.revisions import add_revision, newest_revision
+>>>>>>> 81a2197 (Revisions: contents are immutable, items have versions, and a run reads the revision that it was planned with)
 from nightshift.stores.postgres.database import copy_into
 
-__all__ = ["Comparison", "Duplicate", "KindCounts", "Staging"]
+__all__ = ["Staging"]
 
 _RECORD = (
-    *("position", "external_id", "parts", "text_hash", "image_hash", "content_hash"),
-    "metadata",
+    *("position", "digest", "external_id", "parts", "text_hash", "image_hash"),
+    *("content_hash", "metadata"),
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KindCounts:
-    """Counts of items by the kinds of their parts."""
-
-    text: int = 0
-    image: int = 0
-    both: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """Counts of what applying the staged rows would change."""
-
-    #: New, changed, or back after they were gone.
-    accepted: int
-    #: Content, parts and metadata are stored already.
-    unchanged: int
-    #: Live items that the source names.
-    known: int
-    #: Those whose kinds of parts would change.
-    kinds_changed: int
-    kinds_before: KindCounts
-    kinds_after: KindCounts
-    #: Live items of the source.
-    owned: int
-    #: Those that it no longer names, not even in a row that failed.
-    leaving: int
-    #: Live items that it does not name and whose source an earlier release did not record.
-    unknown: int
-    #: Live items that it does not name and another source brought.
-    others: int
-    #: Whether nothing was taken from this source before.
-    is_new_source: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Duplicate:
-    """A row whose id an earlier good row has."""
-
-    position: str
-    external_id: str
 
 
 class Staging:
@@ -92,7 +57,11 @@ class Staging:
             ConflictError: When a newer import of the catalogue has begun.
         """
         require_newest(self._connection, self._catalog_id, self._import_id)
+<<<<<<< HEAD
         rows = ((storable_text(record.position), *record_columns(record)) for record in records)
+=======
+        rows = (_staged_row(record) for record in records)
+>>>>>>> 81a2197 (Revisions: contents are immutable, items have versions, and a run reads the revision that it was planned with)
         copy_into(self._connection, "staged", _RECORD, rows)
         copy_into(self._connection, "staged", ("external_id",), ((name,) for name in failed_ids))
 
@@ -110,7 +79,9 @@ class Staging:
         row = self._connection.execute(_COUNT, self._values).one()
         return Comparison(
             accepted=row.accepted,
+            added=row.added,
             unchanged=row.unchanged,
+            live=row.live,
             known=row.known,
             kinds_changed=row.kinds_changed,
             kinds_before=KindCounts(text=row.text_was, image=row.image_was, both=row.both_was),
@@ -128,23 +99,42 @@ class Staging:
         for page in rows.partitions():
             yield [Duplicate(position=row.position, external_id=row.external_id) for row in page]
 
-    def apply(self, *, prune: bool) -> None:
-        """Write the differences; items that are as they were are not touched.
-
-        Items that are gone, or that lost what an index is made of, leave their indexes at once.
+    def apply(self, comparison: Comparison, *, prune: bool) -> int:
+        """Write the differences as a new revision; items that are as they were are not touched.
 
         Args:
-            prune: Also mark the items gone that the source no longer names.
+            comparison: As `compare` returned it.
+            prune: Also end the items that the source no longer names.
+
+        Returns:
+            The number of the revision.
         """
-        for statement in (*_APPLY, *((_PRUNE,) if prune else ()), _LEAVE_INDEXES):
-            self._connection.execute(statement, self._values)
+        revision = newest_revision(self._connection, self._catalog_id) + 1
+        values = {**self._values, "revision": revision}
+        for statement in (*_APPLY, *((_PRUNE,) if prune else ())):
+            self._connection.execute(statement, values)
+        add_revision(
+            self._connection,
+            self._catalog_id,
+            revision,
+            comparison.counts_after(prune=prune),
+            import_id=self._import_id,
+        )
+        return revision
+
+
+def _staged_row(record: CheckedRecord) -> tuple[object, ...]:
+    external_id, parts, *rest = record_columns(record)
+    # As `content_digest` of the parts, whose text is at hand.
+    digest = hashlib.sha256(parts.encode()).digest()
+    return plain(record.position), digest, external_id, parts, *rest
 
 
 # Creates the table of staged rows, which lasts as long as its connection.
 _CREATE_STAGED = text("""
     CREATE TEMP TABLE staged (number bigint GENERATED ALWAYS AS IDENTITY, position text,
-        external_id text NOT NULL, parts jsonb, text_hash bytea, image_hash bytea,
-        content_hash bytea, metadata jsonb)
+        external_id text NOT NULL, digest bytea, parts text, text_hash bytea, image_hash bytea,
+        content_hash bytea, metadata text)
 """)
 
 _KIND = (
@@ -174,25 +164,27 @@ _COMPARE = (
     CREATE TEMP TABLE compared ON COMMIT DROP AS
     SELECT number, item.id AS item_id,
         CASE WHEN item.id IS NULL THEN 'new'
-            WHEN item.state = 'live' AND item.content_hash = staged.content_hash
-                AND item.parts = staged.parts AND item.metadata = staged.metadata
+            WHEN content.digest = staged.digest AND v.metadata = CAST(staged.metadata AS jsonb)
             THEN 'unchanged' ELSE 'changed' END AS fate,
         coalesce(owner.is_recorded, false) AS is_recorded,
-        CASE item.state WHEN 'live' THEN {_KIND.format("item")} END AS was,
+        CASE WHEN content.id IS NOT NULL THEN {_KIND.format("content")} END AS was,
         {_KIND.format("staged")} AS is_now
     FROM (
-        SELECT min(number) AS number FROM staged WHERE parts IS NOT NULL GROUP BY external_id
+        SELECT min(number) AS number FROM staged WHERE digest IS NOT NULL GROUP BY external_id
     ) AS first_row
     JOIN staged USING (number)
     LEFT JOIN item ON item.catalog_id = :catalog AND item.external_id = staged.external_id
+    LEFT JOIN item_version v ON v.item_id = item.id AND {IS_CURRENT}
+    LEFT JOIN content ON content.id = v.content_id
     LEFT JOIN owner ON owner.import_id = item.import_id
     """),
     # Lists the live items that no staged row names, and whose they are.
-    text("""
+    text(f"""
     CREATE TEMP TABLE unnamed ON COMMIT DROP AS
     SELECT item.id AS item_id, coalesce(owner.who, 'unknown') AS who
-    FROM item LEFT JOIN owner USING (import_id)
-    WHERE item.catalog_id = :catalog AND item.state = 'live' AND NOT EXISTS (
+    FROM item JOIN item_version v ON v.item_id = item.id AND {IS_CURRENT}
+    LEFT JOIN owner USING (import_id)
+    WHERE item.catalog_id = :catalog AND NOT EXISTS (
         SELECT FROM staged WHERE staged.external_id = item.external_id)
     """),
     text("ANALYZE compared"),
@@ -200,8 +192,9 @@ _COMPARE = (
 )
 
 # Counts what `Comparison` says.
-_COUNT = text("""
+_COUNT = text(f"""
     SELECT count(*) FILTER (WHERE fate <> 'unchanged') AS accepted,
+        count(*) FILTER (WHERE was IS NULL) AS added,
         count(*) FILTER (WHERE fate = 'unchanged') AS unchanged,
         count(was) AS known, count(*) FILTER (WHERE was <> is_now) AS kinds_changed,
         count(*) FILTER (WHERE was = 'text') AS text_was,
@@ -210,11 +203,14 @@ _COUNT = text("""
         count(*) FILTER (WHERE was IS NOT NULL AND is_now = 'text') AS text_is,
         count(*) FILTER (WHERE was IS NOT NULL AND is_now = 'image') AS image_is,
         count(*) FILTER (WHERE was IS NOT NULL AND is_now = 'both') AS both_is,
-        (SELECT count(*) FROM item JOIN owner USING (import_id)
-            WHERE item.catalog_id = :catalog AND state = 'live' AND who = 'ours') AS owned,
+        (SELECT count(*) FROM item JOIN item_version v ON v.item_id = item.id AND {IS_CURRENT}
+            JOIN owner USING (import_id)
+            WHERE item.catalog_id = :catalog AND who = 'ours') AS owned,
         (SELECT count(*) FROM unnamed WHERE who = 'ours') AS leaving,
         (SELECT count(*) FROM unnamed WHERE who = 'unknown') AS unknown,
         (SELECT count(*) FROM unnamed WHERE who = 'other') AS others,
+        (SELECT count(*) FROM item JOIN item_version v ON v.item_id = item.id AND {IS_CURRENT}
+            WHERE item.catalog_id = :catalog) AS live,
         NOT EXISTS (SELECT FROM owner JOIN catalog_import ON id = import_id
             WHERE who = 'ours' AND accepted + unchanged > 0) AS is_new_source
     FROM compared
@@ -222,52 +218,48 @@ _COUNT = text("""
 
 # Good rows whose id an earlier good row has.
 _DUPLICATES = text("""
-    SELECT position, external_id FROM staged WHERE parts IS NOT NULL
+    SELECT position, external_id FROM staged WHERE digest IS NOT NULL
         AND NOT EXISTS (SELECT FROM compared WHERE compared.number = staged.number)
     ORDER BY number
 """).execution_options(yield_per=1000)
 
 _APPLY = (
-    # Overwrites items whose content, parts or metadata changed.
+    # Adds the contents that nobody has yet, in the order of their digests, so that two imports do
+    # not wait for each other.
     text("""
-    UPDATE item SET parts = staged.parts, text_hash = staged.text_hash,
-        image_hash = staged.image_hash, content_hash = staged.content_hash,
-        metadata = staged.metadata, state = 'live', import_id = :import, updated_at = now()
-    FROM compared JOIN staged USING (number)
-    WHERE item.id = compared.item_id AND compared.fate = 'changed'
+    INSERT INTO content (digest, parts, text_hash, image_hash, content_hash)
+    SELECT DISTINCT ON (digest) digest, CAST(parts AS jsonb), text_hash, image_hash, content_hash
+    FROM compared JOIN staged USING (number) WHERE fate <> 'unchanged' ORDER BY digest, number
+    ON CONFLICT (digest) DO NOTHING
     """),
-    # Gives unchanged items to this source where another one brought them before.
+    # Gives items to this source where another one brought them before.
     text("""
     UPDATE item SET import_id = :import FROM compared
-    WHERE item.id = compared.item_id AND compared.fate = 'unchanged' AND NOT compared.is_recorded
+    WHERE item.id = compared.item_id AND NOT compared.is_recorded
     """),
     # Adds new items in the order of the source.
     text("""
-    INSERT INTO item (catalog_id, external_id, parts, text_hash, image_hash, content_hash, metadata,
-        import_id)
-    SELECT :catalog, external_id, parts, text_hash, image_hash, content_hash, metadata, :import
+    INSERT INTO item (catalog_id, external_id, import_id)
+    SELECT :catalog, external_id, :import
     FROM compared JOIN staged USING (number) WHERE fate = 'new' ORDER BY number
+    """),
+    # Ends the versions of changed items.
+    text(f"""
+    UPDATE item_version v SET last_revision = :revision - 1 FROM compared
+    WHERE v.item_id = compared.item_id AND compared.fate = 'changed' AND {IS_CURRENT}
+    """),
+    # Adds the versions of new and changed items, and of those that are back.
+    text("""
+    INSERT INTO item_version (item_id, first_revision, content_id, metadata)
+    SELECT item.id, :revision, content.id, CAST(staged.metadata AS jsonb)
+    FROM compared JOIN staged USING (number) JOIN content USING (digest)
+    JOIN item ON item.catalog_id = :catalog AND item.external_id = staged.external_id
+    WHERE fate <> 'unchanged' ORDER BY number
     """),
 )
 
-# Marks the items of this source as gone that it no longer names.
-_PRUNE = text("""
-    UPDATE item SET state = 'gone', updated_at = now() FROM unnamed
-    WHERE item.id = unnamed.item_id AND unnamed.who = 'ours'
-""")
-
-# Drops the embeddings of items that no longer belong in an index. They are locked in the order in
-# which jobs write them, so that neither waits for the other for ever.
-_LEAVE_INDEXES = text(f"""
-    WITH dead AS MATERIALIZED (
-        SELECT embedding.index_id, embedding.item_id FROM embedding
-        JOIN "index" i ON i.id = embedding.index_id JOIN item ON item.id = embedding.item_id
-        WHERE i.catalog_id = :catalog
-            AND item.id IN (SELECT item_id FROM compared WHERE fate = 'changed'
-                UNION ALL SELECT item_id FROM unnamed WHERE who = 'ours')
-            AND NOT ({BELONGS_IN_INDEX})
-        ORDER BY embedding.index_id, embedding.item_id FOR UPDATE OF embedding
-    )
-    DELETE FROM embedding USING dead
-    WHERE embedding.index_id = dead.index_id AND embedding.item_id = dead.item_id
+# Ends the versions of the items of this source that it no longer names.
+_PRUNE = text(f"""
+    UPDATE item_version v SET last_revision = :revision - 1 FROM unnamed
+    WHERE v.item_id = unnamed.item_id AND unnamed.who = 'ours' AND {IS_CURRENT}
 """)

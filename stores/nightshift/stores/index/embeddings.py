@@ -1,40 +1,39 @@
-"""The live vectors of an index: which items lack one, writing them, dropping dead ones."""
+"""The vectors of an index: which items lack one, writing them, dropping those of no use."""
 
 from collections.abc import Iterator, Sequence
 
 from sqlalchemy import Connection, text
 
-from nightshift.schema.identity import embedding_key
-from nightshift.stores.catalog.contents import BELONGS_IN_INDEX, HASH_COLUMN
+from nightshift.stores.catalog.contents import (
+    HASH_COLUMN,
+    IN_REVISION,
+    IN_REVISION_OF_RUN,
+    IS_CURRENT,
+    ITEM_CONTENTS,
+    SEEN_BY_INDEX,
+)
 
-__all__ = [
-    "drop_gone_embeddings",
-    "items_to_embed",
-    "write_embeddings",
-]
+__all__ = ["NEEDED", "drop_unneeded", "items_to_embed", "write_embeddings"]
 
 
 def items_to_embed(
-    connection: Connection, *, catalog_id: int, index_id: int, parts: str, fingerprint: str
+    connection: Connection, *, catalog_id: int, index_id: int, parts: str, revision: int
 ) -> Iterator[int]:
-    """Ids of live items whose current content has no live vector in the index.
+    """Ids of items of a revision whose content has no vector in the index.
 
     In id order, but equal contents follow the first of them: a job embeds each content once.
     """
-    rows = connection.execute(_ITEMS_WITH_KEYS[parts], {"catalog": catalog_id, "index": index_id})
-    for row in rows:
-        if row.key != embedding_key(row.external_id, bytes(row.content), fingerprint):
-            yield row.id
+    values = {"catalog": catalog_id, "index": index_id, "revision": revision}
+    for row in connection.execute(_ITEMS_TO_EMBED[parts], values):
+        yield row.id
 
 
-def drop_gone_embeddings(connection: Connection, *, index_id: int) -> int:
-    """Drop items from an index that are gone or lost what it is made of.
+def drop_unneeded(connection: Connection, *, index_id: int) -> int:
+    """Drop the vectors of contents that their items have neither now nor in an unfinished run.
 
-    The import that changed them dropped them already, but a job may have embedded one meanwhile.
-    Their vectors become orphans.
+    They become orphans of Milvus.
     """
-    dropped = connection.execute(_DROP_GONE, {"index": index_id})
-    return int(dropped.rowcount)
+    return int(connection.execute(_DROP_UNNEEDED, {"index": index_id}).rowcount)
 
 
 def write_embeddings(
@@ -47,13 +46,10 @@ def write_embeddings(
 ) -> None:
     """Make vectors live: from this commit on a search may return them.
 
-    An item that is gone meanwhile is left out. An item that lost its part meanwhile is written, but
-    `indexes.live_items` leaves it out, and the next index build drops it.
-
     Args:
         connection: The job's last transaction.
         index_id: The index version.
-        run_id: The run that made them.
+        run_id: The run that made them, from the contents of its revision.
         keys: (item id, Milvus key).
         load_id: The load of the embedder.
     """
@@ -69,31 +65,46 @@ def write_embeddings(
     )
 
 
-# By parts: lists the live items that have such a part, with the key of their live vector.
-_ITEMS_WITH_KEYS = {
+# By parts: lists the items of a revision that have such a part and no vector of it.
+_ITEMS_TO_EMBED = {
     parts: text(f"""
-        SELECT item.id, item.external_id, item.{column} AS content, embedding.key
-        FROM item LEFT JOIN embedding
-            ON embedding.item_id = item.id AND embedding.index_id = :index
-        WHERE item.catalog_id = :catalog AND item.state = 'live' AND item.{column} IS NOT NULL
-        ORDER BY min(item.id) OVER (PARTITION BY item.{column}), item.id
+        SELECT item.id FROM {ITEM_CONTENTS}
+        WHERE item.catalog_id = :catalog AND {IN_REVISION} AND content.{column} IS NOT NULL
+            AND NOT EXISTS (SELECT FROM embedding e WHERE e.index_id = :index
+                AND e.item_id = item.id AND e.content = content.{column})
+        ORDER BY min(item.id) OVER (PARTITION BY content.{column}), item.id
     """).execution_options(yield_per=5000)
     for parts, column in HASH_COLUMN.items()
 }
 
-# Deletes the embeddings of items that no longer belong in their index.
-_DROP_GONE = text(f"""
-    DELETE FROM embedding USING item, "index" AS i
-    WHERE embedding.index_id = :index AND i.id = :index
-        AND item.id = embedding.item_id AND NOT ({BELONGS_IN_INDEX})
+#: SQL condition: the content of the embedding `e` in the index `i` is that of its item now, or in
+#: an unfinished run over the index.
+NEEDED = f"""EXISTS (
+    SELECT FROM item_version v JOIN content ON content.id = v.content_id
+    WHERE v.item_id = e.item_id AND {SEEN_BY_INDEX} = e.content AND ({IS_CURRENT} OR EXISTS (
+        SELECT FROM run WHERE run.index_id = e.index_id AND run.state IN ('running', 'paused')
+            AND {IN_REVISION_OF_RUN})))"""
+
+# Deletes the embeddings of contents that nobody needs. They are locked in the order in which jobs
+# write them, so that neither waits for the other for ever.
+_DROP_UNNEEDED = text(f"""
+    WITH unneeded AS MATERIALIZED (
+        SELECT e.key FROM embedding e JOIN "index" i ON i.id = e.index_id
+        WHERE e.index_id = :index AND NOT {NEEDED} ORDER BY e.key FOR UPDATE OF e
+    )
+    DELETE FROM embedding USING unneeded
+    WHERE embedding.index_id = :index AND embedding.key = unneeded.key
 """)
 
-# Writes the keys of items that are still live, in place of earlier ones.
-_WRITE_EMBEDDINGS = text("""
-    INSERT INTO embedding (index_id, run_id, item_id, key, load_id)
-    SELECT :index, :run, item_id, key, :load
+# Writes the keys of vectors, each with the digest of what was embedded.
+_WRITE_EMBEDDINGS = text(f"""
+    INSERT INTO embedding (index_id, key, item_id, content, run_id, load_id)
+    SELECT i.id, new.key, v.item_id, {SEEN_BY_INDEX}, run.id, :load
     FROM unnest(CAST(:items AS bigint[]), CAST(:keys AS text[])) AS new(item_id, key)
-    JOIN item ON item.id = new.item_id AND item.state = 'live'
-    ON CONFLICT (index_id, item_id) DO UPDATE SET
-        key = excluded.key, run_id = excluded.run_id, load_id = excluded.load_id
+    JOIN run ON run.id = :run JOIN "index" i ON i.id = :index
+    JOIN item_version v ON v.item_id = new.item_id AND {IN_REVISION_OF_RUN}
+    JOIN content ON content.id = v.content_id
+    WHERE {SEEN_BY_INDEX} IS NOT NULL ORDER BY new.key
+    ON CONFLICT (index_id, key) DO UPDATE SET
+        run_id = excluded.run_id, load_id = excluded.load_id
 """)

@@ -8,9 +8,14 @@ from sqlalchemy import Connection, Select, func, insert, select, text
 from nightshift.schema.columns_of import columns_of
 from nightshift.schema.errors import NotFoundError
 from nightshift.schema.states import IndexState
-from nightshift.schema.tables import Embedding, IndexVersion
+from nightshift.schema.tables import IndexVersion
 from nightshift.stores.catalog.catalogs import catalog_id
-from nightshift.stores.catalog.contents import BELONGS_IN_INDEX
+from nightshift.stores.catalog.contents import (
+    IN_REVISION,
+    IS_CURRENT,
+    ITEM_CONTENTS,
+    SEEN_BY_INDEX,
+)
 
 __all__ = [
     "IndexRow",
@@ -59,7 +64,7 @@ class IndexSummary:
     index: str
     version: int
     state: IndexState
-    #: Items with a live vector.
+    #: Items that have a vector of their present content.
     items: int
     parts: str
     dim: int
@@ -77,6 +82,8 @@ class LiveItem:
 
     id: int
     external_id: str
+    #: What it consists of, by `content.id`.
+    content_id: int
     #: Digest of what the embedder saw of it.
     content: bytes
 
@@ -184,27 +191,29 @@ def make_ready(connection: Connection, index_id: int) -> None:
     connection.execute(_MAKE_READY, {"id": index_id})
 
 
-def count_live(connection: Connection, index_id: int) -> int:
-    """Items with a live vector."""
-    return int(
-        connection.execute(
-            select(func.count()).select_from(Embedding).where(Embedding.index_id == index_id)
-        ).scalar_one()
-    )
+def count_live(connection: Connection, index_id: int, *, revision: int) -> int:
+    """Items of a revision that have a vector of their content."""
+    values = {"index": index_id, "revision": revision}
+    return int(connection.execute(_COUNT_LIVE, values).scalar_one())
 
 
-def live_items(connection: Connection, index_id: int, keys: list[str]) -> dict[str, LiveItem]:
-    """The live items of these Milvus keys; a stale key is left out.
+def live_items(
+    connection: Connection, index_id: int, keys: list[str], *, revision: int
+) -> dict[str, LiveItem]:
+    """The items of these Milvus keys in a revision; a stale key is left out.
 
-    A key is stale if Postgres does not know it, or if its item is gone or lost the part that the
-    index is made of.
+    A key is stale if Postgres does not know it, or if its item is gone in the revision or has
+    another content there.
     """
-    rows = connection.execute(_LIVE_ITEMS, {"index": index_id, "keys": keys})
+    values = {"index": index_id, "keys": keys, "revision": revision}
     return {
         row.key: LiveItem(
-            id=int(row.id), external_id=row.external_id, content=bytes(row.content or b"")
+            id=int(row.id),
+            external_id=row.external_id,
+            content_id=int(row.content_id),
+            content=bytes(row.content),
         )
-        for row in rows
+        for row in connection.execute(_LIVE_ITEMS, values)
     }
 
 
@@ -213,10 +222,15 @@ def _versions() -> Select[Any]:
     return select(*columns_of(IndexRow, IndexVersion))
 
 
+# SQL: the items and versions that have a vector of their content in an index `i`.
+_WITH_VECTORS = f"""embedding e
+    JOIN item_version v ON v.item_id = e.item_id
+    JOIN content ON content.id = v.content_id AND e.content = {SEEN_BY_INDEX}"""
+
 # Lists every version with its live vectors counted and what its runs measured of them.
-_LIST_INDEXES = text("""
+_LIST_INDEXES = text(f"""
     SELECT catalog.name AS catalog, i.name AS index, i.version, i.state,
-        (SELECT count(*) FROM embedding WHERE index_id = i.id) AS items,
+        (SELECT count(*) FROM {_WITH_VECTORS} WHERE e.index_id = i.id AND {IS_CURRENT}) AS items,
         i.parts, i.dim, i.index_type, i.embedder, i.collection,
         (SELECT sum(amount) FILTER (WHERE t.name = 'top_share')
             / nullif(sum(amount) FILTER (WHERE t.name = 'vectors'), 0)
@@ -238,10 +252,17 @@ _MAKE_READY = text("""
         AND i.version <= this.version AND i.state <> 'retired'
 """)
 
-# Finds the items of vectors by key, unless they are gone or lost what the index is made of.
+# Finds the items of vectors by key that have their content in a revision.
 _LIVE_ITEMS = text(f"""
-    SELECT key, item.id, external_id, CASE i.parts WHEN 'text' THEN text_hash
-        WHEN 'image' THEN image_hash ELSE content_hash END AS content
-    FROM embedding JOIN "index" i ON i.id = index_id JOIN item ON item.id = item_id
-    WHERE index_id = :index AND key = ANY(:keys) AND {BELONGS_IN_INDEX}
+    SELECT e.key, item.id, item.external_id, v.content_id, e.content
+    FROM embedding e JOIN "index" i ON i.id = e.index_id JOIN ({ITEM_CONTENTS})
+        ON item.id = e.item_id AND {SEEN_BY_INDEX} = e.content
+    WHERE e.index_id = :index AND e.key = ANY(:keys) AND {IN_REVISION}
+""")
+
+# Counts the items of a revision that have a vector of their content.
+_COUNT_LIVE = text(f"""
+    SELECT count(*) FROM "index" i JOIN LATERAL (SELECT FROM {_WITH_VECTORS}
+        WHERE e.index_id = i.id AND {IN_REVISION}) AS live ON true
+    WHERE i.id = :index
 """)

@@ -5,7 +5,8 @@ from sqlalchemy import Connection, delete, exists, func, select, text, update
 from nightshift.schema.ledger_tables import Run
 from nightshift.schema.states import RunState, Stage
 from nightshift.schema.tables import Embedding, IndexVersion
-from nightshift.stores.index.embeddings import items_to_embed
+from nightshift.stores.catalog.contents import IN_REVISION, IS_CURRENT, SEEN_BY_INDEX
+from nightshift.stores.index.embeddings import NEEDED, items_to_embed
 from nightshift.stores.index.indexes import IndexRow
 from nightshift.stores.ledger.jobs import has_unfinished_jobs
 from nightshift.stores.ledger.run_types import IndexedRun, RerankRun
@@ -16,6 +17,8 @@ __all__ = [
     "is_being_mended",
     "items_without_vector",
     "lock_index",
+    "needed_keys",
+    "not_left_to_runs",
 ]
 
 
@@ -51,6 +54,28 @@ def forget(connection: Connection, index_id: int, keys: list[str]) -> list[int]:
     return forgotten
 
 
+def needed_keys(
+    connection: Connection, index_id: int, keys: list[str], *, revision: int
+) -> list[str]:
+    """Those of these keys whose items have their content in a revision, sorted.
+
+    A run embeds what it needs itself: other contents than those of its revision are not its own.
+    """
+    values = {"index": index_id, "keys": keys, "revision": revision}
+    return list(connection.scalars(_NEEDED_KEYS, values))
+
+
+def not_left_to_runs(
+    connection: Connection, index_id: int, keys: list[str], *, revision: int
+) -> list[str]:
+    """These keys without those that only unfinished runs of other revisions need, sorted.
+
+    Such a run finds its lost vectors itself before it searches, and embeds them again.
+    """
+    values = {"index": index_id, "keys": keys, "revision": revision}
+    return list(connection.scalars(_NOT_LEFT_TO_RUNS, values))
+
+
 def is_being_mended(connection: Connection, run: IndexedRun) -> bool:
     """Check whether another run over the index is embedding its lost vectors before it searches."""
     return any(
@@ -78,15 +103,15 @@ def lock_index(connection: Connection, index_id: int) -> bool:
     return not connection.execute(select(is_embedding)).scalar_one()
 
 
-def items_without_vector(connection: Connection, index: IndexRow) -> list[int]:
-    """Live items with neither a vector of their current content nor a failure, sorted."""
+def items_without_vector(connection: Connection, index: IndexRow, *, revision: int) -> list[int]:
+    """Items of the newest revision with neither a vector of their content nor a failure."""
     failed_ids = _items_that_failed(connection, index.id)
     item_ids = items_to_embed(
         connection,
         catalog_id=index.catalog_id,
         index_id=index.id,
         parts=index.parts,
-        fingerprint=index.embedder_fingerprint,
+        revision=revision,
     )
     return [item_id for item_id in item_ids if item_id not in failed_ids]
 
@@ -96,10 +121,29 @@ def _items_that_failed(connection: Connection, index_id: int) -> set[int]:
     return {int(row.id) for row in rows}
 
 
-# Lists the items that some run over the index could not embed.
-_FAILED_ITEMS = text("""
+# SQL: the embeddings of some keys of an index.
+_OF_KEYS = """
+    SELECT e.key FROM embedding e JOIN "index" i ON i.id = e.index_id
+    WHERE e.index_id = :index AND e.key = ANY(:keys)"""
+
+# SQL condition: the content of the embedding `e` is that of its item in a revision.
+_IN_REVISION = f"""EXISTS (
+    SELECT FROM item_version v JOIN content ON content.id = v.content_id
+    WHERE v.item_id = e.item_id AND {IN_REVISION} AND {SEEN_BY_INDEX} = e.content)"""
+
+# Lists the keys whose items have their content in a revision.
+_NEEDED_KEYS = text(f"{_OF_KEYS} AND {_IN_REVISION} ORDER BY e.key")
+
+# Lists the keys that a revision needs, or nobody.
+_NOT_LEFT_TO_RUNS = text(f"{_OF_KEYS} AND ({_IN_REVISION} OR NOT {NEEDED}) ORDER BY e.key")
+
+# Lists the items that some run over the index could not embed as they are now.
+_FAILED_ITEMS = text(f"""
     SELECT DISTINCT item.id FROM failure f JOIN run ON run.id = f.run_id
     JOIN item ON item.catalog_id = run.catalog_id AND item.external_id = f.subject_id
+    JOIN item_version v ON v.item_id = item.id AND {IS_CURRENT}
+    JOIN item_version seen ON seen.item_id = item.id AND seen.content_id = v.content_id
+        AND run.revision BETWEEN seen.first_revision AND seen.last_revision
     WHERE run.index_id = :index AND f.stage = 'embed' AND f.fatal
         AND f.subject_kind = 'item'
 """)

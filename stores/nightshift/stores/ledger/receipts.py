@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, text
 
 from nightshift.schema.states import RunKind, RunState
-from nightshift.stores.catalog.contents import BELONGS_IN_INDEX
-from nightshift.stores.ledger.run_types import AnyRun, IndexedRun
+from nightshift.stores.catalog.contents import IN_REVISION_OF_RUN, IS_CURRENT, SEEN_BY_INDEX
+from nightshift.stores.ledger.run_types import AnyRun
 
 __all__ = [
     "Gap",
@@ -80,8 +80,7 @@ def count_lost(connection: Connection, run: AnyRun) -> int:
         connection: A transaction.
         run: In any state, also while it runs: units of its open jobs do not count.
     """
-    index_id = run.index_id if isinstance(run, IndexedRun) else None
-    return int(connection.execute(_COUNT_LOST, {"run": run.id, "index": index_id}).scalar_one())
+    return int(connection.execute(_COUNT_LOST, {"run": run.id}).scalar_one())
 
 
 def result_digest(connection: Connection, run: AnyRun) -> str:
@@ -109,29 +108,45 @@ _FAILED = """EXISTS (
     SELECT FROM failure f WHERE f.run_id = :run AND f.fatal AND f.subject_kind = '{kind}'
         AND f.stage = '{stage}' AND f.subject_id = {subject})"""
 
+
+def _seen(seen: str) -> str:
+    """SQL: joins that add what a run saw of an `item`, where it or the catalogue still needs that.
+
+    Args:
+        seen: SQL of what it saw of `content`; null where that is nothing.
+    """
+    return f"""
+        JOIN run ON run.id = :run LEFT JOIN "index" i ON i.id = run.index_id
+        JOIN item_version v ON v.item_id = item.id AND {IN_REVISION_OF_RUN}
+        JOIN content ON content.id = v.content_id AND {seen} IS NOT NULL
+            AND (run.state IN ('running', 'paused') OR {seen} = (
+                SELECT {seen} FROM item_version v JOIN content ON content.id = v.content_id
+                WHERE v.item_id = item.id AND {IS_CURRENT}))"""
+
+
 # One row for each unit of a run: its name, and whether it has a result or a failure.
 _UNITS = {
-    # Items that its jobs name and that still belong in the index.
+    # Items that its jobs name, except those that changed or went after an ended run.
     "items": f"""
         SELECT item.external_id AS subject_id,
             EXISTS (SELECT FROM embedding e
-                    WHERE e.item_id = item.id AND e.index_id = i.id) AS has_result,
+                    WHERE e.item_id = item.id AND e.index_id = i.id
+                        AND e.content = {SEEN_BY_INDEX}) AS has_result,
             {_FAILED.format(kind="item", stage="embed", subject="item.external_id")} AS has_failure
         FROM (SELECT DISTINCT jsonb_array_elements_text(payload -> 'ids')::bigint AS id
               FROM job WHERE run_id = :run AND stage = 'embed' AND state <> 'split') AS planned
-        JOIN item ON item.id = planned.id JOIN run ON run.id = :run
-        JOIN "index" i ON i.id = run.index_id AND {BELONGS_IN_INDEX}""",
-    # Items that its jobs name; another run may have stored the same content. Where the set was
-    # deleted on purpose, nothing of it is lost.
+        JOIN item ON item.id = planned.id {_seen(SEEN_BY_INDEX)}""",
+    # The same; another run may have stored the same content. Where the set was deleted on
+    # purpose, nothing of it is lost.
     "pictures": f"""
-        SELECT i.external_id AS subject_id,
-            EXISTS (SELECT FROM run WHERE run.id = :run AND (run.token_set_id IS NULL
-                    OR EXISTS (SELECT FROM token_record t WHERE t.content = i.image_hash
-                        AND t.token_set_id = run.token_set_id))) AS has_result,
-            {_FAILED.format(kind="item", stage="tokens", subject="i.external_id")} AS has_failure
+        SELECT item.external_id AS subject_id,
+            run.token_set_id IS NULL OR EXISTS (
+                SELECT FROM token_record t WHERE t.content = content.image_hash
+                    AND t.token_set_id = run.token_set_id) AS has_result,
+            {_FAILED.format(kind="item", stage="tokens", subject="item.external_id")} AS has_failure
         FROM (SELECT DISTINCT jsonb_array_elements_text(payload -> 'ids')::bigint AS id
               FROM job WHERE run_id = :run AND stage = 'tokens' AND state <> 'split') AS planned
-        JOIN item i ON i.id = planned.id AND i.state = 'live'""",
+        JOIN item ON item.id = planned.id {_seen("content.image_hash")}""",
     "queries": f"""
         SELECT q.external_id AS subject_id,
             EXISTS (SELECT FROM ranking r
@@ -190,10 +205,12 @@ _MEAN_MARGIN = text("SELECT avg(margin::float8) FROM ranking WHERE run_id = :run
 # Lists the results of a run in an order that no run changes.
 _RESULT_ROWS = {
     RunKind.INDEX: text(
-        """
-        SELECT i.external_id, e.key FROM embedding e JOIN item i ON i.id = e.item_id
-        JOIN run ON run.index_id = e.index_id WHERE run.id = :run
-        ORDER BY i.external_id COLLATE "C"
+        f"""
+        SELECT item.external_id, e.key FROM run JOIN "index" i ON i.id = run.index_id
+        JOIN embedding e ON e.index_id = i.id JOIN item ON item.id = e.item_id
+        JOIN item_version v ON v.item_id = item.id AND {IN_REVISION_OF_RUN}
+        JOIN content ON content.id = v.content_id AND {SEEN_BY_INDEX} = e.content
+        WHERE run.id = :run ORDER BY item.external_id COLLATE "C"
         """
     ).execution_options(yield_per=5000),
     RunKind.TOKENS: text(
@@ -224,9 +241,10 @@ _NO_FAILURE = """NOT EXISTS (
 _LOST = (
     f"""
     SELECT 1 FROM ({_BLOCK.format(stage="embed")}) AS unit
-    JOIN item ON item.id = unit.id JOIN "index" i ON i.id = :index AND {BELONGS_IN_INDEX}
+    JOIN item ON item.id = unit.id {_seen(SEEN_BY_INDEX)}
     WHERE NOT EXISTS (
-        SELECT FROM embedding e WHERE e.index_id = :index AND e.item_id = unit.id)
+        SELECT FROM embedding e WHERE e.index_id = i.id AND e.item_id = unit.id
+            AND e.content = {SEEN_BY_INDEX})
     AND {_NO_FAILURE.format(stage="embed", subject="item.external_id")}""",
     f"""
     SELECT 1 FROM ({_BLOCK.format(stage="search")}) AS unit JOIN query ON query.id = unit.id
@@ -243,12 +261,19 @@ _LOST = (
             FROM job, jsonb_array_elements(payload -> 'groups') AS pair_group
             WHERE run_id = :run AND stage = 'score' AND state = 'done') AS pair) AS unit
     JOIN query ON query.id = unit.query_id
+<<<<<<< HEAD
     JOIN item ON item.id = unit.item_id AND item.state = 'live'
     JOIN candidate c ON c.run_id = :run AND c.query_id = unit.query_id
         AND c.item_id = unit.item_id
     WHERE NOT EXISTS (SELECT FROM score s WHERE s.id = c.score_id AND s.scorer = (
         SELECT number FROM run JOIN model ON fingerprint = scorer_fingerprint
         WHERE run.id = :run))
+=======
+    JOIN item ON item.id = unit.item_id
+    WHERE NOT EXISTS (
+        SELECT FROM pair_score p WHERE p.run_id = :run AND p.query_id = unit.query_id
+            AND p.item_id = unit.item_id)
+>>>>>>> 81a2197 (Revisions: contents are immutable, items have versions, and a run reads the revision that it was planned with)
     AND {
         _NO_FAILURE.format(stage="score", subject="query.external_id || ' → ' || item.external_id")
     }""",

@@ -234,7 +234,7 @@ _TAKE_FAILURES = text(
         RETURNING subject_kind, subject_id
     )
     SELECT i.id FROM taken t JOIN item i ON t.subject_kind = 'item'
-        AND i.catalog_id = :catalog AND i.external_id = t.subject_id AND i.state = 'live'
+        AND i.catalog_id = :catalog AND i.external_id = t.subject_id
     UNION ALL
     SELECT q.id FROM taken t JOIN query q ON t.subject_kind = 'query'
         AND q.query_set_id = :queries AND q.external_id = t.subject_id

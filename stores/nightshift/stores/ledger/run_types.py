@@ -24,6 +24,8 @@ class BaseRun:
     catalog_id: int
     #: Name of the catalogue.
     catalog: str
+    #: The revision of the catalogue that it reads, and no other.
+    revision: int
     #: 0 goes first, 9 last.
     priority: int
     created_at: datetime

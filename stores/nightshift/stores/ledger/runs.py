@@ -255,6 +255,7 @@ def _common_fields(row: Row[Any]) -> dict[str, Any]:
         "stage": row.stage,
         "catalog_id": row.catalog_id,
         "catalog": row.catalog,
+        "revision": row.revision,
         "priority": row.priority,
         "created_at": row.created_at,
         "finished_at": row.finished_at,

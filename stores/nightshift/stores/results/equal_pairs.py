@@ -62,10 +62,10 @@ def pair_key_sql(query_parts: str, item_parts: str, *, lists: bool) -> str:
 
     Args:
         query_parts: What the scorer sees of `q`, a query.
-        item_parts: What it sees of `i`, an item.
+        item_parts: What it sees of an item, by its `content`.
         lists: Whether it sees them as a list of the candidates, `c`, of the query.
     """
-    item = f"i.{HASH_COLUMN[item_parts]}"
+    item = f"content.{HASH_COLUMN[item_parts]}"
     of_list = (
         f" || list_digest(array_agg({item}) OVER (PARTITION BY c.query_id "
         "ORDER BY c.coarse_rank ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING))"
@@ -89,11 +89,18 @@ def known_score_sql(pair_key: str) -> str:
     )
 
 
+<<<<<<< HEAD
 # SQL: all candidates, with their query and item, of the queries of which some have no score.
 _CANDIDATES = """
     FROM candidate c JOIN query q ON q.id = c.query_id JOIN item i ON i.id = c.item_id
     WHERE c.run_id = :run AND c.query_id IN (
         SELECT query_id FROM candidate WHERE run_id = :run AND score_id IS NULL)
+=======
+# SQL: all candidates of a run with their query and content.
+_CANDIDATES = """
+    FROM candidate c JOIN query q ON q.id = c.query_id JOIN content ON content.id = c.content_id
+    WHERE c.run_id = :run
+>>>>>>> 81a2197 (Revisions: contents are immutable, items have versions, and a run reads the revision that it was planned with)
 """
 
 # By parts, and whether candidates are scored as lists: looks up the scores of pairs without one.
@@ -126,7 +133,7 @@ _EXCUSE_SCORED_PAIRS = text("""
 _SHARE_FAILURES = {
     (query_parts, item_parts): text(f"""
         WITH unscored AS MATERIALIZED (
-            SELECT q.{query} AS query, i.{item} AS item,
+            SELECT q.{query} AS query, content.{item} AS item,
                 q.external_id || ' → ' || i.external_id AS subject
             {UNSCORED}
         ), failed AS (

@@ -142,10 +142,17 @@ def ranked_query_ids(connection: Connection, run_id: int) -> list[int]:
     )
 
 
-#: SQL: the candidates of a run that have no score, with their query and item.
+#: SQL: the candidates of a run that have no score, with their query, item and content.
 UNSCORED = """
     FROM candidate c JOIN query q ON q.id = c.query_id JOIN item i ON i.id = c.item_id
+<<<<<<< HEAD
     WHERE c.run_id = :run AND c.score_id IS NULL
+=======
+    JOIN content ON content.id = c.content_id
+    WHERE c.run_id = :run AND NOT EXISTS (
+        SELECT FROM pair_score p WHERE p.run_id = c.run_id AND p.query_id = c.query_id
+            AND p.item_id = c.item_id)
+>>>>>>> 81a2197 (Revisions: contents are immutable, items have versions, and a run reads the revision that it was planned with)
 """
 
 #: SQL condition beside `UNSCORED`: no failure is recorded for the pair.
@@ -169,7 +176,7 @@ def _kinds(alias: str, parts: str) -> str:
 
 def _kinds_of_pair(query_parts: str, item_parts: str) -> str:
     """SQL: the kinds on both sides of a pair, as one text."""
-    return f"{_kinds('q', query_parts)} || '/' || {_kinds('i', item_parts)}"
+    return f"{_kinds('q', query_parts)} || '/' || {_kinds('content', item_parts)}"
 
 
 def _group_pairs(query_parts: str, item_parts: str, shared_side: str, lists: bool) -> str:
@@ -186,7 +193,7 @@ def _group_pairs(query_parts: str, item_parts: str, shared_side: str, lists: boo
     return f"""
         WITH unscored AS (
             SELECT c.query_id, c.item_id, c.coarse_rank, q.{HASH_COLUMN[query_parts]} AS query,
-                i.{HASH_COLUMN[item_parts]} AS item, q.external_id AS query_name,
+                content.{HASH_COLUMN[item_parts]} AS item, q.external_id AS query_name,
                 i.external_id AS item_name
             {UNSCORED} AND {_kinds_of_pair(query_parts, item_parts)} = ANY(:kinds)
                 AND {WITHOUT_FAILURE}
@@ -216,7 +223,7 @@ _COUNT_PAIRS = text("""
 _KIND_PAIRS = {
     (query_parts, item_parts): text(f"""
         SELECT DISTINCT {_kinds("q", query_parts)} AS query_kinds,
-            {_kinds("i", item_parts)} AS item_kinds
+            {_kinds("content", item_parts)} AS item_kinds
         {UNSCORED}
     """)
     for query_parts, item_parts in product(HASH_COLUMN, HASH_COLUMN)
@@ -261,7 +268,7 @@ _RECORD_UNSCORABLE = {
             'the run shows the scorer ' || :query_parts || ' of queries and ' || :item_parts ||
             ' of items, and one side has none of it: widen --query-parts or --item-parts'
         {UNSCORED}
-            AND ({_kinds("q", query_parts)} = '' OR {_kinds("i", item_parts)} = '')
+            AND ({_kinds("q", query_parts)} = '' OR {_kinds("content", item_parts)} = '')
         ON CONFLICT DO NOTHING
     """)
     for query_parts, item_parts in product(HASH_COLUMN, HASH_COLUMN)

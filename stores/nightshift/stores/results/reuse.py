@@ -5,8 +5,13 @@ from itertools import product
 
 from sqlalchemy import Connection, text
 
+<<<<<<< HEAD
 from nightshift.stores.catalog.contents import HASH_COLUMN
 from nightshift.stores.results.equal_pairs import pair_key_sql
+=======
+from nightshift.stores.catalog.contents import HASH_COLUMN, IN_REVISION, SEEN_BY_INDEX
+from nightshift.stores.results.equal_pairs import pair_key_sql, runs_of_scorer
+>>>>>>> 81a2197 (Revisions: contents are immutable, items have versions, and a run reads the revision that it was planned with)
 
 __all__ = ["ReuseEstimate", "estimate_reuse"]
 
@@ -31,11 +36,12 @@ def estimate_reuse(
     item_parts: str,
     top_k: int,
     lists: bool,
+    revision: int,
 ) -> ReuseEstimate:
     """Pairs that have a score already, if the search finds what it found.
 
     Each query's candidates are those of the last run over the index that searched for the same
-    content as deep as this one; the pairs are those of the items as they are now.
+    content as deep as this one; the pairs are those of the items as the revision has them.
 
     Args:
         connection: Postgres.
@@ -46,6 +52,7 @@ def estimate_reuse(
         item_parts: What the scorer sees of items.
         top_k: Candidates a query.
         lists: Whether the scorer sees a query's candidates as a list.
+        revision: Of the catalogue, which the run will read.
     """
     row = connection.execute(
         _ESTIMATE_REUSE[query_parts, item_parts, lists],
@@ -55,6 +62,11 @@ def estimate_reuse(
             "fingerprint": scorer_fingerprint,
             "query_parts": query_parts,
             "top_k": top_k,
+<<<<<<< HEAD
+=======
+            "revision": revision,
+            "earlier": runs_of_scorer(connection, scorer_fingerprint),
+>>>>>>> 81a2197 (Revisions: contents are immutable, items have versions, and a run reads the revision that it was planned with)
         },
     ).one()
     return ReuseEstimate(pairs=row.pairs, exact=row.exact)
@@ -78,16 +90,19 @@ _ESTIMATE_REUSE = {
                 WHERE candidate.run_id = run.id AND candidate.query_id = earlier.id)
             ORDER BY q.id, least((run.params ->> 'top_k')::int, :top_k) DESC, run.id DESC
         ), c AS MATERIALIZED (
-            SELECT searched.query_id, candidate.item_id, candidate.coarse_rank,
-                embedding.item_id IS NOT NULL AS indexed
+            SELECT searched.query_id, v.content_id, candidate.coarse_rank,
+                e.key IS NOT NULL AS indexed
             FROM searched JOIN candidate ON candidate.run_id = searched.run_id
                 AND candidate.query_id = searched.earlier_id
                 AND candidate.coarse_rank <= :top_k
-            LEFT JOIN embedding ON embedding.index_id = :index
-                AND embedding.item_id = candidate.item_id
+            JOIN "index" i ON i.id = :index
+            LEFT JOIN item_version v ON v.item_id = candidate.item_id AND {IN_REVISION}
+            LEFT JOIN content ON content.id = v.content_id
+            LEFT JOIN embedding e ON e.index_id = :index AND e.item_id = candidate.item_id
+                AND e.content = {SEEN_BY_INDEX}
         ), wanted AS (
             SELECT {pair_key_sql(query_parts, item_parts, lists=lists)} AS pair_key
-            FROM c JOIN query q ON q.id = c.query_id JOIN item i ON i.id = c.item_id
+            FROM c JOIN query q ON q.id = c.query_id JOIN content ON content.id = c.content_id
             WHERE c.indexed
         )
         SELECT (SELECT count(*) FROM wanted WHERE EXISTS (SELECT FROM score s

@@ -34,6 +34,7 @@ class CandidateRow:
 
     query_id: int
     item_id: int
+    content_id: int
     coarse_rank: int
     coarse_score: float
 

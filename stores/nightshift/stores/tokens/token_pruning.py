@@ -11,6 +11,7 @@ from sqlalchemy import Connection, select, text
 from nightshift.schema.errors import NotFoundError
 from nightshift.schema.ledger_tables import Run
 from nightshift.schema.states import RunKind
+from nightshift.stores.catalog.contents import IS_CURRENT, ITEM_CONTENTS
 from nightshift.stores.ledger.counters import runs_with_running_jobs
 from nightshift.stores.postgres.database import Database
 from nightshift.stores.tokens.shard_files import delete_shards, list_shards
@@ -224,15 +225,16 @@ _CHOOSE_SETS = text("""
 """)
 
 # Says of each shard of a set whether it can go, and how many images it holds.
-_SHARDS_TO_DELETE = text("""
+_SHARDS_TO_DELETE = text(f"""
     SELECT s.name, s.n_bytes, :entire OR live.shard_id IS NULL AS dead,
         coalesce(held.images, 0) AS images
     FROM token_shard s
     LEFT JOIN (
         SELECT DISTINCT r.shard_id FROM token_record r
         JOIN token_set t ON t.id = r.token_set_id
-        JOIN item ON item.catalog_id = t.catalog_id AND item.image_hash = r.content
-        WHERE t.id = :set AND item.state = 'live') AS live ON live.shard_id = s.id
+        JOIN ({ITEM_CONTENTS}) ON item.catalog_id = t.catalog_id
+            AND content.image_hash = r.content
+        WHERE t.id = :set AND {IS_CURRENT}) AS live ON live.shard_id = s.id
     LEFT JOIN (
         SELECT shard_id, sum(n_images) AS images FROM token_record
         WHERE token_set_id = :set GROUP BY shard_id) AS held ON held.shard_id = s.id

@@ -6,6 +6,7 @@ from sqlalchemy import Connection, select, text
 
 from nightshift.schema.errors import InputError
 from nightshift.schema.token_tables import TokenSet
+from nightshift.stores.catalog.contents import IS_CURRENT, ITEM_CONTENTS
 from nightshift.stores.postgres.database import Database
 from nightshift.stores.tokens.shards import verify_shard
 from nightshift.stores.tokens.token_sets import forget_shard, get_set, shards
@@ -81,7 +82,7 @@ def verify_shards(database: Database, *, forget: bool) -> ShardReport:
 
 
 # Lists the token sets with the sizes of their records and the share of items that have tokens.
-_LIST_SETS = text("""
+_LIST_SETS = text(f"""
     SELECT t.id, catalog.name AS catalog, model.spec AS scorer, t.codec,
         held.items, held.stored, sizes.images, sizes.bytes,
         sizes.bytes::double precision / nullif(sizes.images, 0) AS bytes_per_image,
@@ -95,9 +96,9 @@ _LIST_SETS = text("""
         FROM token_record r WHERE r.token_set_id = t.id) AS sizes
     CROSS JOIN LATERAL (
         SELECT count(*) AS items, count(r.content) AS stored
-        FROM item LEFT JOIN token_record r
-            ON r.token_set_id = t.id AND r.content = item.image_hash
-        WHERE item.catalog_id = t.catalog_id AND item.state = 'live'
-            AND item.image_hash IS NOT NULL) AS held
+        FROM {ITEM_CONTENTS} LEFT JOIN token_record r
+            ON r.token_set_id = t.id AND r.content = content.image_hash
+        WHERE item.catalog_id = t.catalog_id AND {IS_CURRENT}
+            AND content.image_hash IS NOT NULL) AS held
     ORDER BY t.id DESC
 """)

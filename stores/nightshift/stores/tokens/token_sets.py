@@ -9,9 +9,8 @@ from sqlalchemy.dialects.postgresql import insert
 
 from nightshift.schema.columns_of import columns_of
 from nightshift.schema.errors import ConflictError
-from nightshift.schema.states import ItemState
-from nightshift.schema.tables import Item
 from nightshift.schema.token_tables import TokenRecord, TokenSet, TokenShard
+from nightshift.stores.catalog.contents import IN_REVISION, ITEM_CONTENTS
 from nightshift.stores.files.addresses import resolve_beside
 from nightshift.stores.tokens.shards import Place, Shard
 
@@ -148,17 +147,19 @@ def keep_codebook(connection: Connection, set_id: int, data: bytes, digest: str)
     )
 
 
-def items_to_see(connection: Connection, token_set: TokenSetRow) -> list[int]:
-    """Live items whose images have no tokens in the set, one for each content, in id order."""
-    stored = select(TokenRecord.content).where(
-        TokenRecord.token_set_id == token_set.id, TokenRecord.content == Item.image_hash
-    )
-    return list(connection.scalars(_distinct_items(token_set.catalog_id).where(~stored.exists())))
+def items_to_see(connection: Connection, token_set: TokenSetRow, *, revision: int) -> list[int]:
+    """Items of a revision whose images have no tokens in the set, one for each content.
+
+    In id order.
+    """
+    values = {"catalog": token_set.catalog_id, "revision": revision, "set": token_set.id}
+    return list(connection.scalars(_DISTINCT_ITEMS, values))
 
 
-def distinct_items(connection: Connection, catalog_id: int) -> list[int]:
-    """Live items that have images, one for each content, in id order."""
-    return list(connection.scalars(_distinct_items(catalog_id)))
+def distinct_items(connection: Connection, catalog_id: int, *, revision: int) -> list[int]:
+    """Items of a revision that have images, one for each content, in id order."""
+    values = {"catalog": catalog_id, "revision": revision, "set": None}
+    return list(connection.scalars(_DISTINCT_ITEMS, values))
 
 
 def write_shard_rows(
@@ -255,20 +256,14 @@ def _sets() -> Select[Any]:
     return select(*columns_of(TokenSetRow, TokenSet))
 
 
-def _distinct_items(catalog_id: int) -> Select[Any]:
-    """Select the first live item of each image content of a catalogue."""
-    first = func.min(Item.id)
-    return (
-        select(first)
-        .where(
-            Item.catalog_id == catalog_id,
-            Item.state == ItemState.LIVE,
-            Item.image_hash.is_not(None),
-        )
-        .group_by(Item.image_hash)
-        .order_by(first)
-    )
-
+# Lists the first item of each image content of a revision, of those that a set lacks.
+_DISTINCT_ITEMS = text(f"""
+    SELECT min(item.id) AS id FROM {ITEM_CONTENTS}
+    WHERE item.catalog_id = :catalog AND {IN_REVISION} AND content.image_hash IS NOT NULL
+        AND NOT EXISTS (SELECT FROM token_record r
+            WHERE r.token_set_id = :set AND r.content = content.image_hash)
+    GROUP BY content.image_hash ORDER BY 1
+""")
 
 # Writes the records of a shard, except for contents that are stored already.
 _WRITE_RECORDS = text("""
