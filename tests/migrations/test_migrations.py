@@ -1,5 +1,6 @@
 """An empty database becomes what the tables say, and a database behind is distinguished."""
 
+import hashlib
 import subprocess
 import sys
 
@@ -21,9 +22,12 @@ import nightshift.schema.score_tables
 import nightshift.schema.token_tables  # noqa: F401 - registers its tables
 from nightshift.migrations import _config, current_revision, head_revision, require_current, upgrade
 from nightshift.schema.errors import ConflictError, DatabaseBehindError
+from nightshift.schema.identity import embedding_key
+from nightshift.schema.item_tables import CURRENT
 from nightshift.schema.plans import RerankControl
 from nightshift.schema.result_tables import PARTITIONED_TABLES
 from nightshift.schema.tables import Base
+from nightshift.stores.catalog.contents import content_digest
 from nightshift.stores.catalog.source_keys import source_key
 from nightshift.stores.ledger import runs
 
@@ -400,3 +404,76 @@ def test_every_column_of_every_table_and_view_says_what_it_holds(database_url):
 
     assert {row.relname for row in rows} == {*Base.metadata.tables, *VIEWS}
     assert [f"{row.relname}.{row.attname}" for row in rows if not row.comment] == []
+
+
+#: Two catalogues at revision 0017: an item of the first is gone, another one has a stale vector.
+_ITEMS_OF_0017 = """
+INSERT INTO catalog (name) VALUES ('things'), ('empty');
+INSERT INTO model (fingerprint, kind, spec, card, package_version)
+VALUES ('e', 'embedder', 'x', '{}', '1'), ('s', 'scorer', 'x', '{}', '1');
+INSERT INTO query_set (name, content_hash) VALUES ('questions', 'c');
+INSERT INTO item (catalog_id, external_id, parts, text_hash, content_hash, state, metadata)
+VALUES (1, 'a', '[{"kind": "text", "text": "cube"}]', sha256('cube'), sha256('cube'), 'live',
+        '{"price": 1}'),
+    (1, 'b', '[{"kind": "text", "text": "cube"}]', sha256('cube'), sha256('cube'), 'gone', '{}'),
+    (1, 'c', '[{"kind": "text", "text": "ball"}]', sha256('ball'), sha256('ball'), 'live', '{}');
+INSERT INTO index (catalog_id, name, version, embedder, embedder_fingerprint, parts, dim,
+    collection) VALUES (1, 'default', 1, 'x', 'e', 'text', 4, 'c');
+INSERT INTO run (kind, state, stage, catalog_id, index_id, query_set_id, method, scorer,
+    scorer_fingerprint, params, finished_at)
+VALUES ('rerank', 'done', 'rank', 1, 1, 1, 'retllm', 'x', 's', '{}', now());
+SELECT make_run_partitions(1);
+INSERT INTO candidate VALUES (1, 1, 1, 1, 0.9), (1, 1, 2, 2, 0.8), (1, 1, 99, 3, 0.7);
+"""
+
+
+def test_items_become_versions_of_contents_and_old_runs_show_all_of_theirs(empty_database_url):
+    upgrade(empty_database_url, "0017")
+    write(empty_database_url, _ITEMS_OF_0017)
+    keys = [embedding_key(name, hashlib.sha256(b"cube").digest(), "e") for name in ("a", "c")]
+    write(
+        empty_database_url,
+        "INSERT INTO embedding (index_id, item_id, key, run_id) "
+        f"VALUES (1, 1, '{keys[0]}', 1), (1, 3, '{keys[1]}', 1)",
+    )
+
+    upgrade(empty_database_url)
+
+    def values(query):
+        return list(map(tuple, read(empty_database_url, query)))
+
+    revisions = "SELECT catalog_id, number, items, added, changed, removed FROM revision ORDER BY 2"
+    versions = (
+        "SELECT external_id, first_revision, last_revision, parts[0] ->> 'text', metadata "
+        "FROM item JOIN item_version ON item_id = item.id JOIN content ON content.id = content_id "
+        "ORDER BY 1"
+    )
+    assert values(revisions) == [(1, 1, 3, 3, 0, 0), (1, 2, 2, 0, 0, 1)]
+    assert values(versions) == [
+        ("a", 1, CURRENT, "cube", {"price": 1}),
+        ("b", 1, 1, "cube", {}),
+        ("c", 1, CURRENT, "ball", {}),
+    ]
+    assert values("SELECT count(*) FROM content") == [(2,)]
+    assert values("SELECT item_id, key, content = sha256('cube') FROM embedding") == [
+        (1, keys[0], True)
+    ]
+    assert values("SELECT revision FROM run") == [(1,)]
+    candidates = values("SELECT item_id, content_id FROM candidate ORDER BY 1")
+    assert [item_id for item_id, _ in candidates] == [1, 2]
+    assert len({content_id for _, content_id in candidates}) == 1
+    digests = values("SELECT digest, parts FROM content")
+    assert all(bytes(digest) == content_digest(parts) for digest, parts in digests)
+
+    command.downgrade(_config(empty_database_url), "0017")
+
+    items = (
+        "SELECT external_id, parts[0] ->> 'text', text_hash, state, metadata FROM item ORDER BY 1"
+    )
+    cube, ball = (hashlib.sha256(name).digest() for name in (b"cube", b"ball"))
+    assert [(*row[:2], bytes(row[2]), *row[3:]) for row in values(items)] == [
+        ("a", "cube", cube, "live", {"price": 1}),
+        ("b", "cube", cube, "gone", {}),
+        ("c", "ball", ball, "live", {}),
+    ]
+    assert values("SELECT item_id, key FROM embedding") == [(1, keys[0])]

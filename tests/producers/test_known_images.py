@@ -191,5 +191,5 @@ def test_the_digest_that_is_kept_is_that_of_the_bytes(database, photos):
         hashlib.sha256((photos.parent / f"{n}.png").read_bytes()).hexdigest() for n in range(3)
     }
     with database.begin() as connection:
-        rows = connection.exec_driver_sql("SELECT parts FROM item").all()
+        rows = connection.exec_driver_sql("SELECT parts FROM content").all()
     assert {part["sha256"] for (parts,) in rows for part in parts} == expected

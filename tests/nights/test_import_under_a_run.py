@@ -1,0 +1,92 @@
+"""A run reads the revision that it was planned with, whatever is imported meanwhile and later."""
+
+import json
+from pathlib import Path
+
+from nightshift.schema.identity import content_hashes, pair_key
+from nightshift.schema.records import TextPart
+from tests.nights.night import Night
+
+_BEFORE = {"x": "a red circle", "y": "a blue square", "z": "a green triangle"}
+#: x and y have exchanged their texts, and z is gone.
+_AFTER = {"x": "a blue square", "y": "a red circle"}
+
+
+def _write(path: Path, texts: dict[str, str], **more: int) -> str:
+    rows = [{"id": name, "text": text, **more} for name, text in texts.items()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def _import(night: Night, path: Path, texts: dict[str, str], **more: int) -> int:
+    source = _write(path, texts, **more)
+    done = night.cli(
+        "catalog", "import", "words", source, "--prune", "--max-gone", "100%", "--json"
+    )
+    return json.loads(done.stdout)["revision"]
+
+
+def _build(night: Night, embedder: str) -> dict:
+    done = night.cli("index", "build", "words", "--embedder", embedder, "--parts", "text",
+                     "--wait", "--json")  # fmt: skip
+    return json.loads(done.stdout)
+
+
+def _rerank(night: Night, queries: str, scorer: str, *more: str) -> int:
+    words = ("rerank", "words", "--queries", queries, "--scorer", scorer, "--top-k", "3",
+             "--query-parts", "text", "--item-parts", "text", "--json", *more)  # fmt: skip
+    return json.loads(night.cli(*words).stdout)["run_id"]
+
+
+def test_what_is_imported_between_search_and_score_is_not_seen(
+    night: Night, embedder: str, scorer: str, tmp_path: Path
+):
+    items = tmp_path / "items.jsonl"
+    assert _import(night, items, _BEFORE) == 1
+    searching = night.worker("--queues", "embed,search")
+    _build(night, embedder)
+    queries = _write(tmp_path / "queries.jsonl", {"q": "a red circle"})
+    run_id = _rerank(night, queries, scorer)
+    stage = "SELECT stage FROM run WHERE id = :run"
+    night.wait_until(lambda: night.rows(stage, run=run_id) == [("score",)] and "it scores")
+
+    assert _import(night, items, _AFTER) == 2
+    night.worker()
+
+    assert night.wait_for_run(run_id) == "done"
+    searching.terminate()
+    fingerprint = night.rows("SELECT scorer_fingerprint FROM run WHERE id = :r", r=run_id)[0][0]
+    query = content_hashes((TextPart(text="a red circle"),)).both
+    keys = {
+        name: pair_key(fingerprint, query, content_hashes((TextPart(text=text),)).both)
+        for name, text in _BEFORE.items()
+    }
+    scored = night.rows(
+        "SELECT external_id, pair_key FROM pair_score JOIN item ON item.id = item_id "
+        "WHERE run_id = :run",
+        run=run_id,
+    )
+    assert {name: bytes(key) for name, key in scored} == keys
+    assert "complete" in night.cli("verify", str(run_id)).stdout
+
+    shown = night.cli("results", str(run_id), "--query", "q").stdout
+    for text in _BEFORE.values():
+        assert text in shown
+    page = tmp_path / "report.html"
+    night.cli("report", str(run_id), "--output", str(page))
+    assert all(text in page.read_text() for text in _BEFORE.values())
+
+    _build(night, embedder)
+    later = _rerank(night, queries, scorer, "--wait")
+    listed = night.rows(
+        "SELECT item, coarse_score FROM v_ranking WHERE run_id = :r ORDER BY coarse_rank", r=later
+    )
+    assert [item for item, _ in listed] == ["y", "x"]
+    # Exchanged texts are the same pairs of contents: nothing is scored.
+    assert night.rows("SELECT plan -> 'to_score' FROM run WHERE id = :r", r=later) == [(0,)]
+
+    assert _import(night, items, _AFTER, price=2) == 3
+    assert _build(night, embedder)["items"] == 0
+    again = _rerank(night, queries, scorer, "--wait")
+    assert night.rows("SELECT plan -> 'to_score' FROM run WHERE id = :r", r=again) == [(0,)]
+    assert "complete" in night.cli("verify", str(run_id)).stdout
