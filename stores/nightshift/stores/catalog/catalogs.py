@@ -33,6 +33,7 @@ __all__ = [
     "finish_import",
     "has_images",
     "interrupt_import",
+    "lock_catalog",
     "record_arrays",
     "record_columns",
     "require_newest",
@@ -97,7 +98,7 @@ def begin_import(connection: Connection, catalog_id: int, source: str) -> int:
     Returns:
         The id of the import.
     """
-    _lock(connection, catalog_id)
+    lock_catalog(connection, catalog_id)
     unended = connection.scalars(
         _interrupt().where(CatalogImport.catalog_id == catalog_id).returning(CatalogImport.id)
     )
@@ -174,7 +175,7 @@ def require_newest(
         ConflictError: When a newer one has begun.
     """
     if lock:
-        _lock(connection, catalog_id)
+        lock_catalog(connection, catalog_id)
     newest = connection.execute(
         select(func.max(CatalogImport.id)).where(CatalogImport.catalog_id == catalog_id)
     ).scalar_one()
@@ -186,8 +187,8 @@ def require_newest(
         )
 
 
-def _lock(connection: Connection, catalog_id: int) -> None:
-    """Let no other import of the catalogue begin before the transaction ends."""
+def lock_catalog(connection: Connection, catalog_id: int) -> None:
+    """Let nobody else begin an import of a catalogue or change it before the transaction ends."""
     connection.execute(
         select(Catalog.id).where(Catalog.id == catalog_id).with_for_update(key_share=True)
     )
