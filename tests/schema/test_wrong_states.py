@@ -64,20 +64,13 @@ INSERT INTO job (run_id, id, stage, queue, payload, n_units) VALUES (2, 1, 'rank
 INSERT INTO job_count VALUES (2, 'rank', 'done', 0, 0, 0);
 INSERT INTO tally VALUES (2, 'pairs', 1);
 INSERT INTO tally_delta (run_id, name, amount) VALUES (2, 'pairs', 1);
-<<<<<<< HEAD
-INSERT INTO candidate VALUES (2, 1, 1, 1, 0.9), (2, 1, 2, 2, 0.8);
+INSERT INTO candidate (run_id, query_id, item_id, content_id, coarse_rank, coarse_score)
+VALUES (2, 1, 1, 1, 1, 0.9), (2, 1, 2, 1, 2, 0.8);
 SELECT make_score_partition(number, '2026-12-01') FROM model WHERE fingerprint = 's';
 INSERT INTO score (scorer, month, run_id, pair_key, margin, logit_positive, logit_negative,
     logsumexp, entropy, fired, fired_layer)
 SELECT number, '2026-12-01', 2, key, 1, 1, 0, 2, 0.5, true, 3
 FROM model, unnest(ARRAY[bytea 'p', 'o']) AS key WHERE fingerprint = 's';
-=======
-INSERT INTO candidate (run_id, query_id, item_id, content_id, coarse_rank, coarse_score)
-VALUES (2, 1, 1, 1, 1, 0.9), (2, 1, 2, 1, 2, 0.8);
-INSERT INTO pair_score (run_id, query_id, item_id, pair_key, margin, logit_positive,
-    logit_negative, logsumexp, entropy, fired, fired_layer)
-VALUES (2, 1, 1, 'p', 1, 1, 0, 2, 0.5, true, 3);
->>>>>>> 81a2197 (Revisions: contents are immutable, items have versions, and a run reads the revision that it was planned with)
 INSERT INTO ranking (run_id, query_id, final_rank, item_id, coarse_rank, coarse_score, margin,
     probability, entropy, fired, fired_layer, tie_group, tie_size, decided_by, scorer_fingerprint)
 VALUES (2, 1, 1, 1, 1, 0.9, 1, 0.7, 0.5, true, 3, 1, 1, 'score', 's'),
@@ -117,11 +110,7 @@ _WRONG = {
     "ck_index_indexstate": "UPDATE index SET state = 'lost'",
     "ck_index_range_range": "UPDATE index_range SET range = 256",
     "ck_index_range_counts": "UPDATE index_range SET rows = 0",
-<<<<<<< HEAD
-    "ix_embedding_key": "UPDATE embedding SET key = 'k1'",
     "ck_known_image_digests": "UPDATE known_image SET sha256 = 'short'",
-=======
->>>>>>> 81a2197 (Revisions: contents are immutable, items have versions, and a run reads the revision that it was planned with)
     "uq_query_set_name_content_hash": "UPDATE query_set SET content_hash = 'c1'",
     "ck_query_set_n_queries": "UPDATE query_set SET n_queries = -1",
     "uq_query_query_set_id_external_id": "UPDATE query SET external_id = 'q1'",

@@ -11,11 +11,8 @@ from nightshift.stores.ledger import runs
 from nightshift.stores.ledger.new_runs import create_rerank_run
 from nightshift.stores.results import equal_pairs, pairs
 from nightshift.stores.results.reuse import estimate_reuse
-<<<<<<< HEAD
 from nightshift.stores.results.writes import CandidateRow, write_candidates
-=======
 from tests.catalog_rows import ITEMS, replace_parts
->>>>>>> 81a2197 (Revisions: contents are immutable, items have versions, and a run reads the revision that it was planned with)
 from tests.results.ranked import SCORER, add_reference_run
 
 DEPTH = 3
@@ -52,12 +49,8 @@ def score_all(connection, run_id, *, lists=False):
             "INSERT INTO score (scorer, month, run_id, pair_key, margin, logit_positive, "
             "logit_negative, logsumexp, entropy, fired) SELECT number, :month, c.run_id, "
             f"{key}, 1, 1, 0, 2, 0.1, false FROM candidate c JOIN query q ON q.id = c.query_id "
-<<<<<<< HEAD
-            "JOIN item i ON i.id = c.item_id JOIN model ON fingerprint = :fingerprint "
+            "JOIN content ON content.id = c.content_id JOIN model ON fingerprint = :fingerprint "
             "WHERE c.run_id = :run"
-=======
-            "JOIN content ON content.id = c.content_id WHERE c.run_id = :run"
->>>>>>> 81a2197 (Revisions: contents are immutable, items have versions, and a run reads the revision that it was planned with)
         ),
         {
             "run": run_id,
@@ -98,15 +91,9 @@ def reused(connection, *, lists=False, top_k=DEPTH, item_parts="text") -> int:
     )  # fmt: skip
     rows = connection.execute(
         text(
-<<<<<<< HEAD
-            "SELECT query_id, candidate.item_id, coarse_rank, coarse_score "
-            "FROM candidate JOIN embedding e ON e.item_id = candidate.item_id "
-=======
-            "INSERT INTO candidate (run_id, query_id, item_id, content_id, coarse_rank, "
-            "coarse_score) SELECT :run, query_id, candidate.item_id, item.content_id, "
-            f"coarse_rank, coarse_score FROM candidate JOIN {ITEMS} AS item ON item.id = item_id "
+            "SELECT query_id, candidate.item_id, item.content_id, coarse_rank, coarse_score "
+            f"FROM candidate JOIN {ITEMS} AS item ON item.id = candidate.item_id "
             "JOIN embedding e ON e.item_id = item.id AND e.content = item.content_hash "
->>>>>>> 81a2197 (Revisions: contents are immutable, items have versions, and a run reads the revision that it was planned with)
             "WHERE candidate.run_id = 1 AND coarse_rank <= :top_k"
         ),
         {"top_k": top_k},

@@ -59,18 +59,7 @@ def test_postgres_finds_the_ties_that_entropy_decides(
     shared_database, run, scores, quantum, fusion, guard
 ):
     candidates = [
-<<<<<<< HEAD
-        CandidateRow(query_id=_QUERY, item_id=n, coarse_rank=n, coarse_score=coarse)
-=======
-        CandidateRow(
-            run_id=run_id,
-            query_id=_QUERY,
-            item_id=n,
-            content_id=n,
-            coarse_rank=n,
-            coarse_score=coarse,
-        )
->>>>>>> 81a2197 (Revisions: contents are immutable, items have versions, and a run reads the revision that it was planned with)
+        CandidateRow(query_id=_QUERY, item_id=n, content_id=n, coarse_rank=n, coarse_score=coarse)
         for n, (_, coarse) in enumerate(scores, 1)
     ]
     pairs = [

@@ -100,13 +100,8 @@ def _live_hits(
 ) -> Sequence[list[tuple[LiveItem, float]]]:
     """(item, cosine) of the best `top_k` live items of each query, in the order of `ranked`.
 
-<<<<<<< HEAD
-    Stale vectors (of changed or removed items, or of a late zombie) are dropped, so the search
-    asks for more than it needs, and again for twice as many where that was not enough.
-=======
-    Orphans (vectors of other contents than the revision has, or of a late zombie) are dropped, so
-    the search asks for more than it needs, and again for twice as many where that was not enough.
->>>>>>> 81a2197 (Revisions: contents are immutable, items have versions, and a run reads the revision that it was planned with)
+    Stale vectors (of other contents than the revision has, or of a late zombie) are dropped, so the
+    search asks for more than it needs, and again for twice as many where that was not enough.
     """
     limit = top_k + max(8, top_k // 4)
     while True:

@@ -5,7 +5,7 @@ some are gone, they leave in revision 2. Existing runs are pinned to revision 1,
 results show all their items. Embeddings whose key is not of the item's present content are stale
 and are dropped.
 
-Revision: 0018, after 0020.
+Revision: 0018, after 0019.
 Compatible with workers of the previous release: no; stop them before the upgrade.
 """
 
@@ -16,7 +16,7 @@ from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
 
 revision = "0018"
-down_revision = "0020"
+down_revision = "0019"
 branch_labels = None
 depends_on = None
 

@@ -10,15 +10,9 @@ from nightshift.schema.errors import ConflictError, NotFoundError
 from nightshift.schema.identity import ContentHashes
 from nightshift.schema.records import Part
 from nightshift.schema.states import SubjectKind
-<<<<<<< HEAD
-from nightshift.schema.tables import Catalog, CatalogImport, Item
-from nightshift.stores.catalog.contents import parts_to_json
-from nightshift.stores.catalog.import_failures import ImportFailure, record_failures, storable_text
-=======
 from nightshift.schema.tables import Catalog, CatalogImport
 from nightshift.stores.catalog.contents import ITEM_CONTENTS, parts_text, parts_to_json
-from nightshift.stores.catalog.import_failures import ImportFailure, plain, record_failures
->>>>>>> 81a2197 (Revisions: contents are immutable, items have versions, and a run reads the revision that it was planned with)
+from nightshift.stores.catalog.import_failures import ImportFailure, record_failures, storable_text
 from nightshift.stores.catalog.source_keys import source_key
 from nightshift.stores.files.addresses import without_password
 

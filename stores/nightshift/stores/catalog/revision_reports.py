@@ -114,7 +114,7 @@ def diff(
     def of_kind(kind: str) -> ItemDifferences:
         row = rows.get(kind)
         return ItemDifferences(
-            count=row.count if row else 0, ids=tuple(row.ids or ()) if row else ()
+            count=row.items if row else 0, ids=tuple(row.ids or ()) if row else ()
         )
 
     return RevisionDiff(
@@ -138,7 +138,7 @@ _HISTORY = text("""
 
 # Counts the items that differ between two revisions by kind, and names the first of each kind.
 _DIFF = text("""
-    SELECT difference, count(*) AS count,
+    SELECT difference, count(*) AS items,
         array_agg(external_id ORDER BY place) FILTER (WHERE place <= coalesce(:limit, place)) AS ids
     FROM (
         SELECT difference, external_id, row_number() OVER (

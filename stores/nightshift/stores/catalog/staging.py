@@ -11,15 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from sqlalchemy import Connection, text
 
 from nightshift.stores.catalog.catalogs import CheckedRecord, record_columns, require_newest
-<<<<<<< HEAD
-from nightshift.stores.catalog.contents import BELONGS_IN_INDEX
-from nightshift.stores.catalog.import_failures import storable_text
-=======
 from nightshift.stores.catalog.comparison import Comparison, Duplicate, KindCounts
 from nightshift.stores.catalog.contents import IS_CURRENT
-from nightshift.stores.catalog.import_failures import plain
+from nightshift.stores.catalog.import_failures import storable_text
 from nightshift.stores.catalog.revisions import add_revision, newest_revision
->>>>>>> 81a2197 (Revisions: contents are immutable, items have versions, and a run reads the revision that it was planned with)
 from nightshift.stores.postgres.database import copy_into
 
 __all__ = ["Staging"]
@@ -57,11 +52,7 @@ class Staging:
             ConflictError: When a newer import of the catalogue has begun.
         """
         require_newest(self._connection, self._catalog_id, self._import_id)
-<<<<<<< HEAD
-        rows = ((storable_text(record.position), *record_columns(record)) for record in records)
-=======
         rows = (_staged_row(record) for record in records)
->>>>>>> 81a2197 (Revisions: contents are immutable, items have versions, and a run reads the revision that it was planned with)
         copy_into(self._connection, "staged", _RECORD, rows)
         copy_into(self._connection, "staged", ("external_id",), ((name,) for name in failed_ids))
 
@@ -127,7 +118,7 @@ def _staged_row(record: CheckedRecord) -> tuple[object, ...]:
     external_id, parts, *rest = record_columns(record)
     # As `content_digest` of the parts, whose text is at hand.
     digest = hashlib.sha256(parts.encode()).digest()
-    return plain(record.position), digest, external_id, parts, *rest
+    return storable_text(record.position), digest, external_id, parts, *rest
 
 
 # Creates the table of staged rows, which lasts as long as its connection.

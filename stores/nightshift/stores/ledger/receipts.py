@@ -261,19 +261,12 @@ _LOST = (
             FROM job, jsonb_array_elements(payload -> 'groups') AS pair_group
             WHERE run_id = :run AND stage = 'score' AND state = 'done') AS pair) AS unit
     JOIN query ON query.id = unit.query_id
-<<<<<<< HEAD
-    JOIN item ON item.id = unit.item_id AND item.state = 'live'
+    JOIN item ON item.id = unit.item_id
     JOIN candidate c ON c.run_id = :run AND c.query_id = unit.query_id
         AND c.item_id = unit.item_id
     WHERE NOT EXISTS (SELECT FROM score s WHERE s.id = c.score_id AND s.scorer = (
         SELECT number FROM run JOIN model ON fingerprint = scorer_fingerprint
         WHERE run.id = :run))
-=======
-    JOIN item ON item.id = unit.item_id
-    WHERE NOT EXISTS (
-        SELECT FROM pair_score p WHERE p.run_id = :run AND p.query_id = unit.query_id
-            AND p.item_id = unit.item_id)
->>>>>>> 81a2197 (Revisions: contents are immutable, items have versions, and a run reads the revision that it was planned with)
     AND {
         _NO_FAILURE.format(stage="score", subject="query.external_id || ' → ' || item.external_id")
     }""",

@@ -89,18 +89,11 @@ def known_score_sql(pair_key: str) -> str:
     )
 
 
-<<<<<<< HEAD
-# SQL: all candidates, with their query and item, of the queries of which some have no score.
-_CANDIDATES = """
-    FROM candidate c JOIN query q ON q.id = c.query_id JOIN item i ON i.id = c.item_id
-    WHERE c.run_id = :run AND c.query_id IN (
-        SELECT query_id FROM candidate WHERE run_id = :run AND score_id IS NULL)
-=======
-# SQL: all candidates of a run with their query and content.
+# SQL: all candidates, with their query and content, of the queries of which some have no score.
 _CANDIDATES = """
     FROM candidate c JOIN query q ON q.id = c.query_id JOIN content ON content.id = c.content_id
-    WHERE c.run_id = :run
->>>>>>> 81a2197 (Revisions: contents are immutable, items have versions, and a run reads the revision that it was planned with)
+    WHERE c.run_id = :run AND c.query_id IN (
+        SELECT query_id FROM candidate WHERE run_id = :run AND score_id IS NULL)
 """
 
 # By parts, and whether candidates are scored as lists: looks up the scores of pairs without one.

@@ -145,14 +145,8 @@ def ranked_query_ids(connection: Connection, run_id: int) -> list[int]:
 #: SQL: the candidates of a run that have no score, with their query, item and content.
 UNSCORED = """
     FROM candidate c JOIN query q ON q.id = c.query_id JOIN item i ON i.id = c.item_id
-<<<<<<< HEAD
-    WHERE c.run_id = :run AND c.score_id IS NULL
-=======
     JOIN content ON content.id = c.content_id
-    WHERE c.run_id = :run AND NOT EXISTS (
-        SELECT FROM pair_score p WHERE p.run_id = c.run_id AND p.query_id = c.query_id
-            AND p.item_id = c.item_id)
->>>>>>> 81a2197 (Revisions: contents are immutable, items have versions, and a run reads the revision that it was planned with)
+    WHERE c.run_id = :run AND c.score_id IS NULL
 """
 
 #: SQL condition beside `UNSCORED`: no failure is recorded for the pair.

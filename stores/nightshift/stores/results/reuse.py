@@ -5,13 +5,8 @@ from itertools import product
 
 from sqlalchemy import Connection, text
 
-<<<<<<< HEAD
-from nightshift.stores.catalog.contents import HASH_COLUMN
-from nightshift.stores.results.equal_pairs import pair_key_sql
-=======
 from nightshift.stores.catalog.contents import HASH_COLUMN, IN_REVISION, SEEN_BY_INDEX
-from nightshift.stores.results.equal_pairs import pair_key_sql, runs_of_scorer
->>>>>>> 81a2197 (Revisions: contents are immutable, items have versions, and a run reads the revision that it was planned with)
+from nightshift.stores.results.equal_pairs import pair_key_sql
 
 __all__ = ["ReuseEstimate", "estimate_reuse"]
 
@@ -62,11 +57,7 @@ def estimate_reuse(
             "fingerprint": scorer_fingerprint,
             "query_parts": query_parts,
             "top_k": top_k,
-<<<<<<< HEAD
-=======
             "revision": revision,
-            "earlier": runs_of_scorer(connection, scorer_fingerprint),
->>>>>>> 81a2197 (Revisions: contents are immutable, items have versions, and a run reads the revision that it was planned with)
         },
     ).one()
     return ReuseEstimate(pairs=row.pairs, exact=row.exact)
