@@ -52,8 +52,9 @@ def shown(database, database_url, tmp_path):
 def _give_candidates(connection):
     connection.execute(
         text(
-            "INSERT INTO candidate (run_id, query_id, item_id, coarse_rank, coarse_score) "
-            "SELECT run_id, query_id, item_id, coarse_rank, coarse_score FROM ranking "
+            "INSERT INTO candidate (run_id, query_id, item_id, content_id, coarse_rank, "
+            "coarse_score) SELECT run_id, query_id, item_id, 1, coarse_rank, coarse_score "
+            "FROM ranking "
             "ON CONFLICT DO NOTHING"
         )
     )

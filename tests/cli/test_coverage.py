@@ -42,9 +42,9 @@ def end(database, state: RunState, *, ranked: bool = True) -> None:
             # The scores were written by then; the reference run keeps none.
             connection.execute(
                 text(
-                    "INSERT INTO candidate (run_id, query_id, item_id, coarse_rank, coarse_score, "
-                    "score_id) SELECT run_id, query_id, item_id, coarse_rank, coarse_score, "
-                    "final_rank FROM ranking WHERE margin IS NOT NULL"
+                    "INSERT INTO candidate (run_id, query_id, item_id, content_id, coarse_rank, "
+                    "coarse_score, score_id) SELECT run_id, query_id, item_id, 1, coarse_rank, "
+                    "coarse_score, final_rank FROM ranking WHERE margin IS NOT NULL"
                 )
             )
             connection.execute(text("DELETE FROM ranking"))

@@ -280,7 +280,7 @@ def test_copied_scores_become_one_and_are_copied_again_by_a_downgrade(empty_data
     upgrade(empty_database_url, "0020")
     write(empty_database_url, _COPIED_SCORES)
 
-    upgrade(empty_database_url)
+    upgrade(empty_database_url, "0019")
 
     stored = read(
         empty_database_url,

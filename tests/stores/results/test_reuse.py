@@ -49,8 +49,8 @@ def score_all(connection, run_id, *, lists=False):
             "INSERT INTO score (scorer, month, run_id, pair_key, margin, logit_positive, "
             "logit_negative, logsumexp, entropy, fired) SELECT number, :month, c.run_id, "
             f"{key}, 1, 1, 0, 2, 0.1, false FROM candidate c JOIN query q ON q.id = c.query_id "
-            "JOIN content ON content.id = c.content_id JOIN model ON fingerprint = :fingerprint "
-            "WHERE c.run_id = :run"
+            "JOIN content ON content.id = c.content_id "
+            "JOIN model ON fingerprint = :fingerprint WHERE c.run_id = :run"
         ),
         {
             "run": run_id,
@@ -92,7 +92,7 @@ def reused(connection, *, lists=False, top_k=DEPTH, item_parts="text") -> int:
     rows = connection.execute(
         text(
             "SELECT query_id, candidate.item_id, item.content_id, coarse_rank, coarse_score "
-            f"FROM candidate JOIN {ITEMS} AS item ON item.id = candidate.item_id "
+            f"FROM candidate JOIN {ITEMS} AS item ON item.id = item_id "
             "JOIN embedding e ON e.item_id = item.id AND e.content = item.content_hash "
             "WHERE candidate.run_id = 1 AND coarse_rank <= :top_k"
         ),

@@ -26,6 +26,7 @@ from nightshift.stores.results.writes import (
     load_scored_candidates,
     write_candidates,
 )
+from tests.catalog_rows import ITEMS
 from tests.results.ranked import SCORER, add_reference_run
 
 
@@ -43,7 +44,10 @@ def contents(database, reference):
             text("SELECT id, text_hash FROM query WHERE external_id = 'q1'")
         ).one()
         items = connection.execute(
-            text("SELECT id, text_hash FROM item WHERE external_id IN ('i1', 'i2') ORDER BY id")
+            text(
+                f"SELECT id, text_hash FROM {ITEMS} AS item WHERE external_id IN ('i1', 'i2') "
+                "ORDER BY id"
+            )
         ).all()
     keys = {row.id: pair_key(SCORER, bytes(query), bytes(row.text_hash)) for row in items}
     return query_id, keys
@@ -52,7 +56,7 @@ def contents(database, reference):
 def planned(connection, *, month=None):
     """Another run of the same queries under the same scorer."""
     run_id = create_rerank_run(
-        connection, stage=Stage.SEARCH, catalog_id=1, index_id=1, query_set_id=1,
+        connection, stage=Stage.SEARCH, catalog_id=1, revision=1, index_id=1, query_set_id=1,
         scorer="hf:test", scorer_fingerprint=SCORER,
         params=RerankParams(query_parts="text", item_parts="text"), plan=RerankPlan(),
     )  # fmt: skip
@@ -74,10 +78,22 @@ def search(connection, run, contents):
         connection,
         run,
         [
-            CandidateRow(query_id=query_id, item_id=item_id, coarse_rank=rank, coarse_score=0.5)
+            CandidateRow(
+                query_id=query_id,
+                item_id=item_id,
+                content_id=content_of(connection, item_id),
+                coarse_rank=rank,
+                coarse_score=0.5,
+            )
             for rank, item_id in enumerate(keys, 1)
         ],
     )
+
+
+def content_of(connection, item_id):
+    return connection.execute(
+        text(f"SELECT content_id FROM {ITEMS} AS item WHERE id = :item"), {"item": item_id}
+    ).scalar_one()
 
 
 def read_off(contents, margin=1.0, **values):

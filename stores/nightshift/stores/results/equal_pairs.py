@@ -89,7 +89,7 @@ def known_score_sql(pair_key: str) -> str:
     )
 
 
-# SQL: all candidates, with their query and content, of the queries of which some have no score.
+# SQL: all candidates, with query and content, of the queries of which some have no score.
 _CANDIDATES = """
     FROM candidate c JOIN query q ON q.id = c.query_id JOIN content ON content.id = c.content_id
     WHERE c.run_id = :run AND c.query_id IN (

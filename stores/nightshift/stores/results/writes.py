@@ -171,7 +171,7 @@ _INSERT_CANDIDATES = {
         WITH keyed AS MATERIALIZED (
             SELECT c.*, {pair_key_sql(query_parts, item_parts, lists=lists)} AS pair_key
             FROM new_candidate c LEFT JOIN query q ON q.id = c.query_id
-            LEFT JOIN item i ON i.id = c.item_id
+            LEFT JOIN content ON content.id = c.content_id
         )
         INSERT INTO candidate (run_id, load_id, score_id, {", ".join(_STAGED)})
         SELECT :run, CAST(:load AS bigint), known.id, {", ".join(_STAGED)}
