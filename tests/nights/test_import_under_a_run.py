@@ -87,6 +87,6 @@ def test_what_is_imported_between_search_and_score_is_not_seen(
 
     assert _import(night, items, _AFTER, price=2) == 3
     assert _build(night, embedder)["items"] == 0
-    again = _rerank(night, queries, scorer, "--wait")
-    assert night.rows("SELECT plan -> 'to_score' FROM run WHERE id = :r", r=again) == [(0,)]
+    repriced = _rerank(night, queries, scorer, "--wait")
+    assert night.rows("SELECT plan -> 'to_score' FROM run WHERE id = :r", r=repriced) == [(0,)]
     assert "complete" in night.cli("verify", str(run_id)).stdout

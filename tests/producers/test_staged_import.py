@@ -581,7 +581,7 @@ SELECT i.id, item.id, external_id, CASE i.parts WHEN 'text' THEN text_hash
 """
 
 
-def found(database, revision):
+def searchable(database, revision):
     """The items that a search may return in a revision, by the parts of the index."""
     with database.begin() as connection:
         return {
@@ -593,14 +593,14 @@ def found(database, revision):
 def test_items_that_changed_or_are_gone_are_no_candidates_but_in_their_own_revision(database):
     run_rows(database, [far(number) for number in range(4)])
     execute(database, _INDEXES)
-    everything = found(database, 1)
+    everything = searchable(database, 1)
 
     rows = [row("0"), far(1, content=None), far(2, content="changed")]
     summary = run_rows(database, rows, prune=True, change_kinds=True)
 
     assert (summary.gone, summary.revision) == (1, 2)
-    assert found(database, 2) == {"images": ["1", "2"], "texts": ["0"], "both": []}
-    assert found(database, 1) == everything
+    assert searchable(database, 2) == {"images": ["1", "2"], "texts": ["0"], "both": []}
+    assert searchable(database, 1) == everything
     assert {len(keys) for keys in everything.values()} == {4}
 
 
@@ -614,7 +614,7 @@ def test_vectors_that_nobody_needs_any_more_are_dropped(database):
         dropped = [drop_unneeded(connection, index_id=index) for index in (1, 2, 3)]
 
     assert dropped == [2, 3, 4]
-    assert found(database, 2) == {"images": ["1", "2"], "texts": ["0"], "both": []}
+    assert searchable(database, 2) == {"images": ["1", "2"], "texts": ["0"], "both": []}
 
 
 def test_a_refused_import_makes_no_revision(database):
@@ -625,7 +625,7 @@ def test_a_refused_import_makes_no_revision(database):
 
     assert (refused.refused, refused.revision) == ("kinds_changed", 0)
     assert select(database, "SELECT max(number) FROM revision") == [(1,)]
-    assert {len(keys) for keys in found(database, 1).values()} == {4}
+    assert {len(keys) for keys in searchable(database, 1).values()} == {4}
 
 
 # --- the command line ----------------------------------------------------------------------------

@@ -56,11 +56,11 @@ def opened(database, tmp_path):
         _store(database, run_id, codec, str(tmp_path / codec))
         with database.begin() as connection:
             run = runs.get_run(connection, run_id)
-            found = [
+            stored_records = [
                 *load_queries(connection, _ids(connection, "query")).values(),
                 *load_items(connection, _ids(connection, "item"), revision=1).values(),
             ]
-            records = {record.external_id: record for record in found}
+            records = {record.external_id: record for record in stored_records}
         params = RerankParams(scorer=ScorerParams(codec=codec))
         stored = StoredTokens.of_run(database, replace(run, params=params))
         stored.locate({"query": [records["q1"], records["q2"]], "candidate": [records["i1"]]})

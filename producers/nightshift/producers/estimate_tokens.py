@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
+from sqlalchemy import Connection
 
 from nightshift.schema.errors import ConflictError, InputError
 from nightshift.schema.models import ModelFacts
@@ -63,20 +64,10 @@ def estimate_tokens(
         every = token_sets.distinct_items(connection, catalog_id, revision=revision)
         sample = every[:: max(1, len(every) // _SAMPLE)]
         records = load_items(connection, sample, revision=revision)
-        missing = {}
-        for codec in codecs:
-            token_set = token_sets.find_set(
-                connection,
-                catalog_id=catalog_id,
-                vision_fingerprint=vision.fingerprint,
-                codec=str(codec),
-            )
-            to_see = (
-                every
-                if token_set is None
-                else token_sets.items_to_see(connection, token_set, revision=revision)
-            )
-            missing[codec] = len(to_see)
+        missing = {
+            codec: _count_missing(connection, catalog_id, vision, codec, every, revision)
+            for codec in codecs
+        }
     parts = [
         part for record in records.values() for part in record.parts if isinstance(part, ImagePart)
     ]
@@ -98,6 +89,26 @@ def estimate_tokens(
         )
         for codec in codecs
     ]
+
+
+def _count_missing(
+    connection: Connection,
+    catalog_id: int,
+    vision: ModelFacts,
+    codec: CodecSpec,
+    every: list[int],
+    revision: int,
+) -> int:
+    """Count the items among `every` that have no tokens under a codec."""
+    token_set = token_sets.find_set(
+        connection,
+        catalog_id=catalog_id,
+        vision_fingerprint=vision.fingerprint,
+        codec=str(codec),
+    )
+    if token_set is None:
+        return len(every)
+    return len(token_sets.items_to_see(connection, token_set, revision=revision))
 
 
 def _mean(codec: CodecSpec, grids: Sequence[Grid], vision: ModelFacts) -> float:

@@ -65,7 +65,7 @@ class Revision(Base):
 
 
 class StoredContent(Base):
-    """What an item consists of: ordered typed parts. Never changed; equal items share it."""
+    """The ordered typed parts of an item. Never changed; equal items share it."""
 
     __tablename__ = "content"
     __table_args__ = (

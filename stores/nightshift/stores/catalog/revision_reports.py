@@ -41,7 +41,7 @@ class ItemDifferences:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RevisionDiff:
-    """What an older revision would have to become a newer one."""
+    """The items that differ between an older revision and a newer one."""
 
     catalog: str
     older: int

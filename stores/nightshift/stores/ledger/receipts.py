@@ -109,18 +109,18 @@ _FAILED = """EXISTS (
         AND f.stage = '{stage}' AND f.subject_id = {subject})"""
 
 
-def _seen(seen: str) -> str:
+def _joined(digest: str) -> str:
     """SQL: joins that add what a run saw of an `item`, where it or the catalogue still needs that.
 
     Args:
-        seen: SQL of what it saw of `content`; null where that is nothing.
+        digest: SQL of what it saw of `content`; null where that is nothing.
     """
     return f"""
         JOIN run ON run.id = :run LEFT JOIN "index" i ON i.id = run.index_id
         JOIN item_version v ON v.item_id = item.id AND {IN_REVISION_OF_RUN}
-        JOIN content ON content.id = v.content_id AND {seen} IS NOT NULL
-            AND (run.state IN ('running', 'paused') OR {seen} = (
-                SELECT {seen} FROM item_version v JOIN content ON content.id = v.content_id
+        JOIN content ON content.id = v.content_id AND {digest} IS NOT NULL
+            AND (run.state IN ('running', 'paused') OR {digest} = (
+                SELECT {digest} FROM item_version v JOIN content ON content.id = v.content_id
                 WHERE v.item_id = item.id AND {IS_CURRENT}))"""
 
 
@@ -135,7 +135,7 @@ _UNITS = {
             {_FAILED.format(kind="item", stage="embed", subject="item.external_id")} AS has_failure
         FROM (SELECT DISTINCT jsonb_array_elements_text(payload -> 'ids')::bigint AS id
               FROM job WHERE run_id = :run AND stage = 'embed' AND state <> 'split') AS planned
-        JOIN item ON item.id = planned.id {_seen(SEEN_BY_INDEX)}""",
+        JOIN item ON item.id = planned.id {_joined(SEEN_BY_INDEX)}""",
     # The same; another run may have stored the same content. Where the set was deleted on
     # purpose, nothing of it is lost.
     "pictures": f"""
@@ -146,7 +146,7 @@ _UNITS = {
             {_FAILED.format(kind="item", stage="tokens", subject="item.external_id")} AS has_failure
         FROM (SELECT DISTINCT jsonb_array_elements_text(payload -> 'ids')::bigint AS id
               FROM job WHERE run_id = :run AND stage = 'tokens' AND state <> 'split') AS planned
-        JOIN item ON item.id = planned.id {_seen("content.image_hash")}""",
+        JOIN item ON item.id = planned.id {_joined("content.image_hash")}""",
     "queries": f"""
         SELECT q.external_id AS subject_id,
             EXISTS (SELECT FROM ranking r
@@ -241,7 +241,7 @@ _NO_FAILURE = """NOT EXISTS (
 _LOST = (
     f"""
     SELECT 1 FROM ({_BLOCK.format(stage="embed")}) AS unit
-    JOIN item ON item.id = unit.id {_seen(SEEN_BY_INDEX)}
+    JOIN item ON item.id = unit.id {_joined(SEEN_BY_INDEX)}
     WHERE NOT EXISTS (
         SELECT FROM embedding e WHERE e.index_id = i.id AND e.item_id = unit.id
             AND e.content = {SEEN_BY_INDEX})
