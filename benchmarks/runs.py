@@ -1,14 +1,16 @@
-"""Runs of as many jobs as a measurement wants, with nothing to embed in them."""
+"""Runs of as many jobs or rankings as a measurement wants, with nothing to compute in them."""
 
 from sqlalchemy import text
 
-from nightshift.schema.params import IndexParams
-from nightshift.schema.plans import IndexPlan
-from nightshift.stores.ledger.new_runs import create_index_run
+from nightshift.schema.params import IndexParams, RerankParams
+from nightshift.schema.plans import IndexPlan, RerankPlan
+from nightshift.schema.states import RunState, Stage
+from nightshift.stores.ledger import runs
+from nightshift.stores.ledger.new_runs import create_index_run, create_rerank_run
 from nightshift.stores.models import upsert_model
 from nightshift.stores.postgres.database import Database
 
-__all__ = ["EMBED_QUEUE", "add_index_run"]
+__all__ = ["EMBED_QUEUE", "add_index_run", "add_rerank_run"]
 
 _FINGERPRINT = "0" * 16
 EMBED_QUEUE = f"embed.{_FINGERPRINT}"
@@ -71,4 +73,40 @@ def add_index_run(database: Database, size: int, *, n_queued: int) -> int:
         )
     with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text(f"VACUUM ANALYZE job_r{run_id}"))
+    return run_id
+
+
+def add_rerank_run(database: Database, catalog: str, query_set_id: int) -> int:
+    """A re-ranking run that is done, without a job; its rankings are the caller's to write."""
+    with database.begin() as connection:
+        for kind, fingerprint in (("embedder", "0" * 16), ("scorer", "1" * 16)):
+            upsert_model(
+                connection,
+                fingerprint=fingerprint,
+                kind=kind,
+                spec=f"hf:benchmark-{kind}",
+                card={},
+                package_version="0",
+            )
+        catalog_id, index_id = connection.execute(
+            text(
+                'INSERT INTO "index" (catalog_id, name, version, embedder, embedder_fingerprint, '
+                "parts, dim, collection) SELECT id, 'default', 1, 'hf:benchmark-embedder', "
+                ":fingerprint, 'text', 4, 'collection_' || id FROM catalog WHERE name = :name "
+                "RETURNING catalog_id, id"
+            ),
+            {"fingerprint": "0" * 16, "name": catalog},
+        ).one()
+        run_id = create_rerank_run(
+            connection,
+            catalog_id=catalog_id,
+            index_id=index_id,
+            query_set_id=query_set_id,
+            scorer="hf:benchmark-scorer",
+            scorer_fingerprint="1" * 16,
+            params=RerankParams(query_parts="text", item_parts="text"),
+            plan=RerankPlan(),
+            stage=Stage.RANK,
+        )
+        runs.set_run_state(connection, run_id, RunState.DONE)
     return run_id

@@ -1,8 +1,8 @@
 """The rankings of a run as rows, as an Arrow table or as a pandas data frame."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nightshift.results.rankings import open_rankings
 from nightshift.schema.distribution import require_extras
@@ -42,6 +42,17 @@ class Rankings:
             rows,
         ):
             yield from rows
+
+    def pages(self) -> Iterator[Sequence[Sequence[Any]]]:
+        """Pages of rows, each with the values of `RankedItem` in the order of its fields.
+
+        Faster than row by row, for programs that take values.
+        """
+        with open_rankings(self.database, self.run_id, query=self.query, limit=self.limit) as (
+            _,
+            rows,
+        ):
+            yield from rows.pages()
 
     def to_list(self) -> list[RankedItem]:
         """All rows at the same time.

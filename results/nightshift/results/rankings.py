@@ -10,7 +10,7 @@ from nightshift.stores.catalog.contents import StoredRecord, load_items, load_qu
 from nightshift.stores.ledger.run_types import RerankRun
 from nightshift.stores.postgres.database import Database
 from nightshift.stores.results import rankings
-from nightshift.stores.results.rankings import RankedItem
+from nightshift.stores.results.ranked_items import RankedItem, RankingStream
 
 __all__ = ["RankedList", "load_list", "open_rankings", "ranked_list"]
 
@@ -29,7 +29,7 @@ class RankedList:
 @contextmanager
 def open_rankings(
     database: Database, run_id: int, *, query: str | None = None, limit: int | None = None
-) -> Iterator[tuple[RerankRun, Iterator[RankedItem]]]:
+) -> Iterator[tuple[RerankRun, RankingStream]]:
     """A run and its ranking rows, read from Postgres while the `with` block consumes them.
 
     Args:

@@ -3,6 +3,7 @@
 import logging
 import warnings
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 from celery import Celery, bootsteps, signals
@@ -26,6 +27,8 @@ JobFunction = Callable[[WorkerSession, int, int], None]
 
 _IDLE_QUEUE = "idle"
 _CHOOSE_EVERY_S = 0.5
+#: A worker that goes from job to job asks the ledger no more often.
+_CHOOSE_IN_WORK_S = 3.0
 
 
 def run_worker(
@@ -104,6 +107,11 @@ def make_app(session: WorkerSession, job_function: JobFunction = do_job) -> Cele
 
 def follow_ledger(session: WorkerSession, consumer: Consumer) -> None:
     """Subscribe to the queues that this worker should serve now."""
+    now = monotonic()
+    in_work = now - session.last_step < _CHOOSE_EVERY_S / 2
+    if in_work and now - session.chosen_at < _CHOOSE_IN_WORK_S:
+        return
+    session.chosen_at = now
     wanted = choose_queues(session)
     if wanted is None or consumer.task_consumer is None:
         return

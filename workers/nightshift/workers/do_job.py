@@ -32,6 +32,9 @@ __all__ = ["STAGE_FUNCTIONS", "LoadedModel", "do_claimed", "do_job", "import_sta
 
 _log = logging.getLogger(__name__)
 
+#: So long a worker relies on what it has read of a run, for jobs of one stage.
+_KNOWN_S = 3.0
+
 StageFunction = Callable[[WorkerSession, Claim[Any, Any], Progress, Any], None]
 
 #: Module and function of each stage. A module is imported when a job needs it: most load torch.
@@ -116,18 +119,35 @@ def do_job(
         load_model: Loads the model of a run before the claim.
     """
     try:
-        with session.database.begin() as connection:
-            run = runs.get_run(connection, run_id)
-        if run.state is not RunState.RUNNING:
-            return
-        loaded = load_model(session, run)
-        claim = None if session.stopping else session.ledger.claim(run_id, job_id)
+        claim, known = None, _known_run(session, run_id)
+        if known is not None:
+            loaded = load_model(session, known)
+            claim = None if session.stopping else session.ledger.claim(run_id, job_id, known)
+        if claim is None:
+            run = _read_run(session, run_id)
+            if run.state is not RunState.RUNNING:
+                return
+            loaded = load_model(session, run)
+            claim = None if session.stopping else session.ledger.claim(run_id, job_id)
         if claim is not None:
             do_claimed(session, claim, loaded, stage_functions)
     except ServiceUnavailableError as error:
         _log.warning("job %d of run %d stays in the ledger: %s", job_id, run_id, error)
     except NightshiftError as error:
         _log.warning("job %d of run %d: %s", job_id, run_id, error)
+
+
+def _known_run(session: WorkerSession, run_id: int) -> AnyRun | None:
+    """The run as it was when an earlier job began, if that was lately; the claim checks it."""
+    run, read_at = session.known_run
+    return run if run and run.id == run_id and monotonic() - read_at < _KNOWN_S else None
+
+
+def _read_run(session: WorkerSession, run_id: int) -> AnyRun:
+    with session.database.begin() as connection:
+        run = runs.get_run(connection, run_id)
+    session.known_run = (run if run.state is RunState.RUNNING else None), monotonic()
+    return run
 
 
 def _use_model(session: WorkerSession, run: AnyRun) -> LoadedModel | ModelError:

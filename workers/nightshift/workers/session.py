@@ -19,6 +19,7 @@ from nightshift.schema.states import Stage
 from nightshift.stack import resolve_urls
 from nightshift.stores.ledger import load_reports, workers
 from nightshift.stores.ledger.claims import AnyClaim, Ledger
+from nightshift.stores.ledger.run_types import AnyRun
 from nightshift.stores.postgres.database import Database
 from nightshift.stores.results import model_loads
 
@@ -31,7 +32,7 @@ __all__ = ["WorkerSession", "open_session"]
 
 _log = logging.getLogger(__name__)
 
-_REPORT_EVERY_S = 3.0
+_REPORT_EVERY_S = 4.0
 #: Longest transaction of a worker: all work is done before it begins.
 _TRANSACTION_S = 60.0
 #: Longest outage of Milvus that a job waits out; it is handed back before its lease is gone.
@@ -61,6 +62,10 @@ class WorkerSession:
     #: The job in hand, for the others to see.
     in_hand: AnyClaim | None = None
     units_per_s: float | None = None
+    #: The run of the last job, and when it was read, by `monotonic`.
+    known_run: tuple[AnyRun | None, float] = (None, 0.0)
+    #: When the queues were last chosen, by `monotonic`.
+    chosen_at: float = 0.0
     #: Set by a signal to stop: no other job is begun.
     stopping: bool = False
     #: When a micro-batch last ended, by `monotonic`.

@@ -69,8 +69,16 @@ class Ledger:
         self.lease_s = lease_s
         self.max_attempts = max_attempts
 
-    def claim(self, run_id: int, job_id: int) -> Claim[AnyRun, Payload] | None:
+    def claim(
+        self, run_id: int, job_id: int, known: AnyRun | None = None
+    ) -> Claim[AnyRun, Payload] | None:
         """Move a job from queued to running; the attempt counts before the work starts.
+
+        Args:
+            run_id: The run.
+            job_id: The job in it.
+            known: The run as it was read lately. A job of another stage is not claimed then: it
+                may need another model.
 
         Returns:
             None where there is nothing to do: a second delivery, a paused or ended run.
@@ -79,11 +87,17 @@ class Ledger:
         with self.database.begin() as connection:
             row = connection.execute(
                 _CLAIM,
-                {"run": run_id, "job": job_id, "worker": self.worker_id, "lease": self.lease_s},
+                {
+                    "run": run_id,
+                    "job": job_id,
+                    "stage": known.stage.value if known else None,
+                    "worker": self.worker_id,
+                    "lease": self.lease_s,
+                },
             ).one_or_none()
             if row is None:
                 return None
-            run = runs.get_run(connection, run_id)
+            run = known or runs.get_run(connection, run_id)
         self.database.rest()
         stage = Stage(row.stage)
         return Claim(
@@ -240,6 +254,7 @@ _CLAIM = text(
     FROM run
     WHERE job.run_id = :run AND job.id = :job AND run.id = :run
         AND job.state = 'queued' AND job.not_before <= clock_timestamp()
+        AND job.stage = coalesce(CAST(:stage AS text), job.stage)
         AND run.state = 'running'
     RETURNING job.stage, job.payload, job.n_units, job.attempt, job.token
     """

@@ -8,9 +8,9 @@ from sqlalchemy import Connection, select, text
 
 from nightshift.schema.errors import ConflictError, NotFoundError
 from nightshift.schema.result_tables import Calibration
-from nightshift.schema.states import DecidedBy
 from nightshift.stores.ledger.run_types import RerankRun
 from nightshift.stores.ledger.runs import get_run
+from nightshift.stores.results.ranked_items import PAGE_ROWS, RankedItem, RankingStream
 
 __all__ = [
     "JudgedQuery",
@@ -26,42 +26,6 @@ __all__ = [
     "uncertainties",
     "winners",
 ]
-
-_PAGE_ROWS = 5000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RankedItem:
-    """One row of a final ranking, with everything that decided its place."""
-
-    run_id: int
-    #: External ids: of the query in its file, of the item in its source.
-    query: str
-    item: str
-    #: Both from 1.
-    final_rank: int
-    coarse_rank: int
-    #: Cosine similarity.
-    coarse_score: float
-    #: Log-odds of the positive label; None if scoring failed, as are the values derived from it.
-    margin: float | None
-    #: Logistic of the margin, 0 to 1.
-    probability: float | None
-    #: Of the next token over the whole vocabulary, in nats.
-    entropy: float | None
-    #: Whether the visual enhancement acted, and at which decoder layer.
-    fired: bool | None
-    fired_layer: int | None
-    #: Candidates of one query whose quantised scores are equal share a group.
-    tie_group: int | None
-    tie_size: int | None
-    decided_by: DecidedBy
-    scorer_fingerprint: str
-    #: From the judgements of the query set; None where unjudged.
-    relevance: int | None
-    #: Row ids, for looking the contents up.
-    query_id: int
-    item_id: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +99,7 @@ def stream_rankings(
     *,
     query_ids: Sequence[int] | None = None,
     limit: int | None = None,
-) -> Iterator[RankedItem]:
+) -> RankingStream:
     """Rankings of a run in the order of its queries, best item first.
 
     Args:
@@ -144,14 +108,13 @@ def stream_rankings(
         query_ids: Only these queries; all if None.
         limit: Maximum number of rows.
 
-    Yields:
-        Rows, a page of 5000 in memory at a time.
+    Returns:
+        Rows, a page of them in memory at a time.
     """
     statement = _RANKINGS if query_ids is None else _RANKINGS_OF_QUERIES
     queries = {} if query_ids is None else {"queries": list(query_ids)}
     rows = connection.execute(statement, {"run": run_id, "limit": limit, **queries})
-    for row in rows.mappings():
-        yield RankedItem(**{**row, "decided_by": DecidedBy(row["decided_by"])})
+    return RankingStream(rows)
 
 
 def judged_queries(connection: Connection, run_id: int) -> Iterator[JudgedQuery]:
@@ -205,7 +168,7 @@ def load_statistics(connection: Connection, run_id: int) -> Iterator[dict[str, A
         select(Calibration.statistics)
         .where(Calibration.run_id == run_id)
         .order_by(Calibration.job_id)
-        .execution_options(yield_per=_PAGE_ROWS)
+        .execution_options(yield_per=PAGE_ROWS)
     )
 
 
@@ -221,13 +184,13 @@ _RANKING_COLUMNS = ", ".join(field.name for field in fields(RankedItem))
 _RANKINGS = text(f"""
     SELECT {_RANKING_COLUMNS} FROM v_ranking WHERE run_id = :run
     ORDER BY query_id, final_rank LIMIT :limit
-""").execution_options(yield_per=_PAGE_ROWS)
+""").execution_options(yield_per=PAGE_ROWS)
 
 # Lists the rankings of some queries of a run.
 _RANKINGS_OF_QUERIES = text(f"""
     SELECT {_RANKING_COLUMNS} FROM v_ranking WHERE run_id = :run AND query_id = ANY(:queries)
     ORDER BY query_id, final_rank LIMIT :limit
-""").execution_options(yield_per=_PAGE_ROWS)
+""").execution_options(yield_per=PAGE_ROWS)
 
 # Lists the judged queries of a run with their relevant items and both orders.
 _JUDGED_QUERIES = text("""
@@ -249,7 +212,7 @@ _JUDGED_QUERIES = text("""
     ) AS o
     WHERE run.id = :run AND j.relevant IS NOT NULL
     ORDER BY q.id
-""").execution_options(yield_per=_PAGE_ROWS)
+""").execution_options(yield_per=PAGE_ROWS)
 
 # Compares, for each query, the first item of the coarse order with that of the final order.
 _WINNERS = text("""
