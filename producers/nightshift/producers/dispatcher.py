@@ -17,6 +17,7 @@ from uuid import uuid4
 from sqlalchemy import Connection
 
 from nightshift.producers.advance import Fence, advance
+from nightshift.producers.planners import Planners
 from nightshift.schema.errors import (
     ConflictError,
     LeaseLostError,
@@ -69,17 +70,27 @@ class Dispatcher:
     def run(self, stop: Event) -> None:
         """Tick until `stop` is set; outages of a service are waited out."""
         holder = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
-        with Election(self.database, _LEASE, holder, _LEASE_TTL_S) as election:
+        with (
+            Election(self.database, _LEASE, holder, _LEASE_TTL_S) as election,
+            Planners() as planners,
+        ):
             while not stop.is_set():
-                done = _try_step(partial(self._tick_if_elected, election.token))
+                done = _try_step(partial(self._tick_if_elected, election.token, planners, stop))
                 stop.wait(_OUTAGE_PAUSE_S if done is None else _TICK_S)
 
-    def tick(self, token: int | None = None) -> int:
+    def tick(
+        self,
+        token: int | None = None,
+        planners: Planners | None = None,
+        stop: Event | None = None,
+    ) -> int:
         """One round: expired leases, models that end workers, progress counts, stages, doorbells.
 
         Args:
             token: Of the lease that makes this one the leader; nothing is committed once another
                 has it. None acts without an election.
+            planners: The threads that plan stages; None plans them before the round goes on.
+            stop: Once it is set, no plan begins another transaction.
 
         Returns:
             How many doorbells rang.
@@ -87,8 +98,7 @@ class Dispatcher:
         Raises:
             LeaseLostError: When another leads now.
         """
-        confirm = partial(named_leases.confirm, name=_LEASE)
-        fence = _no_fence if token is None else partial(confirm, token=token)
+        fence = partial(_confirm, token, stop)
         with self.database.begin() as connection:
             expired = expire_leases(connection, max_attempts=self.settings.max_attempts)
             failed = load_reports.fail_runs_that_end_workers(
@@ -102,8 +112,14 @@ class Dispatcher:
             _log.warning("took back %d jobs whose lease ran out", expired)
         for run_id in failed:
             _log.error("run %d failed: its model ended one worker after another", run_id)
+        if planners:
+            planners.forget_ended({run.id for run in active})
         for run in active:
-            _try_step(partial(self._advance, run.id, fence), f"run {run.id}: ")
+            plan = partial(_try_step, partial(self._advance, run.id, fence), f"run {run.id}: ")
+            if planners:
+                planners.submit(run.id, plan)
+            else:
+                plan()
         return self._ring(fence)
 
     def _advance(self, run_id: int, fence: Fence) -> None:
@@ -137,8 +153,8 @@ class Dispatcher:
                 fence(connection)
                 _log.error("run %d failed: %s", run_id, message)
 
-    def _tick_if_elected(self, token: int | None) -> int:
-        return 0 if token is None else self.tick(token)
+    def _tick_if_elected(self, token: int | None, planners: Planners, stop: Event) -> int:
+        return 0 if token is None else self.tick(token, planners, stop)
 
     def _ring(self, fence: Fence) -> int:
         """Fill each queue's window, the most urgent and oldest run first."""
@@ -175,8 +191,15 @@ class Dispatcher:
         return len(rung)
 
 
-def _no_fence(_: Connection) -> None:
-    """For a dispatcher that nobody competes with."""
+def _confirm(token: int | None, stop: Event | None, connection: Connection) -> None:
+    """Refuse the commit of a dispatcher that no longer leads, or that is to stop.
+
+    Without a token nobody competes with it.
+    """
+    if stop is not None and stop.is_set():
+        raise LeaseLostError("the dispatcher stops; nothing of this step is written")
+    if token is not None:
+        named_leases.confirm(connection, _LEASE, token)
 
 
 def _try_step(step: Callable[[], object], whose: str = "") -> object | None:
