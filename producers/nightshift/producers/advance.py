@@ -1,14 +1,19 @@
-"""Begin the next stage of a run, decided from counts in the ledger, in one transaction a step."""
+"""Begin the next stage of a run, decided from counts in the ledger.
+
+A stage begins in one transaction; only the score stage, which may have millions of pairs, is
+planned in many.
+"""
 
 import logging
-from collections.abc import Callable
 
 from sqlalchemy import Connection
 
+from nightshift.producers.fence import Fence
 from nightshift.producers.job_sizes import block_jobs, job_size
 from nightshift.producers.lost_vectors import WRITER, depends_on_vectors, find_lost_vectors
 from nightshift.producers.plan_tokens import token_jobs
-from nightshift.producers.score_stage import begin_scoring, continue_scoring
+from nightshift.producers.score_planning import begin_planning, plan_scoring
+from nightshift.producers.score_stage import continue_scoring
 from nightshift.schema.messages import queue_name
 from nightshift.schema.states import RunState, Stage
 from nightshift.stores.index import indexes, reconcile
@@ -21,9 +26,7 @@ from nightshift.stores.postgres.database import Database
 from nightshift.stores.results.pairs import queries_to_search, ranked_query_ids
 from nightshift.stores.tokens import token_sets
 
-__all__ = ["Fence", "advance"]
-
-Fence = Callable[[Connection], None]
+__all__ = ["advance"]
 
 _log = logging.getLogger(__name__)
 
@@ -53,20 +56,28 @@ def advance(database: Database, vectors: VectorStore, run_id: int, fence: Fence)
             if lost_keys is None:
                 return None
             begun: Stage | None = _after_embed_or_search(connection, run, lost_keys)
+        elif isinstance(run, RerankRun) and run.control.is_planning:
+            begun = None
         else:
             begun = _after_stage(connection, run)
         fence(connection)
+        run = runs.get_run(connection, run_id)
+    if isinstance(run, RerankRun) and run.control.is_planning:
+        return plan_scoring(database, run_id, fence)
     if isinstance(run, IndexRun):
         _move_alias(database, vectors, run, fence)
     return begun
 
 
-def _after_embed_or_search(connection: Connection, run: RerankRun, lost_keys: list[str]) -> Stage:
+def _after_embed_or_search(
+    connection: Connection, run: RerankRun, lost_keys: list[str]
+) -> Stage | None:
     if lost_keys or run.control.search_again:
         return _embed_lost(connection, run, lost_keys)
     if run.stage is Stage.EMBED:
         return _begin_search(connection, run)
-    return begin_scoring(connection, run)
+    begin_planning(connection, run)
+    return None
 
 
 def _after_stage(connection: Connection, run: AnyRun) -> Stage | None:

@@ -16,7 +16,8 @@ from uuid import uuid4
 
 from sqlalchemy import Connection
 
-from nightshift.producers.advance import Fence, advance
+from nightshift.producers.advance import advance
+from nightshift.producers.fence import Fence
 from nightshift.producers.planners import Planners
 from nightshift.schema.errors import (
     ConflictError,
@@ -181,7 +182,9 @@ class Dispatcher:
             if limit <= 0:
                 break
             with self.database.begin() as connection:
-                due = jobs.jobs_to_ring(connection, run.id, limit=limit, ring_again=waiting == 0)
+                due = jobs.jobs_to_ring(
+                    connection, run.id, run.stage, limit=limit, ring_again=waiting == 0
+                )
                 # Before the ring: a doorbell that is answered at once must not look unsent.
                 jobs.mark_rung(connection, due)
                 fence(connection)

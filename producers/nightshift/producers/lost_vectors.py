@@ -27,7 +27,9 @@ WRITER = "dispatcher"
 
 def depends_on_vectors(run: AnyRun) -> TypeGuard[RerankRun]:
     """Return whether the next stage of a run depends on the vectors that Milvus holds."""
-    return isinstance(run, RerankRun) and run.stage in (Stage.EMBED, Stage.SEARCH)
+    if not isinstance(run, RerankRun) or run.control.is_planning:
+        return False
+    return run.stage in (Stage.EMBED, Stage.SEARCH)
 
 
 def find_lost_vectors(database: Database, vectors: VectorStore, run_id: int) -> list[str] | None:

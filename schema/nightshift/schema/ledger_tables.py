@@ -127,6 +127,13 @@ class Run(Base):
         server_default=text("false"),
         comment="Whether the scorer was asked about pairs that tie.",
     )
+    planned_query: Mapped[int | None] = mapped_column(
+        comment="While the score stage is planned: the last query whose pairs are prepared, 0 for "
+        "none; empty while no planner is at work."
+    )
+    planned_pairs: Mapped[int] = mapped_column(
+        server_default="0", comment="While the score stage is planned: pairs that have jobs."
+    )
     created_at: Mapped[datetime] = mapped_column(
         server_default=func.now(), comment="When it was planned."
     )

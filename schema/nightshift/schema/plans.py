@@ -69,6 +69,16 @@ class RerankControl(BaseModel):
     equal_rounds: int = 0
     #: The scorer was asked about pairs that tie.
     ties_asked: bool = False
+    #: While the score stage is planned: the last query whose pairs are prepared, 0 for none. None
+    #: while no planner is at work.
+    planned_query: int | None = None
+    #: Pairs that have score jobs already, while the stage is planned.
+    planned_pairs: int = 0
+
+    @property
+    def is_planning(self) -> bool:
+        """True while the score stage is planned, in many transactions."""
+        return self.planned_query is not None
 
     def to_json(self) -> dict[str, Any]:
         """The fields that differ from their defaults."""

@@ -79,13 +79,14 @@ def has_work(connection: Connection, run_id: int) -> bool:
 
 
 def jobs_to_ring(
-    connection: Connection, run_id: int, *, limit: int, ring_again: bool
+    connection: Connection, run_id: int, stage: Stage, *, limit: int, ring_again: bool
 ) -> list[WaitingJob]:
     """The run's next queued jobs that have no doorbell in Redis.
 
     Args:
         connection: A transaction.
         run_id: A running run.
+        stage: The one in hand; jobs of the next one may be planned already, but not all of them.
         limit: At most so many.
         ring_again: Redis holds no doorbell of this queue, so rings older than 2 s were lost.
     """
@@ -95,6 +96,7 @@ def jobs_to_ring(
         select(Job.id)
         .where(
             Job.run_id == run_id,
+            Job.stage == stage,
             Job.state == JobState.QUEUED,
             Job.not_before <= func.clock_timestamp(),
             or_(never_rung, lost) if ring_again else never_rung,

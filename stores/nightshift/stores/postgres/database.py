@@ -55,7 +55,7 @@ class Database:
         self.engine: Engine = create_engine(
             url,
             pool_size=1 if one_connection else pool_size,
-            max_overflow=4,
+            max_overflow=8,
             pool_pre_ping=True,
             use_native_hstore=False,  # it would look types up at each connect
             connect_args={"application_name": application, "connect_timeout": 10, **limit},

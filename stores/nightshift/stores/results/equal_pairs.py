@@ -2,11 +2,14 @@
 
 from itertools import product
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, exists, select, text
 
+from nightshift.schema.ledger_tables import Failure
+from nightshift.schema.states import Stage
 from nightshift.stores.catalog.contents import HASH_COLUMN
 from nightshift.stores.ledger.run_types import RerankRun
 from nightshift.stores.results.pairs import UNSCORED
+from nightshift.stores.results.slices import ALL_QUERIES, IN_QUERIES, query_range
 
 __all__ = [
     "excuse_scored_pairs",
@@ -24,6 +27,7 @@ def link_scores(
     query_parts: str,
     item_parts: str,
     lists: bool = False,
+    queries: tuple[int, int] = ALL_QUERIES,
 ) -> None:
     """Give the pairs of a run that have no score that of an equal pair, whoever computed it.
 
@@ -33,10 +37,16 @@ def link_scores(
         query_parts: What the scorer sees of queries.
         item_parts: What it sees of items.
         lists: Whether it sees a query's candidates as a list: equal pairs are of equal lists.
+        queries: Only pairs of queries from the first of these ids to the last.
     """
     connection.execute(
         _LINK_SCORES[query_parts, item_parts, lists],
-        {"run": run.id, "fingerprint": run.scorer_fingerprint, "scorer": run.scorer_number},
+        {
+            "run": run.id,
+            "fingerprint": run.scorer_fingerprint,
+            "scorer": run.scorer_number,
+            **query_range(queries),
+        },
     )
 
 
@@ -45,7 +55,12 @@ def excuse_scored_pairs(connection: Connection, run_id: int) -> None:
 
     An image may be gone from one address and be read from another.
     """
-    connection.execute(_EXCUSE_SCORED_PAIRS, {"run": run_id})
+    failed = exists().where(
+        Failure.run_id == run_id, Failure.stage == Stage.SCORE.value, Failure.fatal
+    )
+    # Without a failure there is nothing to look for among millions of pairs.
+    if connection.execute(select(failed)).scalar_one():
+        connection.execute(_EXCUSE_SCORED_PAIRS, {"run": run_id})
 
 
 def share_failures(
@@ -93,7 +108,8 @@ def known_score_sql(pair_key: str) -> str:
 _CANDIDATES = """
     FROM candidate c JOIN query q ON q.id = c.query_id JOIN content ON content.id = c.content_id
     WHERE c.run_id = :run AND c.query_id IN (
-        SELECT query_id FROM candidate WHERE run_id = :run AND score_id IS NULL)
+        SELECT query_id FROM candidate WHERE run_id = :run AND score_id IS NULL
+            AND query_id BETWEEN :first_query AND :last_query)
 """
 
 # By parts, and whether candidates are scored as lists: looks up the scores of pairs without one.
@@ -103,7 +119,7 @@ _LINK_SCORES = {
         WITH wanted AS MATERIALIZED (
             SELECT c.query_id, c.item_id,
                 {pair_key_sql(query_parts, item_parts, lists=lists)} AS pair_key
-            {_CANDIDATES if lists else UNSCORED}
+            {_CANDIDATES if lists else UNSCORED + IN_QUERIES}
         )
         UPDATE candidate c SET score_id = known.id
         FROM wanted w CROSS JOIN LATERAL {known_score_sql("w.pair_key")} AS known

@@ -11,6 +11,7 @@ from nightshift.schema.records import PartKind
 from nightshift.schema.result_tables import Candidate
 from nightshift.stores.catalog.contents import HASH_COLUMN
 from nightshift.stores.ledger.run_types import RerankRun
+from nightshift.stores.results.slices import IN_QUERIES, query_range
 
 __all__ = [
     "UNSCORED",
@@ -115,12 +116,30 @@ def record_without_prompt(
 
 
 def record_unscorable(
-    connection: Connection, run_id: int, *, query_parts: str, item_parts: str
+    connection: Connection,
+    run_id: int,
+    *,
+    query_parts: str,
+    item_parts: str,
+    queries: tuple[int, int],
 ) -> None:
-    """Record pairs of which one side has nothing that the scorer may see."""
+    """Record pairs of which one side has nothing that the scorer may see.
+
+    Args:
+        connection: A transaction.
+        run_id: The run.
+        query_parts: What the scorer sees of queries.
+        item_parts: What it sees of items.
+        queries: Only pairs of queries from the first of these ids to the last.
+    """
     connection.execute(
         _RECORD_UNSCORABLE[query_parts, item_parts],
-        {"run": run_id, "query_parts": query_parts, "item_parts": item_parts},
+        {
+            "run": run_id,
+            "query_parts": query_parts,
+            "item_parts": item_parts,
+            **query_range(queries),
+        },
     )
 
 
@@ -261,7 +280,7 @@ _RECORD_UNSCORABLE = {
             'nothing_to_score',
             'the run shows the scorer ' || :query_parts || ' of queries and ' || :item_parts ||
             ' of items, and one side has none of it: widen --query-parts or --item-parts'
-        {UNSCORED}
+        {UNSCORED} {IN_QUERIES}
             AND ({_kinds("q", query_parts)} = '' OR {_kinds("content", item_parts)} = '')
         ON CONFLICT DO NOTHING
     """)
