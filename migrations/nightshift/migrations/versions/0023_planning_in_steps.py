@@ -1,6 +1,6 @@
 """How far the plan of a score stage has come: it is made in many transactions.
 
-Revision: 0023, after 0019.
+Revision: 0023, after 0018.
 Compatible with workers of the previous release: yes. A dispatcher of the previous release plans a
 stage in one transaction: stop it before the upgrade.
 """
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0023"
-down_revision = "0019"
+down_revision = "0018"
 branch_labels = None
 depends_on = None
 
