@@ -91,12 +91,13 @@ def _search(database, run_id):
     """As the jobs of the stage do: a candidate for each query."""
     items = _items(database)
     rows = [
-        CandidateRow(run_id=run_id, query_id=query, item_id=items[0], content_id=1, coarse_rank=1,
-                     coarse_score=0.5)
+        CandidateRow(
+            query_id=query, item_id=items[0], content_id=1, coarse_rank=1, coarse_score=0.5
+        )
         for query in _queued(database, run_id, Stage.SEARCH)
-    ]  # fmt: skip
+    ]
     with database.begin() as connection:
-        write_candidates(connection, rows)
+        write_candidates(connection, runs.get_run(connection, run_id), rows)
     _do_queued(database, run_id)
 
 
