@@ -10,10 +10,10 @@ from nightshift.stores.ledger.run_types import RerankRun
 from nightshift.stores.results import pairs
 from nightshift.stores.results.pairs import KindPair
 
-__all__ = ["Shown", "kinds_by_prompt", "record_without_prompt", "shown"]
+__all__ = ["ShownParts", "kinds_by_prompt", "record_without_prompt", "shown"]
 
 
-class Shown(TypedDict):
+class ShownParts(TypedDict):
     """The parts that a scorer is shown, and whether it sees candidates as lists."""
 
     query_parts: str
@@ -21,7 +21,7 @@ class Shown(TypedDict):
     lists: bool
 
 
-def shown(params: RerankParams) -> Shown:
+def shown(params: RerankParams) -> ShownParts:
     """The parts that the scorer of a run is shown, and whether as lists."""
     return {
         "query_parts": params.query_parts,

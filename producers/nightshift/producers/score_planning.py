@@ -201,7 +201,7 @@ def jobs_by_side(
 
 
 class _Rest:
-    """What follows the first pairs of some groups.
+    """The pairs of some groups without the first of them.
 
     Args:
         skip: Pairs to leave out; counted down.
