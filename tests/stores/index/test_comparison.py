@@ -251,9 +251,15 @@ def test_a_restart_while_keys_are_read_is_an_outage(database, stack, vector_stor
 
 
 @pytest.mark.milvus_standalone
-def test_on_a_server_only_ranges_that_differ_are_read(database, milvus_standalone):
+@pytest.mark.parametrize("count_all_up_to", [0, 200_000])
+def test_on_a_server_only_ranges_that_differ_are_read(
+    database, milvus_standalone, monkeypatch, count_all_up_to
+):
+    """In a large collection 16 counts come first."""
+    monkeypatch.setattr("nightshift.stores.index.comparison._COUNT_ALL_UP_TO", count_all_up_to)
     with VectorStore(milvus_standalone.uri, milvus_standalone.token) as server:
         index = _index(database, server)
+        assert compare(database, server, index).n_read == 0
         lost = [_key(7), _key(8)]
         _lose(server, index, lost)
 
