@@ -5,6 +5,7 @@ from pathlib import Path
 from nightshift.api.catalog_methods import CatalogMethods
 from nightshift.api.planning_methods import PlanningMethods
 from nightshift.api.reading_methods import ReadingMethods
+from nightshift.api.retention_methods import RetentionMethods
 from nightshift.api.steering_methods import SteeringMethods
 from nightshift.schema.errors import ConfigurationError
 from nightshift.schema.settings import Settings, read_settings
@@ -43,7 +44,9 @@ def connect(
     return Nightshift(settings)
 
 
-class Nightshift(CatalogMethods, PlanningMethods, SteeringMethods, ReadingMethods):
+class Nightshift(
+    CatalogMethods, PlanningMethods, SteeringMethods, ReadingMethods, RetentionMethods
+):
     """A connection to the services of a Nightshift, made by `connect`.
 
     Wherever a run is expected, its number or what planning it returned will do.

@@ -3,7 +3,16 @@
 from collections import Counter
 from collections.abc import Mapping
 
-__all__ = ["format_duration", "format_number", "format_rate", "format_reasons"]
+__all__ = ["format_bytes", "format_duration", "format_number", "format_rate", "format_reasons"]
+
+
+def format_bytes(size: float) -> str:
+    """A size such as `512 B`, `1.5 KB` or `20 GB`, in powers of 1000."""
+    for unit in ("B", "KB", "MB", "GB"):
+        if size < 999.5:
+            return f"{size:.{1 if unit != 'B' and size < 9.95 else 0}f} {unit}"
+        size /= 1000
+    return f"{size:,.1f} TB"
 
 
 def format_reasons(reasons: Mapping[str, int]) -> str:

@@ -1,4 +1,4 @@
-"""`nightshift index build | list`: embed a catalogue."""
+"""`nightshift index build | list | prune`: embed a catalogue."""
 
 from pathlib import Path
 
@@ -135,3 +135,44 @@ def list_(data_dir: Path | None, as_json: bool) -> None:
             summary.embedder,
         )
     make_console().print(table)
+
+
+@index.command()
+@click.option(
+    "--keep",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Of each index, so many of the newest retired versions stay.",
+)
+@click.option("--catalog", help="Only indexes of this catalogue.")
+@click.option("--dry-run", is_flag=True, help="Say what would go, and do nothing.")
+@data_dir_option
+@json_option
+def prune(
+    keep: int, catalog: str | None, dry_run: bool, data_dir: Path | None, as_json: bool
+) -> None:
+    """Delete retired index versions, their vectors in Milvus included.
+
+    A version is retired when a newer one of its name is ready. One that a re-ranking run searched
+    stays as long as that run.
+
+    \b
+    Examples:
+      nightshift index prune --dry-run
+      nightshift index prune --catalog shop --keep 1
+    """
+    from nightshift.api import connect
+    from nightshift.cli.prune_text import print_pruned_indexes, prune_progress, report_json
+
+    with (
+        connect(settings=read_settings(data_dir)) as nightshift,
+        prune_progress("indexes", quiet=as_json) as progress,
+    ):
+        report = nightshift.prune_indexes(
+            keep=keep, catalog=catalog, dry_run=dry_run, progress=progress
+        )
+    if as_json:
+        echo_json(report_json(report, dry_run=dry_run), indent=None)
+    else:
+        print_pruned_indexes(report, dry_run=dry_run)

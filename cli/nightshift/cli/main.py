@@ -32,6 +32,7 @@ COMMANDS = {
     "calibration": "nightshift.cli.calibration:calibration",
     "report": "nightshift.cli.report:report",
     "verify": "nightshift.cli.verify:verify",
+    "disk": "nightshift.cli.disk:disk",
     "doctor": "nightshift.cli.doctor:doctor",
     "drill": "nightshift.cli.drill:drill",
     "worker": "nightshift.cli.worker:worker",

@@ -1,11 +1,12 @@
-"""`nightshift run list | show | watch | pause | resume | cancel | failures | retry-failed`."""
+"""`nightshift run list | show | watch | pause | resume | cancel | failures | prune …`."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import click
 
 from nightshift.cli.echo import echo, echo_json
-from nightshift.cli.options import data_dir_option, json_option, read_settings
+from nightshift.cli.options import age_option, data_dir_option, json_option, read_settings
 
 __all__ = ["run"]
 
@@ -201,3 +202,52 @@ def failures(run_id: int, limit: int | None, data_dir: Path | None, as_json: boo
         make_console().print(failures_table(rows))
     else:
         echo(f"nothing went wrong in run {run_id}")
+
+
+@run.command()
+@click.option(
+    "--keep",
+    type=click.IntRange(min=0),
+    help="Keep runs that fewer than so many newer done runs of the same kind follow; 0 keeps no "
+    "ended run.",
+)
+@age_option("--older-than", help="Keep runs that ended within this time, such as 30d or 12h.")
+@click.option("--catalog", help="Only runs of this catalogue.")
+@click.option("--dry-run", is_flag=True, help="Say what would go, and do nothing.")
+@data_dir_option
+@json_option
+def prune(
+    keep: int | None,
+    older_than: timedelta | None,
+    catalog: str | None,
+    dry_run: bool,
+    data_dir: Path | None,
+    as_json: bool,
+) -> None:
+    """Delete ended runs with their jobs, candidates and rankings.
+
+    Re-rankings are counted for each catalogue, name of the query set and method; builds for each
+    index version. With --older-than alone, the last done run of each stays. With --keep too, a run
+    goes if both let it go. Runs that have not ended, and token builds whose tokens are stored, are
+    never deleted.
+
+    \b
+    Examples:
+      nightshift run prune --keep 7 --dry-run
+      nightshift run prune --older-than 30d --catalog shop
+      nightshift run prune --keep 3 --older-than 4w --json
+    """
+    from nightshift.api import connect
+    from nightshift.cli.prune_text import print_pruned_runs, prune_progress, report_json
+
+    with (
+        connect(settings=read_settings(data_dir)) as nightshift,
+        prune_progress("runs", quiet=as_json) as progress,
+    ):
+        report = nightshift.prune_runs(
+            keep=keep, older_than=older_than, catalog=catalog, dry_run=dry_run, progress=progress
+        )
+    if as_json:
+        echo_json(report_json(report, dry_run=dry_run), indent=None)
+    else:
+        print_pruned_runs(report, dry_run=dry_run)

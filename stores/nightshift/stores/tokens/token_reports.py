@@ -2,16 +2,16 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, func, select, text
 
 from nightshift.schema.errors import InputError
-from nightshift.schema.token_tables import TokenSet
+from nightshift.schema.token_tables import TokenSet, TokenShard
 from nightshift.stores.catalog.contents import IS_CURRENT, ITEM_CONTENTS
 from nightshift.stores.postgres.database import Database
 from nightshift.stores.tokens.shards import verify_shard
 from nightshift.stores.tokens.token_sets import forget_shard, get_set, shards
 
-__all__ = ["ShardReport", "TokenSetSummary", "list_sets", "verify_shards"]
+__all__ = ["ShardReport", "TokenSetSummary", "list_sets", "stored_bytes", "verify_shards"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +49,12 @@ def list_sets(connection: Connection) -> list[TokenSetSummary]:
     """All sets, the newest first."""
     rows = connection.execute(_LIST_SETS)
     return [TokenSetSummary(**row) for row in rows.mappings()]
+
+
+def stored_bytes(connection: Connection) -> int:
+    """Bytes of all shards of all sets."""
+    total = select(func.coalesce(func.sum(TokenShard.n_bytes), 0))
+    return int(connection.execute(total).scalar_one())
 
 
 def verify_shards(database: Database, *, forget: bool) -> ShardReport:
