@@ -113,7 +113,7 @@ class RetentionMethods(ServiceConnection):
             )
 
     def disk(self) -> "DiskUsage":
-        """What takes room in Postgres, in Milvus and in the data directory, and what frees it.
+        """Sizes in Postgres, in Milvus and in the data directory, and the commands that free space.
 
         Example:
             >>> {part.what: part.bytes for part in ns.disk().parts if part.place == "milvus"}

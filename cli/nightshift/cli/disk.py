@@ -1,4 +1,4 @@
-"""`nightshift disk`: what takes room."""
+"""`nightshift disk`: sizes by what is held."""
 
 from pathlib import Path
 

@@ -18,7 +18,7 @@ __all__ = ["print_pruned_indexes", "print_pruned_runs", "prune_progress", "repor
 
 
 class _Report(Protocol):
-    """What every pruning returns."""
+    """The result of any pruning."""
 
     @property
     def bytes(self) -> int: ...

@@ -1,4 +1,4 @@
-"""What takes room on disk, by what it holds: Postgres, Milvus and files."""
+"""Sizes on disk, by what is held: in Postgres, Milvus and files."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -67,7 +67,7 @@ class DiskUsage:
 
     @property
     def bytes(self) -> int:
-        """Of all parts."""
+        """The size of all parts."""
         return sum(part.bytes for part in self.parts)
 
 

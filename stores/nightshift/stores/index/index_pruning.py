@@ -52,7 +52,7 @@ class IndexPruning:
 
     @property
     def bytes(self) -> int:
-        """Of the vectors of all versions that go."""
+        """The size of the vectors of all versions that go."""
         return sum(index.bytes for index in self.indexes)
 
 

@@ -50,7 +50,7 @@ class RunPruning:
 
     @property
     def bytes(self) -> int:
-        """Of the partitions of all runs that go."""
+        """The size of the partitions of all runs that go."""
         return sum(run.bytes for run in self.runs)
 
 
@@ -178,7 +178,8 @@ _CHOOSE_RUNS = text("""
     ) AS counted
     WHERE state IN ('done', 'failed', 'cancelled') AND NOT is_needed
         AND (CAST(:catalog AS bigint) IS NULL OR catalog_id = :catalog)
-        AND (CAST(:older_than AS interval) IS NULL OR finished_at < now() - CAST(:older_than AS interval))
+        AND (CAST(:older_than AS interval) IS NULL
+            OR finished_at < now() - CAST(:older_than AS interval))
         AND CASE WHEN CAST(:keep AS bigint) IS NULL THEN state <> 'done' OR newer >= 1
             ELSE newer >= :keep END
     ORDER BY id
