@@ -44,8 +44,8 @@ def versions(database, vector_store):
         indexes = connection.execute(text('SELECT id, collection FROM "index" ORDER BY id')).all()
         for index in indexes:
             build = create_index_run(
-                connection, catalog_id=run.catalog_id, index_id=index.id, params=IndexParams(),
-                plan=IndexPlan(),
+                connection, catalog_id=run.catalog_id, index_id=index.id, revision=1,
+                params=IndexParams(), plan=IndexPlan(),
             )  # fmt: skip
             runs.set_run_state(connection, build, RunState.DONE)
     for index in indexes:
@@ -61,8 +61,9 @@ def embed(database, index_id):
     with database.begin() as connection:
         connection.execute(
             text(
-                "INSERT INTO embedding (index_id, item_id, key, run_id) "
-                "SELECT :index, id, md5(id::text) || md5(id::text), 1 FROM item ORDER BY id LIMIT 4"
+                "INSERT INTO embedding (index_id, item_id, key, content, run_id) "
+                "SELECT :index, id, md5(id::text) || md5(id::text), 'x', 1 "
+                "FROM item ORDER BY id LIMIT 4"
             ),
             {"index": index_id},
         )

@@ -30,7 +30,7 @@ def repeat_run(database, like_id, end=RunState.DONE):
         like = runs.get_run(connection, like_id)
         run_id = create_rerank_run(
             connection, stage=Stage.RANK, catalog_id=like.catalog_id, index_id=like.index_id,
-            query_set_id=like.query_set_id, scorer=like.scorer,
+            query_set_id=like.query_set_id, revision=like.revision, scorer=like.scorer,
             scorer_fingerprint=like.scorer_fingerprint, params=like.params, plan=RerankPlan(),
         )  # fmt: skip
         if end is not None:
