@@ -1,13 +1,13 @@
 """A function that drops a run's partitions, so that who prunes need not own the tables.
 
-Revision: 0024, after 0018.
+Revision: 0024, after 0023.
 Compatible with workers of the previous release: yes, the function alone.
 """
 
 from alembic import op
 
 revision = "0024"
-down_revision = "0018"
+down_revision = "0023"
 branch_labels = None
 depends_on = None
 
