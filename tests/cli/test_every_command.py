@@ -38,6 +38,9 @@ VALUES = {
     "embedder": f"open_clip:{coarse_dir()}",
     "scorer": f"hf:{scorer_dir()}",
     "fault": "kill-redis",
+    "older": "1",
+    "newer": "1",
+    "revision": "1",
 }
 #: Start services of their own, whatever the settings say; their own tests run them.
 STARTING = {"up", "demo"}

@@ -62,8 +62,8 @@ def test_what_is_imported_between_search_and_score_is_not_seen(
         for name, text in _BEFORE.items()
     }
     scored = night.rows(
-        "SELECT external_id, pair_key FROM pair_score JOIN item ON item.id = item_id "
-        "WHERE run_id = :run",
+        "SELECT external_id, pair_key FROM candidate JOIN item ON item.id = item_id "
+        "JOIN score ON score.id = score_id WHERE candidate.run_id = :run",
         run=run_id,
     )
     assert {name: bytes(key) for name, key in scored} == keys

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from nightshift.producers.sources import FieldNames
     from nightshift.stores.catalog.catalog_reports import CatalogFacts, ImportFacts
     from nightshift.stores.catalog.import_failures import ImportFailure
+    from nightshift.stores.catalog.revision_reports import RevisionDiff, RevisionFacts
 
 __all__ = ["CatalogDetails", "CatalogMethods"]
 
@@ -100,6 +101,67 @@ class CatalogMethods(ServiceConnection):
         with self.database.begin() as connection:
             (facts,) = list_catalogs(connection, name)
             return CatalogDetails(facts=facts, imports=tuple(imports_of(connection, name)))
+
+    def catalog_history(self, name: str, *, limit: int | None = None) -> "list[RevisionFacts]":
+        """The revisions of a catalogue, the newest first.
+
+        Args:
+            name: The catalogue.
+            limit: At most this number of revisions.
+
+        Example:
+            >>> [(row.number, row.added, row.removed) for row in ns.catalog_history("shop")]
+            [(2, 20, 3), (1, 2048, 0)]
+
+        Raises:
+            NotFoundError: There is no such catalogue.
+        """
+        from nightshift.stores.catalog.revision_reports import history
+
+        with self.database.begin() as connection:
+            return history(connection, name, limit=limit)
+
+    def catalog_diff(
+        self, name: str, older: int, newer: int, *, limit: int | None = None
+    ) -> "RevisionDiff":
+        """The items that were added, changed and removed between two revisions of a catalogue.
+
+        Args:
+            name: The catalogue.
+            older: Number of a revision.
+            newer: Number of the revision that it is compared with; an earlier one is fine.
+            limit: At most this number of ids of each kind; the counts are always complete.
+
+        Example:
+            >>> ns.catalog_diff("shop", 1, 2).removed.count
+            3
+
+        Raises:
+            NotFoundError: There is no such catalogue or revision.
+        """
+        from nightshift.stores.catalog.revision_reports import diff
+
+        with self.database.begin() as connection:
+            return diff(connection, name, older, newer, limit=limit)
+
+    def roll_back_catalog(self, name: str, revision: int) -> "RevisionFacts":
+        """Give a catalogue the state of an earlier revision, as a new revision.
+
+        Returns:
+            The new revision.
+
+        Example:
+            >>> ns.roll_back_catalog("shop", 1).number
+            3
+
+        Raises:
+            NotFoundError: There is no such catalogue or revision.
+            ConflictError: It is the newest revision.
+        """
+        from nightshift.stores.catalog.rollback import rollback
+
+        with self.database.begin() as connection:
+            return rollback(connection, name, revision)
 
     def import_failures(
         self,

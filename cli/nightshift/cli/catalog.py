@@ -1,4 +1,4 @@
-"""`nightshift catalog import | list | show | failures`."""
+"""`nightshift catalog import | list | show | failures`, and the group of `catalog_revisions`."""
 
 import sys
 from dataclasses import asdict
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from nightshift.cli import catalog_revisions
 from nightshift.cli.echo import echo, echo_json
 from nightshift.cli.options import data_dir_option, json_option, read_settings
 from nightshift.schema.errors import InputError
@@ -19,7 +20,11 @@ __all__ = ["catalog"]
 
 @click.group()
 def catalog() -> None:
-    """Import catalogues of images and texts, and list them."""
+    """Import catalogues of images and texts, list them, and compare their revisions."""
+
+
+for _command in (catalog_revisions.history, catalog_revisions.diff, catalog_revisions.rollback):
+    catalog.add_command(_command)
 
 
 @catalog.command(name="import")
@@ -171,17 +176,19 @@ def list_(data_dir: Path | None, as_json: bool) -> None:
         return
     table = make_table(
         "catalogue",
+        "revision",
         "items",
         "gone",
         "text",
         "image",
         "both",
         "indexes",
-        right="items gone text image both",
+        right="revision items gone text image both",
     )
     for row in catalogs:
         counts = (row.live, row.gone, row.text_only, row.image_only, row.text_and_image)
-        table.add_row(row.name, *(f"{count:,}" for count in counts), ", ".join(row.indexes) or "–")
+        indexes = ", ".join(row.indexes) or "–"
+        table.add_row(row.name, str(row.revision), *(f"{count:,}" for count in counts), indexes)
     make_console().print(table)
 
 
@@ -207,8 +214,9 @@ def show(name: str, data_dir: Path | None, as_json: bool) -> None:
         return
     console = make_console()
     echo(
-        f"{facts.name}: {facts.live:,} items ({facts.text_only:,} of text, {facts.image_only:,} of "
-        f"image, {facts.text_and_image:,} of both), {facts.gone:,} gone; "
+        f"{facts.name}, revision {facts.revision}: {facts.live:,} items "
+        f"({facts.text_only:,} of text, {facts.image_only:,} of image, "
+        f"{facts.text_and_image:,} of both), {facts.gone:,} gone; "
         f"indexes: {', '.join(facts.indexes) or 'none'}"
     )
     counts = ("read", "accepted", "failed", "unchanged", "not_applied")
