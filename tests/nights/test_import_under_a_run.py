@@ -90,3 +90,46 @@ def test_what_is_imported_between_search_and_score_is_not_seen(
     repriced = _rerank(night, queries, scorer, "--wait")
     assert night.rows("SELECT plan -> 'to_score' FROM run WHERE id = :r", r=repriced) == [(0,)]
     assert "complete" in night.cli("verify", str(run_id)).stdout
+
+
+def _vectors(night: Night) -> int:
+    return night.rows("SELECT count(*) FROM embedding")[0][0]
+
+
+def test_an_index_behind_its_catalogue_is_named_and_built_by_the_run_that_asks_for_it(
+    night: Night, embedder: str, scorer: str, tmp_path: Path
+):
+    items = tmp_path / "items.jsonl"
+    _import(night, items, {"x": "a blue square", "y": "a red circle"})
+    night.worker()
+    _build(night, embedder)
+    _import(night, items, {"x": "a red circle", "new": "a large green triangle"})
+    queries = _write(tmp_path / "queries.jsonl", {"q": "a large green triangle"})
+
+    words = ("rerank", "words", "--queries", queries, "--scorer", scorer, "--top-k", "3",
+             "--query-parts", "text", "--item-parts", "text")  # fmt: skip
+    preview = night.cli(*words, "--dry-run")
+    behind = night.cli(*words, "--wait", "--json", check=False)
+    behind_id = night.rows("SELECT max(id) FROM run")[0][0]
+
+    assert "2 items of the newest revision are not in the index" in preview.stdout
+    assert "2 items of the catalogue are not in the index" in behind.stderr
+    receipt = json.loads(night.cli("verify", str(behind_id), "--json", check=False).stdout)
+    assert receipt["not_indexed"] == 2
+    assert "2 items of revision 2" in night.cli("run", "show", str(behind_id)).stdout
+
+    built = json.loads(night.cli(*words, "--build-index", "--wait", "--json").stdout)
+    listed = night.rows(
+        "SELECT item FROM v_ranking WHERE run_id = :r ORDER BY coarse_rank", r=built["run_id"]
+    )
+    assert listed[0] == ("new",)
+    assert len(listed) == 2
+    assert (
+        json.loads(night.cli("verify", str(built["run_id"]), "--json").stdout)["not_indexed"] == 0
+    )
+
+    assert _vectors(night) == 4
+    _build(night, embedder)
+    night.wait_until(lambda: _vectors(night) == 2 and "deleted")
+    findings = night.cli("doctor", "--json", check=False).stdout
+    assert "vectors of items that changed" not in findings

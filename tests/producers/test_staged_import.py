@@ -20,7 +20,7 @@ from nightshift.producers.sources import BadRow, FieldNames, RawRow
 from nightshift.schema.errors import ConfigurationError, ServiceUnavailableError
 from nightshift.schema.states import SubjectKind
 from nightshift.stores.catalog.source_keys import source_key
-from nightshift.stores.index.embeddings import drop_unneeded
+from nightshift.stores.index.embeddings import drop_unneeded, unneeded_keys
 from nightshift.stores.index.indexes import live_items
 from tests.catalog_rows import ITEMS
 from tests.producers.source_files import write_image, write_jsonl, write_tar
@@ -611,9 +611,11 @@ def test_vectors_that_nobody_needs_any_more_are_dropped(database):
     run_rows(database, rows, prune=True, change_kinds=True)
 
     with database.begin() as connection:
-        dropped = [drop_unneeded(connection, index_id=index) for index in (1, 2, 3)]
+        unneeded = {index: unneeded_keys(connection, index_id=index) for index in (1, 2, 3)}
+        for index, keys in unneeded.items():
+            assert drop_unneeded(connection, index_id=index, keys=keys) == keys
 
-    assert dropped == [2, 3, 4]
+    assert list(map(len, unneeded.values())) == [2, 3, 4]
     assert searchable(database, 2) == {"images": ["1", "2"], "texts": ["0"], "both": []}
 
 

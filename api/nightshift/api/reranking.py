@@ -38,6 +38,8 @@ class PlannedRerank:
     n_queries: int
     #: Pairs that are scored at most.
     max_pairs: int
+    #: Items of the newest revision that the index lacks, so that no query finds them.
+    not_indexed: int
     #: Reason → rows of the queries and of the judgements that could not be read.
     reasons: Mapping[str, int]
     #: A sentence about files and fields of the queries that nobody reads; empty without any.
@@ -92,6 +94,7 @@ def plan(database: Database, settings: Settings, request: RerankRequest) -> Plan
         scorer=facts.scorer,
         params=params,
         token_set_id=facts.token_set_id,
+        build_index=request.build_index,
         priority=request.priority,
     )
     return PlannedRerank(
@@ -100,6 +103,7 @@ def plan(database: Database, settings: Settings, request: RerankRequest) -> Plan
         version=planned.version,
         n_queries=queries.n_queries,
         max_pairs=planned.n_units,
+        not_indexed=planned.not_indexed,
         reasons=queries.reasons,
         left_out=queries.left_out,
     )

@@ -31,6 +31,11 @@ def _print(preview: RerankPreview) -> None:
     estimate, params, queries = preview.estimate, preview.params, preview.queries
     share = estimate.reused / estimate.pairs if estimate.pairs else 0.0
     echo(f"items      {estimate.items}")
+    if estimate.not_indexed:
+        echo(
+            f"           {estimate.not_indexed} items of the newest revision are not in the index "
+            "as they are now: --build-index embeds them first"
+        )
     echo(f"queries    {estimate.queries}, {params.query_parts} shown")
     echo(f"pairs      {estimate.pairs} at depth {params.top_k}, {params.item_parts} shown")
     echo(f"groups     {estimate.groups} at most, sharing one side of their prompt")

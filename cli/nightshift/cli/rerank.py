@@ -135,6 +135,11 @@ _PARTS = click.Choice(["image", "text", "text,image"])
 @click.option(
     "--priority", type=click.IntRange(0, 9), default=5, show_default=True, help="0 goes first."
 )
+@click.option(
+    "--build-index",
+    is_flag=True,
+    help="Embed the items that the index lacks first, as a stage of this run.",
+)
 @click.option("--wait", is_flag=True, help="Come back when the run has ended.")
 @click.option("--dry-run", is_flag=True, help="Say what it would cost, and keep nothing.")
 @data_dir_option
@@ -173,6 +178,12 @@ def rerank(
         planned = nightshift.rerank(request)
         if planned.left_out:
             echo(f"of the queries, {planned.left_out}", err=True)
+        if planned.not_indexed:
+            echo(
+                f"{planned.not_indexed:,} items of the catalogue are not in the index as they are "
+                "now and cannot be found: --build-index embeds them first",
+                err=True,
+            )
         if not as_json:
             echo(
                 f"run {planned.run_id}: {planned.n_queries} queries over index "
@@ -183,6 +194,10 @@ def rerank(
         if wait:
             end = follow_run(nightshift, planned.run_id, quiet=as_json)
     if as_json:
-        ids = {"run_id": planned.run_id, "queries": planned.n_queries}
+        ids = {
+            "run_id": planned.run_id,
+            "queries": planned.n_queries,
+            "not_indexed": planned.not_indexed,
+        }
         echo_json({**ids, **json_facts(end)}, indent=None)
     print_and_exit(end, quiet=as_json, hint=f"see `nightshift results {planned.run_id}`")

@@ -50,9 +50,18 @@ def print_details(console: Console, details: RunDetails) -> None:
     run = details.progress.run
     ended = f", ended {_moment(run.finished_at)}" if run.finished_at else ""
     console.print(f"Run {run.id} is {run.state}: {visible(_what(run))}", style="bold")
-    console.print(f"begun {_moment(run.created_at)}{ended}, priority {run.priority}")
+    console.print(
+        f"begun {_moment(run.created_at)}{ended}, priority {run.priority}, "
+        f"revision {run.revision} of the catalogue"
+    )
     if details.coverage is not None and not details.coverage.complete:
         console.print(str(details.coverage), style="yellow")
+    if not_indexed := getattr(run.plan, "not_indexed", None):
+        console.print(
+            f"{not_indexed:,} items of revision {run.revision} were not in the index and could not "
+            "be found: `rerank --build-index` embeds them first",
+            style="yellow",
+        )
     if not details.progress.ended and not details.progress.workers_alive:
         console.print("No worker is alive: `nightshift up` or `nightshift worker`", style="yellow")
     console.print()
@@ -137,8 +146,8 @@ def _plan(details: RunDetails) -> dict[str, str]:
 
 
 _PLAN = (
-    "items", "gone", "queries", "pairs", "reused", "unscorable", "equal", "to_score", "groups",
-    "tied",
+    "items", "gone", "queries", "not_indexed", "to_embed", "pairs", "reused",
+    "unscorable", "equal", "to_score", "groups", "tied",
 )  # fmt: skip
 
 

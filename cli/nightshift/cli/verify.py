@@ -54,6 +54,7 @@ def verify(run_id: int, data_dir: Path | None, as_json: bool) -> None:
             "digest": receipt.digest,
             "mean_margin": receipt.mean_margin,
             "coverage": receipt.coverage,
+            "not_indexed": receipt.not_indexed,
         }
         echo_json(facts, indent=None)
     else:
@@ -66,6 +67,11 @@ def verify(run_id: int, data_dir: Path | None, as_json: bool) -> None:
             echo(f"missing  {gap.unit}: {gap.subject_id}")
         if receipt.coverage is not None and not receipt.coverage.complete:
             echo(f"covered  {receipt.coverage}")
+        if receipt.not_indexed:
+            echo(
+                f"notice   {receipt.not_indexed:,} items were not in the index as the run's "
+                "revision has them, so no query could find them"
+            )
         echo(f"digest   {receipt.digest}")
         if receipt.mean_margin is not None:
             echo(f"margins  {receipt.mean_margin:.4f} on average")

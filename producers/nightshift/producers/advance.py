@@ -14,6 +14,7 @@ from nightshift.producers.lost_vectors import WRITER, depends_on_vectors, find_l
 from nightshift.producers.plan_tokens import token_jobs
 from nightshift.producers.score_planning import begin_planning, plan_scoring
 from nightshift.producers.score_stage import continue_scoring
+from nightshift.producers.unneeded_vectors import delete_unneeded_vectors
 from nightshift.schema.messages import queue_name
 from nightshift.schema.states import RunState, Stage
 from nightshift.stores.index import indexes, reconcile
@@ -21,7 +22,7 @@ from nightshift.stores.index.milvus import VectorStore
 from nightshift.stores.index.writer import hold_writer
 from nightshift.stores.ledger import reopening, runs
 from nightshift.stores.ledger.jobs import add_jobs, has_unfinished_jobs, stage_rate
-from nightshift.stores.ledger.run_types import AnyRun, IndexRun, RerankRun, TokenRun
+from nightshift.stores.ledger.run_types import AnyRun, IndexedRun, IndexRun, RerankRun, TokenRun
 from nightshift.stores.postgres.database import Database
 from nightshift.stores.results.pairs import queries_to_search, ranked_query_ids
 from nightshift.stores.tokens import token_sets
@@ -66,6 +67,8 @@ def advance(database: Database, vectors: VectorStore, run_id: int, fence: Fence)
         return plan_scoring(database, run_id, fence)
     if isinstance(run, IndexRun):
         _move_alias(database, vectors, run, fence)
+    if run.state is RunState.DONE and isinstance(run, IndexedRun):
+        delete_unneeded_vectors(database, vectors, run, WRITER)
     return begun
 
 

@@ -22,7 +22,7 @@ from nightshift.stores.ledger.jobs import add_jobs, stage_rate
 from nightshift.stores.ledger.new_runs import create_index_run
 from nightshift.stores.postgres.database import Database
 
-__all__ = ["PlannedRun", "plan_index"]
+__all__ = ["PlannedRun", "add_embed_jobs", "plan_index"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +76,7 @@ def plan_index(
         # Before the first job can run, and harmless if this transaction then fails.
         with hold_writer(database, vectors, f"plan of {index.collection}"):
             vectors.create(index.collection, dim=index.dim, index_type=index.index_type)
-        n_gone = embeddings.drop_unneeded(connection, index_id=index.id)
+        n_gone = embeddings.count_unneeded(connection, index_id=index.id)
         ids = _items_to_embed(connection, catalog, index, revision)
         run_id = create_index_run(
             connection,
@@ -87,7 +87,7 @@ def plan_index(
             plan=IndexPlan(items=len(ids), gone=n_gone),
             priority=priority,
         )
-        n_jobs = _add_embed_jobs(connection, run_id, embedder.fingerprint, ids)
+        n_jobs = add_embed_jobs(connection, run_id, embedder.fingerprint, ids)
     return PlannedRun(
         run_id=run_id, index=index.name, version=index.version, n_units=len(ids), n_jobs=n_jobs
     )
@@ -162,7 +162,7 @@ def _items_to_embed(
     return item_ids
 
 
-def _add_embed_jobs(connection: Connection, run_id: int, fingerprint: str, ids: list[int]) -> int:
+def add_embed_jobs(connection: Connection, run_id: int, fingerprint: str, ids: list[int]) -> int:
     """Queue jobs that embed these items; the number of jobs."""
     rate = stage_rate(connection, Stage.EMBED, fingerprint)
     jobs = block_jobs(ids, job_size(len(ids), rate))

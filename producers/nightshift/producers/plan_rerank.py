@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
-from nightshift.producers.plan_index import PlannedRun
+from nightshift.producers.plan_index import PlannedRun, add_embed_jobs
 from nightshift.producers.record_model import record_model
 from nightshift.schema.models import ModelFacts
 from nightshift.schema.params import RerankParams, kinds_from_text
@@ -13,13 +13,13 @@ from nightshift.schema.states import Stage
 from nightshift.scoring.methods.registry import framings_of
 from nightshift.stores.catalog import query_sets
 from nightshift.stores.catalog.revisions import newest_revision
-from nightshift.stores.index import indexes
+from nightshift.stores.index import indexes, reconcile
 from nightshift.stores.ledger.jobs import stage_rate
 from nightshift.stores.ledger.new_runs import create_rerank_run
 from nightshift.stores.postgres.database import Database
 from nightshift.stores.results.reuse import estimate_reuse
 
-__all__ = ["RerankEstimate", "estimate_rerank", "plan_rerank"]
+__all__ = ["PlannedRerankRun", "RerankEstimate", "estimate_rerank", "plan_rerank"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +27,8 @@ class RerankEstimate:
     """The estimated work of a run."""
 
     items: int
+    #: Items of the newest revision that the index lacks: no search finds them.
+    not_indexed: int
     queries: int
     pairs: int
     #: Shared prefixes: forwards of the shared side; an upper bound before the search.
@@ -39,6 +41,14 @@ class RerankEstimate:
     seconds: float | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedRerankRun(PlannedRun):
+    """A re-ranking run that has been planned."""
+
+    #: Items of its revision that the index lacks and that it does not embed either.
+    not_indexed: int
+
+
 def plan_rerank(
     database: Database,
     catalog: str,
@@ -48,11 +58,13 @@ def plan_rerank(
     scorer: ModelFacts,
     params: RerankParams,
     token_set_id: int | None = None,
+    build_index: bool = False,
     priority: int = 5,
-) -> PlannedRun:
+) -> PlannedRerankRun:
     """Begin a run; the dispatcher plans its stages, each from the results of the one before.
 
-    It begins with `embed`, which has work only where Milvus has lost vectors.
+    It begins with `embed`, which has work where Milvus has lost vectors, or where the index lacks
+    items and is to be built.
 
     Args:
         database: Postgres.
@@ -62,6 +74,7 @@ def plan_rerank(
         scorer: The scorer.
         params: Of the run.
         token_set_id: The visual tokens that its score jobs read in place of pixels.
+        build_index: Embed what the index lacks of the newest revision first.
         priority: 0 goes first, 9 last.
 
     Raises:
@@ -71,22 +84,35 @@ def plan_rerank(
         index = indexes.ready_index(connection, catalog, index_name)
         record_model(connection, scorer)
         queries = query_sets.query_ids(connection, query_set_id)
+        revision = newest_revision(connection, index.catalog_id)
+        lacking = reconcile.items_without_vector(connection, index, revision=revision)
+        to_embed = lacking if build_index else []
         n_pairs = len(queries) * params.top_k
         run_id = create_rerank_run(
             connection,
             catalog_id=index.catalog_id,
-            revision=newest_revision(connection, index.catalog_id),
+            revision=revision,
             index_id=index.id,
             query_set_id=query_set_id,
             scorer=scorer.spec,
             scorer_fingerprint=scorer.fingerprint,
             token_set_id=token_set_id,
             params=params,
-            plan=RerankPlan(queries=len(queries)),
+            plan=RerankPlan(
+                queries=len(queries),
+                not_indexed=len(lacking) - len(to_embed),
+                to_embed=len(to_embed) or None,
+            ),
             priority=priority,
         )
-    return PlannedRun(
-        run_id=run_id, index=index.name, version=index.version, n_units=n_pairs, n_jobs=0
+        n_jobs = add_embed_jobs(connection, run_id, index.embedder_fingerprint, to_embed)
+    return PlannedRerankRun(
+        run_id=run_id,
+        index=index.name,
+        version=index.version,
+        n_units=n_pairs,
+        n_jobs=n_jobs,
+        not_indexed=len(lacking) - len(to_embed),
     )
 
 
@@ -133,6 +159,7 @@ def estimate_rerank(
     seconds = queries / search + (n_pairs - reuse.pairs) / score if search and score else None
     return RerankEstimate(
         items=items,
+        not_indexed=len(reconcile.items_without_vector(connection, index, revision=revision)),
         queries=queries,
         pairs=n_pairs,
         groups=queries if _shared_side(params) == "query" else min(items, n_pairs),

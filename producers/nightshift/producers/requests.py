@@ -70,6 +70,8 @@ class RerankRequest:
     query_set: str | None = None
     #: Name of the index to search; the newest ready one by default.
     index: str | None = None
+    #: Embed the items that the index lacks first, as a stage of the same run.
+    build_index: bool = False
     method: MethodName = "retllm"
     #: Whose defaults the method begins with; fields given beside it win.
     preset: PresetName | None = None

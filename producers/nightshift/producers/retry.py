@@ -9,6 +9,8 @@ from nightshift.producers.job_sizes import block_jobs, job_size
 from nightshift.schema.errors import ConflictError
 from nightshift.schema.messages import Payload
 from nightshift.schema.states import RunState, Stage
+from nightshift.stores.catalog.revisions import newest_revision
+from nightshift.stores.index import indexes, reconcile
 from nightshift.stores.ledger import reopening
 from nightshift.stores.ledger.jobs import add_jobs
 from nightshift.stores.ledger.run_types import AnyRun, RerankRun
@@ -61,8 +63,12 @@ def retry_failed(database: Database, run_id: int) -> Retried:
         waiting = reopening.reset_waiting(connection, run.id)
         if waiting:
             units[first] = units.get(first, 0) + waiting
-        queue = run.queue_of(first)
-        add_jobs(connection, run.id, first, queue, payloads_by_stage.get(first, []))
+        payloads = payloads_by_stage.get(first, [])
+        if first is Stage.SEARCH and (deleted := _deleted_vectors(connection, run)):
+            # The search is planned when they are back; it covers the queries without candidates.
+            first, payloads = Stage.EMBED, list(block_jobs(deleted, job_size(len(deleted), None)))
+            reopening.supersede_waiting(connection, run.id, [Stage.SEARCH])
+        add_jobs(connection, run.id, first, run.queue_of(first), payloads)
         reopening.reopen(connection, run.id, first)
     return Retried(run_id=run.id, stage=first, units=units)
 
@@ -80,11 +86,26 @@ def redo_incomplete(database: Database, run_id: int) -> None:
             raise ConflictError(f"run {run_id} ranks nothing: build its index or tokens again")
         forget_lost_scores(connection, run)
         _take_failed(connection, run)  # planning from the search on covers them
-        queries = queries_to_search(connection, run.id, run.query_set_id)
-        queue = run.queue_of(Stage.SEARCH)
-        jobs = block_jobs(queries, job_size(len(queries), None))
-        add_jobs(connection, run.id, Stage.SEARCH, queue, jobs)
-        reopening.reopen(connection, run.id, Stage.SEARCH)
+        deleted = _deleted_vectors(connection, run)
+        stage = Stage.EMBED if deleted else Stage.SEARCH
+        ids = deleted or queries_to_search(connection, run.id, run.query_set_id)
+        jobs = block_jobs(ids, job_size(len(ids), None))
+        add_jobs(connection, run.id, stage, run.queue_of(stage), jobs)
+        reopening.reopen(connection, run.id, stage)
+
+
+def _deleted_vectors(connection: Connection, run: AnyRun) -> list[int]:
+    """Items of an older revision whose vectors were deleted since the run searched.
+
+    Nobody needed them any more; a search without them would miss these items.
+    """
+    if not isinstance(run, RerankRun):
+        return []
+    if run.revision == newest_revision(connection, run.catalog_id):
+        return []
+    index = indexes.get_index(connection, run.index_id)
+    lacking = reconcile.items_without_vector(connection, index, revision=run.revision)
+    return lacking if len(lacking) > (run.plan.not_indexed or 0) else []
 
 
 def _take_failed(connection: Connection, run: AnyRun) -> dict[Stage, Sequence[Payload]]:

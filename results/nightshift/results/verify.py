@@ -27,6 +27,9 @@ class Receipt:
     mean_margin: float | None
     #: Queries with a ranking; None for a run that ranks nothing.
     coverage: Coverage | None
+    #: Items of its revision that the index lacked; None for a run that ranks nothing, and where an
+    #: earlier release planned it.
+    not_indexed: int | None
 
     @property
     def complete(self) -> bool:
@@ -62,4 +65,5 @@ def verify(database: Database, run_id: int) -> Receipt:
         digest=digest,
         mean_margin=mean_margin,
         coverage=coverage,
+        not_indexed=run.plan.not_indexed if isinstance(run, RerankRun) else None,
     )

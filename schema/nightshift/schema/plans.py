@@ -37,6 +37,11 @@ class RerankPlan(RunPlan):
     """Counts of a re-ranking run; those of its pairs are None until the search is done."""
 
     queries: int = 0
+    #: Items of the revision that lack a vector, without a failure that says why: no search finds
+    #: them. None where an earlier release planned the run.
+    not_indexed: int | None = None
+    #: Those that the run embeds before it searches.
+    to_embed: int | None = None
     #: Candidates of all queries.
     pairs: int | None = None
     #: Pairs with a score of an earlier run.

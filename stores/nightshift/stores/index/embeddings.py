@@ -13,7 +13,14 @@ from nightshift.stores.catalog.contents import (
     SEEN_BY_INDEX,
 )
 
-__all__ = ["NEEDED", "drop_unneeded", "items_to_embed", "write_embeddings"]
+__all__ = [
+    "NEEDED",
+    "count_unneeded",
+    "drop_unneeded",
+    "items_to_embed",
+    "unneeded_keys",
+    "write_embeddings",
+]
 
 
 def items_to_embed(
@@ -28,12 +35,20 @@ def items_to_embed(
         yield row.id
 
 
-def drop_unneeded(connection: Connection, *, index_id: int) -> int:
-    """Drop the vectors of contents that their items have neither now nor in an unfinished run.
+def count_unneeded(connection: Connection, *, index_id: int) -> int:
+    """Count the vectors of contents that their items have neither now nor in an unfinished run."""
+    return int(connection.execute(_COUNT_UNNEEDED, {"index": index_id}).scalar_one())
 
-    They become orphans of Milvus.
-    """
-    return int(connection.execute(_DROP_UNNEEDED, {"index": index_id}).rowcount)
+
+def unneeded_keys(connection: Connection, *, index_id: int) -> list[str]:
+    """Keys of the vectors that `count_unneeded` counts, sorted."""
+    return list(connection.scalars(_UNNEEDED_KEYS, {"index": index_id}))
+
+
+def drop_unneeded(connection: Connection, *, index_id: int, keys: Sequence[str]) -> list[str]:
+    """Drop those of these keys that nobody needs, and return them, sorted."""
+    values = {"index": index_id, "keys": list(keys)}
+    return sorted(connection.scalars(_DROP_UNNEEDED, values))
 
 
 def write_embeddings(
@@ -85,15 +100,26 @@ NEEDED = f"""EXISTS (
         SELECT FROM run WHERE run.index_id = e.index_id AND run.state IN ('running', 'paused')
             AND {IN_REVISION_OF_RUN})))"""
 
-# Deletes the embeddings of contents that nobody needs. They are locked in the order in which jobs
+# SQL: the embeddings of an index whose contents nobody needs.
+_UNNEEDED = f"""
+    FROM embedding e JOIN "index" i ON i.id = e.index_id
+    WHERE e.index_id = :index AND NOT {NEEDED}"""
+
+# Counts the embeddings that nobody needs.
+_COUNT_UNNEEDED = text(f"SELECT count(*) {_UNNEEDED}")
+
+# Lists the embeddings that nobody needs.
+_UNNEEDED_KEYS = text(f"SELECT e.key {_UNNEEDED} ORDER BY e.key")
+
+# Deletes those of some embeddings that nobody needs. They are locked in the order in which jobs
 # write them, so that neither waits for the other for ever.
 _DROP_UNNEEDED = text(f"""
     WITH unneeded AS MATERIALIZED (
-        SELECT e.key FROM embedding e JOIN "index" i ON i.id = e.index_id
-        WHERE e.index_id = :index AND NOT {NEEDED} ORDER BY e.key FOR UPDATE OF e
+        SELECT e.key {_UNNEEDED} AND e.key = ANY(:keys) ORDER BY e.key FOR UPDATE OF e
     )
     DELETE FROM embedding USING unneeded
     WHERE embedding.index_id = :index AND embedding.key = unneeded.key
+    RETURNING embedding.key
 """)
 
 # Writes the keys of vectors, each with the digest of what was embedded.

@@ -5,7 +5,7 @@ from sqlalchemy import Connection, delete, exists, func, select, text, update
 from nightshift.schema.ledger_tables import Run
 from nightshift.schema.states import RunState, Stage
 from nightshift.schema.tables import Embedding, IndexVersion
-from nightshift.stores.catalog.contents import IN_REVISION, IS_CURRENT, SEEN_BY_INDEX
+from nightshift.stores.catalog.contents import IN_REVISION, SEEN_BY_INDEX
 from nightshift.stores.index.embeddings import NEEDED, items_to_embed
 from nightshift.stores.index.indexes import IndexRow
 from nightshift.stores.ledger.jobs import has_unfinished_jobs
@@ -104,8 +104,8 @@ def lock_index(connection: Connection, index_id: int) -> bool:
 
 
 def items_without_vector(connection: Connection, index: IndexRow, *, revision: int) -> list[int]:
-    """Items of the newest revision with neither a vector of their content nor a failure."""
-    failed_ids = _items_that_failed(connection, index.id)
+    """Items of a revision with neither a vector of their content nor a failure."""
+    failed_ids = _items_that_failed(connection, index.id, revision)
     item_ids = items_to_embed(
         connection,
         catalog_id=index.catalog_id,
@@ -116,8 +116,8 @@ def items_without_vector(connection: Connection, index: IndexRow, *, revision: i
     return [item_id for item_id in item_ids if item_id not in failed_ids]
 
 
-def _items_that_failed(connection: Connection, index_id: int) -> set[int]:
-    rows = connection.execute(_FAILED_ITEMS, {"index": index_id})
+def _items_that_failed(connection: Connection, index_id: int, revision: int) -> set[int]:
+    rows = connection.execute(_FAILED_ITEMS, {"index": index_id, "revision": revision})
     return {int(row.id) for row in rows}
 
 
@@ -137,11 +137,11 @@ _NEEDED_KEYS = text(f"{_OF_KEYS} AND {_IN_REVISION} ORDER BY e.key")
 # Lists the keys that a revision needs, or nobody.
 _NOT_LEFT_TO_RUNS = text(f"{_OF_KEYS} AND ({_IN_REVISION} OR NOT {NEEDED}) ORDER BY e.key")
 
-# Lists the items that some run over the index could not embed as they are now.
+# Lists the items that some run over the index could not embed as a revision has them.
 _FAILED_ITEMS = text(f"""
     SELECT DISTINCT item.id FROM failure f JOIN run ON run.id = f.run_id
     JOIN item ON item.catalog_id = run.catalog_id AND item.external_id = f.subject_id
-    JOIN item_version v ON v.item_id = item.id AND {IS_CURRENT}
+    JOIN item_version v ON v.item_id = item.id AND {IN_REVISION}
     JOIN item_version seen ON seen.item_id = item.id AND seen.content_id = v.content_id
         AND run.revision BETWEEN seen.first_revision AND seen.last_revision
     WHERE run.index_id = :index AND f.stage = 'embed' AND f.fatal
