@@ -1,10 +1,14 @@
 """`nightshift verify`: the receipt of a run."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from nightshift.cli.options import data_dir_option, json_option, read_settings
+
+if TYPE_CHECKING:
+    from nightshift.results.verify import Receipt
 
 __all__ = ["verify"]
 
@@ -29,7 +33,7 @@ def verify(run_id: int, data_dir: Path | None, as_json: bool) -> None:
       nightshift verify 2 --json
     """
     from nightshift.api import connect
-    from nightshift.cli.echo import echo, echo_json
+    from nightshift.cli.echo import echo_json
 
     with connect(settings=read_settings(data_dir)) as nightshift:
         receipt = nightshift.verify(run_id)
@@ -58,23 +62,30 @@ def verify(run_id: int, data_dir: Path | None, as_json: bool) -> None:
         }
         echo_json(facts, indent=None)
     else:
-        for balance in receipt.balances:
-            echo(
-                f"{balance.unit:<8} {balance.expected:>9} expected = {balance.done} done "
-                f"+ {balance.failed} failed + {balance.skipped} skipped + {balance.missing} missing"
-            )
-        for gap in receipt.gaps:
-            echo(f"missing  {gap.unit}: {gap.subject_id}")
-        if receipt.coverage is not None and not receipt.coverage.complete:
-            echo(f"covered  {receipt.coverage}")
-        if receipt.not_indexed:
-            echo(
-                f"notice   {receipt.not_indexed:,} items were not in the index as the run's "
-                "revision has them, so no query could find them"
-            )
-        echo(f"digest   {receipt.digest}")
-        if receipt.mean_margin is not None:
-            echo(f"margins  {receipt.mean_margin:.4f} on average")
-        echo(f"run {receipt.run_id} is {'complete' if receipt.complete else 'NOT complete'}")
+        _print(receipt)
     if not receipt.complete:
         raise SystemExit(1)
+
+
+def _print(receipt: "Receipt") -> None:
+    """Print the balances of a run, its gaps and what its results are worth."""
+    from nightshift.cli.echo import echo
+
+    for balance in receipt.balances:
+        echo(
+            f"{balance.unit:<8} {balance.expected:>9} expected = {balance.done} done "
+            f"+ {balance.failed} failed + {balance.skipped} skipped + {balance.missing} missing"
+        )
+    for gap in receipt.gaps:
+        echo(f"missing  {gap.unit}: {gap.subject_id}")
+    if receipt.coverage is not None and not receipt.coverage.complete:
+        echo(f"covered  {receipt.coverage}")
+    if receipt.not_indexed:
+        echo(
+            f"notice   {receipt.not_indexed:,} items were not in the index as the run's "
+            "revision has them, so no query could find them"
+        )
+    echo(f"digest   {receipt.digest}")
+    if receipt.mean_margin is not None:
+        echo(f"margins  {receipt.mean_margin:.4f} on average")
+    echo(f"run {receipt.run_id} is {'complete' if receipt.complete else 'NOT complete'}")

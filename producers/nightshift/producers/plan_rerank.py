@@ -63,9 +63,6 @@ def plan_rerank(
 ) -> PlannedRerankRun:
     """Begin a run; the dispatcher plans its stages, each from the results of the one before.
 
-    It begins with `embed`, which has work where Milvus has lost vectors, or where the index lacks
-    items and is to be built.
-
     Args:
         database: Postgres.
         catalog: Its name.
@@ -87,7 +84,7 @@ def plan_rerank(
         revision = newest_revision(connection, index.catalog_id)
         lacking = reconcile.items_without_vector(connection, index, revision=revision)
         to_embed = lacking if build_index else []
-        n_pairs = len(queries) * params.top_k
+        plan = _first_plan(len(queries), len(lacking), build_index=build_index)
         run_id = create_rerank_run(
             connection,
             catalog_id=index.catalog_id,
@@ -98,11 +95,7 @@ def plan_rerank(
             scorer_fingerprint=scorer.fingerprint,
             token_set_id=token_set_id,
             params=params,
-            plan=RerankPlan(
-                queries=len(queries),
-                not_indexed=len(lacking) - len(to_embed),
-                to_embed=len(to_embed) or None,
-            ),
+            plan=plan,
             priority=priority,
         )
         n_jobs = add_embed_jobs(connection, run_id, index.embedder_fingerprint, to_embed)
@@ -110,9 +103,9 @@ def plan_rerank(
         run_id=run_id,
         index=index.name,
         version=index.version,
-        n_units=n_pairs,
+        n_units=len(queries) * params.top_k,
         n_jobs=n_jobs,
-        not_indexed=len(lacking) - len(to_embed),
+        not_indexed=plan.not_indexed or 0,
     )
 
 
@@ -167,6 +160,19 @@ def estimate_rerank(
         reused_exactly=reuse.exact,
         seconds=seconds,
     )
+
+
+def _first_plan(n_queries: int, n_lacking: int, *, build_index: bool) -> RerankPlan:
+    """The counts that are known when a run begins.
+
+    Args:
+        n_queries: Its queries.
+        n_lacking: Items of its revision that the index lacks.
+        build_index: Whether the run embeds these.
+    """
+    if build_index:
+        return RerankPlan(queries=n_queries, not_indexed=0, to_embed=n_lacking or None)
+    return RerankPlan(queries=n_queries, not_indexed=n_lacking)
 
 
 def _shared_side(params: RerankParams) -> str:
