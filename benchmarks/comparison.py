@@ -26,13 +26,6 @@ from nightshift.stores.postgres.database import Database, copy_rows
 _DIM = 64
 _BATCH = 5_000
 
-# Adds items that differ by their ids alone.
-_ADD_ITEMS = text("""
-    INSERT INTO item (catalog_id, external_id, parts, content_hash)
-    SELECT :catalog, CAST(n AS text), '[{"kind": "text", "text": "thing"}]', '\\x00'
-    FROM generate_series(1, :n) AS n RETURNING id
-""")
-
 
 @click.command()
 @click.option(
@@ -114,7 +107,7 @@ def _watched(action: Callable[[], object]) -> tuple[float, float]:
 
 
 def _fill(database: Database, vectors: VectorStore, size: int, dim: int) -> IndexRow:
-    """An index of `size` items with their vectors."""
+    """An index of an item that had `size` contents, with their vectors."""
     run_id = add_index_run(database, size=1, n_queued=0)
     with database.begin() as connection:
         index = indexes.get_index(connection, runs.get_run(connection, run_id).index_id)
@@ -122,8 +115,10 @@ def _fill(database: Database, vectors: VectorStore, size: int, dim: int) -> Inde
             text("UPDATE catalog SET name = :name WHERE id = :id"),
             {"name": f"of {size} vectors", "id": index.catalog_id},
         )
-        items = connection.execute(_ADD_ITEMS, {"catalog": index.catalog_id, "n": size})
-        item_ids = items.scalars().all()
+        item_id = connection.execute(
+            text("INSERT INTO item (catalog_id, external_id) VALUES (:c, 'thing') RETURNING id"),
+            {"c": index.catalog_id},
+        ).scalar_one()
         runs.set_run_state(connection, run_id, RunState.DONE)
     vectors.create(index.collection, dim=dim)
     random = np.random.default_rng(0)
@@ -131,9 +126,8 @@ def _fill(database: Database, vectors: VectorStore, size: int, dim: int) -> Inde
         keys = [_key(number) for number in range(start, min(size, start + _BATCH))]
         vectors.upsert(index.collection, keys, random.random((len(keys), dim), dtype=np.float32))
         vectors.flush(index.collection)
-        columns = ("index_id", "item_id", "key", "run_id")
-        of_batch = zip(item_ids[start : start + _BATCH], keys, strict=True)
-        rows = ((index.id, item_id, key, run_id) for item_id, key in of_batch)
+        columns = ("index_id", "key", "item_id", "content", "run_id")
+        rows = ((index.id, key, item_id, bytes.fromhex(key), run_id) for key in keys)
         with database.begin() as connection:
             copy_rows(connection, "embedding", columns, rows)
     with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
