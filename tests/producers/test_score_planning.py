@@ -118,7 +118,7 @@ def test_a_plan_in_small_steps_is_that_of_one_step(database, run_id):
 def test_a_planner_that_is_killed_at_any_step_leaves_its_work_to_the_next(database, run_id):
     begin(database, run_id)
     plan_scoring(database, run_id, nobody_else)
-    whole = planned(database, run_id)
+    plan_of_one_step = planned(database, run_id)
     draw = random.Random(2)
     for _ in range(30):
         with database.begin() as connection:
@@ -140,7 +140,7 @@ def test_a_planner_that_is_killed_at_any_step_leaves_its_work_to_the_next(databa
             except KilledError:
                 kills += 1
 
-        assert planned(database, run_id) == whole, kills
+        assert planned(database, run_id) == plan_of_one_step, kills
 
 
 def test_a_run_that_is_paused_between_two_steps_is_planned_on_when_it_goes_on(database, run_id):
