@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from nightshift.results.disk import DiskUsage
     from nightshift.stores.index.index_pruning import IndexPruning
     from nightshift.stores.ledger.run_pruning import RunPruning
+    from nightshift.stores.results.score_pruning import ScorePruning
 
 __all__ = ["RetentionMethods"]
 
@@ -111,6 +112,28 @@ class RetentionMethods(ServiceConnection):
                 dry_run=dry_run,
                 progress=progress or _ignore,
             )
+
+    def prune_scores(
+        self, *, dry_run: bool = False, progress: "Callable[[int, int], None] | None" = None
+    ) -> "ScorePruning":
+        """Remove the scores that no run uses; the space is freed.
+
+        Scorers of runs that have not ended are left out.
+
+        Args:
+            dry_run: Only report what would go.
+            progress: Called with the numbers of partitions that were examined and of all.
+
+        Returns:
+            By scorer and month the scores that went, and the reasons why others stay.
+
+        Example:
+            >>> [(row.month, row.unused, row.kept) for row in ns.prune_scores().scores]
+            [(datetime.date(2026, 11, 1), 12000, 480)]
+        """
+        from nightshift.stores.results.score_pruning import prune_scores
+
+        return prune_scores(self.database, dry_run=dry_run, progress=progress or _ignore)
 
     def disk(self) -> "DiskUsage":
         """Sizes in Postgres, in Milvus and in the data directory, and the commands that free space.

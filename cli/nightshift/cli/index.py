@@ -167,7 +167,7 @@ def prune(
 
     with (
         connect(settings=read_settings(data_dir)) as nightshift,
-        prune_progress("indexes", quiet=as_json) as progress,
+        prune_progress("indexes deleted", quiet=as_json) as progress,
     ):
         report = nightshift.prune_indexes(
             keep=keep, catalog=catalog, dry_run=dry_run, progress=progress

@@ -26,6 +26,7 @@ COMMANDS = {
     "tokens": "nightshift.cli.tokens:tokens",
     "rerank": "nightshift.cli.rerank:rerank",
     "run": "nightshift.cli.run:run",
+    "score": "nightshift.cli.score:score",
     "results": "nightshift.cli.results:results",
     "answer": "nightshift.cli.answer:answer",
     "evaluate": "nightshift.cli.evaluate:evaluate",

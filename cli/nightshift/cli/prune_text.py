@@ -13,8 +13,15 @@ from nightshift.cli.echo import echo
 from nightshift.cli.formats import format_bytes
 from nightshift.stores.index.index_pruning import IndexPruning
 from nightshift.stores.ledger.run_pruning import RunPruning
+from nightshift.stores.results.score_pruning import ScorePruning
 
-__all__ = ["print_pruned_indexes", "print_pruned_runs", "prune_progress", "report_json"]
+__all__ = [
+    "print_pruned_indexes",
+    "print_pruned_runs",
+    "print_pruned_scores",
+    "prune_progress",
+    "report_json",
+]
 
 
 class _Report(Protocol):
@@ -31,7 +38,7 @@ def prune_progress(what: str, *, quiet: bool) -> Iterator[Callable[[int, int], N
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     hidden = quiet or not console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=hidden) as bars:
-        bar = bars.add_task(f"{what} deleted", total=None)
+        bar = bars.add_task(what, total=None)
         yield lambda done, total: bars.update(bar, completed=done, total=total)
 
 
@@ -76,6 +83,23 @@ def print_pruned_indexes(report: IndexPruning, *, dry_run: bool) -> None:
     if report.indexes:
         make_console().print(table)
     what = f"{len(report.indexes):,} index versions"
+    _print_total(what, report.bytes, report.skipped, dry_run=dry_run)
+
+
+def print_pruned_scores(report: ScorePruning, *, dry_run: bool) -> None:
+    """Print by scorer and month the scores that go, and the reasons why others stay."""
+    table = make_table("scorer", "month", "unused", "used", "size", right="unused used size")
+    for scores in report.scores:
+        table.add_row(
+            scores.scorer,
+            f"{scores.month:%Y-%m}",
+            f"{scores.unused:,}",
+            f"{scores.kept:,}",
+            format_bytes(scores.bytes),
+        )
+    if report.scores:
+        make_console().print(table)
+    what = f"{sum(scores.unused for scores in report.scores):,} scores"
     _print_total(what, report.bytes, report.skipped, dry_run=dry_run)
 
 

@@ -242,7 +242,7 @@ def prune(
 
     with (
         connect(settings=read_settings(data_dir)) as nightshift,
-        prune_progress("runs", quiet=as_json) as progress,
+        prune_progress("runs deleted", quiet=as_json) as progress,
     ):
         report = nightshift.prune_runs(
             keep=keep, older_than=older_than, catalog=catalog, dry_run=dry_run, progress=progress
