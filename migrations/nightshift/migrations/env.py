@@ -11,6 +11,7 @@ import nightshift.schema.item_tables
 import nightshift.schema.ledger_tables
 import nightshift.schema.load_tables
 import nightshift.schema.process_tables
+import nightshift.schema.query_tables
 import nightshift.schema.result_tables
 import nightshift.schema.score_tables
 import nightshift.schema.token_tables  # noqa: F401 - registers its tables

@@ -10,8 +10,8 @@ from sqlalchemy import Connection, Row, func, select, text
 
 from nightshift.schema.identity import ContentHashes
 from nightshift.schema.item_tables import CURRENT
+from nightshift.schema.query_tables import Query
 from nightshift.schema.records import ImagePart, Part, TextPart
-from nightshift.schema.tables import Query
 
 __all__ = [
     "HASH_COLUMN",

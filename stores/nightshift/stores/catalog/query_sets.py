@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, func, insert, select, text, update
 
-from nightshift.schema.tables import Query, QuerySet
+from nightshift.schema.query_tables import Query, QuerySet
 from nightshift.stores.catalog.catalogs import INCOMING, CheckedRecord, record_arrays
 
 __all__ = [

@@ -8,8 +8,8 @@ from sqlalchemy import Connection, func, select, text, update
 from nightshift.schema.item_tables import Item
 from nightshift.schema.ledger_tables import Job
 from nightshift.schema.messages import BlockPayload, Payload, ScorePayload, parse_payload
+from nightshift.schema.query_tables import Query
 from nightshift.schema.states import JobState, Stage, SubjectKind
-from nightshift.schema.tables import Query
 from nightshift.stores.failures import record_failure
 from nightshift.stores.ledger.counters import runs_with_running_jobs
 

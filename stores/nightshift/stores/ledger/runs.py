@@ -11,9 +11,10 @@ from nightshift.schema.errors import ConflictError, NightshiftError, NotFoundErr
 from nightshift.schema.ledger_tables import Job, Run
 from nightshift.schema.params import IndexParams, RerankParams, TokenParams
 from nightshift.schema.plans import IndexPlan, RerankControl, RerankPlan, RunPlan, TokenPlan
+from nightshift.schema.query_tables import QuerySet
 from nightshift.schema.result_tables import PARTITIONED_TABLES
 from nightshift.schema.states import JobState, RunKind, RunState, Stage, SubjectKind
-from nightshift.schema.tables import Catalog, IndexVersion, Model, QuerySet
+from nightshift.schema.tables import Catalog, IndexVersion, Model
 from nightshift.stores.failures import record_failure
 from nightshift.stores.ledger.run_types import AnyRun, IndexRun, RerankRun, TokenRun
 
