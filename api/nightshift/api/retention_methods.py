@@ -10,6 +10,7 @@ from nightshift.schema.errors import RequestError
 
 if TYPE_CHECKING:
     from nightshift.results.disk import DiskUsage
+    from nightshift.stores.catalog.revision_pruning import RevisionPruning
     from nightshift.stores.index.index_pruning import IndexPruning
     from nightshift.stores.ledger.run_pruning import RunPruning
     from nightshift.stores.results.score_pruning import ScorePruning
@@ -69,6 +70,43 @@ class RetentionMethods(ServiceConnection):
             catalog=catalog,
             dry_run=dry_run,
             progress=progress or _ignore,
+        )
+
+    def prune_catalog(
+        self,
+        name: str,
+        *,
+        keep: int,
+        dry_run: bool = False,
+        progress: "Callable[[int, int], None] | None" = None,
+    ) -> "RevisionPruning":
+        """Remove old revisions of a catalogue, and items and contents that only they had.
+
+        Revisions that a run reads stay, and those that were replaced within the last hour.
+
+        Args:
+            name: The catalogue.
+            keep: So many of the newest revisions stay; at least 1.
+            dry_run: Only report what would go.
+            progress: Called with the numbers of steps that are done and of all.
+
+        Returns:
+            The revisions that went and stay, and counts of the rows that only the former had.
+
+        Example:
+            >>> ns.prune_catalog("shop", keep=10).revisions
+            [1, 2, 3]
+
+        Raises:
+            RequestError: `keep` is less than 1.
+            NotFoundError: There is no such catalogue.
+        """
+        from nightshift.stores.catalog.revision_pruning import prune_revisions
+
+        if keep < 1:
+            raise RequestError("the newest revision stays", "keep", (("keep", "1"),))
+        return prune_revisions(
+            self.database, name, keep=keep, dry_run=dry_run, progress=progress or _ignore
         )
 
     def prune_indexes(

@@ -23,7 +23,12 @@ def catalog() -> None:
     """Import catalogues of images and texts, list them, and compare their revisions."""
 
 
-for _command in (catalog_revisions.history, catalog_revisions.diff, catalog_revisions.rollback):
+for _command in (
+    catalog_revisions.history,
+    catalog_revisions.diff,
+    catalog_revisions.rollback,
+    catalog_revisions.prune,
+):
     catalog.add_command(_command)
 
 

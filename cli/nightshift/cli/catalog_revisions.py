@@ -1,4 +1,4 @@
-"""`nightshift catalog history | diff | rollback`."""
+"""`nightshift catalog history | diff | rollback | prune`."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import click
 from nightshift.cli.echo import echo, echo_json
 from nightshift.cli.options import data_dir_option, json_option, read_settings
 
-__all__ = ["diff", "history", "rollback"]
+__all__ = ["diff", "history", "prune", "rollback"]
 
 
 @click.command()
@@ -123,3 +123,39 @@ def rollback(name: str, revision: int, data_dir: Path | None, as_json: bool) -> 
         f"{name}: revision {made.number} has the state of revision {revision}: {made.items:,} "
         f"items, {made.added:,} added, {made.changed:,} changed, {made.removed:,} removed"
     )
+
+
+@click.command()
+@click.argument("name")
+@click.option(
+    "--keep",
+    type=click.IntRange(min=1),
+    required=True,
+    help="So many of the newest revisions stay.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would go, and do nothing.")
+@data_dir_option
+@json_option
+def prune(name: str, keep: int, dry_run: bool, data_dir: Path | None, as_json: bool) -> None:
+    """Delete old revisions of the catalogue NAME, and items and contents that only they had.
+
+    Revisions that a run reads stay as long as the run, and those that a newer one replaced within
+    the last hour. It cannot be rolled back to a deleted revision.
+
+    \b
+    Examples:
+      nightshift catalog prune shop --keep 10 --dry-run
+      nightshift catalog prune shop --keep 10
+    """
+    from nightshift.api import connect
+    from nightshift.cli.prune_text import print_pruned_revisions, prune_progress, report_json
+
+    with (
+        connect(settings=read_settings(data_dir)) as nightshift,
+        prune_progress("steps done", quiet=as_json) as progress,
+    ):
+        report = nightshift.prune_catalog(name, keep=keep, dry_run=dry_run, progress=progress)
+    if as_json:
+        echo_json(report_json(report, dry_run=dry_run), indent=None)
+    else:
+        print_pruned_revisions(report, dry_run=dry_run)

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
-from typing import Protocol
+from dataclasses import Field, asdict
+from typing import Any, ClassVar, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -11,12 +11,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from nightshift.cli.console import make_console, make_table
 from nightshift.cli.echo import echo
 from nightshift.cli.formats import format_bytes
+from nightshift.stores.catalog.revision_pruning import RevisionPruning
 from nightshift.stores.index.index_pruning import IndexPruning
 from nightshift.stores.ledger.run_pruning import RunPruning
 from nightshift.stores.results.score_pruning import ScorePruning
 
 __all__ = [
     "print_pruned_indexes",
+    "print_pruned_revisions",
     "print_pruned_runs",
     "print_pruned_scores",
     "prune_progress",
@@ -26,6 +28,8 @@ __all__ = [
 
 class _Report(Protocol):
     """The result of any pruning."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
     @property
     def bytes(self) -> int: ...
@@ -44,7 +48,7 @@ def prune_progress(what: str, *, quiet: bool) -> Iterator[Callable[[int, int], N
 
 def report_json(report: _Report, *, dry_run: bool) -> dict[str, object]:
     """The fields of a report, with its total."""
-    return {"dry_run": dry_run, "bytes": report.bytes, **asdict(report)}  # type: ignore[call-overload]
+    return {"dry_run": dry_run, "bytes": report.bytes, **asdict(report)}
 
 
 def print_pruned_runs(report: RunPruning, *, dry_run: bool) -> None:
@@ -84,6 +88,17 @@ def print_pruned_indexes(report: IndexPruning, *, dry_run: bool) -> None:
         make_console().print(table)
     what = f"{len(report.indexes):,} index versions"
     _print_total(what, report.bytes, report.skipped, dry_run=dry_run)
+
+
+def print_pruned_revisions(report: RevisionPruning, *, dry_run: bool) -> None:
+    """Print the revisions that go and those that stay."""
+    would = "would be" if dry_run else "were"
+    gone = ", ".join(map(str, report.revisions)) or "none"
+    echo(
+        f"revisions {gone} of {report.catalog} {would} deleted, with {report.versions:,} versions "
+        f"of items and {report.contents:,} contents, {format_bytes(report.bytes)}; revisions "
+        f"{', '.join(map(str, report.kept))} stay"
+    )
 
 
 def print_pruned_scores(report: ScorePruning, *, dry_run: bool) -> None:
