@@ -76,7 +76,7 @@ class PostgresService:
             "port": str(self._state.port(self.name)),
             # TCP only: paths of Unix sockets may not exceed 107 bytes.
             "unix_socket_directories": "",
-            "max_connections": "200",
+            "max_connections": "400",
             "shared_buffers": "256MB",
             "synchronous_commit": "on",
             "timezone": "UTC",
