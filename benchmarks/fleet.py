@@ -38,6 +38,8 @@ from nightshift.workers.session import WorkerSession
 
 _JOB_S = 1.0
 _STEPS = 4
+#: So long the workers may take to start.
+_START_S = 90.0
 #: Until the queues are full and everything is warm.
 _WARM_UP_S = 8.0
 #: A resource that is used beyond this share bounds what it serves.
@@ -50,6 +52,8 @@ class Fleet:
     """The figures of one measurement."""
 
     workers: int
+    #: Those that had begun a job a minute and a half after they were started.
+    workers_at_work: int
     jobs_per_s: float
     #: Share of the workers' time in which they hold a job.
     busy_share: float
@@ -74,6 +78,7 @@ class Fleet:
 @click.option("--json", "as_json", is_flag=True)
 def main(workers: int, seconds: float, as_json: bool) -> None:
     """Measure how busy one dispatcher keeps WORKERS workers with jobs of one second."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the services are to stop, too
     with tempfile.TemporaryDirectory(prefix="ns-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o711)  # Postgres may run as another user
         stack = open_stack(Path(folder))
@@ -90,17 +95,14 @@ def _measure(stack: Stack, n_workers: int, seconds: float) -> Fleet:
     with Database(stack.urls().database_url, application="benchmark") as database:
         run_id = add_index_run(database, n_jobs, n_queued=n_jobs)
         with _workers(stack, n_workers) as parent:
-            while _workers_at_work(database, run_id) < n_workers:
-                sleep(0.5)
+            n_at_work = _wait_until_at_work(database, run_id, n_workers)
             sleep(_WARM_UP_S)
             since = _now(database)
             before, began = _cpu_seconds(stack, parent), monotonic()
             max_of_all, max_of_workers = _watch_connections(database, seconds)
+            after = _cpu_seconds(stack, parent)
             took = monotonic() - began
-            cores = {
-                part: round((used - before[part]) / took, 2)
-                for part, used in _cpu_seconds(stack, parent).items()
-            }
+            cores = {part: round((after[part] - before[part]) / took, 2) for part in after}
             until = _now(database)
             rss, pss = _memory_mb(parent)
             free = psutil.virtual_memory().available / psutil.virtual_memory().total
@@ -110,6 +112,7 @@ def _measure(stack: Stack, n_workers: int, seconds: float) -> Fleet:
     busy, gap, n_done = _busy(spans, since, until, n_workers)
     return Fleet(
         workers=n_workers,
+        workers_at_work=n_at_work,
         jobs_per_s=round(n_done / (until - since), 1),
         busy_share=round(busy, 4),
         longest_gap_s=round(gap, 3),
@@ -137,6 +140,14 @@ def _bound_by(cores: dict[str, float], free_memory: float) -> str:
     if cores["redis"] > _FULL:
         return f"CPU of Redis: {cores['redis']:.2f} of its one core"
     return "waiting: no core and no memory is used up"
+
+
+def _wait_until_at_work(database: Database, run_id: int, n_workers: int) -> int:
+    """Wait until each worker has begun a job, for a while; returns how many have."""
+    end = monotonic() + _START_S
+    while (n_at_work := _workers_at_work(database, run_id)) < n_workers and monotonic() < end:
+        sleep(0.5)
+    return n_at_work
 
 
 def _workers_at_work(database: Database, run_id: int) -> int:
@@ -255,7 +266,7 @@ def _workers(stack: Stack, count: int) -> Iterator[int]:
         "NIGHTSHIFT_LOG_LEVEL": "WARNING",
     }
     command = [sys.executable, "-m", "benchmarks.fleet", "workers", str(count)]
-    parent = subprocess.Popen(command, env=environment)
+    parent = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     try:
         yield parent.pid
     finally:

@@ -135,7 +135,7 @@ def test_postgres_asks_for_the_password_on_every_way_in(healthy: Stack):
 
 def test_postgres_and_redis_are_set_up_to_lose_nothing(healthy: Stack):
     assert sql(healthy, "SHOW synchronous_commit") == [("on",)]
-    assert sql(healthy, "SHOW max_connections") == [("200",)]
+    assert sql(healthy, "SHOW max_connections") == [("400",)]
     with redis.Redis.from_url(healthy.urls().redis_url) as client:
         settings = client.config_get("append*")
         assert (settings["appendonly"], settings["appendfsync"]) == ("yes", "everysec")
