@@ -38,6 +38,7 @@ VALUES = {
     "embedder": f"open_clip:{coarse_dir()}",
     "scorer": f"hf:{scorer_dir()}",
     "fault": "kill-redis",
+    "keep": "1",
     "older": "1",
     "newer": "1",
     "revision": "1",
