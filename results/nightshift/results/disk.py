@@ -38,7 +38,7 @@ _REMEDIES = {what: remedy for what, (_, remedy) in _TABLES.items()}
 _HOLDS = {table: what for what, (tables, _) in _TABLES.items() for table in tables}
 #: Folder of the data directory → what it holds, and the command that makes room.
 _FOLDERS = {
-    "blobs": ("images of other files", "nightshift blob prune"),
+    "blobs": ("images of other files", ""),
     "logs": ("logs", ""),
     "redis": ("messages", ""),
     "milvus-damaged": ("damaged files of Milvus", ""),
