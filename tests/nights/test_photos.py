@@ -37,7 +37,9 @@ def test_ten_photographs_go_through_the_same_commands(night, vit_b_32, scorer, t
                      scorer, "--top-k", "5", "--wait", "--json")  # fmt: skip
 
     run_id = json.loads(done.stdout)["run_id"]
-    assert imported == {"read": 10, "accepted": 10, "failed": 0, "unchanged": 0}
+    assert imported == {
+        "read": 10, "accepted": 10, "failed": 0, "unchanged": 0, "revision": 1,
+    }  # fmt: skip
     ranked = night.rows(
         "SELECT count(*), count(margin), count(DISTINCT query) FROM v_ranking WHERE run_id = :r",
         r=run_id,

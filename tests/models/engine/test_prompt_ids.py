@@ -92,7 +92,7 @@ def assert_same(family: Any, folder: Path, prompt: Prompt, shown: Sequence[Piece
     ours, own = prompt.ids.tolist(), theirs(folder, shown)
     if folder.name == "llava_onevision":
         # Whether an image becomes tiles depends there on how many there are.
-        ours, own = (_one_each(ids, family._image_token) for ids in (ours, own))
+        ours, own = (_one_each(ids, family._image_token.id) for ids in (ours, own))
     assert ours == own, (family.text.read(ours), family.text.read(own))
 
 

@@ -5,6 +5,7 @@ from sqlalchemy import text
 
 from nightshift.stores.results import pairs
 from nightshift.stores.results.pairs import KindPair
+from tests.catalog_rows import ITEMS
 from tests.results.ranked import add_reference_run
 
 _TEXTS = [KindPair(query=frozenset({"text"}), item=frozenset({"text"}))]
@@ -21,8 +22,9 @@ def run_id(database):
             for rank, item in enumerate(items, 1):
                 connection.execute(
                     text(
-                        "INSERT INTO candidate (run_id, query_id, item_id, coarse_rank, "
-                        "coarse_score) SELECT :run, q.id, i.id, :rank, 0.5 FROM query q, item i "
+                        "INSERT INTO candidate (run_id, query_id, item_id, content_id, "
+                        "coarse_rank, coarse_score) SELECT :run, q.id, i.id, i.content_id, :rank, "
+                        f"0.5 FROM query q, {ITEMS} AS i "
                         "WHERE q.external_id = :query AND i.external_id = :item"
                     ),
                     {"run": run_id, "rank": rank, "query": query, "item": item},
@@ -118,11 +120,14 @@ def grouped(database, run_id, shared_side, *, combinations=_TEXTS, lists=False):
 
 def make_equal(database, table, first, second):
     """Give the second record the text of the first."""
+    changed, records = ("query", "query") if table == "query" else ("content", ITEMS)
+    own_id = "id" if table == "query" else "content_id"
     with database.begin() as connection:
         connection.execute(
             text(
-                f"UPDATE {table} SET text_hash = other.text_hash FROM {table} AS other "
-                f"WHERE {table}.external_id = :second AND other.external_id = :first"
+                f"UPDATE {changed} SET text_hash = other.text_hash "
+                f"FROM {records} AS other, {records} AS own WHERE {changed}.id = own.{own_id} "
+                "AND own.external_id = :second AND other.external_id = :first"
             ),
             {"first": first, "second": second},
         )
