@@ -54,7 +54,8 @@ class RequestError(ConfigurationError):
     ) -> None:
         super().__init__(reason, field, remedies)
         self.reason, self.field, self.remedies = reason, field, remedies
-        self.message = self.describe(str, "{}={}")
+        if reason:
+            self.message = self.describe(str, "{}={}")
 
     def describe(self, name: Callable[[str], str], assignment: str) -> str:
         """The message, with other names for the fields.
