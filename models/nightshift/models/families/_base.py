@@ -1,4 +1,7 @@
-"""The common part of families by transformers: all of a `Family` but its images."""
+"""The common part of families by transformers: all of a `Family` but its images.
+
+The token that stands for images is in `_image_tokens`.
+"""
 
 from collections.abc import Sequence
 from copy import copy
