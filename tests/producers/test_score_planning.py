@@ -90,8 +90,8 @@ def planned(database, run_id):
     return pairs, {name: count for name, count in plan.items() if name != "groups"}
 
 
-def nobody_else(_connection):
-    """A fence that lets everything through."""
+def without_rival(_connection):
+    """A fence that lets each commit through."""
 
 
 class KilledError(Exception):
@@ -100,13 +100,13 @@ class KilledError(Exception):
 
 def test_a_plan_in_small_steps_is_that_of_one_step(database, run_id):
     begin(database, run_id)
-    assert plan_scoring(database, run_id, nobody_else, step_pairs=10) is Stage.SCORE
+    assert plan_scoring(database, run_id, without_rival, step_pairs=10) is Stage.SCORE
     in_steps = planned(database, run_id)
 
     with database.begin() as connection:
         runs.move_to_stage(connection, run_id, Stage.SEARCH, plan=RerankPlan(queries=_QUERIES))
     begin(database, run_id)
-    assert plan_scoring(database, run_id, nobody_else) is Stage.SCORE
+    assert plan_scoring(database, run_id, without_rival) is Stage.SCORE
 
     assert planned(database, run_id) == in_steps
     pairs, plan = in_steps
@@ -117,7 +117,7 @@ def test_a_plan_in_small_steps_is_that_of_one_step(database, run_id):
 
 def test_a_planner_that_is_killed_at_any_step_leaves_its_work_to_the_next(database, run_id):
     begin(database, run_id)
-    plan_scoring(database, run_id, nobody_else)
+    plan_scoring(database, run_id, without_rival)
     plan_of_one_step = planned(database, run_id)
     draw = random.Random(2)
     for _ in range(30):
@@ -158,11 +158,11 @@ def test_a_run_that_is_paused_between_two_steps_is_planned_on_when_it_goes_on(da
     with database.begin() as connection:
         runs.set_run_state(connection, run_id, RunState.PAUSED)
 
-    assert plan_scoring(database, run_id, nobody_else) is None
+    assert plan_scoring(database, run_id, without_rival) is None
 
     with database.begin() as connection:
         runs.set_run_state(connection, run_id, RunState.RUNNING)
-    assert plan_scoring(database, run_id, nobody_else) is Stage.SCORE
+    assert plan_scoring(database, run_id, without_rival) is Stage.SCORE
     pairs, plan = planned(database, run_id)
     assert len(pairs) == len(set(pairs)) == plan["to_score"]
 
@@ -188,7 +188,7 @@ def test_no_job_is_rung_for_before_all_are_planned(database, run_id):
         run = runs.get_run(connection, run_id)
         assert run.stage is Stage.SEARCH
         assert jobs.jobs_to_ring(connection, run_id, run.stage, limit=9, ring_again=True) == []
-    assert plan_scoring(database, run_id, nobody_else) is Stage.SCORE
+    assert plan_scoring(database, run_id, without_rival) is Stage.SCORE
     with database.begin() as connection:
         run = runs.get_run(connection, run_id)
         assert jobs.jobs_to_ring(connection, run_id, run.stage, limit=9, ring_again=True)

@@ -160,9 +160,11 @@ class RowChecker:
         return ImagePart(uri=part.uri, sha256=self._digest_of(image, readings, read))
 
     def _look_at_bytes(self, part: EmbeddedImage, readings: Readings) -> Part:
-        image = FoundImage.of_bytes(part.data)
-        if part.address:
-            image = FoundImage(address=part.address, stamp=part.stamp)
+        image = (
+            FoundImage(address=part.address, stamp=part.stamp)
+            if part.address
+            else FoundImage.of_bytes(part.data)
+        )
 
         def read() -> str:
             if self._decodes:

@@ -182,7 +182,7 @@ def require_newest(
 
 
 def lock_catalog(connection: Connection, catalog_id: int) -> None:
-    """Let nobody else begin an import of a catalogue or change it before the transaction ends."""
+    """Let no other transaction begin an import of a catalogue or change it before this one ends."""
     connection.execute(
         select(Catalog.id).where(Catalog.id == catalog_id).with_for_update(key_share=True)
     )
